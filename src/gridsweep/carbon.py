@@ -1,0 +1,155 @@
+"""Carbon intensity over time, in gCO2eq/kWh: traces (what was), forecasts (what is expected), means.
+
+A column of values stands on a regular grid: slot `i` is the half-open `[start + i*step, start + (i+1)*step)`.
+An unknown value is NaN and stays unknown; nothing here invents one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Column = npt.NDArray[np.float64]
+
+HOUR = timedelta(hours=1)
+
+
+def utc(moment: datetime) -> datetime:
+    """The same instant as aware UTC. Raises `ValueError` for a naive one, whose instant nobody knows."""
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment.isoformat()} has no time zone; write it as {moment.isoformat()}Z")
+    return moment.astimezone(UTC)
+
+
+def ceil_to(moment: datetime, step: timedelta) -> datetime:
+    """The first multiple of `step` since 1970 that is strictly after `moment`."""
+    return moment + step - (moment - _EPOCH) % step
+
+
+def floor_to(moment: datetime, step: timedelta) -> datetime:
+    """The last multiple of `step` since 1970 that is not after `moment`."""
+    return moment - (moment - _EPOCH) % step
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What a window met: `level_hours` is the integral of the known intensity (gCO2eq/kWh x h)."""
+
+    level_hours: float
+    known: timedelta
+    unknown: timedelta
+
+
+class Trace:
+    """Carbon intensity that was observed, one value a slot.
+
+    `values` has shape (slots,), gCO2eq/kWh, NaN where unknown; it is shared, never copied, when a trace is cut.
+    """
+
+    def __init__(self, start: datetime, step: timedelta, values: Iterable[float] | Column):
+        if step <= timedelta(0):
+            raise ValueError(f"a slot must last longer than {step}")
+        self.start = utc(start)
+        self.step = step
+        self.values: Column = np.asarray(values, dtype=np.float64)
+
+    @property
+    def end(self) -> datetime:
+        """The end of the last slot."""
+        return self.start + len(self.values) * self.step
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.start.isoformat()}, {self.step}, {len(self)} slots)"
+
+    def index(self, moment: datetime) -> int:
+        """The number of the slot that holds `moment`; may lie outside the trace."""
+        return (moment - self.start) // self.step
+
+    def at(self, moment: datetime) -> float:
+        """The intensity at an instant, NaN where unknown."""
+        i = (moment - self.start) // self.step
+        return float(self.values[i]) if 0 <= i < len(self.values) else float("nan")
+
+    def between(self, start: datetime, end: datetime) -> Trace:
+        """The slots that lie in or touch `[start, end)`, as a view."""
+        first = max(0, self.index(start))
+        last = min(len(self.values), -((self.start - end) // self.step))
+        return Trace(self.start + first * self.step, self.step, self.values[first : max(first, last)])
+
+    @cached_property
+    def _sums(self) -> tuple[Column, Column]:
+        known = np.isfinite(self.values)
+        hours = self.step / HOUR
+        level = np.concatenate(([0.0], np.cumsum(np.where(known, self.values, 0.0)) * hours))
+        return level, np.concatenate(([0.0], np.cumsum(known) * hours))
+
+    def _upto(self, moment: datetime) -> tuple[float, float]:
+        level, known = self._sums
+        position = (moment - self.start) / self.step
+        if position <= 0:
+            return 0.0, 0.0
+        i = int(position)
+        if i >= len(self.values):
+            return float(level[-1]), float(known[-1])
+        part = position - i
+        return (
+            float(level[i] + part * (level[i + 1] - level[i])),
+            float(known[i] + part * (known[i + 1] - known[i])),
+        )
+
+    def exposure(self, start: datetime, end: datetime) -> Exposure:
+        """The exact integral over `[start, end)` of the value held constant within each slot."""
+        (level_a, known_a), (level_b, known_b) = self._upto(start), self._upto(end)
+        known = min(end - start, timedelta(hours=known_b - known_a))
+        return Exposure(level_b - level_a, known, (end - start) - known)
+
+    def mean(self, start: datetime, end: datetime) -> float:
+        """The mean over the known part of `[start, end)`; the value at `start` for an empty window."""
+        if end <= start:
+            return self.at(start)
+        seen = self.exposure(start, end)
+        return seen.level_hours / (seen.known / HOUR) if seen.known else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What is expected, issued at one moment: one or more equally likely paths over the same slots.
+
+    `paths` has shape (paths, slots), gCO2eq/kWh.
+    """
+
+    issued_at: datetime
+    start: datetime
+    step: timedelta
+    paths: npt.NDArray[np.float64]
+    source: str = "forecast"
+
+    @property
+    def end(self) -> datetime:
+        return self.start + self.paths.shape[1] * self.step
+
+    @cached_property
+    def mean(self) -> Trace:
+        """The mean path, to be read like a trace that came true."""
+        return Trace(self.start, self.step, self.paths.mean(axis=0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """All a provider can say at one moment: the past up to the present slot, and perhaps a forecast."""
+
+    history: Trace
+    forecast: Forecast | None
+    source: str
+    quality: str

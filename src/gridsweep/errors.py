@@ -1,0 +1,72 @@
+"""What can go wrong, each with the exit code the command line ends with.
+
+A message says what happened, to which thing, and what to do.
+"""
+
+from __future__ import annotations
+
+DONE = 0
+USAGE = 2
+SOME_FAILED = 3
+SIGNALLED = 4
+EXECUTOR = 5
+LEASE_HELD = 6
+STATE_DAMAGED = 7
+DEADLINE = 124
+INTERRUPTED = 130
+
+EXIT_CODES: dict[int, str] = {
+    DONE: "done",
+    USAGE: "usage, or an error in the spec, a trace or a folder",
+    SOME_FAILED: "some experiments failed, the rest are done",
+    SIGNALLED: "stopped by a signal, or by `gridsweep stop`; state saved",
+    EXECUTOR: "the executor could not run the work",
+    LEASE_HELD: "another run holds the folder",
+    STATE_DAMAGED: "the journal is damaged",
+    DEADLINE: "a deadline that cannot be met, or was not",
+    INTERRUPTED: "interrupted by Ctrl-C; state saved",
+}
+
+
+class GridsweepError(Exception):
+    """The root of every error a user can see; `exit_code` is what the command line returns."""
+
+    exit_code = USAGE
+
+
+class SpecError(GridsweepError):
+    """The spec, or an input it names, is wrong."""
+
+
+class TraceError(SpecError):
+    """A trace file cannot be read as carbon intensity over time."""
+
+
+class PolicyError(GridsweepError):
+    """A policy decided something impossible: a device in use, work that is not there."""
+
+    exit_code = EXECUTOR
+
+
+class ExecutorError(GridsweepError):
+    """Work cannot be started or observed."""
+
+    exit_code = EXECUTOR
+
+
+class LeaseError(GridsweepError):
+    """Another run drives this folder."""
+
+    exit_code = LEASE_HELD
+
+
+class JournalError(GridsweepError):
+    """The journal cannot be read, or was written by a newer version."""
+
+    exit_code = STATE_DAMAGED
+
+
+class DeadlineError(GridsweepError):
+    """A deadline cannot be met."""
+
+    exit_code = DEADLINE

@@ -1,0 +1,58 @@
+"""Devices, and stints: what one device trains in one go."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where one stint runs at a time.
+
+    `speed` divides estimated durations (2.0 halves them); `power_w` is the stated draw at full load, used where
+    nothing can be measured; `idle_power_w` is drawn from the first submission to the last end while nothing runs.
+    """
+
+    name: str
+    memory_gb: float | None = None
+    speed: float = 1.0
+    power_w: float | None = None
+    idle_power_w: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Member:
+    """One experiment's part in a stint: optimizer steps `[from_step, to_step)`."""
+
+    experiment: str
+    from_step: int
+    to_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stint:
+    """One or more experiments trained together on one device, over one frozen base model and the same data."""
+
+    members: tuple[Member, ...]
+
+    @property
+    def id(self) -> str:
+        """A name derived from the work alone: the same members over the same steps get the same name."""
+        text = ";".join(f"{m.experiment}:{m.from_step}-{m.to_step}" for m in sorted(self.members))
+        return "s-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def steps(self) -> int:
+        """The steps of its longest member."""
+        return max(m.to_step - m.from_step for m in self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved state of one experiment: `path` is relative to the store, `digest` is over its files."""
+
+    experiment: str
+    step: int
+    path: str
+    digest: str

@@ -1,0 +1,256 @@
+"""The sweep as a value: model, data, recipe, tiers, and the experiments with the reason for each tier."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+
+from gridsweep.stint import Device
+
+PARAMS = ("r", "alpha", "lr", "dropout")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LoraParams:
+    """One point of the space: rank, alpha, peak learning rate, dropout of the LoRA layers."""
+
+    r: int
+    alpha: float
+    lr: float
+    dropout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """How long work may wait, and for what: a threshold in gCO2eq/kWh, a longest delay, a rank (1 goes first)."""
+
+    name: str
+    threshold: float
+    max_delay: timedelta
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A comparison on one hyperparameter: `dropout >= 0.15`."""
+
+    param: str
+    op: str
+    value: float
+
+    def holds(self, params: LoraParams) -> bool:
+        left = getattr(params, self.param)
+        return bool(_OPERATORS[self.op](left, self.value))
+
+    def __str__(self) -> str:
+        return f"{self.param} {self.op} {number(self.value)}"
+
+
+_OPERATORS: dict[str, Any] = {
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    ">=": lambda a, b: a >= b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    "<": lambda a, b: a < b,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Sends experiments that meet all its conditions to a tier; the first rule that matches decides."""
+
+    tier: str
+    when: tuple[Condition, ...] = ()
+
+    def holds(self, params: LoraParams) -> bool:
+        return all(condition.holds(params) for condition in self.when)
+
+    @property
+    def reason(self) -> str:
+        return " and ".join(map(str, self.when)) if self.when else "no other rule matched"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The base model: a Hugging Face id, a local folder, or the name of one that comes along."""
+
+    id: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Where pairs of prompt and response come from, and how many of them train and validate."""
+
+    id: str
+    revision: str | None = None
+    split: str = "train"
+    train_samples: int | None = None
+    validation_samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How every experiment is trained; `steps`, where given, overrides `epochs`."""
+
+    epochs: float = 3.0
+    steps: int | None = None
+    batch_size: int = 2
+    accumulation: int = 4
+    max_length: int = 384
+    learning_rate_schedule: str = "cosine"
+    warmup: float = 0.03
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    target_modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    seed: int = 42
+    validation_share: float = 0.2
+    checkpoint_every: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One point of the sweep with its seed, its tier and the reason for that tier."""
+
+    id: str
+    params: LoraParams
+    seed: int
+    tier: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CarbonSource:
+    """Which provider reads which zone of the grid; `file` is a trace's path or the name of a bundled one."""
+
+    provider: str = "trace"
+    zone: str = "synthetic-solar-valley"
+    file: str | None = "solar-valley"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChoice:
+    """A policy by name, with its options."""
+
+    name: str = "threshold"
+    options: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What one experiment is expected to take on a device of speed 1."""
+
+    duration: timedelta
+    power_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A clock that replays a past grid: starts at `start`, runs `speed` times as fast while anything trains."""
+
+    start: datetime
+    speed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Everything `sweep.yaml` says, checked and expanded; nothing else is read to run it."""
+
+    name: str
+    model: Model
+    dataset: Dataset
+    recipe: Recipe
+    experiments: tuple[Experiment, ...]
+    tiers: tuple[Tier, ...]
+    estimates: Estimates
+    devices: tuple[Device, ...]
+    total_steps: int
+    carbon: CarbonSource = CarbonSource()
+    policy: PolicyChoice = PolicyChoice()
+    executor: str = "local"
+    tick: timedelta = timedelta(minutes=30)
+    finish_by: timedelta | datetime | None = None
+    replay: Replay | None = None
+    baseline: str | None = None
+
+    @classmethod
+    def load(cls, path: str | PurePath) -> Sweep:
+        """Read a `sweep.yaml`. Raises `SpecError` with every error of the file at once."""
+        from gridsweep.spec import load  # the one door from a core value to the edge that reads files
+
+        return load(path)
+
+    def tier(self, name: str) -> Tier:
+        return next(tier for tier in self.tiers if tier.name == name)
+
+    def experiment(self, id: str) -> Experiment:
+        return next(experiment for experiment in self.experiments if experiment.id == id)
+
+    @property
+    def duration_per_step(self) -> timedelta:
+        """On a device of speed 1."""
+        return self.estimates.duration / self.total_steps
+
+    def deadline(self, submitted_at: datetime) -> datetime | None:
+        """When the whole sweep should have ended, if it says so."""
+        if isinstance(self.finish_by, timedelta):
+            return submitted_at + self.finish_by
+        return self.finish_by
+
+
+def number(value: float) -> str:
+    """The shortest text that reads back as the same number: `32`, `1e-4`, `0.05`."""
+    exact = Decimal(repr(value)).normalize()
+    if -3 <= exact.adjusted() < 6:
+        return f"{exact:f}"
+    _, digits, _ = exact.as_tuple()
+    first, rest = str(digits[0]), "".join(map(str, digits[1:]))
+    sign = "-" if exact < 0 else ""
+    return f"{sign}{first}{'.' + rest if rest else ''}e{exact.adjusted()}"
+
+
+def slug(params: LoraParams) -> str:
+    """A readable name, safe as a folder and as a DNS label: `r16-a32-lr1e-4-d0p05`. Not unique by itself."""
+    parts = (("r", params.r), ("a", params.alpha), ("lr", params.lr), ("d", params.dropout))
+    text = "-".join(f"{name}{number(value)}" for name, value in parts)
+    return re.sub(r"[^a-z0-9-]", "p", text.lower())[:36].rstrip("-")
+
+
+def experiment_id(params: LoraParams, seed: int, model: Model, dataset: Dataset, recipe: Recipe) -> str:
+    """A slug and a digest of all values that decide the result; of a local model or dataset only its last name.
+
+    At most 45 characters, a DNS-1035 label. Equal ids mean equal experiments.
+    """
+    values = {
+        "params": asdict(params),
+        "seed": seed,
+        "model": {**asdict(model), "id": _name(model.id)},
+        "dataset": {**asdict(dataset), "id": _name(dataset.id)},
+        "recipe": {k: v for k, v in asdict(recipe).items() if k not in ("seed", "checkpoint_every")},
+    }
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{slug(params)}-{digest}"
+
+
+def is_local(id: str) -> bool:
+    """Whether a model or dataset id is written as a path: `./x`, `../x`, `/x`, `~/x`, or a data file's name."""
+    return id.startswith(("./", "../", "/", "~")) or id.endswith((".jsonl", ".json"))
+
+
+def _name(id: str) -> str:
+    return PurePath(id).name if is_local(id) else id
