@@ -29,10 +29,23 @@ from pathlib import Path
 from typing import Literal
 
 from gridsweep import codec
-from gridsweep.stint import Checkpoint, Device
+from gridsweep.stint import Checkpoint, Device, Outcome
 from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
 
 MANIFEST = "manifest.json"
+
+__all__ = [
+    "Assignment",
+    "AttemptFolder",
+    "EnergyLine",
+    "Outcome",
+    "Part",
+    "Progress",
+    "Result",
+    "digest",
+    "now",
+    "verify",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +93,6 @@ class EnergyLine:
     kwh: float
     source: str
     step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one member. `adapter` is the folder of the finished adapter, relative to the store.
-
-    `status` is `done` (reached `to_step`), `paused` (asked to stop; `checkpoint` holds it), or `failed` (never to be
-    tried again, for `reason`).
-    """
-
-    experiment: str
-    status: Literal["done", "paused", "failed"]
-    step: int
-    reason: str = ""
-    train_loss: float | None = None
-    validation_loss: float | None = None
-    initial_validation_loss: float | None = None
-    checkpoint: Checkpoint | None = None
-    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ An unknown value is NaN and stays unknown; nothing here invents one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -51,10 +51,10 @@ class Exposure:
 class Trace:
     """Carbon intensity that was observed, one value a slot.
 
-    `values` has shape (slots,), gCO2eq/kWh, NaN where unknown; it is shared, never copied, when a trace is cut.
+    `values` has shape (slots,), gCO2eq/kWh, NaN where unknown; cutting a trace shares it and never copies.
     """
 
-    def __init__(self, start: datetime, step: timedelta, values: Iterable[float] | Column):
+    def __init__(self, start: datetime, step: timedelta, values: Sequence[float] | Column):
         if step <= timedelta(0):
             raise ValueError(f"a slot must last longer than {step}")
         self.start = utc(start)
@@ -137,7 +137,7 @@ class Forecast:
 
     @property
     def end(self) -> datetime:
-        return self.start + self.paths.shape[1] * self.step
+        return self.start + int(self.paths.shape[1]) * self.step
 
     @cached_property
     def mean(self) -> Trace:
@@ -145,11 +145,32 @@ class Forecast:
         return Trace(self.start, self.step, self.paths.mean(axis=0))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """All a provider can say at one moment: the past up to the present slot, and perhaps a forecast."""
+    """All a provider can say at one moment: the past up to the present slot, and perhaps a forecast.
 
-    history: Trace
-    forecast: Forecast | None
-    source: str
-    quality: str
+    `forecast` may be given as a function, which is called once, when somebody asks: most ticks never do.
+    """
+
+    __slots__ = ("_forecast", "history", "quality", "source")
+
+    def __init__(
+        self,
+        history: Trace,
+        forecast: Forecast | Callable[[], Forecast | None] | None,
+        source: str,
+        quality: str,
+    ):
+        self.history = history
+        self.source = source
+        self.quality = quality
+        self._forecast = forecast
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What is expected from the present slot on, or None where nobody can say."""
+        if callable(self._forecast):
+            self._forecast = self._forecast()
+        return self._forecast
+
+    def __repr__(self) -> str:
+        return f"Reading({self.history!r}, {self.source!r}, {self.quality!r})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,22 @@ class Checkpoint:
     step: int
     path: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one member. `adapter` is the folder of the finished adapter, relative to the store.
+
+    `status` is `done` (reached `to_step`), `paused` (asked to stop; `checkpoint` holds it), or `failed` (never to be
+    tried again, for `reason`).
+    """
+
+    experiment: str
+    status: Literal["done", "paused", "failed"]
+    step: int
+    reason: str = ""
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    initial_validation_loss: float | None = None
+    checkpoint: Checkpoint | None = None
+    adapter: str | None = None

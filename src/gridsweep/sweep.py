@@ -125,13 +125,17 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One point of the sweep with its seed, its tier and the reason for that tier."""
+    """One point of the sweep with its seed, its tier and the reason for that tier.
+
+    `device` names the only device it may run on, where that is settled; None lets the policy choose.
+    """
 
     id: str
     params: LoraParams
     seed: int
     tier: str
     reason: str
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

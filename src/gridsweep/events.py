@@ -1,0 +1,220 @@
+"""The facts of a sweep, in the order they were learned. Everything else is folded from them.
+
+`at` is grid time: the clock the grid is looked up on (the wall clock, unless it is replayed or simulated).
+The order of events is their order in the journal, not `at`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from gridsweep.stint import Checkpoint, Outcome, Stint
+from gridsweep.sweep import Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Energy drawn evenly over `[start, end)`; `step` is the optimizer step reached at its end."""
+
+    start: datetime
+    end: datetime
+    kwh: float
+    source: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The sweep as it was handed in. `patience` is how long a worker may be silent; None where none can be."""
+
+    at: datetime
+    sweep: Sweep
+    patience: timedelta | None = None
+    kind: Literal["Submitted"] = "Submitted"
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run took the folder again, perhaps with changed tiers, policy, devices or finish_by."""
+
+    at: datetime
+    epoch: int
+    sweep: Sweep
+    changes: tuple[str, ...] = ()
+    kind: Literal["Resumed"] = "Resumed"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """New or revised slots of the grid, gCO2eq/kWh, None where unknown."""
+
+    at: datetime
+    start: datetime
+    step: timedelta
+    values: tuple[float | None, ...]
+    source: str
+    quality: str
+    kind: Literal["Observed"] = "Observed"
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """A stint was given a device; from now on the device is taken. `due`: its latest start had come."""
+
+    at: datetime
+    attempt: str
+    stint: Stint
+    device: str
+    why: str
+    due: bool = False
+    kind: Literal["Requested"] = "Requested"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Something outside holds the attempt back."""
+
+    at: datetime
+    attempt: str
+    by: str
+    why: str
+    kind: Literal["Held"] = "Held"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The worker trains; waits, intensity and makespan count from here."""
+
+    at: datetime
+    attempt: str
+    kind: Literal["Running"] = "Running"
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """What a worker's files said since the last look; `cursor` is how far they were read (bytes)."""
+
+    at: datetime
+    attempt: str
+    seq: int
+    step: int
+    losses: dict[str, float | None] = field(default_factory=dict)
+    energy: tuple[Segment, ...] = ()
+    cursor: tuple[int, int] = (0, 0)
+    kind: Literal["Progressed"] = "Progressed"
+
+
+@dataclass(frozen=True, slots=True)
+class Pausing:
+    """An attempt is told to stop at a checkpoint; `kill`: it did not listen."""
+
+    at: datetime
+    attempt: str
+    why: str
+    kill: bool = False
+    kind: Literal["Pausing"] = "Pausing"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Every member reached its last step or failed for good."""
+
+    at: datetime
+    attempt: str
+    outcomes: tuple[Outcome, ...]
+    facts: dict[str, str] = field(default_factory=dict)
+    kind: Literal["Ended"] = "Ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The attempt stopped at a checkpoint; its members have steps remaining."""
+
+    at: datetime
+    attempt: str
+    outcomes: tuple[Outcome, ...]
+    kind: Literal["Paused"] = "Paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The attempt is gone without a result; what its last checkpoints did not hold remains to be done."""
+
+    at: datetime
+    attempt: str
+    why: str
+    checkpoints: tuple[Checkpoint, ...] = ()
+    kind: Literal["Lost"] = "Lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """An experiment waits: until when at the latest, and why. Told only when one of the two changes."""
+
+    at: datetime
+    experiment: str
+    until: datetime | None
+    why: str
+    kind: Literal["Decided"] = "Decided"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A rung was decided: these experiments stop here."""
+
+    at: datetime
+    step: int
+    stopped: tuple[str, ...]
+    why: str
+    kind: Literal["Ranked"] = "Ranked"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Somebody asked the run to stop: running work pauses, nothing starts until it is resumed."""
+
+    at: datetime
+    why: str
+    kind: Literal["Stopping"] = "Stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """Everything fails alike, so the sweep stops itself."""
+
+    at: datetime
+    why: str
+    kind: Literal["Halted"] = "Halted"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockAnchored:
+    """From wall time `wall` on, grid time is `at + (wall - this wall) * speed`; speed 0 stands still."""
+
+    at: datetime
+    wall: datetime
+    speed: float
+    why: str
+    kind: Literal["ClockAnchored"] = "ClockAnchored"
+
+
+Event = (
+    Submitted
+    | Resumed
+    | Observed
+    | Requested
+    | Held
+    | Running
+    | Progressed
+    | Pausing
+    | Ended
+    | Paused
+    | Lost
+    | Decided
+    | Ranked
+    | Stopping
+    | Halted
+    | ClockAnchored
+)

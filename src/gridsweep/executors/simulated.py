@@ -1,0 +1,86 @@
+"""An executor that trains nothing: stints take what a profile says they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gridsweep.events import Ended, Event, Paused, Progressed, Running, Segment
+from gridsweep.schedule import device_named, duration
+from gridsweep.state import Attempt, State
+from gridsweep.stint import Checkpoint, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one experiment took from its start: segments of (offset from the start, length, kWh)."""
+
+    duration: timedelta
+    segments: tuple[tuple[timedelta, timedelta, float], ...]
+
+
+class Simulated:
+    """Ends are derived from the state: a stint occupies `[start, start + duration)`.
+
+    Durations and energy come from the sweep's estimates, or from `profiles` by experiment where those are given.
+    """
+
+    def __init__(self, profiles: Mapping[str, Profile] | None = None):
+        self.profiles = profiles or {}
+
+    def observe(self, state: State, now: datetime) -> Sequence[Event]:
+        events: list[Event] = []
+        for attempt in sorted(state.active.values(), key=lambda a: (self._end(state, a), a.id)):
+            start, end = attempt.requested_at, self._end(state, attempt)
+            if attempt.running_at is None:
+                events.append(Running(start, attempt.id))
+            if end <= now:
+                steps = attempt.stint.steps
+                events += self._closing(state, attempt, end, steps)
+            elif attempt.pausing_since is not None:
+                done = int((now - start) / (end - start) * attempt.stint.steps)
+                events += self._closing(state, attempt, now, done)
+        return events
+
+    def act(self, state: State) -> None:
+        """Nothing to do: there is no world but the state."""
+
+    def next_end(self, state: State) -> datetime | None:
+        """When the next attempt ends by itself, or has heeded a pause."""
+        ends = [a.pausing_since or self._end(state, a) for a in state.active.values()]
+        return min(ends, default=None)
+
+    def _end(self, state: State, attempt: Attempt) -> datetime:
+        ids = [member.experiment for member in attempt.stint.members]
+        if ids[0] in self.profiles:
+            return attempt.requested_at + max(self.profiles[id].duration for id in ids)
+        device = device_named(state, attempt.device)
+        return attempt.requested_at + duration(state, attempt.stint.steps, device)
+
+    def _closing(self, state: State, attempt: Attempt, at: datetime, steps: int) -> list[Event]:
+        """Progress up to a moment, then the end or the pause."""
+        outcomes = []
+        for member in attempt.stint.members:
+            step = min(member.from_step + steps, member.to_step)
+            done = step == member.to_step
+            saved = None if done else Checkpoint(member.experiment, step, "", "")
+            outcomes.append(Outcome(member.experiment, "done" if done else "paused", step, checkpoint=saved))
+        step = min(m.from_step for m in attempt.stint.members) + steps
+        energy = tuple(self._energy(state, attempt, at, step))
+        close = Ended if all(outcome.status == "done" for outcome in outcomes) else Paused
+        return [
+            Progressed(at, attempt.id, attempt.seq + 1, step, {}, energy),
+            close(at, attempt.id, tuple(outcomes)),
+        ]
+
+    def _energy(self, state: State, attempt: Attempt, at: datetime, step: int) -> list[Segment]:
+        start = attempt.requested_at
+        ids = [member.experiment for member in attempt.stint.members]
+        if ids[0] in self.profiles:
+            parts = [part for id in ids for part in self.profiles[id].segments]
+            return [Segment(start + offset, start + offset + span, kwh, "replayed", step) for offset, span, kwh in parts]
+        device = device_named(state, attempt.device)
+        power = device.power_w if device.power_w is not None else state.sweep.estimates.power_w
+        kwh = power / 1000 * ((at - start) / timedelta(hours=1))
+        return [Segment(start, at, kwh, "estimated", step)]

@@ -1,0 +1,123 @@
+"""What a sweep cost: energy x intensity, integrated over every run, and the idle power in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gridsweep.carbon import HOUR, Trace
+from gridsweep.events import Segment
+from gridsweep.state import Attempt, State
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Energy and what it emitted. `unknown_kwh` met an unknown intensity and is in `energy_kwh`, not in `emissions_g`."""
+
+    energy_kwh: float = 0.0
+    emissions_g: float = 0.0
+    unknown_kwh: float = 0.0
+
+    def __add__(self, other: Account) -> Account:
+        return Account(
+            self.energy_kwh + other.energy_kwh,
+            self.emissions_g + other.emissions_g,
+            self.unknown_kwh + other.unknown_kwh,
+        )
+
+    @property
+    def mean_intensity(self) -> float | None:
+        """gCO2eq/kWh over the energy whose intensity is known; None without any."""
+        known = self.energy_kwh - self.unknown_kwh
+        return self.emissions_g / known if known > 1e-15 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The accounts of a sweep. `experiments` sum to `training`; `wasted` is the part of it that no result kept."""
+
+    experiments: dict[str, Account]
+    training: Account
+    idle: Account
+    wasted: Account
+    started_at: datetime
+    ended_at: datetime
+    sources: dict[str, float]
+
+    @property
+    def total(self) -> Account:
+        return self.training + self.idle
+
+    @property
+    def makespan(self) -> timedelta:
+        """First submission to last end."""
+        return self.ended_at - self.started_at
+
+
+def charge(segments: Iterable[Segment], grid: Trace) -> Account:
+    """Each segment's energy, spread evenly over its time, times the intensity it met."""
+    energy = emissions = unknown = 0.0
+    for segment in segments:
+        span = segment.end - segment.start
+        energy += segment.kwh
+        if span <= timedelta(0):
+            level = grid.at(segment.start)
+            if level == level:
+                emissions += segment.kwh * level
+            else:
+                unknown += segment.kwh
+            continue
+        met = grid.exposure(segment.start, segment.end)
+        emissions += segment.kwh * met.level_hours / (span / HOUR)
+        unknown += segment.kwh * (met.unknown / span)
+    return Account(energy, emissions, unknown)
+
+
+def ledger(state: State) -> Ledger:
+    """Fold a state into its accounts. An attempt's energy is shared by its members evenly."""
+    grid = state.history
+    experiments = dict.fromkeys(state.standings, Account())
+    wasted = Account()
+    sources: dict[str, float] = {}
+    ends = [state.submitted_at]
+    for attempt in state.attempts.values():
+        account = charge(attempt.energy, grid)
+        wasted += charge(_dropped(attempt), grid)
+        for segment in attempt.energy:
+            sources[segment.source] = sources.get(segment.source, 0.0) + segment.kwh
+        share = 1.0 / len(attempt.stint.members)
+        part = Account(account.energy_kwh * share, account.emissions_g * share, account.unknown_kwh * share)
+        for member in attempt.stint.members:
+            experiments[member.experiment] += part
+        ends.append(attempt.ended_at or attempt.seen_at or attempt.requested_at)
+    end = max(ends)
+    training = sum(experiments.values(), Account())
+    idle = charge(idle_segments(state, end), grid)
+    return Ledger(experiments, training, idle, wasted, state.submitted_at, end, sources)
+
+
+def kept(attempt: Attempt, *, reload: bool) -> list[Segment]:
+    """The segments whose work a result kept; without those before its first new step where it was a `reload`."""
+    first = min(member.from_step for member in attempt.stint.members)
+    return [s for s in attempt.energy if s.step <= attempt.kept_step and not (reload and s.step <= first)]
+
+
+def _dropped(attempt: Attempt) -> list[Segment]:
+    return [s for s in attempt.energy if s.step > attempt.kept_step] if attempt.ended_at else []
+
+
+def idle_segments(state: State, end: datetime) -> list[Segment]:
+    """What every device drew while nothing ran on it, from the submission to the end."""
+    segments = []
+    for device in state.sweep.devices:
+        if not device.idle_power_w:
+            continue
+        free = state.submitted_at
+        runs = [a for a in state.attempts.values() if a.device == device.name]
+        for start, stop in sorted((a.requested_at, a.ended_at or end) for a in runs) + [(end, end)]:
+            if start > free:
+                kwh = device.idle_power_w / 1000 * ((start - free) / HOUR)
+                segments.append(Segment(free, start, kwh, "idle", 0))
+            free = max(free, stop)
+    return segments

@@ -1,0 +1,220 @@
+"""Policies: what should start, pause or wait, given all that may be known.
+
+A policy is any object with `decide(situation) -> decisions`. It holds no state: what it must remember is in the
+situation, so the same situation always gets the same decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import isnan
+from typing import Protocol
+
+from gridsweep.carbon import Forecast, Trace
+from gridsweep.errors import SpecError
+from gridsweep.stint import Device
+from gridsweep.sweep import PolicyChoice, Tier, number
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Remaining steps of one experiment, waiting. `duration` and `energy_kwh` are estimates at device speed 1."""
+
+    experiment: str
+    tier: Tier
+    ready_at: datetime
+    latest_start: datetime
+    from_step: int
+    to_step: int
+    duration: timedelta
+    energy_kwh: float
+    device: str | None = None
+
+    @property
+    def order(self) -> tuple[int, datetime, str]:
+        """Who goes first among those that may start: tier rank, age, id."""
+        return (self.tier.rank, self.ready_at, self.experiment)
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A device at work. `due` work was started because its latest start had come: it is not to be paused."""
+
+    attempt: str
+    device: str
+    tier: Tier
+    since: datetime
+    expected_end: datetime
+    due: bool
+    pausing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that may be known at `now`. `waiting` is in order; `ahead` is work that does not exist yet."""
+
+    now: datetime
+    waiting: Sequence[Work]
+    running: Sequence[Busy]
+    devices: tuple[Device, ...]
+    history: Trace
+    forecast: Forecast | None = None
+    ahead: Sequence[Work] = ()
+
+    @property
+    def intensity(self) -> float:
+        """The present slot's, gCO2eq/kWh; NaN when unknown."""
+        return self.history.at(self.now)
+
+    @property
+    def free(self) -> list[Device]:
+        taken = {busy.device for busy in self.running}
+        return [device for device in self.devices if device.name not in taken]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start these experiments together, up to a step, on a device."""
+
+    members: tuple[str, ...]
+    to_step: int
+    device: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stop an attempt at a checkpoint; what remains waits again."""
+
+    attempt: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Leave an experiment waiting, until then at the latest."""
+
+    experiment: str
+    until: datetime | None
+    why: str
+
+
+Decision = Start | Pause | Wait
+
+
+class Policy(Protocol):
+    """Decides; `step` checks what it decides against what no policy may get wrong."""
+
+    def decide(self, situation: Situation) -> Sequence[Decision]: ...
+
+
+NO_DEVICE = "may start, waits for a device"
+
+
+def place(situation: Situation, candidates: Iterable[Work], why: Callable[[Work], str]) -> list[Decision]:
+    """Start candidates, in the order given, on the devices that are free; the rest wait for one."""
+    free = situation.free
+    decisions: list[Decision] = []
+    for work in candidates:
+        device = next((d for d in free if work.device in (None, d.name)), None)
+        if device is None:
+            decisions.append(Wait(work.experiment, work.latest_start, NO_DEVICE))
+        else:
+            free.remove(device)
+            decisions.append(Start((work.experiment,), work.to_step, device.name, why(work)))
+    return decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Immediate:
+    """Run at once, as if there were no grid: what everybody does."""
+
+    def decide(self, situation: Situation) -> Sequence[Decision]:
+        return place(situation, situation.waiting, lambda work: "runs at once")
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Start at or below the tier's limit, or when the work has waited long enough: the published gate."""
+
+    def decide(self, situation: Situation) -> Sequence[Decision]:
+        intensity, now = situation.intensity, situation.now
+        able: list[Work] = []
+        decisions: list[Decision] = []
+        for work in situation.waiting:
+            if intensity <= work.tier.threshold or now >= work.latest_start:
+                able.append(work)
+            else:
+                why = _unknown if isnan(intensity) else _above(work.tier.name, work.tier.threshold)
+                decisions.append(Wait(work.experiment, work.latest_start, why))
+        if able:
+            decisions += place(situation, able, lambda work: _why(work, intensity))
+        return decisions
+
+
+@dataclass(frozen=True, slots=True)
+class OnOff:
+    """Pause running work above an upper limit and resume it at or below a lower one (gCO2eq/kWh)."""
+
+    pause_above: float
+    resume_below: float
+
+    def decide(self, situation: Situation) -> Sequence[Decision]:
+        intensity, now = situation.intensity, situation.now
+        decisions: list[Decision] = [
+            Pause(busy.attempt, f"{intensity:.0f} g/kWh, above {number(self.pause_above)}")
+            for busy in situation.running
+            if intensity > self.pause_above and not busy.due and not busy.pausing
+        ]
+        able: list[Work] = []
+        for work in situation.waiting:
+            if intensity <= self.resume_below or now >= work.latest_start:
+                able.append(work)
+            else:
+                why = _unknown if isnan(intensity) else _above("the sweep", self.resume_below)
+                decisions.append(Wait(work.experiment, work.latest_start, why))
+        started = f"{intensity:.0f} g/kWh, at or below {number(self.resume_below)}"
+        return decisions + place(
+            situation, able, lambda w: started if intensity <= self.resume_below else _why(w, intensity)
+        )
+
+
+_unknown = "the grid's intensity is unknown"
+
+
+def _above(whose: str, limit: float) -> str:
+    return f"the grid is above {whose}'s limit of {number(limit)} g/kWh"
+
+
+def _why(work: Work, intensity: float) -> str:
+    if intensity <= work.tier.threshold:
+        return f"{intensity:.0f} g/kWh, at or below {work.tier.name}'s limit of {number(work.tier.threshold)}"
+    return f"its latest start has come ({work.tier.name} waits at most {_hours(work.tier.max_delay)})"
+
+
+def _hours(span: timedelta) -> str:
+    return f"{number(round(span / timedelta(hours=1), 2))} h"
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "immediate": (),
+    "threshold": (),
+    "on_off": ("pause_above", "resume_below"),
+}
+"""The policies by name, each with the options it needs."""
+
+
+def policy_for(choice: PolicyChoice) -> Policy:
+    """The policy a spec chose. Raises `SpecError` for a name or an option that is not one."""
+    match choice.name:
+        case "immediate":
+            return Immediate()
+        case "threshold":
+            return Threshold()
+        case "on_off" if set(choice.options) == set(OPTIONS["on_off"]):
+            return OnOff(**choice.options)
+        case "on_off":
+            raise SpecError("policy on_off needs pause_above and resume_below, both in gCO2eq/kWh")
+    raise SpecError(f"there is no policy {choice.name!r}; there are {', '.join(OPTIONS)}")

@@ -1,0 +1,254 @@
+"""From a state and a policy to the next events: `step` asks the policy and lets nothing impossible through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from heapq import heapify, heapreplace
+
+from gridsweep.carbon import Forecast, Reading, ceil_to
+from gridsweep.errors import PolicyError
+from gridsweep.events import Decided, Event, Halted, Observed, Pausing, Requested, Stopping
+from gridsweep.policy import Busy, Decision, Pause, Policy, Situation, Start, Wait, Work
+from gridsweep.state import Attempt, State
+from gridsweep.stint import Device, Member, Stint
+
+LOADING_PATIENCE = 6
+"""A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""
+SILENT_STEPS = 10
+"""A worker may be silent for so many steps of the estimate, if that is longer than the patience."""
+GRACE = 0.1
+"""What a worker has to heed a pause before it is killed, as a share of the patience."""
+IDENTICAL_FAILURES = 3
+"""So many identical losses in a row, each in its first minute, stop the sweep."""
+
+
+def duration(state: State, steps: int, device: Device | None = None) -> timedelta:
+    """The estimate for so many steps."""
+    return state.sweep.estimates.duration * steps / state.sweep.total_steps / (device.speed if device else 1.0)
+
+
+def waiting(state: State) -> list[Work]:
+    """The remaining steps of all waiting experiments, in order: tier rank, age, id."""
+    sweep = state.sweep
+    tiers = {tier.name: tier for tier in sweep.tiers}
+    works = []
+    for standing in state.standings.values():
+        if standing.status != "waiting":
+            continue
+        experiment = standing.experiment
+        tier = tiers[experiment.tier]
+        steps = sweep.total_steps - standing.step
+        span = duration(state, steps)
+        works.append(
+            Work(
+                experiment.id,
+                tier,
+                standing.ready_at,
+                standing.ready_at + tier.max_delay,
+                standing.step,
+                sweep.total_steps,
+                span,
+                span / timedelta(hours=1) * sweep.estimates.power_w / 1000,
+                experiment.device,
+            )
+        )
+    works.sort(key=lambda work: work.order)
+    return works
+
+
+def busy(state: State, attempt: Attempt) -> Busy:
+    """A running attempt as a policy sees it."""
+    sweep = state.sweep
+    device = device_named(state, attempt.device)
+    tiers = (sweep.tier(state.standings[m.experiment].experiment.tier) for m in attempt.stint.members)
+    best = min(tiers, key=lambda tier: tier.rank)
+    since = attempt.running_at or attempt.requested_at
+    end = since + duration(state, attempt.stint.steps, device)
+    return Busy(attempt.id, attempt.device, best, since, end, attempt.due, attempt.pausing_since is not None)
+
+
+def device_named(state: State, name: str) -> Device:
+    """A device of the sweep; one that is gone from the spec is taken as an ordinary one."""
+    return next((device for device in state.sweep.devices if device.name == name), Device(name))
+
+
+def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta:
+    """How long the spans (at speed 1) take on the devices: the longest first, on the device that is free first."""
+    loads = [(timedelta(0), i) for i in range(len(devices))]
+    heapify(loads)
+    for span in sorted(spans, reverse=True):
+        load, i = loads[0]
+        heapreplace(loads, (load + span / devices[i].speed, i))
+    return max(load for load, _ in loads)
+
+
+def situation(state: State, forecast: Forecast | None, now: datetime) -> Situation:
+    """What a policy is shown. Where the sweep has a deadline, latest starts are early enough for all work to fit."""
+    if state.works is None:
+        state.works = waiting(state)
+    works, devices = state.works, state.sweep.devices
+    deadline = state.sweep.deadline(state.submitted_at)
+    if deadline is not None and works:
+        latest = deadline - makespan([work.duration for work in works], devices)
+        works = [replace(work, latest_start=min(work.latest_start, latest)) for work in works]
+    running = [busy(state, attempt) for attempt in state.active.values()]
+    return Situation(now, works, running, devices, state.history, forecast)
+
+
+def step(state: State, policy: Policy, forecast: Forecast | None, now: datetime, stop: str = "") -> list[Event]:
+    """The facts that follow from what is known at `now`: what starts, what is told to pause, what waits and why.
+
+    `stop` says who asked the run to stop, if somebody did. Raises `PolicyError` for an impossible decision.
+    """
+    events: list[Event] = list(_silent(state, now))
+    ending = state.stopping or state.halted
+    if stop and not state.stopping:
+        events.append(Stopping(now, ending := stop))
+    elif not ending and (why := _all_alike(state)):
+        events.append(Halted(now, ending := why))
+    if ending:
+        idle = [attempt for attempt in state.active.values() if attempt.pausing_since is None]
+        return events + [Pausing(now, attempt.id, ending) for attempt in idle]
+
+    seen = situation(state, forecast, now)
+    works = {work.experiment: work for work in seen.waiting}
+    for decision in checked(seen, policy.decide(seen)):
+        match decision:
+            case Start():
+                members = [Member(id, works[id].from_step, decision.to_step) for id in decision.members]
+                stint = Stint(tuple(members))
+                attempt = f"{stint.id}/{state.tries.get(stint.id, 0) + 1}"
+                due = any(now >= works[id].latest_start for id in decision.members)
+                events.append(Requested(now, attempt, stint, decision.device, decision.why, due))
+            case Pause():
+                events.append(Pausing(now, decision.attempt, decision.why))
+            case Wait(experiment, until, why):
+                standing = state.standings[experiment]
+                if (standing.until, standing.why) != (until, why):
+                    events.append(Decided(now, experiment, until, why))
+    return events
+
+
+def checked(seen: Situation, decisions: Sequence[Decision]) -> list[Decision]:
+    """The decisions, with what no policy may get wrong put right, or refused.
+
+    Refused (`PolicyError`): a device that is taken or unknown, work that does not wait, an attempt that does not run.
+    Put right: work whose latest start has come goes to a device left free; work that was started because of its latest
+    start is not paused; of equal work the first in order starts.
+    """
+    works = {work.experiment: work for work in seen.waiting}
+    free = {device.name: device for device in seen.free}
+    active = {busy.attempt: busy for busy in seen.running}
+    kept: list[Decision] = []
+    started: list[Start] = []
+    for decision in decisions:
+        match decision:
+            case Start(members, to_step, device):
+                if device not in free:
+                    raise PolicyError(f"the policy started {', '.join(members)} on {device}, which is not free")
+                for id in members:
+                    work = works.pop(id, None)
+                    if work is None or not work.from_step < to_step <= work.to_step:
+                        raise PolicyError(f"the policy started {id} up to step {to_step}, which does not wait for that")
+                    if work.device not in (None, device):
+                        raise PolicyError(f"the policy started {id} on {device}; it may only run on {work.device}")
+                del free[device]
+                started.append(decision)
+            case Pause(attempt):
+                if attempt not in active:
+                    raise PolicyError(f"the policy paused {attempt}, which does not run")
+                if not (active[attempt].due or active[attempt].pausing):
+                    kept.append(decision)
+            case Wait():
+                kept.append(decision)
+    for work in seen.waiting:
+        if work.experiment in works and seen.now >= work.latest_start:
+            device = next((name for name in free if work.device in (None, name)), None)
+            if device is not None:
+                del free[device], works[work.experiment]
+                started.append(Start((work.experiment,), work.to_step, device, "its latest start has come"))
+    starts = _in_order(seen, started)
+    ids = {id for start in starts for id in start.members}
+    waits = [d for d in kept if not (isinstance(d, Wait) and d.experiment in ids)]
+    return [*starts, *waits]
+
+
+def _in_order(seen: Situation, starts: list[Start]) -> list[Start]:
+    """Of equal waiting work (tier, remaining steps, device), those first in order are the ones that start."""
+
+    def kind(work: Work) -> tuple[str, int, int, str | None]:
+        return (work.tier.name, work.from_step, work.to_step, work.device)
+
+    works = {work.experiment: work for work in seen.waiting}
+    chosen = {start.members[0] for start in starts if len(start.members) == 1}
+    packed = {id for start in starts if len(start.members) > 1 for id in start.members}
+    queues: dict[object, list[Work]] = {}
+    for work in seen.waiting:
+        if work.experiment not in packed:
+            queues.setdefault(kind(work), []).append(work)
+    ordered = []
+    for start in starts:
+        if start.members[0] in chosen:
+            first = queues[kind(works[start.members[0]])].pop(0)
+            start = replace(start, members=(first.experiment,))
+        ordered.append(start)
+    return ordered
+
+
+def wake_at(state: State, now: datetime) -> datetime:
+    """When to look again at the latest: the next tick, slot edge, or moment that a waiting experiment waits for."""
+    tick = ceil_to(now, state.sweep.tick)
+    edge = state.history.start + ((now - state.history.start) // state.history.step + 1) * state.history.step
+    moments = [tick, edge]
+    for standing in state.standings.values():
+        if standing.status == "waiting" and standing.until is not None and standing.until > now:
+            moments.append(standing.until)
+    return min(moments)
+
+
+def observed(state: State, reading: Reading, now: datetime) -> list[Event]:
+    """The slots of a reading that are new to the state, or revised."""
+    known, history = state.history, reading.history
+    if not len(history):
+        return []
+    if not len(known):
+        first = 0
+    else:
+        overlap = known.between(history.start, history.end).values
+        offset = max(0, (known.start - history.start) // history.step)
+        seen = history.values[offset : offset + len(overlap)]
+        same = (seen == overlap) | ((seen != seen) & (overlap != overlap))
+        first = offset + (len(overlap) if same.all() else int(same.argmin()))
+        if first >= len(history):
+            return []
+    values = tuple(None if value != value else value for value in history.values[first:].tolist())
+    start = history.start + first * history.step
+    return [Observed(now, start, history.step, values, reading.source, reading.quality)]
+
+
+def _silent(state: State, now: datetime) -> list[Event]:
+    """Workers that say nothing for too long are told to stop; those that do not heed it are killed."""
+    events: list[Event] = []
+    if state.patience is None:
+        return events
+    for attempt in state.active.values():
+        if attempt.pausing_since is not None:
+            if not attempt.killed and now - attempt.pausing_since > state.patience * GRACE:
+                events.append(Pausing(now, attempt.id, attempt.reason, kill=True))
+            continue
+        limit = max(state.patience, duration(state, SILENT_STEPS, device_named(state, attempt.device)))
+        if attempt.running_at is None:
+            limit = state.patience * LOADING_PATIENCE
+        if now - (attempt.seen_at or attempt.requested_at) > limit:
+            events.append(Pausing(now, attempt.id, f"no progress for {limit}"))
+    return events
+
+
+def _all_alike(state: State) -> str:
+    """Why the sweep stops itself, when its last losses were early and identical."""
+    last = state.early_losses[-IDENTICAL_FAILURES:]
+    if len(last) < IDENTICAL_FAILURES or len(set(last)) > 1:
+        return ""
+    return f"{IDENTICAL_FAILURES} attempts in a row failed in their first minute in the same way: {last[0]}"

@@ -1,0 +1,307 @@
+"""The state of a sweep: an incremental fold over its events. Same events, same state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+import numpy as np
+
+from gridsweep.carbon import Column, Trace
+from gridsweep.events import (
+    ClockAnchored,
+    Decided,
+    Ended,
+    Event,
+    Halted,
+    Held,
+    Lost,
+    Observed,
+    Paused,
+    Pausing,
+    Progressed,
+    Ranked,
+    Requested,
+    Resumed,
+    Running,
+    Segment,
+    Stopping,
+    Submitted,
+)
+from gridsweep.policy import Work
+from gridsweep.stint import Checkpoint, Outcome, Stint
+from gridsweep.sweep import Experiment, Sweep
+
+FRUITLESS_ATTEMPTS = 3
+"""An experiment has failed after so many lost attempts in a row that kept no new step."""
+
+Status = Literal["waiting", "running", "done", "failed", "stopped"]
+
+
+@dataclass(slots=True)
+class Standing:
+    """Where one experiment stands."""
+
+    experiment: Experiment
+    ready_at: datetime
+    status: Status = "waiting"
+    step: int = 0
+    checkpoint: Checkpoint | None = None
+    until: datetime | None = None
+    why: str = ""
+    reason: str = ""
+    first_running_at: datetime | None = None
+    ended_at: datetime | None = None
+    fruitless: int = 0
+    attempts: list[str] = field(default_factory=list)
+    loss: float | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at a stint: when it had its device, how far it came, what it drew."""
+
+    id: str
+    stint: Stint
+    device: str
+    why: str
+    due: bool
+    requested_at: datetime
+    running_at: datetime | None = None
+    ended_at: datetime | None = None
+    end: Literal["", "ended", "paused", "lost"] = ""
+    reason: str = ""
+    held: str = ""
+    pausing_since: datetime | None = None
+    killed: bool = False
+    seen_at: datetime | None = None
+    seq: int = 0
+    step: int = 0
+    kept_step: int = 0
+    cursor: tuple[int, int] = (0, 0)
+    energy: list[Segment] = field(default_factory=list)
+
+
+class State:
+    """All that is known of a sweep after some events; `apply` takes the next one."""
+
+    sweep: Sweep
+    submitted_at: datetime
+
+    def __init__(self, events: Iterable[Event] = ()):
+        self.standings: dict[str, Standing] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self.active: dict[str, Attempt] = {}
+        self.tries: dict[str, int] = {}
+        self.anchors: list[ClockAnchored] = []
+        self.patience: timedelta | None = None
+        self.now: datetime | None = None
+        self.epoch = 0
+        self.amendments: list[Resumed] = []
+        self.stopping: str = ""
+        self.halted: str = ""
+        self.facts: dict[str, str] = {}
+        self.sources: dict[str, str] = {}
+        self.early_losses: list[str] = []
+        self.works: list[Work] | None = None  # a memo of schedule.waiting, dropped when who waits changes
+        self._column: Column = np.empty(0)
+        self._slots = 0
+        self._grid_start: datetime | None = None
+        self._grid_step = timedelta(hours=1)
+        self._history: Trace | None = None
+        for event in events:
+            self.apply(event)
+
+    @property
+    def history(self) -> Trace:
+        """The grid as far as it was observed, gCO2eq/kWh."""
+        if self._history is None:
+            start = self._grid_start or self.submitted_at
+            self._history = Trace(start, self._grid_step, self._column[: self._slots])
+        return self._history
+
+    @property
+    def finished(self) -> bool:
+        """Nothing runs, and nothing waits to run (or nothing may start any more)."""
+        if self.active:
+            return False
+        return bool(self.stopping or self.halted) or not any(s.status == "waiting" for s in self.standings.values())
+
+    def count(self, status: Status) -> int:
+        return sum(standing.status == status for standing in self.standings.values())
+
+    def grid_time(self, wall: datetime) -> datetime:
+        """The grid's time at a wall time, by the anchors; the wall time itself where there are none."""
+        for anchor in reversed(self.anchors):
+            if anchor.wall <= wall or anchor is self.anchors[0]:
+                return anchor.at + max(wall - anchor.wall, timedelta(0)) * anchor.speed
+        return wall
+
+    def apply(self, event: Event) -> None:
+        """Take one more fact."""
+        if not isinstance(event, Observed) and (self.now is None or event.at > self.now):
+            self.now = event.at
+        _FOLDS[event.kind](self, event)
+
+    # -- the grid
+
+    def _observed(self, event: Observed) -> None:
+        if self._grid_start is None:
+            self._grid_start, self._grid_step = event.start, event.step
+        first = (event.start - self._grid_start) // self._grid_step
+        last = first + len(event.values)
+        if last > len(self._column):
+            grown = np.full(max(last, 2 * len(self._column)), np.nan)
+            grown[: self._slots] = self._column[: self._slots]
+            self._column = grown
+        self._column[first:last] = event.values
+        self._slots = max(self._slots, last)
+        self._history = None
+        self.sources[event.source] = event.quality
+
+    def _anchored(self, event: ClockAnchored) -> None:
+        self.anchors.append(event)
+
+    # -- the sweep
+
+    def _submitted(self, event: Submitted) -> None:
+        self.sweep, self.submitted_at, self.patience = event.sweep, event.at, event.patience
+        self.standings = {e.id: Standing(e, event.at) for e in event.sweep.experiments}
+        self.works = None
+
+    def _resumed(self, event: Resumed) -> None:
+        self.sweep, self.epoch = event.sweep, event.epoch
+        for experiment in event.sweep.experiments:
+            self.standings[experiment.id].experiment = experiment
+        if event.changes:
+            self.amendments.append(event)
+        self.stopping = self.halted = ""
+        self.early_losses.clear()
+        self.works = None
+
+    def _stopping(self, event: Stopping) -> None:
+        self.stopping = event.why
+
+    def _halted(self, event: Halted) -> None:
+        self.halted = event.why
+
+    def _decided(self, event: Decided) -> None:
+        standing = self.standings[event.experiment]
+        standing.until, standing.why = event.until, event.why
+
+    def _ranked(self, event: Ranked) -> None:
+        for id in event.stopped:
+            self.standings[id].status, self.standings[id].reason = "stopped", event.why
+        self.works = None
+
+    # -- attempts
+
+    def _requested(self, event: Requested) -> None:
+        attempt = Attempt(
+            event.attempt, event.stint, event.device, event.why, event.due, event.at, seen_at=event.at
+        )
+        attempt.step = attempt.kept_step = min(m.from_step for m in event.stint.members)
+        self.attempts[event.attempt] = self.active[event.attempt] = attempt
+        self.tries[event.stint.id] = self.tries.get(event.stint.id, 0) + 1
+        for member in event.stint.members:
+            standing = self.standings[member.experiment]
+            standing.status = "running"
+            standing.until, standing.why = None, event.why
+            standing.attempts.append(event.attempt)
+        self.works = None
+
+    def _held(self, event: Held) -> None:
+        self.active[event.attempt].held = f"{event.by}: {event.why}"
+
+    def _running(self, event: Running) -> None:
+        attempt = self.attempts[event.attempt]
+        attempt.running_at, attempt.held = event.at, ""
+        attempt.seen_at = event.at
+        for member in attempt.stint.members:
+            standing = self.standings[member.experiment]
+            standing.first_running_at = standing.first_running_at or event.at
+
+    def _progressed(self, event: Progressed) -> None:
+        attempt = self.attempts[event.attempt]
+        if event.seq <= attempt.seq:
+            return
+        attempt.seq, attempt.step, attempt.cursor, attempt.seen_at = event.seq, event.step, event.cursor, event.at
+        attempt.energy.extend(event.energy)
+        for id, loss in event.losses.items():
+            self.standings[id].loss = loss
+
+    def _pausing(self, event: Pausing) -> None:
+        attempt = self.active[event.attempt]
+        attempt.pausing_since = attempt.pausing_since or event.at
+        attempt.reason, attempt.killed = event.why, attempt.killed or event.kill
+
+    def _closed(self, event: Ended | Paused) -> None:
+        attempt = self._close(event)
+        if isinstance(event, Ended):
+            self.facts.update(event.facts)
+            self.early_losses.clear()
+        for outcome in event.outcomes:
+            standing = self.standings[outcome.experiment]
+            standing.fruitless = 0
+            if outcome.status == "paused":
+                self._keep(standing, attempt, outcome.checkpoint)
+                standing.status, standing.ready_at = "waiting", event.at
+            else:
+                standing.status, standing.reason = outcome.status, outcome.reason
+                standing.step, standing.ended_at, standing.outcome = outcome.step, event.at, outcome
+                attempt.kept_step = max(attempt.kept_step, outcome.step)
+
+    def _lost(self, event: Lost) -> None:
+        attempt = self._close(event)
+        attempt.reason = event.why
+        kept = {checkpoint.experiment: checkpoint for checkpoint in event.checkpoints}
+        for member in attempt.stint.members:
+            standing = self.standings[member.experiment]
+            fruitful = self._keep(standing, attempt, kept.get(member.experiment))
+            standing.fruitless = 0 if fruitful else standing.fruitless + 1
+            standing.status, standing.reason = "waiting", event.why
+            if standing.fruitless >= FRUITLESS_ATTEMPTS:
+                standing.status, standing.ended_at = "failed", event.at
+                standing.reason = f"{standing.fruitless} attempts without progress; the last: {event.why}"
+        minute = timedelta(minutes=1) * (self.sweep.replay.speed if self.sweep.replay else 1.0)
+        if event.at - attempt.requested_at <= minute:
+            self.early_losses.append(event.why)
+
+    def _close(self, event: Ended | Paused | Lost) -> Attempt:
+        attempt = self.active.pop(event.attempt)
+        attempt.ended_at = event.at
+        attempt.end = {"Ended": "ended", "Paused": "paused", "Lost": "lost"}[event.kind]  # type: ignore[assignment]
+        self.works = None
+        return attempt
+
+    @staticmethod
+    def _keep(standing: Standing, attempt: Attempt, checkpoint: Checkpoint | None) -> bool:
+        """Take a checkpoint that is further than what is held; whether it was."""
+        if checkpoint is None or checkpoint.step <= standing.step:
+            return False
+        standing.step, standing.checkpoint = checkpoint.step, checkpoint
+        attempt.kept_step = checkpoint.step
+        return True
+
+
+_FOLDS = {
+    "Submitted": State._submitted,
+    "Resumed": State._resumed,
+    "Observed": State._observed,
+    "Requested": State._requested,
+    "Held": State._held,
+    "Running": State._running,
+    "Progressed": State._progressed,
+    "Pausing": State._pausing,
+    "Ended": State._closed,
+    "Paused": State._closed,
+    "Lost": State._lost,
+    "Decided": State._decided,
+    "Ranked": State._ranked,
+    "Stopping": State._stopping,
+    "Halted": State._halted,
+    "ClockAnchored": State._anchored,
+}

@@ -1,0 +1,64 @@
+"""What a worker tells while it works: progress and energy, often enough to follow and no more."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal, Protocol
+
+from gridsweep.attempt import AttemptFolder, EnergyLine, Progress, now
+
+JOULES_PER_KWH = 3_600_000
+PROGRESS_EVERY = 0.5  # seconds
+ENERGY_EVERY = 1.0
+
+
+class Meter(Protocol):
+    """Counts the energy this worker's device draws."""
+
+    @property
+    def source(self) -> str: ...
+    def joules(self) -> float:
+        """Since the meter was made."""
+
+
+class Diary:
+    """Appends progress and energy lines of one experiment to the attempt's folder."""
+
+    def __init__(self, folder: AttemptFolder, experiment: str, meter: Meter):
+        self.folder, self.experiment = folder, experiment
+        self._told = 0.0
+        self._use(meter)
+
+    def measure_with(self, meter: Meter, step: int) -> None:
+        """Close the lap of the present meter and go on with another."""
+        self.lap(step)
+        self._use(meter)
+
+    def tell(
+        self,
+        phase: Literal["loading", "training", "evaluating"],
+        step: int,
+        loss: float | None = None,
+        *,
+        surely: bool = False,
+    ) -> None:
+        """Say where the work stands; left out when something was said just now, unless `surely`."""
+        moment = time.monotonic()
+        if surely or moment - self._told >= PROGRESS_EVERY:
+            losses = {} if loss is None else {self.experiment: loss}
+            self.folder.append(Progress(now(), phase, step, losses))
+            self._told = moment
+        if moment - self._moment >= ENERGY_EVERY and phase != "loading":
+            self.lap(step)
+
+    def lap(self, step: int) -> None:
+        """Write down the energy since the last lap, with the step reached."""
+        moment, joules = time.monotonic(), self.meter.joules()
+        kwh = (joules - self._joules) / JOULES_PER_KWH
+        seconds = moment - self._moment
+        self.folder.append(EnergyLine(self._start, seconds, kwh, self.meter.source, step))
+        self._start, self._moment, self._joules = now(), moment, joules
+
+    def _use(self, meter: Meter) -> None:
+        self.meter = meter
+        self._start, self._moment, self._joules = now(), time.monotonic(), meter.joules()

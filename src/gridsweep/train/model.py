@@ -1,0 +1,125 @@
+"""The frozen base model and its LoRA adapter: found, loaded, fitted, saved in PEFT's format."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gridsweep.errors import SpecError
+from gridsweep.sweep import LoraParams, Model, Recipe, is_local
+
+if TYPE_CHECKING:  # torch and PEFT are imported where used: the worker resolves the model before it loads them
+    import torch
+
+TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
+
+
+def comes_along(id: str) -> bool:
+    """Whether a model needs no network: bundled, or a folder on this machine."""
+    return id in ("tiny-qwen2", "smollm2-135m-instruct") or is_local(id) or Path(id).is_dir()
+
+
+def resolve(model: Model) -> str:
+    """Where to load the model from: a folder, or a Hugging Face id.
+
+    Raises `SpecError` when a folder is missing or holds weights in pickle only, which loading could run code from.
+    """
+    if model.id == "tiny-qwen2":
+        return str(TINY_QWEN2)
+    if model.id == "smollm2-135m-instruct":
+        from gridsweep.train.smollm2 import converted
+
+        return str(converted())
+    folder = Path(model.id).expanduser()
+    if not folder.is_dir():
+        if is_local(model.id):
+            raise SpecError(f"the model folder {model.id} is not there (looked in {Path.cwd()}); check its path")
+        return model.id
+    if not any(folder.glob("*.safetensors")):
+        found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
+        raise SpecError(f"the model folder {model.id} has no .safetensors weights ({found}); save it as safetensors")
+    return str(folder)
+
+
+def load_base(model: Model, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """(tokenizer, frozen model in evaluation mode). Raises `SpecError` when they cannot be loaded."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = resolve(model)
+    revision = {} if Path(where).is_dir() else {"revision": model.revision or "main"}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **revision)
+        base = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **revision
+        )
+    except (OSError, ValueError, KeyError) as error:  # not there, no network, no safetensors, unknown architecture
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise SpecError(
+            f"the model {model.id} cannot be loaded: {cause}; check its name and the network, or give a local folder"
+        ) from error
+    base.config.use_cache = False
+    base.requires_grad_(False)
+    return tokenizer, base.to(device).eval()
+
+
+def add_lora(base: Any, model: Model, params: LoraParams, recipe: Recipe, seed: int) -> Any:
+    """The base with a fresh adapter; its initial weights depend on `seed` alone. Raises `SpecError` for a misfit."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    missing = [name for name in recipe.target_modules if name not in linear]
+    if missing:
+        raise SpecError(
+            f"the model {model.id} has no modules named {', '.join(missing)}; "
+            f"set recipe.target_modules to some of {', '.join(sorted(linear))}"
+        )
+    config = LoraConfig(
+        r=params.r,
+        lora_alpha=params.alpha,
+        lora_dropout=params.dropout,
+        target_modules=list(recipe.target_modules),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model.id,
+        revision=model.revision,
+    )
+    torch.manual_seed(seed)
+    lora = get_peft_model(base, config)
+    # PEFT puts the folder it was loaded from here, which would mean nothing on another machine.
+    config.base_model_name_or_path = model.id
+    return lora
+
+
+def save_adapter(lora: Any, folder: Path) -> None:
+    """adapter_config.json and adapter_model.safetensors, as plain PEFT reads them."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    weights = get_peft_model_state_dict(lora, save_embedding_layers=False)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = lora.peft_config["default"]
+    before = config.inference_mode
+    config.inference_mode = True  # what PEFT's own save writes: the reader decides whether to train on
+    config.save_pretrained(str(folder))
+    config.inference_mode = before
+
+
+def load_adapter(lora: Any, folder: Path) -> None:
+    """Put saved adapter weights in place. Raises `SpecError` when they belong to another model or rank."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved = load_file(folder / "adapter_model.safetensors")
+    wanted = get_peft_model_state_dict(lora, save_embedding_layers=False)
+    if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in wanted.items()}:
+        raise SpecError(f"the adapter in {folder} does not fit this model and rank; remove it to start again")
+    set_peft_model_state_dict(lora, saved)
+
+
+def offline_if(local: bool) -> None:
+    """Keep Hugging Face's libraries off the network when nothing is needed from it. Before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if local:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -1,0 +1,236 @@
+"""YAML read into plain values that remember their lines.
+
+A spec needs mappings, lists, text, numbers and no more, so this reads less than YAML offers and never much of it:
+no tags, no second document, no merge keys, and bounds on size, depth and what aliases expand to. Words mean what
+they mean in YAML 1.2: `1e-4` is a number, and `NO` is Norway rather than false.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from gridsweep.errors import SpecError
+
+MAX_BYTES = 1 << 20
+TOO_LARGE = "larger than 1 MiB; a sweep takes a few kilobytes, so is this the right file?"
+MAX_VALUES = 20_000
+MAX_DEPTH = 32
+MAX_FAULTS = 100
+
+NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?")
+
+Where = tuple[str | int, ...]
+
+_INTEGER = re.compile(r"[-+]?\d{1,300}")
+_UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SPECIAL: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+_NO_TAGS = "the tag {!r} is not allowed; write plain text, numbers and lists"
+# libyaml where PyYAML was built with it: ten times as fast, the same events
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong, where in the document, and the line where that is not the place's own."""
+
+    where: Where
+    what: str
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A value and its line; `size` counts the values within, aliases expanded.
+
+    `content` is a scalar, a list of nodes, or a mapping of key to (the key's line, node).
+    """
+
+    line: int
+    size: int
+    content: Any
+
+    @property
+    def plain(self) -> Any:
+        if isinstance(self.content, dict):
+            return {key: node.plain for key, (_, node) in self.content.items()}
+        if isinstance(self.content, list):
+            return [node.plain for node in self.content]
+        return self.content
+
+
+class Document:
+    """One YAML document: `plain` is its value, `faults` what was wrong with it but did not stop the reading.
+
+    Raises `SpecError` for text that cannot be read on: a syntax error, a bomb of aliases, no document at all.
+    """
+
+    def __init__(self, text: str, file: str):
+        self.file = file
+        self.faults: list[Fault] = []
+        self._anchors: dict[str, _Node | None] = {}
+        self._size = 0
+        text = text.removeprefix("\ufeff")
+        if len(text) > MAX_BYTES:
+            raise SpecError(f"{file}: {TOO_LARGE}")
+        if bad := _UNPRINTABLE.search(text):
+            line = text.count("\n", 0, bad.start()) + 1
+            raise self._stop(line, f"the character {ascii(bad.group())} is not text; delete it, or save the file as UTF-8")
+        try:
+            self._root = self._read(yaml.parse(text, Loader=_LOADER))
+        except yaml.MarkedYAMLError as error:
+            raise self._syntax(error, text) from None
+        except yaml.YAMLError as error:
+            raise SpecError(f"{file}: not YAML: {error}; start from what `gridsweep init` writes") from None
+        self.plain = self._root.plain
+
+    def line(self, where: Where) -> int:
+        """The line of a value, or of the nearest thing around it that is there."""
+        node, line = self._root, 1
+        for step in where:
+            if isinstance(node.content, dict) and step in node.content:
+                key_line, node = node.content[step]
+                line = key_line if isinstance(node.content, dict | list) else node.line
+            elif isinstance(node.content, list) and isinstance(step, int) and step < len(node.content):
+                node = node.content[step]
+                line = node.line
+            else:
+                break
+        return line
+
+    def known(self, where: Where) -> Where:
+        """The longest beginning of `where` that is there."""
+        value, i = self.plain, 0
+        for i, step in enumerate(where):
+            if isinstance(value, dict) and step in value:
+                value = value[step]
+            elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+                value = value[step]
+            else:
+                return where[:i]
+        return where
+
+    def error(self, faults: list[Fault]) -> SpecError:
+        """All faults as one error, a line each, in the order of the file."""
+        placed = sorted((f.line or self.line(f.where), dotted(f.where), f.what) for f in faults)
+        lines = [f"{self.file}:{line}: {name + ': ' if name else ''}{what}" for line, name, what in placed]
+        if len(lines) > MAX_FAULTS:
+            lines[MAX_FAULTS:] = [f"{self.file}: and {len(lines) - MAX_FAULTS} more; mend these first"]
+        return SpecError("\n".join(lines))
+
+    def _stop(self, line: int, what: str) -> SpecError:
+        return SpecError(f"{self.file}:{line}: {what}")
+
+    def _syntax(self, error: yaml.MarkedYAMLError, text: str) -> SpecError:
+        mark = error.problem_mark or error.context_mark
+        if mark is None:
+            return SpecError(f"{self.file}: not YAML: {error.problem}; start from what `gridsweep init` writes")
+        lines = text.splitlines()
+        here = lines[mark.line] if mark.line < len(lines) else ""
+        if "\t" in here[: len(here) - len(here.lstrip())]:
+            return self._stop(mark.line + 1, "not YAML: the line is indented by a tab; indent with spaces")
+        return self._stop(
+            mark.line + 1, f"not YAML: {error.problem}; look for a missing quote, bracket, colon or indent just before"
+        )
+
+    def _read(self, events: Iterator[Any]) -> _Node:
+        root: _Node | None = None
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    raise self._stop(event.start_mark.line + 1, "a second document starts; keep one to a file")
+                root = self._node(next(events), events, ())
+        if root is None or root.content is None:
+            raise SpecError(f"{self.file}: the file is empty; `gridsweep init` writes a working one")
+        return root
+
+    def _node(self, event: Any, events: Iterator[Any], where: Where) -> _Node:
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor, line)
+        if len(where) > MAX_DEPTH:
+            raise self._stop(line, f"nested deeper than {MAX_DEPTH} levels; a sweep needs five")
+        self._count(1, line)
+        if event.tag is not None:
+            self.faults.append(Fault(where, _NO_TAGS.format(event.tag), line))
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        before = self._size
+        content: Any
+        if isinstance(event, yaml.MappingStartEvent):
+            content = self._mapping(events, where)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            content = []
+            while not isinstance(item := next(events), yaml.SequenceEndEvent):
+                content.append(self._node(item, events, (*where, len(content))))
+        else:
+            content = _scalar(event.value) if event.implicit[0] else event.value
+        node = _Node(line, self._size - before + 1, content)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _mapping(self, events: Iterator[Any], where: Where) -> dict[str, tuple[int, _Node]]:
+        content: dict[str, tuple[int, _Node]] = {}
+        while not isinstance(key := next(events), yaml.MappingEndEvent):
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarEvent):
+                raise self._stop(line, "a key must be a plain word")
+            if key.tag is not None:
+                self.faults.append(Fault((*where, key.value), _NO_TAGS.format(key.tag), line))
+            node = self._node(next(events), events, (*where, key.value))
+            if key.value in content:
+                what = f"given twice, first in line {content[key.value][0]}; delete one of them"
+                self.faults.append(Fault((*where, key.value), what, line))
+            else:
+                content[key.value] = (line, node)
+        return content
+
+    def _alias(self, anchor: str, line: int) -> _Node:
+        if anchor not in self._anchors:
+            raise self._stop(line, f"*{anchor} names no anchor above it; write &{anchor} there, or the value here")
+        node = self._anchors[anchor]
+        if node is None:
+            raise self._stop(line, f"*{anchor} stands within the value it names; write the value out")
+        self._count(node.size, line)
+        return node
+
+    def _count(self, size: int, line: int) -> None:
+        self._size += size
+        if self._size > MAX_VALUES:
+            raise self._stop(line, f"more than {MAX_VALUES:,} values so far, aliases expanded; is this the right file?")
+
+
+def dotted(where: Where) -> str:
+    """A place as people write it: `tiers[1].max_delay`."""
+    text = ""
+    for step in where:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            word = step if re.fullmatch(r"[\w-]{1,60}", step) else _quoted(step)
+            text += f".{word}" if text else word
+    return text
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _scalar(text: str) -> Any:
+    if text in _SPECIAL:
+        return _SPECIAL[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if NUMBER.fullmatch(text) else text
