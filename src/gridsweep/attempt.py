@@ -7,6 +7,7 @@
         progress.jsonl    a line a step worth telling      appended by the worker
         energy.jsonl      a line a measured segment        appended by the worker
         checkpoints/<step>/<experiment>/                   whole or not there: renamed into place
+        adapters/<experiment>/                             likewise
         result.json       an outcome per member            last, by rename
 
 An attempt folder has one writer and is never used again. The worker is alive while the `flock` on the folder is held:
@@ -22,7 +23,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,21 +157,13 @@ class AttemptFolder:
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(codec.dumps(line) + "\n")
 
-    @contextmanager
-    def saving(self, experiment: str, step: int) -> Iterator[Path]:
+    def saving(self, experiment: str, step: int) -> AbstractContextManager[Path]:
         """A folder to save a checkpoint into; it appears under its name, with digests, when the block ends well."""
-        final = self.path / "checkpoints" / str(step) / experiment
-        draft = final.with_name(f".{experiment}")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield draft
-        files = {str(p.relative_to(draft)): _sha256(p) for p in sorted(draft.rglob("*")) if p.is_file()}
-        write_file(draft / MANIFEST, json.dumps({"step": step, "files": files}, indent=1))
-        sync(draft)
-        if final.exists():
-            shutil.rmtree(final)
-        draft.rename(final)
-        sync(final.parent)
+        return appearing(self.path / "checkpoints" / str(step) / experiment, step)
+
+    def saving_adapter(self, experiment: str, step: int) -> AbstractContextManager[Path]:
+        """The same for a finished adapter."""
+        return appearing(self.path / "adapters" / experiment, step)
 
     def forget_checkpoints(self, keep: int = 2) -> None:
         """Remove all but the newest checkpoints, to spare the disk."""
@@ -219,6 +212,22 @@ class AttemptFolder:
         folder = self.path / "checkpoints"
         names = (p.name for p in folder.iterdir()) if folder.is_dir() else iter(())
         return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+@contextmanager
+def appearing(final: Path, step: int) -> Iterator[Path]:
+    """A draft folder that gets a manifest and is renamed to `final` when the block ends well."""
+    draft = final.with_name(f".{final.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    yield draft
+    files = {str(p.relative_to(draft)): _sha256(p) for p in sorted(draft.rglob("*")) if p.is_file()}
+    write_file(draft / MANIFEST, json.dumps({"step": step, "files": files}, indent=1))
+    sync(draft)
+    if final.exists():
+        shutil.rmtree(final)
+    draft.rename(final)
+    sync(final.parent)
 
 
 def digest(folder: Path) -> str:

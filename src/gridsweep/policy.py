@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from math import isnan
 from typing import Protocol
 
-from gridsweep.carbon import Forecast, Trace
+from gridsweep.carbon import Forecast, Reading, Trace
 from gridsweep.errors import SpecError
 from gridsweep.stint import Device
 from gridsweep.sweep import PolicyChoice, Tier, number
@@ -59,9 +60,14 @@ class Situation:
     waiting: Sequence[Work]
     running: Sequence[Busy]
     devices: tuple[Device, ...]
+    reading: Reading
     history: Trace
-    forecast: Forecast | None = None
     ahead: Sequence[Work] = ()
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What is expected from the present slot on, made when asked for; None where nobody can say."""
+        return self.reading.forecast
 
     @property
     def intensity(self) -> float:
@@ -184,6 +190,7 @@ class OnOff:
 _unknown = "the grid's intensity is unknown"
 
 
+@cache
 def _above(whose: str, limit: float) -> str:
     return f"the grid is above {whose}'s limit of {number(limit)} g/kWh"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
 
-from gridsweep.carbon import Forecast, Reading, ceil_to
+from gridsweep.carbon import Reading, ceil_to
 from gridsweep.errors import PolicyError
 from gridsweep.events import Decided, Event, Halted, Observed, Pausing, Requested, Stopping
 from gridsweep.policy import Busy, Decision, Pause, Policy, Situation, Start, Wait, Work
@@ -84,7 +84,7 @@ def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta
     return max(load for load, _ in loads)
 
 
-def situation(state: State, forecast: Forecast | None, now: datetime) -> Situation:
+def situation(state: State, reading: Reading, now: datetime) -> Situation:
     """What a policy is shown. Where the sweep has a deadline, latest starts are early enough for all work to fit."""
     if state.works is None:
         state.works = waiting(state)
@@ -94,10 +94,10 @@ def situation(state: State, forecast: Forecast | None, now: datetime) -> Situati
         latest = deadline - makespan([work.duration for work in works], devices)
         works = [replace(work, latest_start=min(work.latest_start, latest)) for work in works]
     running = [busy(state, attempt) for attempt in state.active.values()]
-    return Situation(now, works, running, devices, state.history, forecast)
+    return Situation(now, works, running, devices, reading, state.history)
 
 
-def step(state: State, policy: Policy, forecast: Forecast | None, now: datetime, stop: str = "") -> list[Event]:
+def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: str = "") -> list[Event]:
     """The facts that follow from what is known at `now`: what starts, what is told to pause, what waits and why.
 
     `stop` says who asked the run to stop, if somebody did. Raises `PolicyError` for an impossible decision.
@@ -112,7 +112,7 @@ def step(state: State, policy: Policy, forecast: Forecast | None, now: datetime,
         idle = [attempt for attempt in state.active.values() if attempt.pausing_since is None]
         return events + [Pausing(now, attempt.id, ending) for attempt in idle]
 
-    seen = situation(state, forecast, now)
+    seen = situation(state, reading, now)
     works = {work.experiment: work for work in seen.waiting}
     for decision in checked(seen, policy.decide(seen)):
         match decision:
@@ -169,6 +169,8 @@ def checked(seen: Situation, decisions: Sequence[Decision]) -> list[Decision]:
             if device is not None:
                 del free[device], works[work.experiment]
                 started.append(Start((work.experiment,), work.to_step, device, "its latest start has come"))
+    if not started:
+        return kept
     starts = _in_order(seen, started)
     ids = {id for start in starts for id in start.members}
     waits = [d for d in kept if not (isinstance(d, Wait) and d.experiment in ids)]

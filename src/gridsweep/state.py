@@ -137,12 +137,12 @@ class State:
         """The grid's time at a wall time, by the anchors; the wall time itself where there are none."""
         for anchor in reversed(self.anchors):
             if anchor.wall <= wall or anchor is self.anchors[0]:
-                return anchor.at + max(wall - anchor.wall, timedelta(0)) * anchor.speed
+                return anchor.at + (wall - anchor.wall) * anchor.speed
         return wall
 
     def apply(self, event: Event) -> None:
         """Take one more fact."""
-        if not isinstance(event, Observed) and (self.now is None or event.at > self.now):
+        if self.now is None or event.at > self.now:
             self.now = event.at
         _FOLDS[event.kind](self, event)
 
@@ -261,13 +261,14 @@ class State:
         for member in attempt.stint.members:
             standing = self.standings[member.experiment]
             fruitful = self._keep(standing, attempt, kept.get(member.experiment))
-            standing.fruitless = 0 if fruitful else standing.fruitless + 1
+            if not attempt.pausing_since or attempt.killed:  # one that was told to stop is not to blame
+                standing.fruitless = 0 if fruitful else standing.fruitless + 1
             standing.status, standing.reason = "waiting", event.why
             if standing.fruitless >= FRUITLESS_ATTEMPTS:
                 standing.status, standing.ended_at = "failed", event.at
                 standing.reason = f"{standing.fruitless} attempts without progress; the last: {event.why}"
         minute = timedelta(minutes=1) * (self.sweep.replay.speed if self.sweep.replay else 1.0)
-        if event.at - attempt.requested_at <= minute:
+        if event.at - attempt.requested_at <= minute and not attempt.pausing_since:
             self.early_losses.append(event.why)
 
     def _close(self, event: Ended | Paused | Lost) -> Attempt:

@@ -157,10 +157,14 @@ class PolicyChoice:
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What one experiment is expected to take on a device of speed 1."""
+    """What one experiment is expected to take on a device of speed 1.
+
+    `loss_noise` is how far another seed is known to move a validation loss; None where nobody measured it.
+    """
 
     duration: timedelta
     power_w: float
+    loss_noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

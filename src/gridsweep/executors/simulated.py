@@ -70,7 +70,7 @@ class Simulated:
         energy = tuple(self._energy(state, attempt, at, step))
         close = Ended if all(outcome.status == "done" for outcome in outcomes) else Paused
         return [
-            Progressed(at, attempt.id, attempt.seq + 1, step, {}, energy),
+            Progressed(at, attempt.id, 1, step, {}, energy),
             close(at, attempt.id, tuple(outcomes)),
         ]
 

@@ -13,9 +13,9 @@ On a clock eight hours behind UTC, with `hour` the middle of the slot, `day` cou
 
     intensity = night x evening x weekend x weather x (1 - depth x sun)     gCO2eq/kWh
 
-clipped to 40..450 and rounded to 0.1. Noise `nP` joins values in [-1, 1), one every P hours, by smoothstep; the
-values are splitmix64 of their number, so that every platform and every numpy version makes the same year. The
-parameters are round numbers chosen to give the level and the daily swing of California in 2024;
+clipped to 40..450 and rounded to 0.1. Noise `nP` joins values in [-1, 1), one every P hours, by smoothstep;
+the values are splitmix64 of their number, so that every platform and every numpy version makes the same year.
+The parameters are round numbers chosen to give the level and the daily swing of California in 2024;
 docs/solar-valley.md compares the two.
 """
 

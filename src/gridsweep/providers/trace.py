@@ -19,9 +19,7 @@ from gridsweep.errors import TraceError
 from gridsweep.forecast import repeat_last_day
 
 TIME, VALUE = "timestamp", "carbon_intensity"
-HIGHEST = (
-    5000.0  # The dirtiest grid of today stays under 1,500 g/kWh: more than this was written in another unit.
-)
+HIGHEST = 5000.0  # The dirtiest grids stay under 1,500 g/kWh: what is above this is in another unit.
 LARGEST_FILE = 200_000_000
 SHOWN = 10
 BUNDLED = "solar-valley"
@@ -51,8 +49,9 @@ def open_trace(file: str, base: Path | None = None, zone: str | None = None) -> 
 class TraceProvider:
     """Replays a trace: shows the slots that have begun at the moment asked about, and never a later one.
 
-    Outside the trace's time the present is unknown. `yearly` repeats a trace of at least a year on the same days of any
-    year, 28 February again on the 29th; it raises `TraceError` where the trace holds no whole year.
+    Outside the trace's time the present is unknown. `yearly` repeats a trace of a year or more on the same
+    days of any year, 28 February again on the 29th; it raises `TraceError` where the trace holds no whole
+    year.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ Calendar = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
 def _calendar(trace: Trace) -> Calendar:
-    """The trace by day of a plain year: shape (365, slots a day). Raises `TraceError` where a day is missing."""
+    """Days of a plain year, shape (365, slots a day). Raises `TraceError` where one is missing."""
     a_day, rest = divmod(DAY, trace.step)
     midnight = trace.start.replace(hour=0, minute=0, second=0, microsecond=0)
     before, off = divmod(trace.start - midnight, trace.step)
@@ -141,8 +140,8 @@ def _years(calendar: Calendar, first: int, last: int) -> Trace:
 def read_trace(path: Path | str) -> Trace:
     """Read `timestamp,carbon_intensity` rows: ISO 8601 with a zone, gCO2eq/kWh; an empty value is unknown.
 
-    Other columns and blank lines are passed over; the step is the commonest distance between rows. Raises `TraceError`
-    with the first ten problems of the file, each with its line, what is wrong and what to do.
+    Other columns and blank lines are passed over; the step is the commonest distance between rows. Raises
+    `TraceError` with the first ten problems of the file, each with its line, what is wrong and what to do.
     """
     path = Path(path)
     problems = _Problems(path)
@@ -224,7 +223,7 @@ def _text(path: Path) -> str:
         size = path.stat().st_size
         if size > LARGEST_FILE:
             raise TraceError(
-                f"{path}: has {size / 1e6:,.0f} MB, more than the {LARGEST_FILE / 1e6:,.0f} MB a trace may have; "
+                f"{path}: has {size / 1e6:,.0f} MB, and a trace may have {LARGEST_FILE / 1e6:,.0f} MB; "
                 f"keep the columns `{TIME}` and `{VALUE}` and the years you need"
             )
         raw = path.read_bytes()
@@ -301,7 +300,7 @@ def _value(cell: str, line: int, problems: _Problems) -> float:
 
 
 def _step(lines: dict[datetime, int], unsure: set[int], problems: _Problems) -> timedelta:
-    """The commonest distance between rows; every other distance is a problem, unless a bad row lies between."""
+    """The commonest distance between rows; any other is a problem, unless a bad row lies between."""
     if len(lines) < 2:
         if not problems.count:
             what = "has no rows" if not lines else "has a single row, which does not say how long a slot is"
@@ -319,7 +318,7 @@ def _step(lines: dict[datetime, int], unsure: set[int], problems: _Problems) -> 
         if rest:
             problems.add(
                 lines[b],
-                f"{_iso(b)} is {b - a} after the row before, where most rows are {step} apart; use one regular step",
+                f"{_iso(b)} is {b - a} after the row before, and most are {step} apart; use one step",
             )
         else:
             first, last = _iso(a + step), _iso(b - step)

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep import LoraParams, Model, Recipe, is_local
+from gridsweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
 
 if TYPE_CHECKING:  # torch and PEFT are imported where used: the worker resolves the model before it loads them
     import torch
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
+BUNDLED = ("tiny-qwen2", "smollm2-135m-instruct")
 
 
-def comes_along(id: str) -> bool:
-    """Whether a model needs no network: bundled, or a folder on this machine."""
-    return id in ("tiny-qwen2", "smollm2-135m-instruct") or is_local(id) or Path(id).is_dir()
+def offline_if_local(model: Model, dataset: Dataset) -> None:
+    """Keep Hugging Face's libraries off the network when nothing is needed from it. To be called before their import."""
+    here = model.id in BUNDLED or is_local(model.id) or Path(model.id).is_dir()
+    if here and (dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).is_dir()):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def resolve(model: Model) -> str:
@@ -116,10 +119,3 @@ def load_adapter(lora: Any, folder: Path) -> None:
     if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in wanted.items()}:
         raise SpecError(f"the adapter in {folder} does not fit this model and rank; remove it to start again")
     set_peft_model_state_dict(lora, saved)
-
-
-def offline_if(local: bool) -> None:
-    """Keep Hugging Face's libraries off the network when nothing is needed from it. Before they are imported."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if local:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")

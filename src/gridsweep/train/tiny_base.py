@@ -28,10 +28,10 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from gridsweep.train import stdlib
 
 VOCABULARY = 2048
-LENGTH = 256  # tokens a row
+LENGTH = 128  # tokens a row
 ROWS = 8  # rows a step
-STEPS = 260
-WARMUP = 20
+STEPS = 600
+WARMUP = 30
 PEAK_LEARNING_RATE = 3e-3
 SEED = 42
 EXPECTED_LOSS, TOLERANCE = 4.15, 0.15

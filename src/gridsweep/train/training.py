@@ -102,6 +102,10 @@ class Training:
         counts = labels != IGNORED
         return F.cross_entropy(logits[counts].float(), labels[counts], reduction="sum")
 
+    def save_adapter(self, folder: Path) -> None:
+        """The adapter alone, as plain PEFT reads it."""
+        save_adapter(self.lora, folder)
+
     def save(self, folder: Path) -> None:
         """Adapter, optimizer state and history; together with the step all there is to know. No pickle."""
         save_adapter(self.lora, folder)

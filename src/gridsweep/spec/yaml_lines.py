@@ -22,11 +22,11 @@ MAX_VALUES = 20_000
 MAX_DEPTH = 32
 MAX_FAULTS = 100
 
-NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?", re.ASCII)
 
 Where = tuple[str | int, ...]
 
-_INTEGER = re.compile(r"[-+]?\d{1,300}")
+_INTEGER = re.compile(r"[-+]?\d{1,300}", re.ASCII)
 _UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SPECIAL: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),

@@ -1,0 +1,304 @@
+"""A report as a value: what the sweep found, what it cost, and what running at once would have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import mean
+
+from gridsweep.carbon import HOUR
+from gridsweep.ledger import Account, Ledger
+from gridsweep.state import Standing, State
+from gridsweep.sweep import PARAMS, number
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One experiment. `difference` is its loss less the baseline's; `tied` says that the best is not surely better."""
+
+    place: int | None
+    experiment: str
+    r: int
+    alpha: float
+    lr: float
+    dropout: float
+    tier: str
+    tier_reason: str
+    status: str
+    loss: float | None
+    difference: float | None
+    tied: bool
+    initial_loss: float | None
+    energy_kwh: float
+    mean_intensity: float | None
+    emissions_g: float
+    immediate_g: float | None
+    wait_h: float | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    device: str | None
+    attempts: int
+    why: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stint on a device, for the picture; `end` is the present for one that still runs."""
+
+    experiment: str
+    tier: str
+    device: str
+    start: datetime
+    end: datetime
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What changing one hyperparameter does to the loss, over pairs of experiments alike in all others."""
+
+    param: str
+    low: float
+    high: float
+    pairs: int
+    difference: float
+    separable: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a report says. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
+
+    `immediate_*` is the replay of the ended experiments as if run at once, on the same devices with the same energy.
+    `training` + `idle` = the total; `wasted` is the part of training that no result kept.
+    """
+
+    sweep: str
+    model: str
+    dataset: str
+    policy: str
+    zone: str
+    source: str
+    quality: str
+    replay: str
+    submitted_at: datetime
+    ended_at: datetime
+    state: str
+    counts: dict[str, int]
+    rows: tuple[Row, ...]
+    effects: tuple[Effect, ...]
+    loss_noise: float | None
+    energy_kwh: float
+    emissions_g: float
+    unknown_kwh: float
+    idle_kwh: float
+    idle_g: float
+    wasted_kwh: float
+    wasted_g: float
+    mean_intensity: float | None
+    immediate_g: float | None
+    immediate_intensity: float | None
+    saving_g: float | None
+    reduction: float | None
+    makespan_h: float
+    immediate_makespan_h: float | None
+    energy_sources: dict[str, float]
+    facts: dict[str, str]
+    notes: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    immediate_bars: tuple[Bar, ...]
+    intensity_start: datetime
+    intensity_step_h: float
+    intensity: tuple[float | None, ...]
+    schema_version: int = 1
+
+    @property
+    def best(self) -> Row | None:
+        return self.rows[0] if self.rows and self.rows[0].place == 1 else None
+
+
+def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) -> Report:
+    """Fold a state, its ledger and the baseline's replay into a report."""
+    sweep = state.sweep
+    rows = ranked(state, book, other[1] if other else None)
+    ended = [id for id, standing in state.standings.items() if standing.ended_at is not None]
+    actual = sum((book.experiments[id] for id in ended), Account()) + book.idle
+    base = other[1].total if other else None
+    comparable = base is not None and not actual.unknown_kwh and not base.unknown_kwh
+    saving = base.emissions_g - actual.emissions_g if base and comparable else None
+    first = state.submitted_at - 2 * HOUR
+    grid = state.history.between(first, max(book.ended_at, state.submitted_at + HOUR))
+    return Report(
+        sweep=sweep.name,
+        model=sweep.model.id,
+        dataset=sweep.dataset.id,
+        policy=sweep.policy.name,
+        zone=sweep.carbon.zone,
+        source=", ".join(state.sources),
+        quality=", ".join(sorted(set(state.sources.values()))),
+        replay=f"from {sweep.replay.start:%Y-%m-%d %H:%M} UTC at {number(sweep.replay.speed)} times the speed"
+        if sweep.replay
+        else "",
+        submitted_at=state.submitted_at,
+        ended_at=book.ended_at,
+        state=_condition(state),
+        counts={status: n for status in _STATUSES if (n := state.count(status))},
+        rows=rows,
+        effects=effects(rows, sweep.estimates.loss_noise),
+        loss_noise=sweep.estimates.loss_noise,
+        energy_kwh=book.total.energy_kwh,
+        emissions_g=book.total.emissions_g,
+        unknown_kwh=book.total.unknown_kwh,
+        idle_kwh=book.idle.energy_kwh,
+        idle_g=book.idle.emissions_g,
+        wasted_kwh=book.wasted.energy_kwh,
+        wasted_g=book.wasted.emissions_g,
+        mean_intensity=book.total.mean_intensity,
+        immediate_g=base.emissions_g if base else None,
+        immediate_intensity=base.mean_intensity if base else None,
+        saving_g=saving,
+        reduction=saving / base.emissions_g if base and saving is not None and base.emissions_g > 0 else None,
+        makespan_h=book.makespan / HOUR,
+        immediate_makespan_h=other[1].makespan / HOUR if other else None,
+        energy_sources=book.sources,
+        facts=state.facts,
+        notes=tuple(_notes(state, book)),
+        bars=tuple(bars(state, book.ended_at)),
+        immediate_bars=tuple(bars(other[0], other[1].ended_at)) if other else (),
+        intensity_start=grid.start,
+        intensity_step_h=grid.step / HOUR,
+        intensity=tuple(None if v != v else v for v in grid.values.tolist()),
+    )
+
+
+_STATUSES = ("done", "running", "waiting", "failed", "stopped")
+
+
+def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
+    """The experiments by validation loss, then those without one in the order of the sweep."""
+    sweep = state.sweep
+    reference = _loss(state.standings.get(sweep.baseline or ""))
+    order = sorted(state.standings.values(), key=lambda s: (_loss(s) is None, _loss(s) or 0.0))
+    best = _loss(order[0]) if order else None
+    noise = sweep.estimates.loss_noise
+    rows = []
+    for place, standing in enumerate(order, 1):
+        loss, id = _loss(standing), standing.experiment.id
+        account, attempts = book.experiments[id], [state.attempts[a] for a in standing.attempts]
+        params = standing.experiment.params
+        began = standing.first_running_at
+        rows.append(
+            Row(
+                place=place if loss is not None else None,
+                experiment=id,
+                r=params.r,
+                alpha=params.alpha,
+                lr=params.lr,
+                dropout=params.dropout,
+                tier=standing.experiment.tier,
+                tier_reason=standing.experiment.reason,
+                status=standing.status,
+                loss=loss,
+                difference=loss - reference if loss is not None and reference is not None else None,
+                tied=noise is not None and loss is not None and best is not None and loss - best <= noise,
+                initial_loss=standing.outcome.initial_validation_loss if standing.outcome else None,
+                energy_kwh=account.energy_kwh,
+                mean_intensity=account.mean_intensity,
+                emissions_g=account.emissions_g,
+                immediate_g=base.experiments[id].emissions_g if base and id in base.experiments else None,
+                wait_h=max(0.0, (began - state.submitted_at) / HOUR) if began else None,
+                started_at=began,
+                ended_at=standing.ended_at,
+                device=attempts[-1].device if attempts else None,
+                attempts=len(attempts),
+                why=attempts[0].why if attempts else standing.why,
+                reason=standing.reason,
+            )
+        )
+    return tuple(rows)
+
+
+def _loss(standing: Standing | None) -> float | None:
+    return standing.outcome.validation_loss if standing and standing.outcome and standing.status == "done" else None
+
+
+def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
+    """For each hyperparameter and each pair of its values: the mean difference over otherwise equal experiments."""
+    found = []
+    done = {tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None}
+    for axis, param in enumerate(PARAMS):
+        levels = sorted({point[axis] for point in done})
+        for low, high in zip(levels, levels[1:], strict=False):
+            pairs = [
+                loss - done[twin]
+                for point, loss in done.items()
+                if point[axis] == high and (twin := (*point[:axis], low, *point[axis + 1 :])) in done
+            ]
+            if pairs:
+                change = mean(pairs)
+                known = noise is not None
+                found.append(Effect(param, low, high, len(pairs), change, abs(change) > noise if known else None))
+    return tuple(found)
+
+
+def bars(state: State, end: datetime) -> list[Bar]:
+    """Every stint that held a device."""
+    return [
+        Bar(
+            member.experiment,
+            state.standings[member.experiment].experiment.tier,
+            attempt.device,
+            attempt.requested_at,
+            max(attempt.requested_at, attempt.ended_at or end),
+            attempt.end or "running",
+        )
+        for attempt in state.attempts.values()
+        for member in attempt.stint.members
+    ]
+
+
+def _condition(state: State) -> str:
+    if state.halted:
+        return f"halted: {state.halted}"
+    if state.active:
+        return "stopping" if state.stopping else "running"
+    if state.count("waiting"):
+        return f"stopped: {state.stopping}" if state.stopping else "waiting"
+    return "done"
+
+
+def _notes(state: State, book: Ledger) -> list[str]:
+    """What a reader must know to trust the figures."""
+    notes = []
+    if "synthetic" in state.sources.values():
+        notes.append("The grid is synthetic: a formula, no measurement. The saving is an illustration, not a claim.")
+    if state.sweep.replay:
+        notes.append(
+            "The clock is replayed: training took seconds, its energy is charged to the hours of the replayed grid."
+        )
+    if "modelled" in book.sources:
+        share = book.sources["modelled"] / sum(book.sources.values()) if any(book.sources.values()) else 1.0
+        notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
+    if state.sweep.estimates.loss_noise is None:
+        notes.append("One seed an experiment and no stated noise of the loss: close places may be chance.")
+    else:
+        notes.append(
+            f"One seed an experiment. Another seed moves a loss by up to {number(state.sweep.estimates.loss_noise)} "
+            "(as the spec states): places closer than that are not separable."
+        )
+    if book.total.unknown_kwh:
+        notes.append(
+            f"{book.total.unknown_kwh:.6g} kWh met an unknown intensity: they are in the energy, not in the emissions, "
+            "and no saving is stated."
+        )
+    for change in state.amendments:
+        notes.append(f"Changed on {change.at:%Y-%m-%d %H:%M} UTC: {'; '.join(change.changes)}.")
+    notes.append(
+        "Boundary: the workers' energy (and the idle power the spec states). Not counted: the rest of the machine, "
+        "network, making the hardware."
+    )
+    return notes
+
+

@@ -1,0 +1,182 @@
+"""The sections of a spec, once they are right, as the values of a `Sweep`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil
+from pathlib import Path, PurePath
+
+from gridsweep import designs
+from gridsweep.designs import Space
+from gridsweep.spec.sections import (
+    CarbonSection,
+    DatasetSection,
+    DesignSection,
+    DeviceSection,
+    Plain,
+    PolicySection,
+    RecipeSection,
+    RuleSection,
+    SpaceSection,
+    SpecFile,
+    TierSection,
+)
+from gridsweep.stint import Device
+from gridsweep.sweep import (
+    PARAMS,
+    CarbonSource,
+    Condition,
+    Dataset,
+    Estimates,
+    Experiment,
+    LoraParams,
+    Model,
+    PolicyChoice,
+    Recipe,
+    Replay,
+    Rule,
+    Sweep,
+    Tier,
+    experiment_id,
+    is_local,
+)
+
+BUNDLED_TRACES = ("solar-valley",)
+
+
+def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
+    """The sweep that a file without faults describes; its relative paths are relative to `folder`."""
+    model = Model(resolved(file.model.id, folder), file.model.revision)
+    dataset, recipe = dataset_of(file.dataset, folder), Recipe(**dict(file.recipe))
+    rules = rules_of(file.rules, file.tiers)
+    experiments = []
+    for params in points_of(design_of(file.design, file.space), file.space, rules):
+        rule = designs.assign(params, rules)
+        assert rule is not None, "a file without faults sends every experiment to a tier"
+        id = experiment_id(params, recipe.seed, model, dataset, recipe)
+        experiments.append(Experiment(id, params, recipe.seed, rule.tier, rule.reason))
+    return Sweep(
+        name=file.name or name,
+        model=model,
+        dataset=dataset,
+        recipe=recipe,
+        experiments=tuple(experiments),
+        tiers=tiers_of(file.tiers),
+        estimates=Estimates(file.estimates.duration, file.estimates.power_w),
+        devices=tuple(_device(device, file.estimates.power_w) for device in file.devices),
+        total_steps=_total_steps(dataset, recipe),
+        carbon=_carbon(file.carbon, folder),
+        policy=_policy(file.policy),
+        executor=file.executor,
+        tick=file.tick,
+        finish_by=file.finish_by,
+        replay=Replay(file.clock.replay.start, file.clock.replay.speed) if file.clock else None,
+        baseline=experiments[0].id,
+    )
+
+
+def resolved(id: str, folder: Path) -> str:
+    """An id as it is; a path made absolute, without following links, so that its last name stays."""
+    return os.path.normpath(folder / Path(id).expanduser()) if is_local(id) else id
+
+
+def space_of(section: SpaceSection) -> Space:
+    return Space(section.r, section.alpha, section.lr, section.dropout)
+
+
+def design_of(section: DesignSection | None, space: SpaceSection | None) -> DesignSection:
+    """The design given, else the grid of the space given, else the published one."""
+    if section is not None:
+        return section
+    return DesignSection(grid=Plain()) if space is not None else DesignSection(published=Plain())
+
+
+def baseline_of(design: DesignSection, space: Space) -> LoraParams:
+    """The baseline of a one-factor design; what it leaves out is the first value of its axis."""
+    given = design.one_factor.baseline.model_dump() if design.one_factor else {}
+    return LoraParams(*(getattr(space.first, p) if given.get(p) is None else given[p] for p in PARAMS))
+
+
+def candidates_of(design: DesignSection, space: SpaceSection | None) -> tuple[LoraParams, ...]:
+    """The points a design chooses from: the grid for a sample, for the others their own."""
+    if design.published is not None or space is None:
+        return designs.published()
+    if design.one_factor is not None:
+        return designs.one_factor(space_of(space), baseline_of(design, space_of(space)))
+    return designs.grid(space_of(space))
+
+
+def points_of(
+    design: DesignSection, space: SpaceSection | None, rules: Sequence[Rule]
+) -> tuple[LoraParams, ...]:
+    """The points that are trained."""
+    if design.sample is None or space is None:
+        return candidates_of(design, space)
+
+    def tier_of(params: LoraParams) -> str:
+        rule = designs.assign(params, rules)
+        return rule.tier if rule else ""
+
+    return designs.sample(space_of(space), design.sample.n, design.sample.seed, tier_of)
+
+
+def tiers_of(sections: Sequence[TierSection] | None) -> tuple[Tier, ...]:
+    """The tiers, ranked by their order; the published three by default."""
+    if sections is None:
+        return designs.PUBLISHED_TIERS
+    return tuple(Tier(s.name, s.threshold, s.max_delay, rank) for rank, s in enumerate(sections, 1))
+
+
+def rules_of(
+    sections: Sequence[RuleSection] | None, tiers: Sequence[TierSection] | None
+) -> tuple[Rule, ...]:
+    """The rules; by default the published ones, or the only tier for every experiment."""
+    if sections is not None:
+        return tuple(map(_rule, sections))
+    if tiers is not None and len(tiers) == 1:
+        return (Rule(tiers[0].name),)
+    return designs.PUBLISHED_RULES
+
+
+def dataset_of(section: DatasetSection, folder: Path) -> Dataset:
+    return Dataset(**{**dict(section), "id": resolved(section.id, folder)})
+
+
+def trace_file(section: CarbonSection, folder: Path) -> Path | None:
+    """The file a trace is read from, absolute; None for a bundled one."""
+    if section.file in BUNDLED_TRACES:
+        return None
+    return Path(os.path.normpath(folder / Path(section.file).expanduser()))
+
+
+def _rule(section: RuleSection) -> Rule:
+    given = ((param, getattr(section.when, param)) for param in PARAMS)
+    return Rule(section.tier, tuple(Condition(param, *test) for param, test in given if test is not None))
+
+
+def _total_steps(dataset: Dataset, recipe: Recipe) -> int:
+    if recipe.steps is not None:
+        return recipe.steps
+    assert dataset.train_samples is not None, "a file without faults gives steps or train_samples"
+    per_epoch = ceil(Fraction(dataset.train_samples, recipe.batch_size * recipe.accumulation))
+    # exactly, since 500 * 0.07 in floats is more than 35
+    return ceil(per_epoch * Fraction(Decimal(repr(recipe.epochs))))
+
+
+def _carbon(section: CarbonSection, folder: Path) -> CarbonSource:
+    path = trace_file(section, folder)
+    if path is None:
+        return CarbonSource(section.provider, section.zone or CarbonSource().zone, section.file)
+    return CarbonSource(section.provider, section.zone or PurePath(path).stem, str(path))
+
+
+def _policy(section: PolicySection) -> PolicyChoice:
+    name, options = next((name, options) for name, options in section if options is not None)
+    return PolicyChoice(name, dict(options))
+
+
+def _device(section: DeviceSection, power_w: float) -> Device:
+    return Device(**{**dict(section), "power_w": power_w if section.power_w is None else section.power_w})

@@ -1,0 +1,257 @@
+"""How the single values of a spec are written and read: numbers, spans, moments, words, comparisons.
+
+Each class is an annotation for a field. It turns what YAML gave into the value, raises `ValueError` saying what
+the value must be, and knows its JSON schema.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+from typing import Any, NamedTuple
+
+from pydantic_core import core_schema
+
+from gridsweep.sweep import number
+from gridsweep.spec.yaml_lines import NUMBER
+
+LONGEST = timedelta(days=3650)
+
+NUMBER_PATTERN = f"^{NUMBER.pattern}$".replace("(", "(?:")
+SPAN_PATTERN = "^(?=.)" + "".join(rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in "dhms") + "$"
+COMPARISON_PATTERN = rf"^\s*(==|!=|>=|<=|>|<)\s*({NUMBER_PATTERN[1:-1]})\s*$"
+
+# What other programs call the same thing.
+_ELSEWHERE = {"rank": "r", "lora_r": "r", "lora_alpha": "alpha", "learning_rate": "lr", "lora_dropout": "dropout"}
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """What to write instead of an unknown word: the nearest allowed one, else all of them."""
+    words = list(allowed)
+    if _ELSEWHERE.get(word.lower()) in words:
+        return f"did you mean {_ELSEWHERE[word.lower()]}?"
+    near = difflib.get_close_matches(word[:60].lower(), words, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(words)}"
+
+
+def shown(value: object) -> str:
+    """A value of the file as a message shows it: short, on one line, without control characters."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        text = number(value) if isfinite(value) else str(value)
+        return text if len(text) <= 40 else f"a number of {len(text)} digits"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    return "a list" if isinstance(value, list | tuple) else "a mapping"
+
+
+class _Value:
+    """A field's annotation: `read` makes the value, `schema` describes what may be written."""
+
+    def read(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def schema(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return self.schema()
+
+
+@dataclass(frozen=True)
+class Number(_Value):
+    """A finite number within bounds, also in quotes; `above` and `below` are exclusive."""
+
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    below: float | None = None
+    whole: bool = False
+
+    def read(self, value: Any) -> int | float:
+        read = value
+        if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+            read = float(value)
+        if isinstance(read, bool) or not isinstance(read, int | float):
+            raise ValueError(f"must be {self.allowed}, not {shown(value)}")
+        try:
+            read = int(read) if self.whole and read == int(read) else float(read) + 0.0  # no negative zero
+        except (OverflowError, ValueError):
+            read = float("inf")
+        inside = isfinite(read) and not (
+            (self.above is not None and read <= self.above)
+            or (self.least is not None and read < self.least)
+            or (self.most is not None and read > self.most)
+            or (self.below is not None and read >= self.below)
+        )
+        if not inside or (self.whole and not isinstance(read, int)):
+            raise ValueError(f"must be {self.allowed}, not {shown(value)}")
+        return read
+
+    @property
+    def allowed(self) -> str:
+        bounds = (("above", self.above), ("at least", self.least), ("at most", self.most), ("below", self.below))
+        parts = [f"{word} {bound:,}" for word, bound in bounds if bound is not None]
+        return " ".join([f"a {'whole ' if self.whole else ''}number", " and ".join(parts)]).rstrip()
+
+    def schema(self) -> dict[str, Any]:
+        keys = {
+            "exclusiveMinimum": self.above,
+            "minimum": self.least,
+            "maximum": self.most,
+            "exclusiveMaximum": self.below,
+        }
+        kind = "integer" if self.whole else "number"
+        # as text for readers of YAML 1.1, to whom 1e-4 is a word; the bounds apply to numbers only
+        bounds = {key: bound for key, bound in keys.items() if bound is not None}
+        return {"type": [kind, "string"], "pattern": NUMBER_PATTERN, **bounds}
+
+
+@dataclass(frozen=True)
+class Span(_Value):
+    """A length of time: `24h`, `90m`, `1h30m`, `45s`, `2d`, `51.5h`; at least `least`."""
+
+    least: timedelta = timedelta(seconds=1)
+
+    def read(self, value: Any) -> timedelta:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f"{shown(value)} has no unit; write {shown(value)}h, {shown(value)}m or {shown(value)}s")
+        match = re.fullmatch(SPAN_PATTERN, value.strip(), re.ASCII) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"must be a length of time such as 24h, 90m, 1h30m, 45s or 2d, not {shown(value)}")
+        days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        try:
+            span = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        except OverflowError:
+            span = timedelta.max
+        if not self.least <= span <= LONGEST:
+            least = f"{self.least.total_seconds():.0f}s"
+            raise ValueError(f"must be a length of time from {least} to {LONGEST.days}d, not {shown(value)}")
+        return span
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": SPAN_PATTERN, "examples": ["90m", "24h", "1h30m"]}
+
+
+class Moment(_Value):
+    """An instant in ISO 8601 with its time zone: `2026-12-01T08:00:00Z`; read as UTC."""
+
+    def read(self, value: Any) -> datetime:
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except (ValueError, AttributeError):
+            raise ValueError(f"must be a time such as 2026-12-01T08:00:00Z, not {shown(value)}") from None
+        if moment.tzinfo is None:
+            raise ValueError(f"{value} has no time zone; write {moment.isoformat()}Z if it is UTC")
+        if not 1970 < moment.year < 2200:
+            raise ValueError(f"must be a time between 1971 and 2199, not {shown(value)}")
+        return moment.astimezone(UTC)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "date-time", "examples": ["2026-12-01T08:00:00Z"]}
+
+
+class SpanOrMoment(_Value):
+    """A deadline: so long after the first submission, or an instant."""
+
+    def read(self, value: Any) -> timedelta | datetime:
+        if isinstance(value, str) and re.match(r"\s*\d{4}-", value):
+            return Moment().read(value)
+        try:
+            return Span().read(value)
+        except ValueError as error:
+            raise ValueError(f"{error}; or an instant such as 2026-12-01T08:00:00Z") from None
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [Span().schema(), Moment().schema()]}
+
+
+@dataclass(frozen=True)
+class Word(_Value):
+    """Text of a certain form, `allowed` in words."""
+
+    pattern: str
+    allowed: str
+
+    def read(self, value: Any) -> str:
+        if isinstance(value, int | float):
+            raise ValueError(f"must be text, not {shown(value)}; put it in quotes if it is meant")
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value, re.ASCII):
+            raise ValueError(f"must be {self.allowed}, not {shown(value)}")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^(?:{self.pattern})$"}
+
+
+@dataclass(frozen=True)
+class OneOf(_Value):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            hint = nearest(value, self.words) if isinstance(value, str) else f"there are: {', '.join(self.words)}"
+            raise ValueError(f"{shown(value)} is unknown; {hint}")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(self.words)}
+
+
+class Comparison(NamedTuple):
+    op: str
+    value: float
+
+
+class Compared(_Value):
+    """A condition on a number: `16` for equal, or `">= 0.15"`."""
+
+    def read(self, value: Any) -> Comparison:
+        if isinstance(value, str) and (match := re.fullmatch(COMPARISON_PATTERN, value, re.ASCII)):
+            return Comparison(match[1], Number().read(match[2]))
+        try:
+            return Comparison("==", Number().read(value))
+        except ValueError:
+            raise ValueError(f'must be a number or a comparison such as ">= 0.15", not {shown(value)}') from None
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [Number().schema(), {"type": "string", "pattern": COMPARISON_PATTERN}]}
+
+
+@dataclass(frozen=True, eq=False)
+class Shorthand:
+    """Lets a field be written shorter: `lengthen` gives the long form, `schema` describes the short one."""
+
+    lengthen: Callable[[Any], Any]
+    schema: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.lengthen, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [self.schema, handler(schema["schema"])]}
+
+
+def choice_of(words: tuple[str, ...]) -> Shorthand:
+    """A word, or a mapping of one word to its options."""
+
+    def lengthen(value: Any) -> Any:
+        if isinstance(value, str):
+            return {OneOf(words).read(value): {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ValueError(f"must be one of {', '.join(words)}, not {shown(value)}")
+        return {word: {} if options is None else options for word, options in value.items()}
+
+    return Shorthand(lengthen, {"enum": list(words)})

@@ -1,0 +1,72 @@
+"""python -m gridsweep.train ATTEMPT_FOLDER"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+stop_asked = False
+
+
+def _stop(*_: object) -> None:
+    global stop_asked
+    stop_asked = True
+
+
+def main(arguments: list[str]) -> int:
+    """Work through one attempt's folder. Exit code 0 with a result, 1 with a result that holds an error."""
+    # First of all, so that a stop while the libraries load is heard.
+    signal.signal(signal.SIGTERM, _stop)
+    if len(arguments) != 1:
+        print("usage: python -m gridsweep.train ATTEMPT_FOLDER", file=sys.stderr)
+        return 2
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+    from gridsweep.attempt import AttemptFolder, Result, now
+
+    folder = AttemptFolder(Path(arguments[0]).absolute())
+    folder.sign_in()
+    try:
+        assignment = folder.assignment()
+        from gridsweep.train.model import offline_if_local
+
+        offline_if_local(assignment.model, assignment.dataset)  # before anything of Hugging Face is imported
+        from gridsweep.train.worker import Worker
+
+        result = Worker(folder, assignment, lambda: stop_asked).run()
+    except Exception as error:
+        traceback.print_exc()
+        folder.finish(Result(now(), (), error=explained(error)))
+        return 1
+    folder.finish(result)
+    return 0
+
+
+def explained(error: Exception) -> str:
+    """One line: what happened, to which thing, what to do."""
+    from gridsweep.errors import GridsweepError
+
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    if isinstance(error, GridsweepError):
+        return text
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
+        return (
+            f"out of memory ({text[:200]}); lower recipe.batch_size and raise recipe.accumulation by as much, "
+            "or lower recipe.max_length"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk ({text}); free some, then resume"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the Python package {error.name} is missing; install it with: pip install 'gridsweep[train]'"
+    return f"{kind}: {text[:500]}; the traceback is in log.txt"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
