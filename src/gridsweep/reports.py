@@ -278,8 +278,9 @@ def _notes(state: State, book: Ledger) -> list[str]:
         notes.append(
             "The clock is replayed: training took seconds, its energy is charged to the hours of the replayed grid."
         )
-    if "modelled" in book.sources:
-        share = book.sources["modelled"] / sum(book.sources.values()) if any(book.sources.values()) else 1.0
+    modelled = sum(kwh for source, kwh in book.sources.items() if source.startswith("modelled"))
+    if modelled:
+        share = modelled / sum(book.sources.values())
         notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
     if state.sweep.estimates.loss_noise is None:
         notes.append("One seed an experiment and no stated noise of the loss: close places may be chance.")

@@ -28,7 +28,7 @@ class LoraParams:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """How long work may wait, and for what: a threshold in gCO2eq/kWh, a longest delay, a rank (1 goes first)."""
+    """How long work may wait, and for what: a threshold in gCO2eq/kWh, a longest delay, a rank (1 first)."""
 
     name: str
     threshold: float
@@ -169,7 +169,7 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A clock that replays a past grid: starts at `start`, runs `speed` times as fast while anything trains."""
+    """A clock that replays a past grid: begins at `start`, `speed` times as fast while anything trains."""
 
     start: datetime
     speed: float
@@ -240,23 +240,30 @@ def slug(params: LoraParams) -> str:
 
 
 def experiment_id(params: LoraParams, seed: int, model: Model, dataset: Dataset, recipe: Recipe) -> str:
-    """A slug and a digest of all values that decide the result; of a local model or dataset only its last name.
+    """A slug and a digest of all that decides the result; of a local model or dataset only its last name.
 
-    At most 45 characters, a DNS-1035 label. Equal ids mean equal experiments.
+    At most 45 characters, a DNS-1035 label. Equal ids mean equal experiments, and the other way round.
     """
     values = {
-        "params": asdict(params),
+        "params": _canonical(asdict(params)),
         "seed": seed,
         "model": {**asdict(model), "id": _name(model.id)},
         "dataset": {**asdict(dataset), "id": _name(dataset.id)},
-        "recipe": {k: v for k, v in asdict(recipe).items() if k not in ("seed", "checkpoint_every")},
+        "recipe": _canonical(
+            {k: v for k, v in asdict(recipe).items() if k not in ("seed", "checkpoint_every")}
+        ),
     }
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return f"{slug(params)}-{digest}"
 
 
+def _canonical(values: dict[str, Any]) -> dict[str, Any]:
+    """With numbers as text, so that an alpha of 32 and one of 32.0 are the same."""
+    return {key: number(v) if isinstance(v, int | float) else v for key, v in values.items()}
+
+
 def is_local(id: str) -> bool:
-    """Whether a model or dataset id is written as a path: `./x`, `../x`, `/x`, `~/x`, or a data file's name."""
+    """Whether a model or dataset id is written as a path: `./x`, `../x`, `/x`, `~/x`, or a data file name."""
     return id.startswith(("./", "../", "/", "~")) or id.endswith((".jsonl", ".json"))
 
 

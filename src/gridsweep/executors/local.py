@@ -162,7 +162,8 @@ class Local:
                     f"{attempt.device} is device {index + 1} of the sweep, and this machine shows {len(self.gpus)} GPU(s); "
                     f"set `devices: {len(self.gpus)}`, or CUDA_VISIBLE_DEVICES= to train on the CPU"
                 )
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[index]
+            # The order of the bus is the one in which the energy counters are numbered.
+            environment |= {"CUDA_VISIBLE_DEVICES": self.gpus[index], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         else:
             # One thread a worker: two on a busy pair of cores spin against each other, many times slower.
             environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

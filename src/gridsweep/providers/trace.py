@@ -36,7 +36,7 @@ def open_trace(file: str, base: Path | None = None, zone: str | None = None) -> 
     """
     if file == BUNDLED:
         # Not a second provider but data, which happens to be a formula; made only where it is wanted.
-        from gridsweep.providers import solar_valley as bundled
+        from gridsweep import solar_valley as bundled
 
         trace = bundled.solar_valley()
         return TraceProvider(trace, zone or bundled.ZONE, bundled.TITLE, bundled.QUALITY, yearly=True)
@@ -101,9 +101,7 @@ def _calendar(trace: Trace) -> Calendar:
     midnight = trace.start.replace(hour=0, minute=0, second=0, microsecond=0)
     before, off = divmod(trace.start - midnight, trace.step)
     if rest or off:
-        raise TraceError(
-            f"a trace in steps of {trace.step} from {trace.start:%H:%M:%S} UTC does not fill whole days"
-        )
+        raise TraceError(f"steps of {trace.step} from {trace.start:%H:%M:%S} UTC do not fill whole days")
     after = -(before + len(trace)) % a_day
     days = np.pad(trace.values, (before, after), constant_values=nan).reshape(-1, a_day)
     given = np.pad(np.ones(len(trace), dtype=bool), (before, after)).reshape(-1, a_day)
@@ -166,14 +164,10 @@ def read_trace(path: Path | str) -> Trace:
                 lost = True
                 continue
             if moment in lines:
-                problems.add(
-                    line, f"{_iso(moment)} is there already in line {lines[moment]}; keep one of the two"
-                )
+                problems.add(line, f"{_iso(moment)} is there already, in line {lines[moment]}; keep one")
                 continue
             if moment < latest:
-                problems.add(
-                    line, f"{_iso(moment)} comes after {_iso(latest)}; put the rows in order of time"
-                )
+                problems.add(line, f"{_iso(moment)} comes after {_iso(latest)}; order the rows by time")
             latest = max(latest, moment)
             lines[moment] = line
             values.append(value)
@@ -181,9 +175,7 @@ def read_trace(path: Path | str) -> Trace:
                 unsure.add(line)
                 lost = False
     except csv.Error as error:
-        raise TraceError(
-            f"{path}:{rows.line_num}: is not CSV ({error}); look for an unclosed quote"
-        ) from None
+        raise TraceError(f"{path}:{rows.line_num}: is no CSV ({error}); look for an open quote") from None
     step = _step(lines, unsure, problems)
     if not problems.count and not any(value == value for value in values):
         problems.add(min(lines.values()), f"no row has a `{VALUE}`; fill the column")
@@ -265,9 +257,7 @@ def _moment(cell: str, line: int, problems: _Problems) -> datetime | None:
     try:
         moment = datetime.fromisoformat(cell)
         if moment.tzinfo is None:
-            problems.add(
-                line, f"`{cell}` has no time zone; write Z for UTC or an offset such as +01:00 after it"
-            )
+            problems.add(line, f"`{cell}` has no time zone; add Z for UTC, or an offset such as +01:00")
             return None
         moment = moment.astimezone(UTC)
     except (ValueError, OverflowError):
@@ -286,9 +276,7 @@ def _value(cell: str, line: int, problems: _Problems) -> float:
     try:
         value = float("" if "_" in cell else cell)
     except ValueError:
-        problems.add(
-            line, f"`{cell}` is no number; write gCO2eq/kWh such as 231.5, or nothing where it is unknown"
-        )
+        problems.add(line, f"`{cell}` is no number; write gCO2eq/kWh as 231.5, or nothing where unknown")
         return nan
     if not isfinite(value):
         problems.add(line, f"`{cell}` is no amount of carbon; leave the cell empty where it is unknown")

@@ -3,8 +3,8 @@
 Every error of a file comes at once, in one `SpecError`, a line each:
 `sweep.yaml:12: tiers[1].max_dely: unknown key; did you mean max_delay?`
 
-The modules in the order a file goes through them: `yaml_lines` reads it, `sections` says what may stand in it,
-with the `values` of single keys, `faults` checks each section, `consistency` all together, and `expansion` makes the sweep.
+A file goes through `yaml_lines` (read), `faults` (each section by itself, as `file`, `study` and `values`
+allow), `consistency` (the sections together) and `expansion` (made into a sweep).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gridsweep.errors import SpecError
 from gridsweep.spec.consistency import inconsistencies
 from gridsweep.spec.expansion import sweep_of
 from gridsweep.spec.faults import check
-from gridsweep.spec.sections import SpecFile
-from gridsweep.spec.yaml_lines import MAX_BYTES, TOO_LARGE, Document
+from gridsweep.spec.file import SpecFile
+from gridsweep.spec.yaml_lines import MAX_BYTES, TOO_LARGE, Document, Fault
 from gridsweep.sweep import Sweep
 
 SCHEMA_ID = "urn:gridsweep:sweep.yaml:1"
@@ -34,7 +34,7 @@ def load(path: str | PurePath) -> Sweep:
     """The sweep a file describes; its relative paths are relative to it. Raises `SpecError`."""
     try:
         if Path(path).is_dir():
-            raise SpecError(f"{path}: is a folder; name the file in it, such as {PurePath(path) / 'sweep.yaml'}")
+            raise SpecError(f"{path}: is a folder; name the file in it, as {PurePath(path) / 'sweep.yaml'}")
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -48,7 +48,8 @@ def load(path: str | PurePath) -> Sweep:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise SpecError(f"{path}:{line}: the byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
+        what = f"the byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"
+        raise SpecError(f"{path}:{line}: {what}") from None
     return loads(text, path)
 
 
@@ -56,7 +57,8 @@ def loads(text: str, path: str | PurePath = "sweep.yaml") -> Sweep:
     """The sweep a text describes, as if it stood in the file `path`. Raises `SpecError`."""
     document = Document(text, str(path))
     if not isinstance(document.plain, dict):
-        raise SpecError(f"{path}:1: holds no `key: value` lines; `gridsweep init` writes a file that works")
+        what = "holds no `key: value` lines; `gridsweep init` writes a file that works"
+        raise document.error([*document.faults, Fault((), what)])
     folder = Path(os.path.normpath(Path(path).absolute())).parent
     checked = check(document.plain)
     file = SpecFile.model_construct(**checked.sections)
@@ -73,7 +75,12 @@ def json_schema() -> dict[str, Any]:
     What takes several keys to see, such as a rule with an unknown tier, only `load` finds.
     """
     schema = SpecFile.model_json_schema(schema_generator=_Untitled)
-    return {"$schema": _Untitled.schema_dialect, "$id": SCHEMA_ID, **schema, "title": "sweep.yaml of gridsweep"}
+    return {
+        "$schema": _Untitled.schema_dialect,
+        "$id": SCHEMA_ID,
+        **schema,
+        "title": "A gridsweep sweep.yaml",
+    }
 
 
 def template() -> str:

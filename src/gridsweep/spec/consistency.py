@@ -1,24 +1,24 @@
-"""What only several sections together can get wrong: names that must meet, points that must have a tier, files."""
+"""What only several sections together can get wrong: names that must meet, points without a tier, files."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from gridsweep import designs
 from gridsweep.spec.expansion import (
     BUNDLED_TRACES,
+    absolute,
     baseline_of,
     candidates_of,
     design_of,
-    resolved,
     rules_of,
     space_of,
     tiers_of,
-    trace_file,
 )
-from gridsweep.spec.sections import MOST_POINTS, SpecFile
+from gridsweep.spec.file import SpecFile
+from gridsweep.spec.study import MOST_POINTS
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault
 from gridsweep.sweep import PARAMS, LoraParams, is_local, number
@@ -29,7 +29,7 @@ SHOWN = 3
 def inconsistencies(
     data: dict[str, Any], file: SpecFile, broken: Collection[str], folder: Path
 ) -> Iterator[Fault]:
-    """Every disagreement among the sections that are not `broken`; `data` is what the file says, right or not."""
+    """Every disagreement among the sections that are not `broken`; `data` is the file as it stands."""
 
     def sound(*sections: str) -> bool:
         return not any(section in broken for section in sections)
@@ -44,10 +44,8 @@ def inconsistencies(
         what = "missing; epochs are counted by it: give it, or recipe.steps"
         yield Fault(("dataset", "train_samples"), what)
     for section in ("model", "dataset"):
-        if sound(section) and is_local(id := getattr(file, section).id):
-            yield from _absent(section, id, folder)
-    if sound("carbon"):
-        yield from _trace(file, folder)
+        yield from _absent(data, section, folder)
+    yield from _trace(data, folder)
     if sound("policy") and (limits := file.policy.on_off) and limits.resume_below > limits.pause_above:
         what = f"must be at most pause_above, {number(limits.pause_above)}, not {number(limits.resume_below)}"
         yield Fault(("policy", "on_off", "resume_below"), what)
@@ -56,27 +54,31 @@ def inconsistencies(
 
 def _tier_names(data: dict[str, Any], file: SpecFile, sound: bool) -> Iterator[Fault]:
     yield from _twice(data, "tiers")
-    names = _names(data, "tiers") if data.get("tiers") is not None else [t.name for t in designs.PUBLISHED_TIERS]
-    rules = data.get("rules")
+    given, rules = data.get("tiers"), data.get("rules")
+    names = [tier.name for tier in tiers_of(None)] if given is None else _names(given)
     for i, rule in enumerate(rules if isinstance(rules, list) else ()):
         tier = rule.get("tier") if isinstance(rule, dict) else None
         if isinstance(tier, str) and names and tier not in names:
             yield Fault(("rules", i, "tier"), f"there is no tier {shown(tier)}; {nearest(tier, names)}")
     if rules is None and sound:
-        unknown = {rule.tier for rule in rules_of(None, file.tiers)} - {tier.name for tier in tiers_of(file.tiers)}
+        unknown = {rule.tier for rule in rules_of(None, file.tiers)}.difference(names)
         if unknown:
-            what = f"missing; the default rules need the tiers tier1, tier2 and tier3, and there is no {min(unknown)}"
-            yield Fault(("rules",), f"{what}: give rules of your own")
+            what = (
+                f"missing; the default rules need the tiers {', '.join(sorted(unknown))}: give your own rules"
+            )
+            yield Fault(("rules",), what)
 
 
 def _design(file: SpecFile) -> Iterator[Fault]:
     design = design_of(file.design, file.space)
     if design.published is not None:
         if file.space is not None:
-            yield Fault(("space",), "design published is a fixed list of 21; remove space, or choose design: grid")
+            what = "design published is a fixed list of 21; remove space, or choose design: grid"
+            yield Fault(("space",), what)
         return
     if file.space is None:
-        yield Fault(("space",), "missing; add the values of r, alpha, lr and dropout, or choose design: published")
+        what = "missing; add the values of r, alpha, lr and dropout, or choose design: published"
+        yield Fault(("space",), what)
         return
     space = space_of(file.space)
     if space.size > MOST_POINTS and design.one_factor is None:
@@ -90,7 +92,8 @@ def _design(file: SpecFile) -> Iterator[Fault]:
         for param in PARAMS:
             value, axis = getattr(baseline, param), space.axis(param)
             if value not in axis:
-                what = f"must be one of space.{param}, {', '.join(map(number, axis[:20]))}, not {number(value)}"
+                allowed = ", ".join(map(number, axis[:20]))
+                what = f"must be a value of space.{param} ({allowed}), not {number(value)}"
                 yield Fault(("design", "one_factor", "baseline", param), what)
 
 
@@ -99,29 +102,32 @@ def _untiered(file: SpecFile) -> Iterator[Fault]:
     points = candidates_of(design_of(file.design, file.space), file.space)
     lost = [params for params in points if designs.assign(params, rules) is None]
     if lost:
-        names = "; ".join(map(_point, lost[:SHOWN])) + (f"; and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
-        what = f"no rule gives these a tier: {names}; end with a rule without `when`"
+        names = [_point(params) for params in lost[:SHOWN]]
+        if len(lost) > SHOWN:
+            names.append(f"and {len(lost) - SHOWN} more")
+        what = f"no rule sends these to a tier: {'; '.join(names)}; end with a rule without `when`"
         yield Fault(("rules",), what)
 
 
-def _trace(file: SpecFile, folder: Path) -> Iterator[Fault]:
-    try:
-        path = trace_file(file.carbon, folder)
-        found = path is None or path.is_file()
-    except (OSError, ValueError, RuntimeError):
-        found = False
-    if not found:
-        hint = nearest(file.carbon.file, BUNDLED_TRACES).replace("there are:", "bundled:")
-        yield Fault(("carbon", "file"), f"there is no file {shown(file.carbon.file)} in {folder}; {hint}")
+def _trace(data: dict[str, Any], folder: Path) -> Iterator[Fault]:
+    file = data["carbon"].get("file") if isinstance(data.get("carbon"), dict) else None
+    if isinstance(file, str) and file not in BUNDLED_TRACES and not _found(file, folder, Path.is_file):
+        hint = nearest(file, BUNDLED_TRACES).replace("there are:", "bundled:")
+        yield Fault(("carbon", "file"), f"there is no file {shown(file)} in {folder}; {hint}")
 
 
-def _absent(section: str, id: str, folder: Path) -> Iterator[Fault]:
+def _absent(data: dict[str, Any], section: str, folder: Path) -> Iterator[Fault]:
+    value = data.get(section)
+    where, id = ((section, "id"), value.get("id")) if isinstance(value, dict) else ((section,), value)
+    if isinstance(id, str) and is_local(id) and not _found(id, folder, Path.exists):
+        yield Fault(where, f"there is no file or folder {shown(id)} in {folder}; mend the path")
+
+
+def _found(path: str, folder: Path, there: Callable[[Path], bool]) -> bool:
     try:
-        found = Path(resolved(id, folder)).exists()
-    except (OSError, ValueError, RuntimeError):
-        found = False
-    if not found:
-        yield Fault((section, "id"), f"there is no file or folder {shown(id)} in {folder}; mend the path")
+        return there(absolute(path, folder))
+    except (OSError, ValueError, RuntimeError):  # too long a name, or ~ of nobody
+        return False
 
 
 def _twice(data: dict[str, Any], section: str) -> Iterator[Fault]:
@@ -134,9 +140,9 @@ def _twice(data: dict[str, Any], section: str) -> Iterator[Fault]:
             yield Fault((section, i, "name"), what)
 
 
-def _names(data: dict[str, Any], section: str) -> list[str]:
-    elements = data[section] if isinstance(data[section], list) else []
-    return [e["name"] for e in elements if isinstance(e, dict) and isinstance(e.get("name"), str)]
+def _names(elements: object) -> list[str]:
+    listed = elements if isinstance(elements, list) else []
+    return [e["name"] for e in listed if isinstance(e, dict) and isinstance(e.get("name"), str)]
 
 
 def _point(params: LoraParams) -> str:

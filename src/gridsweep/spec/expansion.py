@@ -7,23 +7,19 @@ from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from gridsweep import designs
 from gridsweep.designs import Space
-from gridsweep.spec.sections import (
+from gridsweep.spec.file import (
     CarbonSection,
-    DatasetSection,
-    DesignSection,
     DeviceSection,
-    Plain,
     PolicySection,
-    RecipeSection,
     RuleSection,
-    SpaceSection,
     SpecFile,
     TierSection,
 )
+from gridsweep.spec.study import DesignSection, Plain, SpaceSection
 from gridsweep.stint import Device
 from gridsweep.sweep import (
     PARAMS,
@@ -49,8 +45,9 @@ BUNDLED_TRACES = ("solar-valley",)
 
 def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
     """The sweep that a file without faults describes; its relative paths are relative to `folder`."""
-    model = Model(resolved(file.model.id, folder), file.model.revision)
-    dataset, recipe = dataset_of(file.dataset, folder), Recipe(**dict(file.recipe))
+    model = Model(_id(file.model.id, folder), file.model.revision)
+    dataset = Dataset(**{**dict(file.dataset), "id": _id(file.dataset.id, folder)})
+    recipe = Recipe(**dict(file.recipe))
     rules = rules_of(file.rules, file.tiers)
     experiments = []
     for params in points_of(design_of(file.design, file.space), file.space, rules):
@@ -78,9 +75,9 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
     )
 
 
-def resolved(id: str, folder: Path) -> str:
-    """An id as it is; a path made absolute, without following links, so that its last name stays."""
-    return os.path.normpath(folder / Path(id).expanduser()) if is_local(id) else id
+def absolute(path: str, folder: Path) -> Path:
+    """A path relative to a folder made absolute, without following links, so that its last name stays."""
+    return Path(os.path.normpath(folder / Path(path).expanduser()))
 
 
 def space_of(section: SpaceSection) -> Space:
@@ -130,9 +127,7 @@ def tiers_of(sections: Sequence[TierSection] | None) -> tuple[Tier, ...]:
     return tuple(Tier(s.name, s.threshold, s.max_delay, rank) for rank, s in enumerate(sections, 1))
 
 
-def rules_of(
-    sections: Sequence[RuleSection] | None, tiers: Sequence[TierSection] | None
-) -> tuple[Rule, ...]:
+def rules_of(sections: Sequence[RuleSection] | None, tiers: Sequence[TierSection] | None) -> tuple[Rule, ...]:
     """The rules; by default the published ones, or the only tier for every experiment."""
     if sections is not None:
         return tuple(map(_rule, sections))
@@ -141,15 +136,8 @@ def rules_of(
     return designs.PUBLISHED_RULES
 
 
-def dataset_of(section: DatasetSection, folder: Path) -> Dataset:
-    return Dataset(**{**dict(section), "id": resolved(section.id, folder)})
-
-
-def trace_file(section: CarbonSection, folder: Path) -> Path | None:
-    """The file a trace is read from, absolute; None for a bundled one."""
-    if section.file in BUNDLED_TRACES:
-        return None
-    return Path(os.path.normpath(folder / Path(section.file).expanduser()))
+def _id(id: str, folder: Path) -> str:
+    return str(absolute(id, folder)) if is_local(id) else id
 
 
 def _rule(section: RuleSection) -> Rule:
@@ -167,10 +155,10 @@ def _total_steps(dataset: Dataset, recipe: Recipe) -> int:
 
 
 def _carbon(section: CarbonSection, folder: Path) -> CarbonSource:
-    path = trace_file(section, folder)
-    if path is None:
+    if section.file in BUNDLED_TRACES:
         return CarbonSource(section.provider, section.zone or CarbonSource().zone, section.file)
-    return CarbonSource(section.provider, section.zone or PurePath(path).stem, str(path))
+    path = absolute(section.file, folder)
+    return CarbonSource(section.provider, section.zone or path.stem, str(path))
 
 
 def _policy(section: PolicySection) -> PolicyChoice:

@@ -1,4 +1,4 @@
-"""What a section of a spec gets wrong, in words: every key that is unknown or missing, every value out of bounds."""
+"""What each section of a spec gets wrong by itself: keys unknown or missing, values out of bounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from gridsweep.spec.sections import Section, SpecFile
+from gridsweep.spec.file import SpecFile
+from gridsweep.spec.study import Section
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault, Where
 
@@ -63,7 +64,7 @@ def check(data: dict[str, Any]) -> Checked:
                     case "too_short" if fault["input"]:
                         pass  # not empty: its elements are wrong, and have been named
                     case _:
-                        faults.append(Fault(where, _wrong(fault)))
+                        faults.append(Fault(_written(data, where), _wrong(fault)))
     # a key that is only misspelt is not missing as well
     faults += [fault for fault in missing if fault.where not in meant]
     broken |= {str(where[0]) for where in meant}
@@ -95,8 +96,20 @@ def _wrong(fault: Any) -> str:
         case "too_short":
             return "is empty; give at least one"
         case "too_long":
-            return f"holds {fault['ctx']['actual_length']:,}; at most {fault['ctx']['max_length']:,} are allowed"
+            return (
+                f"holds {fault['ctx']['actual_length']:,}; at most {fault['ctx']['max_length']:,} are allowed"
+            )
     return f"{fault['msg']}, not {shown(fault['input'])}"
+
+
+def _written(data: object, where: Where) -> Where:
+    """The part of a place that is in the file: a short form has no keys."""
+    for i, step in enumerate(where):
+        try:
+            data = data[step]  # type: ignore[index]
+        except (LookupError, TypeError):
+            return where[:i]
+    return where
 
 
 def _section_of(where: Where) -> type[Section] | None:

@@ -1,7 +1,7 @@
 """How the single values of a spec are written and read: numbers, spans, moments, words, comparisons.
 
-Each class is an annotation for a field. It turns what YAML gave into the value, raises `ValueError` saying what
-the value must be, and knows its JSON schema.
+Each class is an annotation for a field: it turns what YAML gave into the value, raises `ValueError` saying
+what the value must be, and knows its JSON schema.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import core_schema
 
-from gridsweep.sweep import number
 from gridsweep.spec.yaml_lines import NUMBER
+from gridsweep.sweep import number
 
 LONGEST = timedelta(days=3650)
 
@@ -26,7 +26,13 @@ SPAN_PATTERN = "^(?=.)" + "".join(rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for
 COMPARISON_PATTERN = rf"^\s*(==|!=|>=|<=|>|<)\s*({NUMBER_PATTERN[1:-1]})\s*$"
 
 # What other programs call the same thing.
-_ELSEWHERE = {"rank": "r", "lora_r": "r", "lora_alpha": "alpha", "learning_rate": "lr", "lora_dropout": "dropout"}
+_ELSEWHERE = {
+    "rank": "r",
+    "lora_r": "r",
+    "lora_alpha": "alpha",
+    "learning_rate": "lr",
+    "lora_dropout": "dropout",
+}
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
@@ -79,30 +85,26 @@ class Number(_Value):
     whole: bool = False
 
     def read(self, value: Any) -> int | float:
-        read = value
-        if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
-            read = float(value)
-        if isinstance(read, bool) or not isinstance(read, int | float):
+        read: Any = float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
+        if isinstance(read, bool) or not isinstance(read, int | float) or not self._allows(read):
             raise ValueError(f"must be {self.allowed}, not {shown(value)}")
-        try:
-            read = int(read) if self.whole and read == int(read) else float(read) + 0.0  # no negative zero
-        except (OverflowError, ValueError):
-            read = float("inf")
-        inside = isfinite(read) and not (
-            (self.above is not None and read <= self.above)
-            or (self.least is not None and read < self.least)
-            or (self.most is not None and read > self.most)
-            or (self.below is not None and read >= self.below)
+        return int(read) if self.whole else float(read) + 0.0  # which makes -0.0 zero
+
+    def _allows(self, value: float) -> bool:
+        return (
+            isfinite(value)
+            and (not self.whole or value == int(value))
+            and (self.above is None or value > self.above)
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
         )
-        if not inside or (self.whole and not isinstance(read, int)):
-            raise ValueError(f"must be {self.allowed}, not {shown(value)}")
-        return read
 
     @property
     def allowed(self) -> str:
-        bounds = (("above", self.above), ("at least", self.least), ("at most", self.most), ("below", self.below))
-        parts = [f"{word} {bound:,}" for word, bound in bounds if bound is not None]
-        return " ".join([f"a {'whole ' if self.whole else ''}number", " and ".join(parts)]).rstrip()
+        bounds = {"above": self.above, "at least": self.least, "at most": self.most, "below": self.below}
+        parts = [f"{word} {bound:,}" for word, bound in bounds.items() if bound is not None]
+        return f"a {'whole ' if self.whole else ''}number {' and '.join(parts)}".rstrip()
 
     def schema(self) -> dict[str, Any]:
         keys = {
@@ -125,10 +127,10 @@ class Span(_Value):
 
     def read(self, value: Any) -> timedelta:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            raise ValueError(f"{shown(value)} has no unit; write {shown(value)}h, {shown(value)}m or {shown(value)}s")
+            raise ValueError(f"{shown(value)} has no unit; write {shown(value)}m for minutes, or h, d, s")
         match = re.fullmatch(SPAN_PATTERN, value.strip(), re.ASCII) if isinstance(value, str) else None
         if match is None:
-            raise ValueError(f"must be a length of time such as 24h, 90m, 1h30m, 45s or 2d, not {shown(value)}")
+            raise ValueError(f"must be a length of time such as 24h, 1h30m, 45s or 2d, not {shown(value)}")
         days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
         try:
             span = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
@@ -202,8 +204,8 @@ class OneOf(_Value):
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str) or value not in self.words:
-            hint = nearest(value, self.words) if isinstance(value, str) else f"there are: {', '.join(self.words)}"
-            raise ValueError(f"{shown(value)} is unknown; {hint}")
+            word = value if isinstance(value, str) else ""
+            raise ValueError(f"{shown(value)} is unknown; {nearest(word, self.words)}")
         return value
 
     def schema(self) -> dict[str, Any]:
@@ -224,7 +226,8 @@ class Compared(_Value):
         try:
             return Comparison("==", Number().read(value))
         except ValueError:
-            raise ValueError(f'must be a number or a comparison such as ">= 0.15", not {shown(value)}') from None
+            what = f'must be a number or a comparison such as ">= 0.15", not {shown(value)}'
+            raise ValueError(what) from None
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [Number().schema(), {"type": "string", "pattern": COMPARISON_PATTERN}]}

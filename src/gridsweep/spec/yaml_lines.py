@@ -1,8 +1,8 @@
 """YAML read into plain values that remember their lines.
 
-A spec needs mappings, lists, text, numbers and no more, so this reads less than YAML offers and never much of it:
-no tags, no second document, no merge keys, and bounds on size, depth and what aliases expand to. Words mean what
-they mean in YAML 1.2: `1e-4` is a number, and `NO` is Norway rather than false.
+A spec needs mappings, lists, text and numbers, so this reads less than YAML offers: no tags, no second
+document, no merge keys, and no more than so many values, aliases expanded. Words mean what they mean in
+YAML 1.2: `1e-4` is a number, and `NO` is Norway rather than false.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Document:
             raise SpecError(f"{file}: {TOO_LARGE}")
         if bad := _UNPRINTABLE.search(text):
             line = text.count("\n", 0, bad.start()) + 1
-            raise self._stop(line, f"the character {ascii(bad.group())} is not text; delete it, or save the file as UTF-8")
+            what = f"the character {bad.group()!a} is not text; delete it, or save the file as UTF-8"
+            raise self._stop(line, what)
         try:
             self._root = self._read(yaml.parse(text, Loader=_LOADER))
         except yaml.MarkedYAMLError as error:
@@ -109,18 +110,6 @@ class Document:
                 break
         return line
 
-    def known(self, where: Where) -> Where:
-        """The longest beginning of `where` that is there."""
-        value, i = self.plain, 0
-        for i, step in enumerate(where):
-            if isinstance(value, dict) and step in value:
-                value = value[step]
-            elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-                value = value[step]
-            else:
-                return where[:i]
-        return where
-
     def error(self, faults: list[Fault]) -> SpecError:
         """All faults as one error, a line each, in the order of the file."""
         placed = sorted((f.line or self.line(f.where), dotted(f.where), f.what) for f in faults)
@@ -133,32 +122,28 @@ class Document:
         return SpecError(f"{self.file}:{line}: {what}")
 
     def _syntax(self, error: yaml.MarkedYAMLError, text: str) -> SpecError:
-        mark = error.problem_mark or error.context_mark
-        if mark is None:
-            return SpecError(f"{self.file}: not YAML: {error.problem}; start from what `gridsweep init` writes")
-        lines = text.splitlines()
-        here = lines[mark.line] if mark.line < len(lines) else ""
+        line = getattr(error.problem_mark or error.context_mark, "line", 0) + 1
+        here = "".join(text.splitlines()[line - 1 : line])
         if "\t" in here[: len(here) - len(here.lstrip())]:
-            return self._stop(mark.line + 1, "not YAML: the line is indented by a tab; indent with spaces")
-        return self._stop(
-            mark.line + 1, f"not YAML: {error.problem}; look for a missing quote, bracket, colon or indent just before"
-        )
+            return self._stop(line, "not YAML: the line is indented by a tab; indent with spaces")
+        hint = "look for a missing quote, bracket, colon or indent just before"
+        return self._stop(line, f"not YAML: {error.problem}; {hint}")
 
     def _read(self, events: Iterator[Any]) -> _Node:
         root: _Node | None = None
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    raise self._stop(event.start_mark.line + 1, "a second document starts; keep one to a file")
+                    raise self._stop(_line(event), "a second document starts here; keep one to a file")
                 root = self._node(next(events), events, ())
         if root is None or root.content is None:
             raise SpecError(f"{self.file}: the file is empty; `gridsweep init` writes a working one")
         return root
 
     def _node(self, event: Any, events: Iterator[Any], where: Where) -> _Node:
-        line = event.start_mark.line + 1
+        line = _line(event)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, line)
+            return self._alias(str(event.anchor), line)
         if len(where) > MAX_DEPTH:
             raise self._stop(line, f"nested deeper than {MAX_DEPTH} levels; a sweep needs five")
         self._count(1, line)
@@ -184,7 +169,7 @@ class Document:
     def _mapping(self, events: Iterator[Any], where: Where) -> dict[str, tuple[int, _Node]]:
         content: dict[str, tuple[int, _Node]] = {}
         while not isinstance(key := next(events), yaml.MappingEndEvent):
-            line = key.start_mark.line + 1
+            line = _line(key)
             if not isinstance(key, yaml.ScalarEvent):
                 raise self._stop(line, "a key must be a plain word")
             if key.tag is not None:
@@ -199,7 +184,7 @@ class Document:
 
     def _alias(self, anchor: str, line: int) -> _Node:
         if anchor not in self._anchors:
-            raise self._stop(line, f"*{anchor} names no anchor above it; write &{anchor} there, or the value here")
+            raise self._stop(line, f"*{anchor} names no anchor above it; write the value out")
         node = self._anchors[anchor]
         if node is None:
             raise self._stop(line, f"*{anchor} stands within the value it names; write the value out")
@@ -209,7 +194,8 @@ class Document:
     def _count(self, size: int, line: int) -> None:
         self._size += size
         if self._size > MAX_VALUES:
-            raise self._stop(line, f"more than {MAX_VALUES:,} values so far, aliases expanded; is this the right file?")
+            what = f"more than {MAX_VALUES:,} values, aliases expanded; is this the right file?"
+            raise self._stop(line, what)
 
 
 def dotted(where: Where) -> str:
@@ -222,6 +208,11 @@ def dotted(where: Where) -> str:
             word = step if re.fullmatch(r"[\w-]{1,60}", step) else _quoted(step)
             text += f".{word}" if text else word
     return text
+
+
+def _line(event: Any) -> int:
+    line: int = event.start_mark.line + 1
+    return line
 
 
 def _quoted(text: str) -> str:

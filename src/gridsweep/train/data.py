@@ -6,14 +6,18 @@ import hashlib
 import json
 import platform
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep import Dataset, Recipe, is_local
 from gridsweep.train import stdlib
 from gridsweep.train.pairs import Pair, asked, hub_rows, json_rows, pair_of
+
+
+LONGEST = 400  # characters of a stdlib pair: about 110 tokens of tiny-qwen2, so that a demo takes minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,8 @@ def load(dataset: Dataset, recipe: Recipe) -> Data:
 
 
 def _stdlib(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dict[str, str]]:
-    """Half `b` of the standard library; the held-out modules validate."""
-    functions = [f for f in stdlib.functions() if stdlib.half(f.module) == "b"]
+    """The short functions of half `b` of the standard library; those of its held-out modules validate."""
+    functions = [f for f in stdlib.functions() if stdlib.half(f.module) == "b" and f.length <= LONGEST]
     sides: list[list[Pair]] = []
     for held_out, wanted in ((False, dataset.train_samples), (True, dataset.validation_samples)):
         pairs = [asked(f.prompt, f.response) for f in functions if stdlib.held_out(f.module) == held_out]
@@ -82,7 +86,7 @@ def _first(dataset: Dataset, wanted: int | None) -> tuple[list[Pair], int]:
     return pairs, skipped
 
 
-def _source(dataset: Dataset) -> Iterable:
+def _source(dataset: Dataset) -> Iterable[Mapping[str, Any]]:
     path = Path(dataset.id).expanduser()
     if path.suffix in (".jsonl", ".json"):
         if not path.is_file():

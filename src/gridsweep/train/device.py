@@ -9,23 +9,20 @@ if TYPE_CHECKING:
     import torch
 
 
-def accelerator_index() -> int | None:
-    """The index, as the driver counts, of the first GPU visible to this process; None without one.
-
-    `CUDA_VISIBLE_DEVICES` says which, by index or UUID. CUDA is told to count as the driver does, by PCI bus. Answers
-    before torch is imported, so that the loading of torch is measured too.
-    """
+def accelerator_index() -> int | str | None:
+    """What NVML calls the GPU this process will use; None without one. Answers before torch is imported."""
     import pynvml
 
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    from gridsweep.meters import nvml_index
+
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # CUDA is to count as NVML does
     try:
         pynvml.nvmlInit()
-        if first.isdigit():
-            return int(pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetHandleByIndex(int(first))))
-        return int(pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetHandleByUUID(first)))
-    except pynvml.NVMLError:  # no driver, or no such GPU
+        present = pynvml.nvmlDeviceGetCount() > 0
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
         return None
+    return nvml_index(os.environ.get("CUDA_VISIBLE_DEVICES")) if present else None
 
 
 def device_and_dtype() -> tuple[torch.device, torch.dtype]:

@@ -19,6 +19,9 @@ class Meter(Protocol):
     def source(self) -> str: ...
     def joules(self) -> float:
         """Since the meter was made."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Diary:
@@ -31,8 +34,13 @@ class Diary:
 
     def measure_with(self, meter: Meter, step: int) -> None:
         """Close the lap of the present meter and go on with another."""
-        self.lap(step)
+        self.close(step)
         self._use(meter)
+
+    def close(self, step: int) -> None:
+        """The last lap."""
+        self.lap(step)
+        self.meter.close()
 
     def tell(
         self,

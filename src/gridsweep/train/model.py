@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +90,11 @@ def add_lora(base: Any, model: Model, params: LoraParams, recipe: Recipe, seed: 
         revision=model.revision,
     )
     torch.manual_seed(seed)
-    lora = get_peft_model(base, config)
+    with warnings.catch_warnings():
+        # One says that PEFT renames the base in the config, which is undone below; one is between the two libraries.
+        warnings.filterwarnings("ignore", message=".*base_model_name_or_path.* was renamed", category=UserWarning)
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        lora = get_peft_model(base, config)
     # PEFT puts the folder it was loaded from here, which would mean nothing on another machine.
     config.base_model_name_or_path = model.id
     return lora
@@ -97,16 +103,21 @@ def add_lora(base: Any, model: Model, params: LoraParams, recipe: Recipe, seed: 
 def save_adapter(lora: Any, folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors, as plain PEFT reads them."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     weights = get_peft_model_state_dict(lora, save_embedding_layers=False)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(weights, folder / "adapter_model.safetensors")
     config = lora.peft_config["default"]
     before = config.inference_mode
     config.inference_mode = True  # what PEFT's own save writes: the reader decides whether to train on
     config.save_pretrained(str(folder))
     config.inference_mode = before
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """A safetensors file that others may read as far as the umask lets them (`save_file` lets nobody)."""
+    from safetensors.torch import save
+
+    file.write_bytes(save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, metadata={"format": "pt"}))
 
 
 def load_adapter(lora: Any, folder: Path) -> None:

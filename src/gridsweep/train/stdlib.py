@@ -37,6 +37,11 @@ class Function:
     prompt: str
     response: str
 
+    @property
+    def length(self) -> int:
+        """Characters of both."""
+        return len(self.prompt) + len(self.response)
+
 
 def half(module: str) -> Literal["a", "b"]:
     """`a` is for pre-training the base, `b` for fine-tuning it."""

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from gridsweep.attempt import Part
 from gridsweep.sweep import Recipe
 from gridsweep.train.learning_rate import learning_rate
-from gridsweep.train.model import load_adapter, save_adapter
+from gridsweep.train.model import load_adapter, save_adapter, save_tensors
 from gridsweep.train.samples import IGNORED, Sample, by_length, collate, effective_batch
 
 EVALUATED_AT_ONCE = 4096  # positions; nothing is kept for a backward pass
@@ -110,11 +110,11 @@ class Training:
         """Adapter, optimizer state and history; together with the step all there is to know. No pickle."""
         save_adapter(self.lora, folder)
         states = {
-            f"{key}/{name}": tensor.detach().cpu().contiguous()
+            f"{key}/{name}": tensor
             for name, parameter in self.named.items()
             for key, tensor in self.optimizer.state[parameter].items()
         }
-        save_file(states, folder / "optimizer.safetensors")
+        save_tensors(states, folder / "optimizer.safetensors")
         history = {"recent": self.history.recent, "initial_validation_loss": self.history.initial_validation_loss}
         (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
 

@@ -30,7 +30,8 @@ class Worker:
         self.folder, self.assignment, self.stopping = folder, assignment, stopping
         self.part = assignment.members[0]
         self.step, self.saved = self.part.from_step, self.part.checkpoint
-        self.diary = Diary(folder, self.part.experiment, meter_for(assignment.device, accelerator_index()))
+        self.accelerator = accelerator_index()
+        self.diary = Diary(folder, self.part.experiment, meter_for(assignment.device, self.accelerator))
 
     def run(self) -> Result:
         """Work until done, failed for good, or asked to stop. Raises whatever else goes wrong."""
@@ -42,9 +43,9 @@ class Worker:
             outcome = Outcome(self.part.experiment, "paused", step, checkpoint=self.saved)
         except Exception:
             with suppress(OSError):  # a full disk, perhaps; the first error is the one to tell
-                self.diary.lap(self.step)
+                self.diary.close(self.step)
             raise
-        self.diary.lap(self.step)
+        self.diary.close(self.step)
         return Result(now(), (outcome,), facts=facts)
 
     def _outcome(self, facts: dict[str, str]) -> Outcome:
@@ -55,10 +56,11 @@ class Worker:
         from gridsweep.train.training import Diverged  # after torch
 
         facts.update(ready.facts)
-        if self.diary.meter.source == "nvml" and not ready.facts["device"].startswith("cuda"):
-            # There is a GPU, but this torch cannot use it.
-            self.diary.measure_with(meter_for(self.assignment.device, None), self.step)
-        self.diary.lap(self.step)
+        on_gpu = ready.facts["device"] != "cpu"
+        if on_gpu != (self.accelerator is not None):  # a GPU that torch cannot use, or that NVML does not know
+            self.diary.measure_with(meter_for(self.assignment.device, 0 if on_gpu else None), self.step)
+        else:
+            self.diary.lap(self.step)
         self.diary.tell("training", self.step, surely=True)
         try:
             return self._trained(ready)

@@ -1,0 +1,95 @@
+"""What this machine has for a sweep, and what it lacks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+EXTRAS = {
+    "train": ("torch", "transformers", "peft", "safetensors", "datasets"),
+    "report": ("plotly", "jinja2"),
+}
+ROOM_GB = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: whether it is well, what was seen, what to do about it."""
+
+    what: str
+    state: Literal["ok", "note", "missing"]
+    seen: str
+    advice: str = ""
+
+
+def examine(folder: Path = Path()) -> list[Finding]:
+    """Look at Python, the extras, the devices, the energy counters, the disk and the bundled trace."""
+    return [
+        Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs"),
+        *(_extra(name, packages) for name, packages in EXTRAS.items()),
+        _devices(),
+        _energy(),
+        _disk(folder),
+        _grid(),
+    ]
+
+
+def _extra(name: str, packages: tuple[str, ...]) -> Finding:
+    absent = [package for package in packages if find_spec(package) is None]
+    if absent:
+        advice = f"pip install 'gridsweep[{name}]'"
+        return Finding(f"extra {name}", "missing", f"without {', '.join(absent)}", advice)
+    return Finding(f"extra {name}", "ok", ", ".join(f"{package} {_version(package)}" for package in packages))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(version unknown)"
+
+
+def _devices() -> Finding:
+    from gridsweep.executors.local import visible_gpus
+
+    gpus = visible_gpus()
+    if gpus:
+        return Finding("devices", "ok", f"{len(gpus)} NVIDIA GPU(s): {', '.join(gpus)}")
+    cores = os.cpu_count() or 1
+    return Finding("devices", "note", f"no NVIDIA GPU; workers train on the CPU, one core each: up to `devices: {cores}`")
+
+
+def _energy() -> Finding:
+    from gridsweep.executors.local import visible_gpus
+    from gridsweep.meters import meter_for
+    from gridsweep.stint import Device
+
+    meter = meter_for(Device("device0"), 0 if visible_gpus() else None)
+    try:
+        source = meter.source
+    finally:
+        meter.close()
+    if source.startswith("modelled"):
+        advice = "set power_w of the devices (watts of a busy core) to what a wall meter shows"
+        return Finding("energy", "note", f"no counter is readable; energy is {source}", advice)
+    return Finding("energy", "ok", f"measured by {source}")
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < ROOM_GB:
+        return Finding("disk", "note", f"{free:.1f} GB free", "a 7B base model alone takes 15 GB")
+    return Finding("disk", "ok", f"{free:.0f} GB free")
+
+
+def _grid() -> Finding:
+    from gridsweep.providers.trace import open_trace
+
+    provider = open_trace("solar-valley")
+    return Finding("grid", "ok", f"bundled trace {provider.source} ({provider.quality}), works offline")

@@ -1,0 +1,124 @@
+"""A run as it goes: a live display on a terminal, a line an event elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from gridsweep.events import Ended, Event, Halted, Lost, Paused, Requested, Resumed, Stopping, Submitted
+from gridsweep.state import State
+
+Tell = Callable[[State, Sequence[Event]], None]
+
+
+def clock(moment: datetime | None) -> str:
+    """A moment in UTC, short."""
+    return f"{moment:%b %d %H:%M}" if moment else "-"
+
+
+@contextmanager
+def watching(*, quiet: bool = False) -> Iterator[Tell]:
+    """A listener for `drive`."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda state, events: None
+    elif console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+            def show(state: State, events: Sequence[Event]) -> None:
+                for event in events:
+                    if line := told(state, event):
+                        live.console.print(Text(line))
+                live.update(picture(state))
+
+            yield show
+    else:
+
+        def write(state: State, events: Sequence[Event]) -> None:
+            for event in events:
+                if line := told(state, event):
+                    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        yield write
+
+
+def told(state: State, event: Event) -> str:
+    """The line an event is worth; "" for most."""
+    at = clock(event.at)
+    match event:
+        case Submitted(sweep=sweep):
+            return f"{at}  submitted {len(sweep.experiments)} experiments on {len(sweep.devices)} device(s), {_grid(state)}"
+        case Resumed(changes=changes):
+            left = state.count("waiting") + state.count("running")
+            return f"{at}  resumed: {left} experiments remain" + (f"; changed: {'; '.join(changes)}" if changes else "")
+        case Requested(stint=stint, device=device, why=why):
+            names = ", ".join(member.experiment for member in stint.members)
+            return f"{at}  {device} starts {names}: {why}"
+        case Ended(outcomes=outcomes):
+            return "\n".join(
+                f"{at}  {_progress(state)} {o.experiment} "
+                + (f"validation loss {o.validation_loss:.4f}" if o.validation_loss is not None else f"{o.status}: {o.reason}")
+                for o in outcomes
+            )
+        case Paused(outcomes=outcomes):
+            return "\n".join(f"{at}  {o.experiment} paused at step {o.step}" for o in outcomes)
+        case Lost(attempt=attempt, why=why):
+            names = ", ".join(member.experiment for member in state.attempts[attempt].stint.members)
+            return f"{at}  lost an attempt at {names}: {why}"
+        case Stopping(why=why):
+            return f"{at}  {why}: stopping at checkpoints (Ctrl-C again leaves at once)"
+        case Halted(why=why):
+            return f"{at}  halted: {why}"
+    return ""
+
+
+def _progress(state: State) -> str:
+    ended = len(state.standings) - state.count("waiting") - state.count("running")
+    return f"[{ended}/{len(state.standings)}]"
+
+
+def _grid(state: State) -> str:
+    return f"watching {state.sweep.carbon.zone}"
+
+
+def picture(state: State) -> Group:
+    """The live display: where the clock and the grid stand, the bar, what runs, what waits for what."""
+    now = state.now
+    head = Text()
+    head.append(f"{state.sweep.name}  ", style="bold")
+    head.append(f"grid time {clock(now)} UTC  ")
+    if now and len(state.history):
+        level = state.history.at(now)
+        head.append(f"{level:.0f} gCO2eq/kWh" if level == level else "intensity unknown", style="cyan")
+    table = Table.grid(padding=(0, 2))
+    for attempt in state.active.values():
+        names = ", ".join(member.experiment for member in attempt.stint.members)
+        last = max(member.to_step for member in attempt.stint.members)
+        what = "stopping" if attempt.pausing_since else "training" if attempt.running_at else "loading"
+        table.add_row(attempt.device, Text(names), what, f"step {attempt.step}/{last}")
+    reasons: dict[str, int] = {}
+    for standing in state.standings.values():
+        if standing.status == "waiting":
+            reasons[standing.why or "waiting"] = reasons.get(standing.why or "waiting", 0) + 1
+    waits = [Text(f"{count} wait: {why}", style="dim") for why, count in reasons.items()]
+    bar = Progress(TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn())
+    ended = len(state.standings) - state.count("waiting") - state.count("running")
+    bar.add_task("experiments", total=len(state.standings), completed=ended)
+    return Group(head, bar, table, *waits)
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, silence elsewhere."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)

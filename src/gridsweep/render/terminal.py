@@ -1,0 +1,278 @@
+"""Values as text on a terminal. Results go to stdout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gridsweep.backtest import Simulation
+from gridsweep.carbon import HOUR
+from gridsweep.doctor import Finding
+from gridsweep.errors import DONE, EXIT_CODES
+from gridsweep.providers.trace import TraceProvider
+from gridsweep.rehearse import Plan
+from gridsweep.render.figures import energy, grams, hours, percent
+from gridsweep.render.progress import clock
+from gridsweep.reports import Report
+from gridsweep.runs import RunFolder, holder
+from gridsweep.state import Standing, State
+from gridsweep.sweep import Sweep, number
+
+MINIMUM_WIDTH = 100
+
+
+def _console() -> Console:
+    """Standard output; where it is no terminal, wide enough that no table is cut."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(200, MINIMUM_WIDTH))
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def check(sweep: Sweep) -> None:
+    """A sweep's experiments, each with its tier and the reason for it."""
+    out = _console()
+    table = _table("experiment", "r", "alpha", "lr", "dropout", "tier", "because", right=("r", "alpha", "lr", "dropout"))
+    for e in sweep.experiments:
+        p = e.params
+        table.add_row(e.id, str(p.r), number(p.alpha), number(p.lr), number(p.dropout), e.tier, escape(e.reason))
+    out.print(table)
+    tiers = _table("tier", "starts at or below", "waits at most", "experiments", right=("experiments",))
+    for tier in sweep.tiers:
+        count = sum(e.tier == tier.name for e in sweep.experiments)
+        tiers.add_row(tier.name, f"{number(tier.threshold)} gCO2eq/kWh", hours(tier.max_delay / HOUR), str(count))
+    out.print()
+    out.print(tiers)
+    hours_alone = len(sweep.experiments) * (sweep.estimates.duration / HOUR)
+    out.print(
+        f"\n{escape(sweep.name)} is fine: {len(sweep.experiments)} experiments of {sweep.total_steps} steps on "
+        f"{len(sweep.devices)} device(s), {hours(hours_alone)} of device time as estimated."
+    )
+
+
+def plan(made: Plan) -> None:
+    """A plan: what starts when on the forecast, and what it would save."""
+    out = _console()
+    table = _table("experiment", "tier", "device", "start", "latest", "energy", "now", "planned", "why", right=("energy", "now", "planned"))
+    for row in made.rows:
+        now = grams(row.emissions_now_g) if row.emissions_now_g is not None else "unknown"
+        planned = grams(row.emissions_g) if row.emissions_g is not None else "unknown"
+        table.add_row(
+            row.experiment, row.tier, row.device, clock(row.start), clock(row.latest_start), energy(row.energy_kwh), now,
+            planned, escape(row.why),
+        )  # fmt: skip
+    out.print(table)
+    wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
+    out.print(f"\nforecast: {escape(made.forecast)} ({escape(made.source)}, {made.quality}), times in UTC")
+    out.print(f"at once:  {grams(made.emissions_immediate_g)}, done after {hours(atonce)}")
+    out.print(
+        f"planned:  {grams(made.emissions_g)}, done after {hours(wait)}: "
+        f"{percent(made.reduction)} less, if the forecast comes true"
+    )
+    if made.late and made.deadline:
+        out.print(f"[red]the plan misses the deadline of {clock(made.deadline)} UTC[/red]")
+
+
+def report(made: Report, *, short: bool = False) -> None:
+    """The ranking and the account of a sweep; `short` leaves the accounting's small print to the files."""
+    out = _console()
+    table = _table(
+        "", "experiment", "loss", "vs base", "tier", "energy", "g/kWh", "CO2eq", "at once", "wait", "started because",
+        right=("", "loss", "vs base", "energy", "g/kWh", "CO2eq", "at once", "wait"),
+    )  # fmt: skip
+    for row in made.rows:
+        loss = f"{row.loss:.4f}" if row.loss is not None else row.status
+        table.add_row(
+            f"{row.place or ''}{'=' if row.tied and row.place != 1 else ''}",
+            row.experiment,
+            loss,
+            f"{row.difference:+.4f}" if row.difference is not None else "",
+            row.tier,
+            energy(row.energy_kwh),
+            f"{row.mean_intensity:.0f}" if row.mean_intensity is not None else "",
+            grams(row.emissions_g),
+            grams(row.immediate_g) if row.immediate_g is not None else "",
+            hours(row.wait_h) if row.wait_h is not None else "",
+            escape(row.reason or row.why),
+        )
+    out.print(table)
+    if any(row.tied and row.place != 1 for row in made.rows):
+        out.print(f"[dim]= not separable from the best: within {number(made.loss_noise or 0)}[/dim]")
+    out.print()
+    for line in headline(made):
+        out.print(line)
+    if not short:
+        for effect in made.effects:
+            verdict = {True: "", False: "  (within the noise)", None: ""}[effect.separable]
+            change = f"{effect.param} {number(effect.low)} -> {number(effect.high)}"
+            out.print(f"  {change:<28}{effect.difference:+.4f} over {effect.pairs} pair(s){verdict}")
+    for note in made.notes:
+        out.print(f"[dim]{escape(note)}[/dim]")
+
+
+def headline(made: Report) -> list[str]:
+    """The sweep in four lines."""
+    best = made.best
+    lines = []
+    if best:
+        against = f", {best.difference:+.4f} against the baseline" if best.difference is not None else ""
+        lines.append(f"best:     {best.experiment}, validation loss {best.loss:.4f}{against}")
+    lines.append(
+        f"emitted:  {grams(made.emissions_g)} with {energy(made.energy_kwh)} in {hours(made.makespan_h)}"
+        + (f", of it {grams(made.wasted_g)} in lost work" if made.wasted_g else "")
+    )
+    if made.immediate_g is not None:
+        lines.append(f"at once:  {grams(made.immediate_g)} in {hours(made.immediate_makespan_h or 0.0)} (same devices, same energy)")
+    if made.saving_g is not None and made.reduction is not None:
+        word, colour = ("saved", "green") if made.saving_g >= 0 else ("lost", "red")
+        lines.append(f"{word + ':':<9} [{colour}]{grams(abs(made.saving_g))}, {percent(abs(made.reduction))}[/{colour}]")
+    return lines
+
+
+def ending(made: Report, exit_code: int, paths: Sequence[Path], again: str) -> None:
+    """How a run ended, how to go on, and where its report is (last)."""
+    out = _console()
+    if exit_code != DONE:
+        out.print(f"\n{escape(made.state)}: exit {exit_code} ({EXIT_CODES[exit_code]})")
+        left = made.counts.get("waiting", 0)
+        if left:
+            out.print(f"{left} experiments remain; go on with: {escape(again)}")
+    wrote(paths)
+
+
+def wrote(paths: Sequence[Path]) -> None:
+    """Where the report is."""
+    print(f"report: {paths[0]}")
+
+
+def detached(pid: int, folder: Path) -> None:
+    """A run that went to the background."""
+    print(f"process {pid} runs the sweep in {folder}; watch it with: gridsweep status --watch {folder}")
+
+
+def status(place: RunFolder, *, watch: bool) -> None:
+    """Where a sweep stands; `watch` shows it anew every second until it ends."""
+    from rich.live import Live
+
+    from gridsweep.render.progress import picture
+
+    out = _console()
+    state = place.read()
+    if watch and out.is_terminal:
+        with Live(picture(state), console=out) as live:
+            while holder(place.state) is not None:
+                time.sleep(1.0)
+                state = place.read()
+                live.update(picture(state))
+    else:
+        while watch and holder(place.state) is not None:
+            time.sleep(1.0)
+            state = place.read()
+        out.print(picture(state))
+    pid = holder(place.state)
+    out.print(f"{place.path}: " + (f"process {pid} drives it" if pid else "no run drives it"))
+
+
+def status_json(state: State, pid: int | None) -> dict[str, object]:
+    """Where a sweep stands, for programs."""
+    return {
+        "schema_version": 1,
+        "sweep": state.sweep.name,
+        "driven_by": pid,
+        "grid_time": state.now,
+        "counts": {s: state.count(s) for s in ("waiting", "running", "done", "failed", "stopped")},
+        "experiments": [explain_json(state, standing) for standing in state.standings.values()],
+    }
+
+
+def explain_json(state: State, standing: Standing) -> dict[str, object]:
+    """One experiment: where it stands, why, until when at the latest."""
+    outcome = standing.outcome
+    return {
+        "id": standing.experiment.id,
+        "status": standing.status,
+        "tier": standing.experiment.tier,
+        "tier_reason": standing.experiment.reason,
+        "step": standing.step,
+        "total_steps": state.sweep.total_steps,
+        "why": standing.why,
+        "latest_start": latest_start(state, standing) if standing.status == "waiting" else None,
+        "started_at": standing.first_running_at,
+        "ended_at": standing.ended_at,
+        "validation_loss": outcome.validation_loss if outcome else None,
+        "attempts": standing.attempts,
+        "reason": standing.reason,
+    }
+
+
+def latest_start(state: State, standing: Standing) -> datetime:
+    """When a waiting experiment starts whatever the grid says, if a device is free."""
+    return standing.until or standing.ready_at + state.sweep.tier(standing.experiment.tier).max_delay
+
+
+def explain(state: State, standing: Standing) -> None:
+    """One experiment in sentences."""
+    out = _console()
+    experiment = standing.experiment
+    tier = state.sweep.tier(experiment.tier)
+    out.print(f"[bold]{experiment.id}[/bold] is {standing.status}")
+    out.print(
+        f"tier      {tier.name}, because {escape(experiment.reason)}: starts at or below {number(tier.threshold)} "
+        f"gCO2eq/kWh, waits at most {hours(tier.max_delay / HOUR)}"
+    )
+    if standing.status == "waiting":
+        latest = latest_start(state, standing)
+        out.print(f"waits     {escape(standing.why or 'not looked at yet')}")
+        out.print(f"until     {latest:%Y-%m-%d %H:%M} UTC at the latest, or as soon after as a device is free")
+        if len(state.history) and state.now:
+            level = state.history.at(state.now)
+            out.print(f"grid      {level:.0f} gCO2eq/kWh at {state.now:%Y-%m-%d %H:%M} UTC")
+    elif standing.attempts:
+        first = state.attempts[standing.attempts[0]]
+        out.print(f"started   {first.requested_at:%Y-%m-%d %H:%M} UTC on {first.device}: {escape(first.why)}")
+    if standing.step:
+        out.print(f"step      {standing.step} of {state.sweep.total_steps}")
+    if standing.reason:
+        out.print(f"reason    {escape(standing.reason)}")
+    for id in standing.attempts:
+        attempt = state.attempts[id]
+        how = f"{attempt.end or 'running'}{': ' + attempt.reason if attempt.reason else ''}"
+        out.print(f"attempt   {id} on {attempt.device}, {clock(attempt.requested_at)} to {clock(attempt.ended_at)}, {escape(how)}")
+
+
+def simulation(made: Simulation, provider: TraceProvider) -> None:
+    """A back-test as a table."""
+    out = _console()
+    columns = ("policy", "less carbon", "p10", "p50", "p90", "makespan", "p90", "g a sweep", "late starts")
+    table = _table(*columns, right=columns[1:])
+    for p in made.policies:
+        table.add_row(
+            p.name, percent(p.reduction), percent(p.reduction_p10), percent(p.reduction_p50), percent(p.reduction_p90),
+            hours(p.makespan_h_mean), hours(p.makespan_h_p90), f"{p.emissions_g_mean:.0f}", str(p.late_starts),
+        )  # fmt: skip
+    out.print(table)
+    out.print(
+        f"\n{made.starts} starts on {made.devices} device(s), {escape(provider.source)} ({provider.quality}); "
+        "against running at once on the same devices"
+    )
+
+
+def doctor(findings: Sequence[Finding]) -> None:
+    """What was looked at."""
+    out = _console()
+    colours = {"ok": "green", "note": "yellow", "missing": "red"}
+    for finding in findings:
+        colour = colours[finding.state]
+        advice = f" -> {finding.advice}" if finding.advice else ""
+        out.print(f"[{colour}]{finding.state:<8}[/{colour}]{finding.what:<14}{escape(finding.seen + advice)}")

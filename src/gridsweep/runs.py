@@ -1,0 +1,327 @@
+"""Runs for real: a folder, its lease and journal, a live or replayed world, and the report at the end.
+
+    runs/<sweep>/state/   journal.db  lease  sweep.yaml  report.html  report.md  report.json
+    runs/<sweep>/store/   stints/     experiments/<id>/adapter
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FrameType
+
+from gridsweep import codec
+from gridsweep.attempt import write_file
+from gridsweep.errors import (
+    DEADLINE,
+    DONE,
+    EXECUTOR,
+    INTERRUPTED,
+    SIGNALLED,
+    SOME_FAILED,
+    ExecutorError,
+    LeaseError,
+    SpecError,
+)
+from gridsweep.events import Event, Resumed, Submitted
+from gridsweep.executors.local import WORKER, Local
+from gridsweep.journal import Journal, holder, lease
+from gridsweep.ledger import ledger
+from gridsweep.loop import Provider, drive, nothing
+from gridsweep.policy import policy_for
+from gridsweep.providers.trace import open_trace
+from gridsweep.rehearse import baseline
+from gridsweep.reports import Report, make_report
+from gridsweep.state import State
+from gridsweep.sweep import Sweep
+from gridsweep.worlds import Live, Replayed
+
+PATIENCE = timedelta(minutes=10)
+"""A worker that says nothing for so long is stopped."""
+CTRL_C = "interrupted by Ctrl-C"
+AMENDABLE = ("tiers", "policy", "devices", "finish_by")
+STOP_PATIENCE = 180.0
+DETACH_PATIENCE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a sweep's journal and its work are kept."""
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
+
+    @property
+    def store(self) -> Path:
+        return self.path / "store"
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.db"
+
+    def read(self) -> State:
+        """The state as journaled so far. Raises `SpecError` where no sweep was run."""
+        if not self.journal.exists():
+            raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
+        journal = Journal(self.journal)
+        try:
+            events = journal.events()
+        finally:
+            journal.close()
+        if not events:
+            raise SpecError(f"{self.path} holds a sweep that was never submitted; run it again")
+        return State(events)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run ended: where its folder is, what it found, and the exit code that says so."""
+
+    folder: Path
+    report: Report
+    exit_code: int
+
+
+class Interrupt:
+    """Turns SIGINT, SIGTERM and SIGHUP into a wish to stop; a second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.why = ""
+
+    def __call__(self) -> str:
+        return self.why
+
+    @contextmanager
+    def installed(self) -> Iterator[Interrupt]:
+        """Handle signals for the length of the block (only the main thread can)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, self._caught) for number in numbers]
+        try:
+            yield self
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self.why and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.why:
+            self.why = CTRL_C if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        self.event.set()
+
+
+def provider_for(sweep: Sweep) -> Provider:
+    """The provider a spec names. Raises `TraceError` when its file cannot be read."""
+    return open_trace(sweep.carbon.file or "solar-valley", zone=sweep.carbon.zone)
+
+
+def run(
+    sweep: Sweep | None,
+    folder: str | Path | None = None,
+    *,
+    tell: Callable[[State, Sequence[Event]], None] = nothing,
+    command: Sequence[str] = WORKER,
+    stop: str = "",
+) -> Run:
+    """Run a sweep on this machine, or go on with the one in the folder; returns when it is done or was stopped.
+
+    `sweep` None goes on with what the journal holds. `command` starts a worker on an attempt folder. `stop` asks it
+    to stop what runs and to start nothing. Raises `LeaseError` while another run holds the folder.
+    """
+    if sweep is None and folder is None:
+        raise SpecError("name a sweep or a folder to run")
+    place = RunFolder(Path(folder) if folder else Path("runs") / (sweep.name if sweep else ""))
+    if sweep is None:
+        place.read()  # before anything is made: is there a sweep?
+    interrupt = Interrupt()
+    interrupt.why = stop
+    with lease(place.state) as epoch, interrupt.installed():
+        journal = Journal(place.journal, epoch=epoch)
+        try:
+            state = State(journal.events())
+            opened = opening(state, sweep, epoch)
+            journal.extend(opened)
+            for event in opened:
+                state.apply(event)
+            write_file(place.state / "sweep.json", codec.dumps(state.sweep, indent=1))
+            provider, executor = provider_for(state.sweep), Local(place.store, command)
+            if state.sweep.replay:
+                world: Live = Replayed(state.sweep.replay, provider, executor, interrupt.event)
+            else:
+                world = Live(provider, executor, interrupt.event)
+            drive(state, journal, world, policy_for(state.sweep.policy), stop=interrupt, tell=tell)
+        finally:
+            journal.close()
+    return Run(place.path, summarize(state), exit_code(state))
+
+
+def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Event]:
+    """The first facts of a run: the submission, or that it was resumed. Raises `SpecError` for a changed spec."""
+    if not state.standings:
+        assert sweep is not None
+        now = sweep.replay.start if sweep.replay else datetime.now(UTC)
+        speed = sweep.replay.speed if sweep.replay else 1.0
+        return [Submitted(now, sweep, PATIENCE * speed)]
+    now = state.now or state.submitted_at
+    if not state.sweep.replay:
+        now = max(now, datetime.now(UTC))
+    return [Resumed(now, epoch, sweep or state.sweep, tuple(amendments(state.sweep, sweep or state.sweep)))]
+
+
+def amendments(old: Sweep, new: Sweep) -> list[str]:
+    """What changed from one spec to the next, a line each. Raises `SpecError` when more changed than may."""
+    before, after = _plain(old), _plain(new)
+    changed = list(_differences("", before, after))
+    refused = [line for line in changed if line.partition(":")[0].partition(".")[0].partition("[")[0] not in AMENDABLE]
+    tiers = {e.id: (e.tier, e.reason) for e in old.experiments}
+    refused = [line for line in refused if not line.startswith("experiments")]
+    if [(e.id, e.params, e.seed) for e in old.experiments] != [(e.id, e.params, e.seed) for e in new.experiments]:
+        refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and not the same ones")
+    if refused:
+        listed = "\n  ".join(refused)
+        raise SpecError(
+            f"the folder holds another sweep; only {', '.join(AMENDABLE)} may change on the way:\n  {listed}\n"
+            "put these back, or choose another folder with --folder"
+        )
+    moved = [e.id for e in new.experiments if tiers[e.id] != (e.tier, e.reason)]
+    kept = [line for line in changed if not line.startswith("experiments")]
+    return kept + ([f"tiers of {len(moved)} experiments"] if moved else [])
+
+
+def _plain(sweep: Sweep) -> object:
+    import json
+
+    return json.loads(codec.dumps(sweep))
+
+
+def _differences(path: str, old: object, new: object) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _differences(f"{path}.{key}" if path else str(key), old.get(key), new.get(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(f"{path}[{index}]", a, b)
+    elif old != new:
+        yield f"{path}: {old!r} before, {new!r} now" if not isinstance(old, list) else f"{path}: {len(old)} entries changed"
+
+
+def exit_code(state: State) -> int:
+    """The exit code that says how a run ended."""
+    if state.halted:
+        return EXECUTOR
+    if state.stopping and state.count("waiting"):
+        return INTERRUPTED if state.stopping == CTRL_C else SIGNALLED
+    if state.count("failed"):
+        return SOME_FAILED
+    deadline = state.sweep.deadline(state.submitted_at)
+    if deadline and ledger(state).ended_at > deadline:
+        return DEADLINE
+    return DONE
+
+
+def summarize(state: State) -> Report:
+    """The report of a state: its ledger beside the replay of running at once."""
+    return make_report(state, ledger(state), baseline(state))
+
+
+def report(folder: str | Path) -> Report:
+    """What the sweep in a folder found and cost so far."""
+    return summarize(RunFolder(Path(folder)).read())
+
+
+def publish(folder: Path, made: Report) -> list[Path]:
+    """Write the report's files into the folder, and a model card beside every adapter; returns the reports' paths.
+
+    Without the `report` extra there is no HTML; the rest is written. Raises `ExecutorError` when the disk refuses.
+    """
+    from gridsweep.render import card, html, markdown
+
+    place = RunFolder(folder)
+    texts = {"report.json": codec.dumps(made, indent=1), "report.md": markdown.render(made)}
+    try:
+        import plotly  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        texts["report.html"] = html.render(made)
+    try:
+        for name, text in texts.items():
+            _replace(place.state / name, text)
+        for row in made.rows:
+            home = place.store / "experiments" / row.experiment
+            if (home / "adapter").is_dir():
+                _replace(home / "README.md", card.render(made, row))
+    except OSError as error:
+        raise ExecutorError(
+            f"cannot write the report into {place.state}: {error.strerror}; put that right and run "
+            f"`gridsweep report {folder}`: nothing is lost"
+        ) from None
+    return [place.state / name for name in reversed(texts)]
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    write_file(draft, text)
+    draft.rename(path)
+
+
+def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
+    """Stop the sweep in a folder at its checkpoints, whether a run drives it or only its workers live.
+
+    Raises `LeaseError` when the run that drives it does not end in three minutes.
+    """
+    place = RunFolder(Path(folder))
+    place.read()
+    pid = holder(place.state)
+    if pid is None:
+        if place.read().active:
+            run(None, place.path, command=command, stop="stopped by gridsweep stop")
+        return place.read()
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + STOP_PATIENCE
+    while holder(place.state) == pid:
+        if time.monotonic() > end:
+            raise LeaseError(f"process {pid} was told to stop {folder} and still runs; its workers may be saving")
+        time.sleep(0.1)
+    return place.read()
+
+
+
+
+def detach(spec: str | Path, folder: Path) -> int:
+    """Run a sweep in the background, in a session of its own; returns its process id once it holds the folder.
+
+    What it prints goes to state/run.log. Raises `ExecutorError` with its last words when it ends at once.
+    """
+    place = RunFolder(folder)
+    place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if (pid := holder(place.state)) is not None:
+        raise LeaseError(f"process {pid} is already running the sweep in {folder}")
+    command = [sys.executable, "-m", "gridsweep.cli", "run", str(spec), "--folder", str(folder)]
+    with (place.state / "run.log").open("ab") as log:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    end = time.monotonic() + DETACH_PATIENCE
+    while holder(place.state) != child.pid:
+        if child.poll() is not None or time.monotonic() > end:
+            words = (place.state / "run.log").read_text(errors="replace").strip()[-500:]
+            raise ExecutorError(f"the run in the background did not start: {words}")
+        time.sleep(0.05)
+    return child.pid

@@ -1,0 +1,223 @@
+"""What may stand in a `sweep.yaml`: a class a section, a field a key, each with its description."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from gridsweep.spec.study import (
+    Choice,
+    Datasets,
+    Designs,
+    Models,
+    Plain,
+    RecipeSection,
+    Section,
+    SpaceSection,
+)
+from gridsweep.spec.values import (
+    Compared,
+    Comparison,
+    Moment,
+    Number,
+    OneOf,
+    Shorthand,
+    Span,
+    SpanOrMoment,
+    Word,
+    choice_of,
+)
+from gridsweep.sweep import CarbonSource
+
+PROVIDERS = ("trace",)
+EXECUTORS = ("local",)
+POLICIES = ("threshold", "immediate", "on_off")
+MOST_RULES = 100
+
+_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_HOW_MANY = Number(least=1, most=1000, whole=True)
+
+Name = Annotated[str, Word(_NAME, "a name of letters, digits, '-', '_' and '.', at most 63 long")]
+Intensity = Annotated[float, Number(least=0, most=5000)]
+Power = Annotated[float, Number(above=0, most=1_000_000)]
+
+
+class TierSection(Section):
+    """How long experiments may wait, and for what; tiers listed first start first."""
+
+    name: Name = Field(description="What rules and reports call it.")
+    threshold: Intensity = Field(description="gCO2eq/kWh at or below which its experiments start.")
+    max_delay: Annotated[timedelta, Span(timedelta(0))] = Field(
+        description="How long they may wait; then they start at any intensity."
+    )
+
+
+class WhenSection(Section):
+    """Conditions on the hyperparameters; all must hold."""
+
+    r: Annotated[Comparison, Compared()] | None = Field(
+        default=None, description='LoRA rank: 16, or ">= 16".'
+    )
+    alpha: Annotated[Comparison, Compared()] | None = Field(
+        default=None, description='LoRA alpha: 128, or "< 128".'
+    )
+    lr: Annotated[Comparison, Compared()] | None = Field(
+        default=None, description='Peak learning rate: "<= 1e-5".'
+    )
+    dropout: Annotated[Comparison, Compared()] | None = Field(
+        default=None, description='LoRA dropout: ">= 0.15".'
+    )
+
+
+class RuleSection(Section):
+    """Sends experiments to a tier; the first rule whose conditions hold decides."""
+
+    tier: Name = Field(description="The name of a tier.")
+    when: WhenSection = Field(
+        default=WhenSection(), description="Conditions, all of which must hold; none: every experiment."
+    )
+
+
+class CarbonSection(Section):
+    """Where the carbon intensity comes from."""
+
+    provider: Annotated[str, OneOf(PROVIDERS)] = Field(default="trace", description="Who reads the grid.")
+    zone: Annotated[str, Word(r"[\w.:/-]{1,64}", "the name of a grid zone, such as US-CAL-CISO")] | None = (
+        Field(default=None, description="The grid zone, as the provider names it; default: the trace's own.")
+    )
+    file: Annotated[
+        str, Word(r"[^\x00-\x1f]{1,1000}", "the path of a CSV file or the name of a bundled trace")
+    ] = Field(
+        default=str(CarbonSource().file),
+        description="A CSV trace, relative to this file, or the bundled `solar-valley`.",
+    )
+
+
+class OnOffSection(Section):
+    """Pauses running work above one intensity, resumes it below another."""
+
+    pause_above: Intensity = Field(description="gCO2eq/kWh above which running work pauses at a checkpoint.")
+    resume_below: Intensity = Field(
+        description="gCO2eq/kWh at or below which it goes on; at most pause_above."
+    )
+
+
+class PolicySection(Choice):
+    """When experiments start; exactly one key."""
+
+    threshold: Plain | None = Field(
+        default=None, description="At or below their tier's threshold, or past its max_delay."
+    )
+    immediate: Plain | None = Field(default=None, description="As soon as a device is free.")
+    on_off: OnOffSection | None = Field(default=None, description="Between two limits, pausing what runs.")
+
+
+class DeviceSection(Section):
+    """One accelerator, or one share of a CPU."""
+
+    name: Name = Field(description="What reports call it.")
+    memory_gb: Annotated[float, Number(above=0, most=1_000_000)] | None = Field(
+        default=None, description="Memory, in GB."
+    )
+    speed: Annotated[float, Number(least=0.001, most=1000)] = Field(
+        default=1.0, description="Divides the estimated duration: 2 is twice as fast."
+    )
+    power_w: Power | None = Field(
+        default=None, description="Draw at full load, in W; default: estimates.power_w."
+    )
+    idle_power_w: Annotated[float, Number(least=0, most=1_000_000)] = Field(
+        default=0.0, description="Draw in W while the sweep goes on and nothing runs on it."
+    )
+
+
+class EstimatesSection(Section):
+    """What one experiment takes on a device of speed 1."""
+
+    duration: Annotated[timedelta, Span()] = Field(description="How long it trains.")
+    power_w: Power = Field(description="What it draws, in W.")
+
+
+class ReplaySection(Section):
+    """Lives through a past stretch of the grid."""
+
+    start: Annotated[datetime, Moment()] = Field(
+        alias="from", description="The instant of the grid at which it begins."
+    )
+    speed: Annotated[float, Number(above=0, most=1_000_000)] = Field(
+        description="Seconds of the grid to one second of training."
+    )
+
+
+class ClockSection(Section):
+    """What time it is for the sweep."""
+
+    replay: ReplaySection = Field(description="Replay a past grid while training for real.")
+
+
+Policies = Annotated[PolicySection, choice_of(POLICIES)]
+
+
+def _alike(value: Any) -> Any:
+    if isinstance(value, list):
+        return value
+    return [{"name": f"device{i}"} for i in range(int(_HOW_MANY.read(value)))]
+
+
+Devices = Annotated[
+    tuple[DeviceSection, ...],
+    Field(min_length=1, max_length=1000),
+    Shorthand(_alike, _HOW_MANY.schema()),
+]
+
+
+class SpecFile(Section):
+    """A sweep: what to train, when it may run, and on what."""
+
+    name: (
+        Annotated[
+            str, Word(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and '-', at most 63")
+        ]
+        | None
+    ) = Field(default=None, description="The sweep's name; default: the file's.")
+    model: Models = Field(description="The base model: its id, or id and revision.")
+    dataset: Datasets = Field(description="The dataset: its id, or a section.")
+    recipe: RecipeSection = Field(default=RecipeSection(), description="How every experiment is trained.")
+    space: SpaceSection | None = Field(default=None, description="The values of each hyperparameter.")
+    design: Designs | None = Field(
+        default=None,
+        description="Which points are trained; default: grid where there is a space, else published.",
+    )
+    tiers: Annotated[tuple[TierSection, ...], Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="How long experiments may wait, and for what; default: the published three."
+    )
+    rules: Annotated[tuple[RuleSection, ...], Field(min_length=1, max_length=MOST_RULES)] | None = Field(
+        default=None, description="Which experiment goes to which tier; default: the published rules."
+    )
+    carbon: CarbonSection = Field(
+        default=CarbonSection(), description="Where the carbon intensity comes from."
+    )
+    policy: Policies = Field(
+        default=PolicySection(threshold=Plain()),
+        description="When experiments start.",
+        json_schema_extra={"default": "threshold"},
+    )
+    executor: Annotated[str, OneOf(EXECUTORS)] = Field(default="local", description="Where the workers run.")
+    devices: Devices = Field(
+        default=(DeviceSection(name="device0"),),
+        description="How many devices, or a list of them.",
+        json_schema_extra={"default": 1},
+    )
+    estimates: EstimatesSection = Field(
+        description="The duration and power of one experiment, for plan and simulate."
+    )
+    tick: Annotated[timedelta, Span()] = Field(
+        default=timedelta(minutes=30),
+        description="How often the policy is asked.",
+        json_schema_extra={"default": "30m"},
+    )
+    finish_by: Annotated[timedelta | datetime, SpanOrMoment()] | None = Field(
+        default=None, description="When all must have ended: a span from the first submission, or an instant."
+    )
+    clock: ClockSection | None = Field(default=None, description="Default: the wall clock.")

@@ -1,0 +1,192 @@
+"""The sections of a `sweep.yaml` that say what is trained: model, dataset, recipe, space, design."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gridsweep.spec.values import (
+    Number,
+    OneOf,
+    Shorthand,
+    Word,
+    choice_of,
+    shown,
+)
+from gridsweep.sweep import Dataset, Recipe
+
+MOST_POINTS = 10_000
+SCHEDULES = ("cosine", "linear", "constant")
+DESIGNS = ("published", "grid", "one_factor", "sample")
+
+_RECIPE, _DATASET = Recipe(), Dataset("")
+
+_ID = r"[\w.-]+(/[\w.-]+)?|(\.{1,2}/|/|~)[^\x00-\x1f]{1,1000}|[^\x00-\x1f]{1,1000}\.jsonl?"
+
+Id = Annotated[str, Word(_ID, "a Hugging Face id such as org/name, or a path starting with ./ or /")]
+Revision = Annotated[str, Word(r"[\w./-]{1,255}", "a branch, tag or commit")]
+Count = Annotated[int, Number(least=1, most=10_000_000, whole=True)]
+Seed = Annotated[int, Number(least=0, below=2**32, whole=True)]
+Share = Annotated[float, Number(least=0, below=1)]
+
+Rank = Annotated[int, Number(least=1, most=65_536, whole=True)]
+Alpha = Annotated[float, Number(above=0, most=1_000_000)]
+LearningRate = Annotated[float, Number(above=0, most=100)]
+Dropout = Annotated[float, Number(least=0, below=1)]
+
+
+def _no_duplicates(values: tuple[float, ...]) -> tuple[float, ...]:
+    seen: set[float] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{shown(value)} is given twice; delete one")
+        seen.add(value)
+    return values
+
+
+def _axis(value: Any) -> Any:
+    return [value] if isinstance(value, int | float | str) else value
+
+
+def _named(value: Any) -> Any:
+    if not isinstance(value, str | dict):
+        raise ValueError(f"must be an id such as org/name, or a mapping with the key id, not {shown(value)}")
+    return {"id": value} if isinstance(value, str) else value
+
+
+_ONE_VALUE = Shorthand(_axis, Number().schema())
+_JUST_ID = Shorthand(_named, {"type": "string", "pattern": f"^(?:{_ID})$"})
+_AXIS = (Field(min_length=1, max_length=MOST_POINTS), AfterValidator(_no_duplicates), _ONE_VALUE)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """The base model every experiment adapts."""
+
+    id: Id = Field(description="A Hugging Face id, a local folder, or the name of a model that comes along.")
+    revision: Revision | None = Field(default=None, description="A branch, tag or commit of the model.")
+
+
+class DatasetSection(Section):
+    """Pairs of prompt and response."""
+
+    id: Id = Field(description="A Hugging Face id, a local folder or JSONL file, or `stdlib`.")
+    revision: Revision | None = Field(default=None, description="A branch, tag or commit of the dataset.")
+    split: Annotated[str, Word(r"[\w.\[\]:%+-]{1,100}", "the name of a split, such as train")] = Field(
+        default=_DATASET.split, description="The split both samples are taken from."
+    )
+    train_samples: Count | None = Field(
+        default=None, description="Samples to train on; needed unless recipe.steps is given."
+    )
+    validation_samples: Count | None = Field(
+        default=None, description="Samples to validate on; default by validation_share."
+    )
+
+
+class RecipeSection(Section):
+    """How every experiment is trained."""
+
+    epochs: Annotated[float, Number(above=0, most=10_000)] = Field(
+        default=_RECIPE.epochs, description="Passes over the training samples."
+    )
+    steps: Count | None = Field(default=None, description="Optimizer steps; overrides epochs.")
+    batch_size: Count = Field(default=_RECIPE.batch_size, description="Samples in one forward pass.")
+    accumulation: Count = Field(
+        default=_RECIPE.accumulation, description="Forward passes to one optimizer step."
+    )
+    max_length: Count = Field(default=_RECIPE.max_length, description="Tokens a sample is cut to.")
+    learning_rate_schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
+        default=_RECIPE.learning_rate_schedule, description="How the learning rate falls after the warm-up."
+    )
+    warmup: Share = Field(
+        default=_RECIPE.warmup, description="Share of the steps over which the learning rate rises."
+    )
+    weight_decay: Annotated[float, Number(least=0, most=10)] = Field(
+        default=_RECIPE.weight_decay, description="Of AdamW, on the LoRA weights."
+    )
+    clip: Annotated[float, Number(above=0)] = Field(
+        default=_RECIPE.clip, description="The largest norm of the gradient."
+    )
+    target_modules: Annotated[
+        tuple[Annotated[str, Word(r"[\w.]{1,100}", "the name of a module")], ...], Field(min_length=1)
+    ] = Field(default=_RECIPE.target_modules, description="The projections that get LoRA layers.")
+    seed: Seed = Field(
+        default=_RECIPE.seed, description="Seeds the split, the initial weights and the order of the samples."
+    )
+    validation_share: Annotated[float, Number(above=0, below=1)] = Field(
+        default=_RECIPE.validation_share,
+        description="Share of the samples to validate on where no number is given.",
+    )
+    checkpoint_every: Count = Field(
+        default=_RECIPE.checkpoint_every, description="Steps from checkpoint to checkpoint."
+    )
+
+
+class SpaceSection(Section):
+    """The values each hyperparameter may take: a list, or one number."""
+
+    r: Annotated[tuple[Rank, ...], *_AXIS] = Field(description="LoRA rank.")
+    alpha: Annotated[tuple[Alpha, ...], *_AXIS] = Field(description="LoRA alpha.")
+    lr: Annotated[tuple[LearningRate, ...], *_AXIS] = Field(description="Peak learning rate.")
+    dropout: Annotated[tuple[Dropout, ...], *_AXIS] = Field(
+        description="Dropout of the LoRA layers, in [0, 1)."
+    )
+
+
+class Plain(Section):
+    """Takes no options."""
+
+
+class BaselineSection(Section):
+    """A point of the space; a missing key takes the first value of its axis."""
+
+    r: Rank | None = Field(default=None, description="LoRA rank.")
+    alpha: Alpha | None = Field(default=None, description="LoRA alpha.")
+    lr: LearningRate | None = Field(default=None, description="Peak learning rate.")
+    dropout: Dropout | None = Field(default=None, description="Dropout of the LoRA layers.")
+
+
+class OneFactorSection(Section):
+    """The baseline, then each axis varied alone."""
+
+    baseline: BaselineSection = Field(
+        default=BaselineSection(),
+        description="The point to vary from; default: the first value of every axis.",
+    )
+
+
+class SampleSection(Section):
+    """Some points of the grid, each tier with its share."""
+
+    n: Count = Field(description="How many points, at most the size of the grid.")
+    seed: Seed = Field(default=42, description="Which points; the same seed draws the same ones.")
+
+
+class Choice(Section):
+    """Exactly one of its keys."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+
+class DesignSection(Choice):
+    """Which points of the space are trained; exactly one key."""
+
+    published: Plain | None = Field(
+        default=None, description="The 21 experiments of the published sweep; takes no space."
+    )
+    grid: Plain | None = Field(default=None, description="Every combination.")
+    one_factor: OneFactorSection | None = Field(
+        default=None, description="The baseline, then each axis varied alone."
+    )
+    sample: SampleSection | None = Field(
+        default=None, description="A sample of the grid, proportional to its tiers."
+    )
+
+
+Designs = Annotated[DesignSection, choice_of(DESIGNS)]
+Models = Annotated[ModelSection, _JUST_ID]
+Datasets = Annotated[DatasetSection, _JUST_ID]
