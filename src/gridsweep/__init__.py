@@ -1,0 +1,94 @@
+"""Hyperparameter sweeps of LoRA fine-tuning that watch the power grid.
+
+    from gridsweep import Sweep, plan, run
+
+    sweep = Sweep.load("sweep.yaml")
+    print(plan(sweep).reduction)
+    print(run(sweep).report.best)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gridsweep.api import plan, report, run, simulate
+    from gridsweep.backtest import Simulation
+    from gridsweep.carbon import Forecast, Reading, Trace
+    from gridsweep.errors import GridsweepError, SpecError
+    from gridsweep.loop import drive
+    from gridsweep.policy import Immediate, OnOff, Policy, Situation, Threshold
+    from gridsweep.rehearse import Plan
+    from gridsweep.reports import Report
+    from gridsweep.runs import Run
+    from gridsweep.state import State
+    from gridsweep.stint import Device
+    from gridsweep.sweep import Experiment, LoraParams, Sweep, Tier
+
+_HOMES = {
+    "Device": "stint",
+    "Experiment": "sweep",
+    "Forecast": "carbon",
+    "GridsweepError": "errors",
+    "Immediate": "policy",
+    "LoraParams": "sweep",
+    "OnOff": "policy",
+    "Plan": "rehearse",
+    "Policy": "policy",
+    "Reading": "carbon",
+    "Report": "reports",
+    "Run": "runs",
+    "Simulation": "backtest",
+    "Situation": "policy",
+    "SpecError": "errors",
+    "State": "state",
+    "Sweep": "sweep",
+    "Threshold": "policy",
+    "Tier": "sweep",
+    "Trace": "carbon",
+    "drive": "loop",
+    "plan": "api",
+    "report": "api",
+    "run": "api",
+    "simulate": "api",
+}
+
+__all__ = [
+    "Device",
+    "Experiment",
+    "Forecast",
+    "GridsweepError",
+    "Immediate",
+    "LoraParams",
+    "OnOff",
+    "Plan",
+    "Policy",
+    "Reading",
+    "Report",
+    "Run",
+    "Simulation",
+    "Situation",
+    "SpecError",
+    "State",
+    "Sweep",
+    "Threshold",
+    "Tier",
+    "Trace",
+    "drive",
+    "plan",
+    "report",
+    "run",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: `import gridsweep` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"gridsweep has no {name!r}")
+    return getattr(import_module(f"gridsweep.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -45,12 +45,12 @@ class Span(click.ParamType):
     name = "SPAN"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        from gridsweep.spec import parse_span
+        from gridsweep.spec.values import Span as Reader
 
         if isinstance(value, timedelta):
             return value
         try:
-            return parse_span(value)
+            return Reader().read(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -18,6 +18,7 @@ from gridsweep.stint import Checkpoint, Device
 from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
 
 STEPS = 6
+PARAMS = LoraParams(4, 16, 1e-3, 0.1)
 RECIPE = {"steps": STEPS, "batch_size": 2, "accumulation": 2, "max_length": 64, "checkpoint_every": 2}
 
 
@@ -35,7 +36,10 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty pairs of different lengths."""
     file = tmp_path_factory.mktemp("data") / "pairs.jsonl"
     rows = [
-        {"prompt": f"Say {'a ' * (n % 5)}number: {n}", "response": f"def number_{n}():\n    return {n}" + " + 1" * (n % 7)}
+        {
+            "prompt": f"Say {'a ' * (n % 5)}number: {n}",
+            "response": f"def number_{n}():\n    return {n}" + " + 1" * (n % 7),
+        }
         for n in range(20)
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -44,7 +48,7 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
-    """Makes attempt folders of one store: `assigned(attempt, from_step=..., checkpoint=..., recipe={...}, ...)`."""
+    """Makes attempt folders of one store: `assigned(attempt, from_step=..., checkpoint=...)`."""
 
     def prepare(
         attempt: str = "1",
@@ -52,7 +56,7 @@ def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
         from_step: int = 0,
         to_step: int = STEPS,
         checkpoint: Checkpoint | None = None,
-        params: LoraParams = LoraParams(4, 16, 1e-3, 0.1),
+        params: LoraParams = PARAMS,
         model: str = "tiny-qwen2",
         dataset: Dataset | None = None,
         recipe: dict[str, object] | None = None,

@@ -36,7 +36,14 @@ class TestColumns:
         assert pair_of({"instruction": "i", "output": "o"}, "d") == asked("i", "o")
 
     def test_the_last_turn_of_the_assistant_is_the_response(self) -> None:
-        turns = [("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b"), ("user", "w")]
+        turns = [
+            ("system", "s"),
+            ("user", "u"),
+            ("assistant", "a"),
+            ("user", "v"),
+            ("assistant", "b"),
+            ("user", "w"),
+        ]
         pair = pair_of({"messages": [{"role": role, "content": text} for role, text in turns]}, "d")
         assert pair is not None
         assert pair.response == "b"
@@ -125,7 +132,11 @@ class TestStandardLibrary:
     def test_no_module_is_in_two_parts(self) -> None:
         functions = stdlib.functions()
         train, validation = (
-            {f.module for f in functions if stdlib.half(f.module) == "b" and stdlib.held_out(f.module) == held_out}
+            {
+                f.module
+                for f in functions
+                if stdlib.half(f.module) == "b" and stdlib.held_out(f.module) == held_out
+            }
             for held_out in (False, True)
         )
         base = {module for module, _ in stdlib.sources() if stdlib.half(module) == "a"}
@@ -137,7 +148,9 @@ class TestStandardLibrary:
         assert not names & {"test", "tests", "idlelib", "site-packages", "torch"}
 
     def test_the_docstring_asks_and_the_rest_answers(self) -> None:
-        text = 'class A:\n    @staticmethod\n    def f(x,\n          y=1):\n        """Add two\n\n        numbers, slowly."""\n        return x + y\n'
+        lines = ["class A:", "    @staticmethod", "    def f(x,", "          y=1):"]
+        lines += ['        """Add two', "", '        numbers, slowly."""', "        return x + y", ""]
+        text = "\n".join(lines)
         (function,) = stdlib.functions_of("m", text)
         assert function.prompt == (
             "Write this Python function.\n\ndef f(x,\n      y=1):\n\nAdd two\n\nnumbers, slowly."

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/gridsweep`, else `~/.cache/gridsweep`; where neither can be written, one in the temp folder."""
+    """`$XDG_CACHE_HOME/gridsweep`, else `~/.cache/gridsweep`, else one in the temp folder."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     folder = Path(base) / "gridsweep"
     try:
@@ -23,14 +23,16 @@ def cache_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"gridsweep-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else; set XDG_CACHE_HOME to a folder of your own")
+        raise PermissionError(
+            f"{folder} belongs to somebody else; set XDG_CACHE_HOME to a folder of your own"
+        )
     return folder
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """The cached file or folder of that name; `make(draft)` writes it if it is not there yet.
 
-    It appears by rename, so it is whole or not there; a lock lets workers that start together make it only once.
+    It appears by rename, so it is whole or not there; of workers that start together one makes it.
     """
     final = cache_folder() / name
     if final.exists():

@@ -16,7 +16,6 @@ from gridsweep.sweep import Dataset, Recipe, is_local
 from gridsweep.train import stdlib
 from gridsweep.train.pairs import Pair, asked, hub_rows, json_rows, pair_of
 
-
 LONGEST = 400  # characters of a stdlib pair: about 110 tokens of tiny-qwen2, so that a demo takes minutes
 
 
@@ -58,13 +57,15 @@ def _rows(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dic
     wanted = None if train is None else train + (validation or _share(train, recipe))
     pairs, skipped = _first(dataset, wanted)
     if validation is None:
-        validation = _share(train, recipe) if train is not None else round(len(pairs) * recipe.validation_share)
+        validation = (
+            _share(train, recipe) if train is not None else round(len(pairs) * recipe.validation_share)
+        )
     if train is None:
         train = len(pairs) - validation
     if train + validation > len(pairs) or min(train, validation) < 1:
         raise SpecError(
-            f"the dataset {dataset.id} has {len(pairs)} usable samples ({skipped} without text were skipped), "
-            f"{train} to train and {validation} to validate are asked for; ask for fewer"
+            f"the dataset {dataset.id} has {len(pairs)} usable samples ({skipped} without text were "
+            f"skipped), {train} to train and {validation} to validate are asked for; ask for fewer"
         )
     pairs = pairs[: train + validation]
     random.Random(f"split {recipe.seed}").shuffle(pairs)
@@ -93,7 +94,9 @@ def _source(dataset: Dataset) -> Iterable[Mapping[str, Any]]:
             raise SpecError(f"the dataset {dataset.id} is not there (looked in {Path.cwd()}); check its path")
         return json_rows(path)
     if is_local(dataset.id) and not path.is_dir():
-        raise SpecError(f"the dataset folder {dataset.id} is not there (looked in {Path.cwd()}); check its path")
+        raise SpecError(
+            f"the dataset folder {dataset.id} is not there (looked in {Path.cwd()}); check its path"
+        )
     return hub_rows(str(path) if path.is_dir() else dataset.id, dataset.split, dataset.revision)
 
 

@@ -26,15 +26,17 @@ def accelerator_index() -> int | str | None:
 
 
 def device_and_dtype() -> tuple[torch.device, torch.dtype]:
-    """A GPU with bfloat16 where it has it, else the CPU with float32, set to give the same bits every time."""
+    """A GPU, with bfloat16 where it has it; else the CPU with float32, the same bits every time."""
     import torch
 
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    # More threads than cores that are free make a small model ten times slower: they wait for each other, spinning.
+    # More threads than free cores make a small model ten times slower: they wait for each other, spinning.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would load the compiler
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # costs time, and nothing here reads such memory
+    )
     return torch.device("cpu"), torch.float32
 
 

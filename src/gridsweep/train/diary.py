@@ -30,6 +30,7 @@ class Diary:
     def __init__(self, folder: AttemptFolder, experiment: str, meter: Meter):
         self.folder, self.experiment = folder, experiment
         self._told = 0.0
+        self._start, self._moment, self._joules = now(), time.monotonic(), 0.0
         self._use(meter)
 
     def measure_with(self, meter: Meter, step: int) -> None:
@@ -53,7 +54,7 @@ class Diary:
         """Say where the work stands; left out when something was said just now, unless `surely`."""
         moment = time.monotonic()
         if surely or moment - self._told >= PROGRESS_EVERY:
-            losses = {} if loss is None else {self.experiment: loss}
+            losses: dict[str, float | None] = {} if loss is None else {self.experiment: loss}
             self.folder.append(Progress(now(), phase, step, losses))
             self._told = moment
         if moment - self._moment >= ENERGY_EVERY and phase != "loading":

@@ -11,8 +11,8 @@ from gridsweep.sweep import Recipe
 def learning_rate(recipe: Recipe, peak: float, step: int, total: int) -> float:
     """The learning rate of optimizer step `step` (from 0) of `total`.
 
-    A warm-up over the first `recipe.warmup` share of the steps rises linearly and reaches the peak in its last step;
-    then `constant` stays there, `linear` and `cosine` fall to reach 0 when all steps are done.
+    A warm-up over the first `recipe.warmup` share of the steps rises linearly and reaches the peak in its
+    last step; then `constant` stays there, `linear` and `cosine` fall to reach 0 when all steps are done.
     Raises `SpecError` for another name.
     """
     warmup = round(recipe.warmup * total)

@@ -28,7 +28,7 @@ class Ready:
 
 
 def load(assignment: Assignment, part: Part, store: Path, breathe: Callable[[], None]) -> Ready:
-    """Load data, model and checkpoint. Calls `breathe` in between. Raises `SpecError` for what is missing or wrong."""
+    """Load data, model and checkpoint; call `breathe` in between. Raises `SpecError` if one is wrong."""
     checkpoint = whole_checkpoint(part, store)
     pairs = data.load(assignment.dataset, assignment.recipe)
     breathe()
@@ -64,7 +64,9 @@ def load(assignment: Assignment, part: Part, store: Path, breathe: Callable[[], 
         **pairs.facts,
         "train_samples": str(len(train.samples)),
         "validation_samples": str(len(validation.samples)),
-        "prompt_template": "the tokenizer's chat template" if tokenizer.chat_template else "### Instruction/Response",
+        "prompt_template": "the tokenizer's chat template"
+        if tokenizer.chat_template
+        else "### Instruction/Response",
         **_cut(train, validation, recipe.max_length),
     }
     return Ready(training, validation.samples, facts)
@@ -74,13 +76,19 @@ def whole_checkpoint(part: Part, store: Path) -> Path | None:
     """The folder to go on from, after a look at whether it is whole; None at step 0."""
     if part.checkpoint is None:
         if part.from_step:
-            raise SpecError(f"{part.experiment} is to go on from step {part.from_step}, but no checkpoint is named")
+            raise SpecError(
+                f"{part.experiment} is to go on from step {part.from_step}, but no checkpoint is named"
+            )
         return None
     folder = store / part.checkpoint.path
     if not verify(folder, part.checkpoint.digest):
-        raise SpecError(f"the checkpoint {folder} is missing or damaged: its digests differ; go on from an earlier one")
+        raise SpecError(
+            f"the checkpoint {folder} is missing or damaged: its digests differ; go on from an earlier one"
+        )
     if part.checkpoint.step != part.from_step:
-        raise SpecError(f"the checkpoint {folder} is of step {part.checkpoint.step}, not of step {part.from_step}")
+        raise SpecError(
+            f"the checkpoint {folder} is of step {part.checkpoint.step}, not of step {part.from_step}"
+        )
     return folder
 
 

@@ -15,7 +15,7 @@ KNOWN = "(prompt, response), (instruction, input, output) or (messages)"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What is asked, and the answer to learn. `prompt` is a conversation: ({"role": ..., "content": ...}, ...)."""
+    """What is asked, and the answer to learn. `prompt` holds turns: {"role": ..., "content": ...}."""
 
     prompt: tuple[Mapping[str, str], ...]
     response: str
@@ -29,8 +29,8 @@ def asked(prompt: str, response: str) -> Pair:
 def pair_of(row: Mapping[str, Any], source: str) -> Pair | None:
     """The pair in a row; None where a text is missing or blank. Raises `SpecError` for unknown columns.
 
-    HelpSteer2 has the columns (prompt, response) and five scores beside them; as in the published sweep every pair
-    counts, whatever its scores.
+    HelpSteer2 has the columns (prompt, response) and five scores beside them; as in the published sweep every
+    pair counts, whatever its scores.
     """
     if "messages" in row:
         return _last_answer(row["messages"])
@@ -58,7 +58,7 @@ def _last_answer(messages: Any) -> Pair | None:
 
 
 def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a .jsonl file (an object a line) or a .json file (a list of them). Raises `SpecError` with the line."""
+    """The rows of a .jsonl file (an object a line) or a .json file (a list). Raises `SpecError`."""
     with path.open(encoding="utf-8") as file:
         if path.suffix == ".jsonl":
             for number, line in enumerate(file, 1):
@@ -68,7 +68,9 @@ def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         try:
             rows = json.load(file)
         except ValueError as error:
-            raise SpecError(f"{path} is not JSON ({error}); mend it, or name it .jsonl if it has an object a line") from None
+            raise SpecError(
+                f"{path} is not JSON ({error}); mend it, or name it .jsonl if it has an object a line"
+            ) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SpecError(f"{path} does not hold a list of objects")
     yield from rows
@@ -95,7 +97,7 @@ def _object(line: str, where: str) -> Mapping[str, Any]:
     except ValueError as error:
         raise SpecError(f"{where} is not JSON: {error}; mend or remove the line") from None
     if not isinstance(row, dict):
-        raise SpecError(f"{where} is not an object such as {{\"prompt\": ..., \"response\": ...}}")
+        raise SpecError(f'{where} is not an object such as {{"prompt": ..., "response": ...}}')
     return row
 
 

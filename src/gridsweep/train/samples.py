@@ -1,4 +1,4 @@
-"""Pairs as token ids, in batches: which positions count, what a batch looks like, which samples a step sees."""
+"""Pairs as token ids, in batches: which positions count, which samples a step sees."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,16 +40,18 @@ class Encoded:
     dropped: int
 
 
-def encode(tokenizer, pairs: Sequence[Pair], max_length: int) -> Encoded:
+def encode(tokenizer: Any, pairs: Sequence[Pair], max_length: int) -> Encoded:
     """Tokenize pairs: the prompt in the model's template, then the response and the token that ends it.
 
     What is longer than `max_length` tokens is cut at its end; a pair whose prompt alone fills it is dropped.
     """
     if tokenizer.eos_token_id is None:
         raise SpecError("the model's tokenizer names no token that ends a text (eos_token); set one")
-    # A chat template writes the special tokens itself; without one the tokenizer still has to add its first one.
+    # A chat template writes the special tokens itself; without one the tokenizer has to.
     special = not tokenizer.chat_template
-    prompts = tokenizer([prompt_text(tokenizer, pair) for pair in pairs], add_special_tokens=special)["input_ids"]
+    prompts = tokenizer([prompt_text(tokenizer, pair) for pair in pairs], add_special_tokens=special)[
+        "input_ids"
+    ]
     responses = tokenizer([pair.response for pair in pairs], add_special_tokens=False)["input_ids"]
 
     samples, truncated, dropped = [], 0, 0
@@ -62,7 +65,7 @@ def encode(tokenizer, pairs: Sequence[Pair], max_length: int) -> Encoded:
     return Encoded(samples, truncated, dropped)
 
 
-def prompt_text(tokenizer, pair: Pair) -> str:
+def prompt_text(tokenizer: Any, pair: Pair) -> str:
     """The prompt as the model wants to be asked."""
     if tokenizer.chat_template:
         turns = [dict(turn) for turn in pair.prompt]
@@ -72,7 +75,7 @@ def prompt_text(tokenizer, pair: Pair) -> str:
 
 
 def collate(samples: Sequence[Sample], pad: int, device: torch.device) -> dict[str, Tensor]:
-    """A batch, padded on the right to its longest: input_ids, attention_mask and labels, each [samples, tokens]."""
+    """A batch, padded on the right: input_ids, attention_mask and labels, each [samples, tokens]."""
     length = max(len(sample.ids) for sample in samples)
     ids = torch.full((len(samples), length), pad)
     labels = torch.full((len(samples), length), IGNORED)
@@ -87,10 +90,10 @@ def collate(samples: Sequence[Sample], pad: int, device: torch.device) -> dict[s
 
 
 def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) -> list[Sample]:
-    """The samples of one optimizer step, shortest first: a function of (seed, step), so resuming needs no state.
+    """The samples of one optimizer step, shortest first: a function of (seed, step).
 
-    Epochs follow one another without a gap, each a new order of all samples. Shortest first, because micro-batches of
-    like lengths need little padding, and within one optimizer step the order changes nothing.
+    Epochs follow one another without a gap, each a new order of all samples. Shortest first, because
+    micro-batches of like lengths need little padding; within a step the order changes nothing.
     """
     positions = range(step * size, (step + 1) * size)
     count = len(samples)
@@ -99,7 +102,7 @@ def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) 
 
 
 def by_length(samples: Iterable[Sample], tokens: int) -> list[list[Sample]]:
-    """All samples in batches of like lengths, none of more than `tokens` positions (unless one sample alone is)."""
+    """All samples in batches of like lengths, of at most `tokens` positions (or a single sample)."""
     batches: list[list[Sample]] = []
     for sample in sorted(samples, key=lambda sample: len(sample.ids)):
         if not batches or (len(batches[-1]) + 1) * len(sample.ids) > tokens:

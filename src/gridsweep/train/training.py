@@ -1,7 +1,7 @@
 """One experiment's training: an optimizer step, an evaluation, a state that can be saved and taken up again.
 
-Everything a step does is a function of (seeds, step, state): which samples it sees, its learning rate, its dropout. So
-a training that was interrupted anywhere goes on exactly as if it had not been, on a CPU bit for bit.
+Everything a step does is a function of (seeds, step, state): which samples it sees, its learning rate, its
+dropout. So an interrupted training goes on exactly as if it had not been; on a CPU bit for bit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class History:
 class Training:
     """The adapter of one experiment on its way through `total_steps` optimizer steps."""
 
-    def __init__(self, lora: Any, part: Part, recipe: Recipe, total_steps: int, train: Sequence[Sample], pad: int):
+    def __init__(
+        self, lora: Any, part: Part, recipe: Recipe, total_steps: int, train: Sequence[Sample], pad: int
+    ):
         self.lora, self.part, self.recipe, self.total_steps = lora, part, recipe, total_steps
         self.train, self.pad = train, pad
         self.history = History()
@@ -53,7 +55,7 @@ class Training:
         )
 
     def step(self, step: int, breathe: Callable[[], None]) -> float:
-        """Make optimizer step `step` (from 0); its loss, the mean over all response tokens of the effective batch.
+        """Make optimizer step `step` (from 0). Returns its loss: the mean over its response tokens.
 
         Calls `breathe` before each micro-batch; what that raises leaves the state as it was before the step.
         Raises `Diverged`.
@@ -63,7 +65,9 @@ class Training:
         counted = sum(sample.counted for sample in samples)
         self.lora.train()
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(_key(self.part.seed, step))  # dropout, keyed by the moment instead of by what came before
+        torch.manual_seed(
+            _key(self.part.seed, step)
+        )  # dropout, keyed by the moment instead of by what came before
         total = torch.zeros((), device=self.device)
         for first in range(0, len(samples), size):
             breathe()
@@ -83,7 +87,7 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self, samples: Sequence[Sample], step: int, breathe: Callable[[], None]) -> float:
-        """The mean loss over all response tokens of `samples`. Calls `breathe` before each batch. Raises `Diverged`."""
+        """The mean loss over all response tokens. Calls `breathe` before each batch. Raises `Diverged`."""
         self.lora.eval()
         total = 0.0
         for batch in by_length(samples, EVALUATED_AT_ONCE):
@@ -115,7 +119,10 @@ class Training:
             for key, tensor in self.optimizer.state[parameter].items()
         }
         save_tensors(states, folder / "optimizer.safetensors")
-        history = {"recent": self.history.recent, "initial_validation_loss": self.history.initial_validation_loss}
+        history = {
+            "recent": self.history.recent,
+            "initial_validation_loss": self.history.initial_validation_loss,
+        }
         (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
 
     def load(self, folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 
 from gridsweep.attempt import Assignment, AttemptFolder, Outcome, Result, digest, now
 from gridsweep.errors import SpecError
@@ -21,7 +23,7 @@ class Stopped(Exception):
 class Worker:
     """Does what an attempt's folder assigns. `stopping()` says whether it was asked to stop.
 
-    `step` is how many optimizer steps are made; `saved` is the checkpoint that whoever comes next can go on from.
+    `step` is how many optimizer steps are made; `saved` is the checkpoint to go on from.
     """
 
     def __init__(self, folder: AttemptFolder, assignment: Assignment, stopping: Callable[[], bool]):
@@ -56,8 +58,11 @@ class Worker:
         from gridsweep.train.training import Diverged  # after torch
 
         facts.update(ready.facts)
+        gc.freeze()  # what is loaded stays; from here on garbage is looked for among what is new
+        gc.enable()
         on_gpu = ready.facts["device"] != "cpu"
-        if on_gpu != (self.accelerator is not None):  # a GPU that torch cannot use, or that NVML does not know
+        if on_gpu != (self.accelerator is not None):
+            # There is a GPU that torch cannot use, or one that NVML does not know.
             self.diary.measure_with(meter_for(self.assignment.device, 0 if on_gpu else None), self.step)
         else:
             self.diary.lap(self.step)
@@ -99,8 +104,8 @@ class Worker:
             self.step = step + 1
             last = self.step == part.to_step
             self.diary.tell("training", self.step, loss, surely=last)
-            # One step before the end, so that a stop during the last evaluation leaves work, but hardly any, to do
-            # again; at the end only where others go on from here.
+            # One step before the end, so that a stop during the last evaluation leaves work, but hardly any,
+            # to do again; at the end only where others go on from here.
             due = self.step % every == 0 and not last
             if due or self.step == part.to_step - 1 or (last and part.to_step < total):
                 self._save(ready)
@@ -113,11 +118,13 @@ class Worker:
         with self.folder.saving(experiment, self.step) as draft:
             ready.training.save(draft)
         final = self.folder.path / "checkpoints" / str(self.step) / experiment
-        self.saved = Checkpoint(experiment, self.step, str(final.relative_to(self.folder.store)), digest(final))
+        self.saved = Checkpoint(
+            experiment, self.step, str(final.relative_to(self.folder.store)), digest(final)
+        )
         self.folder.forget_checkpoints()
         self.diary.lap(self.step)
 
-    def _breathing(self, phase) -> Callable[[], None]:
+    def _breathing(self, phase: Literal["loading", "training", "evaluating"]) -> Callable[[], None]:
         """To be called often: tells that work goes on, and raises `Stopped` when it should not."""
 
         def breathe() -> None:

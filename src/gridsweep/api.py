@@ -1,0 +1,56 @@
+"""The verbs as functions, with the defaults a person expects; each returns a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from gridsweep import backtest, rehearse, runs
+from gridsweep.backtest import Simulation
+from gridsweep.providers.trace import open_trace
+from gridsweep.rehearse import Plan
+from gridsweep.reports import Report
+from gridsweep.runs import Run
+from gridsweep.sweep import Sweep
+
+
+def plan(sweep: Sweep, at: datetime | None = None) -> Plan:
+    """Rehearse a sweep on the forecast of a moment: now, or the start of its replayed clock.
+
+    Raises `DeadlineError` when no plan can meet its deadline, `TraceError` when there is too little to forecast from.
+    """
+    now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
+    rehearse.check_deadline(sweep, now)
+    return rehearse.plan(sweep, runs.provider_for(sweep), now)
+
+
+def simulate(
+    sweep: Sweep,
+    trace: str | Path,
+    *,
+    policies: Sequence[str] = (),
+    every: timedelta = timedelta(hours=6),
+    start: datetime | None = None,
+    end: datetime | None = None,
+    tick: timedelta | None = None,
+) -> Simulation:
+    """Back-test policies (the sweep's own if none is named) on a trace: a CSV file, or `solar-valley`.
+
+    Start instants lie every `every` from `start` (28 days into the trace) to before `end` (nine days before its end).
+    """
+    provider = open_trace(str(trace))
+    starts = backtest.start_instants(provider.trace, every, start, end)
+    return backtest.simulate(sweep, provider, starts=starts, policies=policies, tick=tick)
+
+
+def run(sweep: Sweep, folder: str | Path | None = None) -> Run:
+    """Run a sweep for real on this machine, or go on with it, in `folder` (default: runs/<name of the sweep>)."""
+    done = runs.run(sweep, folder)
+    runs.publish(done.folder, done.report)
+    return done
+
+
+def report(folder: str | Path) -> Report:
+    """What the sweep in a run's folder found and cost so far."""
+    return runs.report(folder)

@@ -1,0 +1,1 @@
+"""Reports and plans as text: terminal, HTML, Markdown, model cards."""

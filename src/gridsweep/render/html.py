@@ -1,0 +1,133 @@
+"""A report as one HTML file that needs nothing else: no server, no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+
+from gridsweep.errors import GridsweepError
+from gridsweep.render import figures, pictures, wording
+from gridsweep.reports import Effect, Report
+from gridsweep.sweep import number
+
+
+def render(report: Report) -> str:
+    """The whole page. Raises `GridsweepError` where plotly or jinja2 are not installed."""
+    try:
+        import jinja2
+        from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise GridsweepError(
+            f"the HTML report needs {error.name}, which is not installed; pip install 'gridsweep[report]'"
+        ) from None
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(
+        grams=lambda x: minus(figures.grams(x)),
+        energy=lambda x: minus(figures.energy(x)),
+        percent=lambda x: minus(figures.percent(x)),
+        signed=lambda x: minus(figures.signed(x)),
+        hours=figures.hours,
+        loss=figures.loss,
+        intensity=figures.intensity,
+        number=number,
+        clock=_clock,
+        known=lambda x: "" if x is None else x,
+    )
+    plotly, script = get_plotlyjs(), _shipped("report.js")
+    rows = report.rows
+    return environment.from_string(_shipped("report.html.jinja")).render(
+        report=report,
+        wording=wording,
+        saving=wording.saving(report),
+        compare=_compare(report),
+        colours=pictures.colours(report),
+        mass=figures.mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g)),
+        kwh=figures.energy_scale(row.energy_kwh for row in rows),
+        strips=_strips(report),
+        band=_band(report),
+        pictures={
+            name: Markup(embedded(text))
+            for name, text in (
+                ("timeline", pictures.timeline(report, limits(report))),
+                ("scatter", pictures.loss_against_carbon(report)),
+            )
+            if text is not None
+        },
+        style=Markup(_shipped("report.css")),
+        plotly=Markup(plotly),
+        script=Markup(script),
+        # Only these two scripts may run, and nothing may be fetched: what slips through the escaping stays text.
+        scripts=" ".join(_fingerprint(text) for text in (plotly, script)),
+    )
+
+
+def limits(report: Report) -> dict[str, float]:
+    """The tiers' thresholds in gCO2eq/kWh, where the report holds them."""
+    return dict(getattr(report, "thresholds", None) or {})
+
+
+def embedded(text: str) -> str:
+    """JSON that may stand in a script element: no character of it can end that element."""
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def minus(text: str) -> str:
+    """With a minus sign as wide as a plus."""
+    return text.replace("-", "−")
+
+
+def _shipped(name: str) -> str:
+    return (files("gridsweep.render") / name).read_text(encoding="utf-8")
+
+
+def _fingerprint(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _clock(moment: datetime | None) -> str:
+    return f"{moment:%d %b %H:%M}" if moment else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """An effect as a strip to the left or right of zero, in percent of the width: where it starts, how long it is."""
+
+    effect: Effect
+    left: float
+    width: float
+
+
+def _strips(report: Report) -> list[Strip]:
+    widths = [50 * abs(effect.difference) / _reach(report) for effect in report.effects]
+    return [
+        Strip(effect, 50 - width if effect.difference < 0 else 50.0, width)
+        for effect, width in zip(report.effects, widths, strict=True)
+    ]
+
+
+def _band(report: Report) -> float:
+    """How far the noise of the loss reaches to either side of zero, in percent of the strips' width."""
+    return 50 * (report.loss_noise or 0.0) / _reach(report)
+
+
+def _reach(report: Report) -> float:
+    return max([abs(effect.difference) for effect in report.effects] + [report.loss_noise or 0.0]) or 1.0
+
+
+def _compare(report: Report) -> tuple[float, float] | None:
+    """The widths, in percent, of the bars for what was emitted and for what running at once would have."""
+    if report.saving_g is None or not report.immediate_g:
+        return None
+    actual = report.immediate_g - report.saving_g
+    largest = max(actual, report.immediate_g)
+    return 100 * actual / largest, 100 * report.immediate_g / largest

@@ -1,0 +1,170 @@
+"""What a report says in sentences, the same in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gridsweep.render.figures import energy, grams, hours, loss, percent, signed
+from gridsweep.reports import Report, Row
+from gridsweep.sweep import number
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """The saving against running at once; `figure` is what stands large, `sentence` explains it."""
+
+    kind: Literal["less", "more", "same", "unknown"]
+    figure: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """A short warning that must not be missed, and what it means."""
+
+    text: str
+    meaning: str
+
+
+def saving(report: Report) -> Saving:
+    """What waiting for the grid brought, or why nobody can say."""
+    actual = grams(_compared(report))
+    if report.saving_g is None or report.reduction is None:
+        return Saving("unknown", "Saving unknown", _why_unknown(report))
+    there = f"{actual} emitted, {grams(report.immediate_g)} if run at once on the same devices with the same energy"
+    if percent(abs(report.reduction)) == percent(0.0):
+        return Saving("same", "No saving", f"{there}.")
+    amount, share = grams(abs(report.saving_g)), percent(abs(report.reduction))
+    if report.saving_g > 0:
+        return Saving("less", f"{share} less", f"{amount} CO2eq saved: {there}.")
+    return Saving("more", f"{share} more", f"{amount} CO2eq lost by waiting: {there}.")
+
+
+def _compared(report: Report) -> float | None:
+    """The emissions that the saving was taken from: those of what has ended, and idling."""
+    if report.immediate_g is None or report.saving_g is None:
+        return None
+    return report.immediate_g - report.saving_g
+
+
+def _why_unknown(report: Report) -> str:
+    if report.immediate_g is None:
+        return "Nothing has ended yet: there is nothing to compare with running at once."
+    if report.unknown_kwh:
+        return (
+            f"{energy(report.unknown_kwh)} met hours in which the grid's intensity is unknown: they are in the energy "
+            "and not in the emissions, so that no saving can be stated."
+        )
+    if report.saving_g is None:
+        return (
+            "Run at once, some of the work would have met hours in which the grid's intensity is unknown: "
+            "there is nothing sure to compare with."
+        )
+    return "Run at once, the same work would have emitted nothing: there is no share to state."
+
+
+def scope(report: Report) -> str:
+    """Of how many experiments the comparison speaks, where not of all."""
+    ended = sum(row.ended_at is not None for row in report.rows)
+    if ended == len(report.rows) or report.immediate_g is None:
+        return ""
+    return f"Compared are the {ended} of {len(report.rows)} experiments that have ended."
+
+
+def badges(report: Report) -> list[Badge]:
+    """What a reader must see before any number."""
+    found = []
+    if "synthetic" in report.quality:
+        found.append(Badge("synthetic grid", "The grid is a formula, no measurement: the saving is an illustration."))
+    if report.replay:
+        found.append(Badge("replayed clock", f"The grid's hours were replayed {report.replay}."))
+    if report.state != "done":
+        found.append(Badge(report.state, "The sweep is not done: these figures will change."))
+    return found
+
+
+def counts(report: Report) -> str:
+    """`19 done, 2 failed`."""
+    return ", ".join(f"{n} {status}" for status, n in report.counts.items()) or "no experiments"
+
+
+def baseline(report: Report) -> Row | None:
+    """The experiment the others are compared with: the one that differs from it by nothing."""
+    same = [row for row in report.rows if row.difference == 0]
+    return same[0] if len(same) == 1 else None
+
+
+def winner(report: Report) -> str:
+    """The best loss, and how sure it is."""
+    best = report.best
+    if best is None:
+        return "No experiment has a validation loss yet."
+    ties = sum(row.tied for row in report.rows) - 1
+    text = f"validation loss {loss(best.loss)}"
+    if best.difference:
+        text += f", {signed(best.difference)} against the baseline"
+    elif best.difference == 0:
+        text += ", the baseline itself"
+    if report.loss_noise is None:
+        return f"{text}. No noise of the loss is stated: close places may be chance."
+    if ties > 0:
+        return f"{text}. {ties} other{'s are' if ties > 1 else ' is'} not separable from it."
+    return f"{text}. Every other is further away than the noise of {number(report.loss_noise)}."
+
+
+def tie_note(report: Report) -> str:
+    """What the sign of a tie means; empty where there is none."""
+    if report.loss_noise is None or not any(row.tied for row in report.rows[1:]):
+        return ""
+    return f"not separable from the best: within {number(report.loss_noise)}, the stated noise of the loss"
+
+
+def verdict(separable: bool | None) -> str:
+    """Whether an effect stands out of the noise."""
+    return {True: "yes", False: "no, within the noise", None: "unknown: no noise stated"}[separable]
+
+
+def tiers(report: Report) -> list[str]:
+    """The tiers' names by rank, as far as a report shows it: running at once starts them in that order."""
+    ordered = sorted(report.immediate_bars, key=lambda bar: bar.start)
+    names = [bar.tier for bar in ordered] + sorted(row.tier for row in report.rows)
+    return list(dict.fromkeys(names))
+
+
+def accounting(report: Report) -> list[tuple[str, str]]:
+    """How it was counted, as pairs of a term and what is to be said of it."""
+    total = sum(report.energy_sources.values())
+    sources = "; ".join(
+        f"{name} {energy(kwh)} ({percent(kwh / total)})" if total else name
+        for name, kwh in sorted(report.energy_sources.items(), key=lambda item: -item[1])
+    )
+    found = [
+        ("Emissions", f"{grams(report.emissions_g)} CO2eq, location-based, energy times intensity over every run"),
+        ("Energy", f"{energy(report.energy_kwh)} in all"),
+        ("Energy sources", sources or "nothing was measured yet"),
+        ("Wasted", f"{energy(report.wasted_kwh)}, {grams(report.wasted_g)} CO2eq in work that no result kept"),
+        ("Idle", f"{energy(report.idle_kwh)}, {grams(report.idle_g)} CO2eq while devices waited"),
+        ("Unknown", f"{energy(report.unknown_kwh)} met an unknown intensity"),
+        ("Grid", f"{report.zone}: {report.source or 'not read yet'}"),
+        ("Quality of the grid data", report.quality or "not read yet"),
+    ]
+    if report.mean_intensity is not None:
+        met = f"{report.mean_intensity:.0f} gCO2eq/kWh met on average"
+        if report.immediate_intensity is not None:
+            met += f", {report.immediate_intensity:.0f} if run at once"
+        found.append(("Intensity", met))
+    found.append(("Makespan", makespan(report)))
+    return found
+
+
+def makespan(report: Report) -> str:
+    """First submission to last end, beside that of running at once."""
+    text = hours(report.makespan_h)
+    return text if report.immediate_makespan_h is None else f"{text}, {hours(report.immediate_makespan_h)} if run at once"
+
+
+def without_result(rows: Sequence[Row]) -> list[Row]:
+    """The experiments that failed or were stopped."""
+    return [row for row in rows if row.status in ("failed", "stopped")]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from gridsweep.train.model import TINY_QWEN2
+from gridsweep.train.pairs import Pair, asked
+from gridsweep.train.samples import IGNORED, Sample, by_length, collate, effective_batch, encode
+
+pytestmark = pytest.mark.train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(TINY_QWEN2)
+
+
+def samples(*lengths: int) -> list[Sample]:
+    return [Sample(tuple(range(10, 10 + length)), 1) for length in lengths]
+
+
+def test_the_response_and_its_end_are_counted_and_nothing_else(tokenizer) -> None:
+    (sample,) = encode(tokenizer, [asked("Add one.", "x += 1")], 64).samples
+    batch = collate([sample, *samples(50)], tokenizer.pad_token_id, CPU)
+    counted = batch["labels"][0] != IGNORED
+    assert tokenizer.decode(batch["labels"][0][counted]) == "x += 1<|endoftext|>"
+    assert (
+        tokenizer.decode(batch["input_ids"][0][: sample.prompt])
+        == "### Instruction:\nAdd one.\n\n### Response:\n"
+    )
+    assert counted.sum() == sample.counted
+    assert batch["attention_mask"][0].sum() == len(sample.ids)
+
+
+def test_what_is_too_long_loses_its_end_and_a_prompt_that_fills_all_is_dropped(tokenizer) -> None:
+    short, long = asked("p", "r"), asked("p", "r " * 100)
+    encoded = encode(tokenizer, [short, long, asked("p " * 100, "r")], 40)
+    assert (encoded.truncated, encoded.dropped) == (1, 1)
+    assert [len(sample.ids) for sample in encoded.samples][1] == 40
+    assert encoded.samples[0].ids[-1] == tokenizer.eos_token_id
+    assert encoded.samples[1].ids[-1] != tokenizer.eos_token_id
+
+
+def test_a_chat_template_is_used_where_there_is_one() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(TINY_QWEN2)
+    turns = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"
+    tokenizer.chat_template = turns + "{% if add_generation_prompt %}<assistant>{% endif %}"
+    pair = Pair(({"role": "system", "content": "s"}, {"role": "user", "content": "u"}), "r")
+    (sample,) = encode(tokenizer, [pair], 64).samples
+    assert tokenizer.decode(sample.ids) == "<system>s<user>u<assistant>r<|endoftext|>"
+
+
+def test_every_epoch_sees_every_sample_once_in_another_order() -> None:
+    some = samples(*range(5, 11))  # six, told apart by their lengths
+    seen = [len(s.ids) for step in range(6) for s in effective_batch(some, step, 4, seed=1)]
+    assert all(sorted(seen[i : i + 12]) == sorted([*range(5, 11)] * 2) for i in (0, 12))
+    assert effective_batch(some, 2, 4, seed=1) == effective_batch(some, 2, 4, seed=1)
+    assert any(effective_batch(some, n, 4, seed=1) != effective_batch(some, n, 4, seed=2) for n in range(3))
+    assert any(
+        effective_batch(some, n, 3, seed=1) != effective_batch(some, n + 2, 3, seed=1) for n in range(2)
+    )
+
+
+def test_an_effective_batch_is_ordered_by_length() -> None:
+    lengths = [len(s.ids) for s in effective_batch(samples(*range(2, 30)), 0, 8, seed=0)]
+    assert lengths == sorted(lengths)
+
+
+def test_evaluation_batches_hold_like_lengths_and_no_more_positions_than_allowed() -> None:
+    batches = by_length(samples(9, 2, 3, 8, 40), 20)
+    assert [[len(s.ids) for s in batch] for batch in batches] == [[2, 3], [8, 9], [40]]
