@@ -5,54 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gridsweep.arguments import Moment, Span
 from gridsweep.errors import DEADLINE, EXIT_CODES, INTERRUPTED, USAGE, GridsweepError
 
 if TYPE_CHECKING:
     from gridsweep.sweep import Sweep
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
-
-
-class Moment(click.ParamType):
-    """An ISO 8601 instant; without a zone it is refused."""
-
-    name = "ISO"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not an instant; write one like 2024-06-10T16:00:00Z", param, ctx)
-        if moment.tzinfo is None and len(value) > 10:
-            self.fail(f"{value!r} has no time zone; write {value}Z for UTC", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-class Span(click.ParamType):
-    """A span of time: `90m`, `6h`, `1h30m`, `2d`."""
-
-    name = "SPAN"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        from gridsweep.spec.values import Span as Reader
-
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return Reader().read(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -142,7 +107,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     again = f"gridsweep run {spec}" + (f" --folder {folder}" if folder != Path("runs") / folder.name else "")
     try:
         with progress.watching(quiet=as_json) as tell:
-            done = runs.run(sweep, folder, tell=tell)
+            done = runs.run(sweep, folder, tell=tell, command=_worker())
     except KeyboardInterrupt:
         click.echo(f"\nleft at once; the workers go on by themselves. Go on with: {again}", err=True)
         sys.exit(INTERRUPTED)
@@ -166,7 +131,7 @@ def status(folder: Path | None, watch: bool, as_json: bool) -> None:
 
     place = _folder(folder)
     if as_json:
-        _print_json(terminal.status_json(place.read(), runs.holder(place.state)))
+        _print_json(terminal.status_json(place.read(), place.driver()))
     else:
         terminal.status(place, watch=watch)
 
@@ -197,7 +162,7 @@ def stop(folder: Path | None) -> None:
     from gridsweep import runs
 
     place = _folder(folder)
-    state = runs.stop(place.path)
+    state = runs.stop(place.path, _worker())
     left = state.count("waiting")
     click.echo(f"{place.path} is stopped; {left} experiments remain: gridsweep run {place.path}" if left else "nothing is left to stop")
 
@@ -279,6 +244,11 @@ def doctor(as_json: bool) -> None:
         _print_json({"findings": [finding.__dict__ for finding in findings]})
     else:
         terminal.doctor(findings)
+
+
+def _worker() -> list[str]:
+    """The command that starts a worker; GRIDSWEEP_WORKER names another module, such as gridsweep.testing."""
+    return [sys.executable, "-m", os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")]
 
 
 def _load(path: Path) -> Sweep:

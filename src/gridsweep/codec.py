@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -11,15 +12,16 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))
 
 
-def dumps(value: object, kind: Any = None, *, indent: int | None = None) -> str:
+def dumps(value: object, *, indent: int | None = None) -> str:
     """JSON text. Times are ISO 8601, spans ISO 8601 durations, an unknown number (NaN) is null."""
-    return _adapter(kind or type(value)).dump_json(value, indent=indent).decode()
+    return _adapter(cast(Hashable, type(value))).dump_json(value, indent=indent).decode()
 
 
 def loads(kind: type[T], text: str | bytes) -> T:
     """The value of that kind. Raises `pydantic.ValidationError` (a `ValueError`) when the text is not one."""
-    return _adapter(kind).validate_json(text)  # type: ignore[no-any-return]
+    value: T = _adapter(cast(Hashable, kind)).validate_json(text)
+    return value

@@ -47,8 +47,11 @@ class World(Protocol):
     `clock` returns facts about the clock itself that are to be journaled, given what is known.
     """
 
-    provider: Provider
-    executor: Executor
+    @property
+    def provider(self) -> Provider: ...
+
+    @property
+    def executor(self) -> Executor: ...
 
     def now(self) -> datetime: ...
 

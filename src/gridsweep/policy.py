@@ -183,7 +183,7 @@ class OnOff:
                 decisions.append(Wait(work.experiment, work.latest_start, why))
         started = f"{intensity:.0f} g/kWh, at or below {number(self.resume_below)}"
         return decisions + place(
-            situation, able, lambda w: started if intensity <= self.resume_below else _why(w, intensity)
+            situation, able, lambda work: started if intensity <= self.resume_below else _late(work)
         )
 
 
@@ -198,6 +198,10 @@ def _above(whose: str, limit: float) -> str:
 def _why(work: Work, intensity: float) -> str:
     if intensity <= work.tier.threshold:
         return f"{intensity:.0f} g/kWh, at or below {work.tier.name}'s limit of {number(work.tier.threshold)}"
+    return _late(work)
+
+
+def _late(work: Work) -> str:
     return f"its latest start has come ({work.tier.name} waits at most {_hours(work.tier.max_delay)})"
 
 
@@ -220,8 +224,10 @@ def policy_for(choice: PolicyChoice) -> Policy:
             return Immediate()
         case "threshold":
             return Threshold()
-        case "on_off" if set(choice.options) == set(OPTIONS["on_off"]):
-            return OnOff(**choice.options)
         case "on_off":
-            raise SpecError("policy on_off needs pause_above and resume_below, both in gCO2eq/kWh")
+            if set(choice.options) != set(OPTIONS["on_off"]):
+                raise SpecError("policy on_off needs pause_above and resume_below, both in gCO2eq/kWh")
+            if not choice.options["resume_below"] <= choice.options["pause_above"]:
+                raise SpecError("policy on_off needs a resume_below that is not above pause_above")
+            return OnOff(**choice.options)
     raise SpecError(f"there is no policy {choice.name!r}; there are {', '.join(OPTIONS)}")

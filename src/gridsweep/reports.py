@@ -9,7 +9,7 @@ from statistics import mean
 
 from gridsweep.carbon import HOUR
 from gridsweep.ledger import Account, Ledger
-from gridsweep.state import Standing, State
+from gridsweep.state import Standing, State, Status
 from gridsweep.sweep import PARAMS, number
 
 
@@ -173,7 +173,7 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
     )
 
 
-_STATUSES = ("done", "running", "waiting", "failed", "stopped")
+_STATUSES: tuple[Status, ...] = ("done", "running", "waiting", "failed", "stopped")
 
 
 def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
@@ -238,8 +238,8 @@ def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
             ]
             if pairs:
                 change = mean(pairs)
-                known = noise is not None
-                found.append(Effect(param, low, high, len(pairs), change, abs(change) > noise if known else None))
+                separable = None if noise is None else abs(change) > noise
+                found.append(Effect(param, low, high, len(pairs), change, separable))
     return tuple(found)
 
 

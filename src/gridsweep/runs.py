@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -31,6 +32,7 @@ from gridsweep.errors import (
     ExecutorError,
     LeaseError,
     SpecError,
+    TraceError,
 )
 from gridsweep.events import Event, Resumed, Submitted
 from gridsweep.executors.local import WORKER, Local
@@ -39,7 +41,7 @@ from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy import policy_for
 from gridsweep.providers.trace import open_trace
-from gridsweep.rehearse import baseline
+from gridsweep.rehearse import baseline, check_deadline
 from gridsweep.reports import Report, make_report
 from gridsweep.state import State
 from gridsweep.sweep import Sweep
@@ -70,6 +72,10 @@ class RunFolder:
     @property
     def journal(self) -> Path:
         return self.state / "journal.db"
+
+    def driver(self) -> int | None:
+        """The process whose run drives the folder; None when none does."""
+        return holder(self.state)
 
     def read(self) -> State:
         """The state as journaled so far. Raises `SpecError` where no sweep was run."""
@@ -156,11 +162,13 @@ def run(
         try:
             state = State(journal.events())
             opened = opening(state, sweep, epoch)
+            provider, executor = provider_for(opened[0].sweep), Local(place.store, command)
+            ready(opened[0], provider, command)
             journal.extend(opened)
             for event in opened:
                 state.apply(event)
+            tell(state, opened)
             write_file(place.state / "sweep.json", codec.dumps(state.sweep, indent=1))
-            provider, executor = provider_for(state.sweep), Local(place.store, command)
             if state.sweep.replay:
                 world: Live = Replayed(state.sweep.replay, provider, executor, interrupt.event)
             else:
@@ -171,7 +179,26 @@ def run(
     return Run(place.path, summarize(state), exit_code(state))
 
 
-def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Event]:
+def ready(opened: Submitted | Resumed, provider: Provider, command: Sequence[str]) -> None:
+    """What would make a run fail at once is said before it begins: a trace of another time, no trainer, no way to end.
+
+    Raises `TraceError`, `ExecutorError`, `DeadlineError`.
+    """
+    if tuple(command) == WORKER and find_spec("torch") is None:
+        raise ExecutorError("training needs the extra `train`: pip install 'gridsweep[train]'")
+    if isinstance(opened, Resumed):
+        return
+    check_deadline(opened.sweep, opened.at)
+    reading = provider.read(opened.at)
+    level = reading.history.at(opened.at)
+    if level != level:
+        raise TraceError(
+            f"{reading.source} does not know the grid at {opened.at:%Y-%m-%d %H:%M} UTC, when the sweep would start; "
+            "replay a time that it covers (`clock: {replay: {from: ..., speed: ...}}`), or use `file: solar-valley`"
+        )
+
+
+def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | Resumed]:
     """The first facts of a run: the submission, or that it was resumed. Raises `SpecError` for a changed spec."""
     if not state.standings:
         assert sweep is not None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
+from itertools import takewhile
 
 from gridsweep.carbon import Reading, ceil_to
 from gridsweep.errors import PolicyError
@@ -21,7 +22,7 @@ SILENT_STEPS = 10
 GRACE = 0.1
 """What a worker has to heed a pause before it is killed, as a share of the patience."""
 IDENTICAL_FAILURES = 3
-"""So many identical losses in a row, each in its first minute, stop the sweep."""
+"""So many experiments lost in a row, each in its first minute and in the same way, stop the sweep."""
 
 
 def duration(state: State, steps: int, device: Device | None = None) -> timedelta:
@@ -84,17 +85,22 @@ def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta
     return max(load for load, _ in loads)
 
 
-def situation(state: State, reading: Reading, now: datetime) -> Situation:
-    """What a policy is shown. Where the sweep has a deadline, latest starts are early enough for all work to fit."""
+def remaining(state: State) -> list[Work]:
+    """The waiting work; where the sweep has a deadline, latest starts are early enough for all to fit."""
     if state.works is None:
-        state.works = waiting(state)
-    works, devices = state.works, state.sweep.devices
-    deadline = state.sweep.deadline(state.submitted_at)
-    if deadline is not None and works:
-        latest = deadline - makespan([work.duration for work in works], devices)
-        works = [replace(work, latest_start=min(work.latest_start, latest)) for work in works]
+        works = waiting(state)
+        deadline = state.sweep.deadline(state.submitted_at)
+        if deadline is not None and works:
+            latest = deadline - makespan([work.duration for work in works], state.sweep.devices)
+            works = [replace(work, latest_start=min(work.latest_start, latest)) for work in works]
+        state.works = works
+    return state.works
+
+
+def situation(state: State, reading: Reading, now: datetime) -> Situation:
+    """What a policy is shown."""
     running = [busy(state, attempt) for attempt in state.active.values()]
-    return Situation(now, works, running, devices, reading, state.history)
+    return Situation(now, remaining(state), running, state.sweep.devices, reading, state.history)
 
 
 def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: str = "") -> list[Event]:
@@ -109,8 +115,9 @@ def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: st
     elif not ending and (why := _all_alike(state)):
         events.append(Halted(now, ending := why))
     if ending:
-        idle = [attempt for attempt in state.active.values() if attempt.pausing_since is None]
-        return events + [Pausing(now, attempt.id, ending) for attempt in idle]
+        told = {event.attempt for event in events if isinstance(event, Pausing)}
+        deaf = [a.id for a in state.active.values() if a.pausing_since is None and a.id not in told]
+        return events + [Pausing(now, attempt, ending) for attempt in deaf]
 
     seen = situation(state, reading, now)
     works = {work.experiment: work for work in seen.waiting}
@@ -146,6 +153,8 @@ def checked(seen: Situation, decisions: Sequence[Decision]) -> list[Decision]:
     for decision in decisions:
         match decision:
             case Start(members, to_step, device):
+                if not members:
+                    raise PolicyError(f"the policy started nothing on {device}")
                 if device not in free:
                     raise PolicyError(f"the policy started {', '.join(members)} on {device}, which is not free")
                 for id in members:
@@ -161,14 +170,16 @@ def checked(seen: Situation, decisions: Sequence[Decision]) -> list[Decision]:
                     raise PolicyError(f"the policy paused {attempt}, which does not run")
                 if not (active[attempt].due or active[attempt].pausing):
                     kept.append(decision)
-            case Wait():
+            case Wait(experiment):
+                if all(work.experiment != experiment for work in seen.waiting):
+                    raise PolicyError(f"the policy waits with {experiment}, which does not wait")
                 kept.append(decision)
     for work in seen.waiting:
         if work.experiment in works and seen.now >= work.latest_start:
-            device = next((name for name in free if work.device in (None, name)), None)
-            if device is not None:
-                del free[device], works[work.experiment]
-                started.append(Start((work.experiment,), work.to_step, device, "its latest start has come"))
+            name = next((name for name in free if work.device in (None, name)), None)
+            if name is not None:
+                del free[name], works[work.experiment]
+                started.append(Start((work.experiment,), work.to_step, name, "its latest start has come"))
     if not started:
         return kept
     starts = _in_order(seen, started)
@@ -200,10 +211,10 @@ def _in_order(seen: Situation, starts: list[Start]) -> list[Start]:
 
 
 def wake_at(state: State, now: datetime) -> datetime:
-    """When to look again at the latest: the next tick, slot edge, or moment that a waiting experiment waits for."""
+    """When to look again: at the next tick, slot edge, latest start, or moment a policy asked for."""
     tick = ceil_to(now, state.sweep.tick)
     edge = state.history.start + ((now - state.history.start) // state.history.step + 1) * state.history.step
-    moments = [tick, edge]
+    moments = [tick, edge, *(work.latest_start for work in remaining(state) if work.latest_start > now)]
     for standing in state.standings.values():
         if standing.status == "waiting" and standing.until is not None and standing.until > now:
             moments.append(standing.until)
@@ -249,8 +260,9 @@ def _silent(state: State, now: datetime) -> list[Event]:
 
 
 def _all_alike(state: State) -> str:
-    """Why the sweep stops itself, when its last losses were early and identical."""
-    last = state.early_losses[-IDENTICAL_FAILURES:]
-    if len(last) < IDENTICAL_FAILURES or len(set(last)) > 1:
+    """Why the sweep stops itself: its last losses were early, alike, and of several experiments."""
+    why = state.early_losses[-1][1] if state.early_losses else ""
+    alike = [id for id, reason in takewhile(lambda loss: loss[1] == why, reversed(state.early_losses))]
+    if len(alike) < IDENTICAL_FAILURES or len(set(alike)) < min(IDENTICAL_FAILURES, len(state.standings)):
         return ""
-    return f"{IDENTICAL_FAILURES} attempts in a row failed in their first minute in the same way: {last[0]}"
+    return f"{len(alike)} attempts in a row failed in their first minute in the same way: {why}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class State:
         self.halted: str = ""
         self.facts: dict[str, str] = {}
         self.sources: dict[str, str] = {}
-        self.early_losses: list[str] = []
+        self.early_losses: list[tuple[str, str]] = []  # in a row: experiment, why
         self.works: list[Work] | None = None  # a memo of schedule.waiting, dropped when who waits changes
         self._column: Column = np.empty(0)
         self._slots = 0
@@ -242,7 +242,7 @@ class State:
         attempt = self._close(event)
         if isinstance(event, Ended):
             self.facts.update(event.facts)
-            self.early_losses.clear()
+        self.early_losses.clear()
         for outcome in event.outcomes:
             standing = self.standings[outcome.experiment]
             standing.fruitless = 0
@@ -258,18 +258,22 @@ class State:
         attempt = self._close(event)
         attempt.reason = event.why
         kept = {checkpoint.experiment: checkpoint for checkpoint in event.checkpoints}
+        told = bool(attempt.pausing_since) and not attempt.killed  # one that was told to stop is not to blame
+        minute = timedelta(minutes=1) * (self.sweep.replay.speed if self.sweep.replay else 1.0)
+        early = event.at - attempt.requested_at <= minute and not attempt.pausing_since
         for member in attempt.stint.members:
             standing = self.standings[member.experiment]
             fruitful = self._keep(standing, attempt, kept.get(member.experiment))
-            if not attempt.pausing_since or attempt.killed:  # one that was told to stop is not to blame
+            if early and not fruitful:
+                self.early_losses.append((member.experiment, event.why))
+            elif not told:
+                self.early_losses.clear()
+            if not told:
                 standing.fruitless = 0 if fruitful else standing.fruitless + 1
             standing.status, standing.reason = "waiting", event.why
             if standing.fruitless >= FRUITLESS_ATTEMPTS:
                 standing.status, standing.ended_at = "failed", event.at
                 standing.reason = f"{standing.fruitless} attempts without progress; the last: {event.why}"
-        minute = timedelta(minutes=1) * (self.sweep.replay.speed if self.sweep.replay else 1.0)
-        if event.at - attempt.requested_at <= minute and not attempt.pausing_since:
-            self.early_losses.append(event.why)
 
     def _close(self, event: Ended | Paused | Lost) -> Attempt:
         attempt = self.active.pop(event.attempt)
@@ -288,7 +292,7 @@ class State:
         return True
 
 
-_FOLDS = {
+_FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Submitted": State._submitted,
     "Resumed": State._resumed,
     "Observed": State._observed,

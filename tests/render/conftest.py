@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from math import log10
 
 import pytest
 
@@ -50,7 +50,11 @@ HOSTILE = "</script><img src=x onerror=alert(1)>|`*&\"'"
 def tiered(p: LoraParams) -> tuple[str, str]:
     if p.r == 16:
         return "urgent", "r == 16"
-    for name, holds in (("alpha == 128", p.alpha == 128), ("dropout >= 0.15", p.dropout >= 0.15), ("lr <= 1e-5", p.lr <= 1e-5)):
+    for name, holds in (
+        ("alpha == 128", p.alpha == 128),
+        ("dropout >= 0.15", p.dropout >= 0.15),
+        ("lr <= 1e-5", p.lr <= 1e-5),
+    ):
         if holds:
             return "patient", name
     return "normal", "no other rule matched"
@@ -63,7 +67,9 @@ def small_sweep(power_w: float = 15.0) -> Sweep:
     for point in POINTS.split(","):
         r, alpha, lr, dropout = map(float, point.split())
         params = LoraParams(int(r), alpha, lr, dropout)
-        experiments.append(Experiment(experiment_id(params, 42, model, dataset, recipe), params, 42, *tiered(params)))
+        experiments.append(
+            Experiment(experiment_id(params, 42, model, dataset, recipe), params, 42, *tiered(params))
+        )
     return Sweep(
         "demo", model, dataset, recipe, tuple(experiments), TIERS, Estimates(timedelta(minutes=90), power_w, 0.004),
         (Device("cpu0"), Device("cpu1")), 35, replay=Replay(START, 300), baseline=experiments[0].id,
@@ -72,7 +78,8 @@ def small_sweep(power_w: float = 15.0) -> Sweep:
 
 def invented_loss(p: LoraParams) -> float:
     """Depends on alpha and lr; rank and dropout move it by less than the noise."""
-    return 2.95 - 0.09 * log10(p.lr * p.alpha / 3.2e-4) - 0.0004 * (p.r - 16) / 16 + 0.012 * (p.dropout - 0.1)
+    chance = 0.002 * math.sin(p.r + p.alpha + 1e6 * p.lr + 100 * p.dropout)
+    return 2.86 - 0.09 * math.log10(p.lr / 1e-4) - 0.08 * math.log10(p.alpha / 32) + chance
 
 
 FACTS = {
@@ -97,13 +104,17 @@ def finished(events: Iterable[Event], sweep: Sweep, failed: str = "") -> list[Ev
 
 def outcome(o: Outcome, sweep: Sweep, failed: str) -> Outcome:
     if o.experiment == failed:
-        return replace(o, status="failed", step=3, reason="the training loss is nan at step 3")
+        return replace(o, status="failed", reason="the training loss is nan at step 35")
     at = invented_loss(sweep.experiment(o.experiment).params)
     return replace(o, train_loss=at - 0.05, validation_loss=at, initial_validation_loss=3.4)
 
 
 def reported(
-    sweep: Sweep, provider: TraceProvider, start: datetime = START, failed: str = "", until: datetime | None = None
+    sweep: Sweep,
+    provider: TraceProvider,
+    start: datetime = START,
+    failed: str = "",
+    until: datetime | None = None,
 ) -> Report:
     events: list[Event] = []
     rehearse(sweep, start, provider, policy_for(sweep.policy), journal=events)
@@ -132,7 +143,9 @@ def halfway() -> Report:
 
 
 def grid(level: Callable[[int], float], quality: str = "measured") -> TraceProvider:
-    return TraceProvider(Trace(START - 48 * HOUR, HOUR, [level(h) for h in range(300)]), "DE", "measured.csv", quality)
+    return TraceProvider(
+        Trace(START - 48 * HOUR, HOUR, [level(h) for h in range(300)]), "DE", "measured.csv", quality
+    )
 
 
 @pytest.fixture(scope="session")
@@ -166,4 +179,6 @@ def hostile() -> Report:
         policy=PolicyChoice("immediate"),
     )
     made = reported(sweep, grid(lambda h: 200.0, HOSTILE))
-    return replace(made, facts={HOSTILE: HOSTILE}, notes=(HOSTILE,), policy=HOSTILE, source=HOSTILE, state=HOSTILE)
+    return replace(
+        made, facts={HOSTILE: HOSTILE}, notes=(HOSTILE,), policy=HOSTILE, source=HOSTILE, state=HOSTILE
+    )

@@ -182,9 +182,10 @@ def test_what_is_wrong_is_told_in_the_result(assigned: Assigned, given: dict, er
 
 
 def test_the_program_is_paused_by_sigterm_and_taken_up_again(assigned: Assigned) -> None:
-    whole = assigned("whole")
+    slow = {"batch_size": 8, "accumulation": 6}  # half a second a step: time enough to be stopped in
+    whole = assigned("whole", recipe=slow)
     expected = work(whole)
-    first = assigned("first")
+    first = assigned("first", recipe=slow)
     process = launched(first)
     wait_for(lambda: any(line["step"] >= 1 for line in lines(first)), process)
     process.send_signal(signal.SIGTERM)
@@ -192,7 +193,7 @@ def test_the_program_is_paused_by_sigterm_and_taken_up_again(assigned: Assigned)
     outcome = first.result().outcomes[0]
     assert first.pid() == process.pid
     assert outcome.status == "paused" and 1 <= outcome.step < STEPS
-    second = assigned("second", from_step=outcome.step, checkpoint=outcome.checkpoint)
+    second = assigned("second", from_step=outcome.step, checkpoint=outcome.checkpoint, recipe=slow)
     assert work(second).validation_loss == expected.validation_loss
     assert losses(first, second).items() <= losses(whole).items()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 
 from gridsweep.errors import GridsweepError
-from gridsweep.render import figures, pictures, wording
+from gridsweep.render import figures, pictures, scatter, timeline, wording
 from gridsweep.reports import Effect, Report
 from gridsweep.sweep import number
 
@@ -29,10 +30,10 @@ def render(report: Report) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters.update(
-        grams=lambda x: minus(figures.grams(x)),
-        energy=lambda x: minus(figures.energy(x)),
-        percent=lambda x: minus(figures.percent(x)),
-        signed=lambda x: minus(figures.signed(x)),
+        grams=lambda x: pretty(figures.grams(x)),
+        energy=lambda x: pretty(figures.energy(x)),
+        pretty=pretty,
+        signed=lambda x: pretty(figures.signed(x)),
         hours=figures.hours,
         loss=figures.loss,
         intensity=figures.intensity,
@@ -45,6 +46,7 @@ def render(report: Report) -> str:
     return environment.from_string(_shipped("report.html.jinja")).render(
         report=report,
         wording=wording,
+        baseline=wording.baseline(report),
         saving=wording.saving(report),
         compare=_compare(report),
         colours=pictures.colours(report),
@@ -55,15 +57,15 @@ def render(report: Report) -> str:
         pictures={
             name: Markup(embedded(text))
             for name, text in (
-                ("timeline", pictures.timeline(report, limits(report))),
-                ("scatter", pictures.loss_against_carbon(report)),
+                ("timeline", timeline.timeline(report, limits(report))),
+                ("scatter", scatter.loss_against_carbon(report)),
             )
             if text is not None
         },
         style=Markup(_shipped("report.css")),
         plotly=Markup(plotly),
         script=Markup(script),
-        # Only these two scripts may run, and nothing may be fetched: what slips through the escaping stays text.
+        # Only these two scripts may run, and nothing may be fetched: what slips through stays text.
         scripts=" ".join(_fingerprint(text) for text in (plotly, script)),
     )
 
@@ -80,9 +82,9 @@ def embedded(text: str) -> str:
     return text
 
 
-def minus(text: str) -> str:
-    """With a minus sign as wide as a plus."""
-    return text.replace("-", "−")
+def pretty(text: str) -> str:
+    """With a true minus sign before numbers, and the 2 of CO2 below the line."""
+    return re.sub(r"(?<![\w-])-(?=[\d.])", "−", text).replace("CO2eq", "CO₂eq")
 
 
 def _shipped(name: str) -> str:
@@ -100,7 +102,7 @@ def _clock(moment: datetime | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """An effect as a strip to the left or right of zero, in percent of the width: where it starts, how long it is."""
+    """An effect as a strip left or right of zero: where it starts and how long it is, in percent of the width."""
 
     effect: Effect
     left: float

@@ -8,7 +8,14 @@ from datetime import datetime
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -57,14 +64,20 @@ def told(state: State, event: Event) -> str:
             return f"{at}  submitted {len(sweep.experiments)} experiments on {len(sweep.devices)} device(s), {_grid(state)}"
         case Resumed(changes=changes):
             left = state.count("waiting") + state.count("running")
-            return f"{at}  resumed: {left} experiments remain" + (f"; changed: {'; '.join(changes)}" if changes else "")
+            return f"{at}  resumed: {left} experiments remain" + (
+                f"; changed: {'; '.join(changes)}" if changes else ""
+            )
         case Requested(stint=stint, device=device, why=why):
             names = ", ".join(member.experiment for member in stint.members)
             return f"{at}  {device} starts {names}: {why}"
         case Ended(outcomes=outcomes):
             return "\n".join(
                 f"{at}  {_progress(state)} {o.experiment} "
-                + (f"validation loss {o.validation_loss:.4f}" if o.validation_loss is not None else f"{o.status}: {o.reason}")
+                + (
+                    f"validation loss {o.validation_loss:.4f}"
+                    if o.validation_loss is not None
+                    else f"{o.status}: {o.reason}"
+                )
                 for o in outcomes
             )
         case Paused(outcomes=outcomes):
@@ -118,7 +131,13 @@ def picture(state: State) -> Group:
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, silence elsewhere."""
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)

@@ -1,5 +1,7 @@
 "use strict";
 (() => {
+  const BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]];
+
   // A figure names its colours as CSS variables; here they get the values of the present scheme.
   const coloured = (value, style) => {
     if (typeof value === "string") {
@@ -16,7 +18,10 @@
     const style = getComputedStyle(document.documentElement);
     for (const [place, figure] of pictures) {
       const { data, layout } = coloured(figure, style);
-      Plotly.react(place, data, layout, { displaylogo: false, responsive: true });
+      const narrow = place.clientWidth < 620;
+      if (narrow) layout.xaxis.nticks = 5;
+      const config = { displaylogo: false, responsive: true, modeBarButtons: BUTTONS };
+      Plotly.react(place, data, layout, { ...config, displayModeBar: narrow ? false : "hover" });
     }
   };
   draw();

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gridsweep.render.figures import energy, grams, hours, loss, percent, signed
+from gridsweep.render.figures import UNKNOWN, Scale, energy, grams, hours, loss, percent, signed
 from gridsweep.reports import Report, Row
 from gridsweep.sweep import number
 
@@ -32,8 +31,10 @@ def saving(report: Report) -> Saving:
     """What waiting for the grid brought, or why nobody can say."""
     actual = grams(_compared(report))
     if report.saving_g is None or report.reduction is None:
-        return Saving("unknown", "Saving unknown", _why_unknown(report))
-    there = f"{actual} emitted, {grams(report.immediate_g)} if run at once on the same devices with the same energy"
+        figure = "Saving unknown" if report.immediate_g is not None else "No saving yet"
+        return Saving("unknown", figure, _why_unknown(report))
+    at_once = grams(report.immediate_g)
+    there = f"{actual} emitted, {at_once} if run at once on the same devices with the same energy"
     if percent(abs(report.reduction)) == percent(0.0):
         return Saving("same", "No saving", f"{there}.")
     amount, share = grams(abs(report.saving_g)), percent(abs(report.reduction))
@@ -54,8 +55,8 @@ def _why_unknown(report: Report) -> str:
         return "Nothing has ended yet: there is nothing to compare with running at once."
     if report.unknown_kwh:
         return (
-            f"{energy(report.unknown_kwh)} met hours in which the grid's intensity is unknown: they are in the energy "
-            "and not in the emissions, so that no saving can be stated."
+            f"{energy(report.unknown_kwh)} met hours in which the grid's intensity is unknown: they are in the "
+            "energy and not in the emissions, so that no saving can be stated."
         )
     if report.saving_g is None:
         return (
@@ -77,7 +78,7 @@ def badges(report: Report) -> list[Badge]:
     """What a reader must see before any number."""
     found = []
     if "synthetic" in report.quality:
-        found.append(Badge("synthetic grid", "The grid is a formula, no measurement: the saving is an illustration."))
+        found.append(Badge("synthetic grid", "A formula, no measurement: the saving is an illustration."))
     if report.replay:
         found.append(Badge("replayed clock", f"The grid's hours were replayed {report.replay}."))
     if report.state != "done":
@@ -94,6 +95,19 @@ def baseline(report: Report) -> Row | None:
     """The experiment the others are compared with: the one that differs from it by nothing."""
     same = [row for row in report.rows if row.difference == 0]
     return same[0] if len(same) == 1 else None
+
+
+def partly_unknown(row: Row) -> bool:
+    """Whether some of its energy met an unknown intensity, so that its emissions are a lower bound."""
+    if_all_known = (row.mean_intensity or 0.0) * row.energy_kwh
+    return if_all_known - row.emissions_g > 1e-6 * row.emissions_g + 1e-15
+
+
+def emitted(row: Row, scale: Scale) -> str:
+    """An experiment's emissions in a column's unit; a lower bound, or nothing, where the grid was unknown."""
+    if row.mean_intensity is None and row.energy_kwh:
+        return UNKNOWN
+    return ("≥ " if partly_unknown(row) else "") + scale.text(row.emissions_g)
 
 
 def winner(report: Report) -> str:
@@ -140,13 +154,16 @@ def accounting(report: Report) -> list[tuple[str, str]]:
         f"{name} {energy(kwh)} ({percent(kwh / total)})" if total else name
         for name, kwh in sorted(report.energy_sources.items(), key=lambda item: -item[1])
     )
+    emitted_g, unknown = grams(report.emissions_g), energy(report.unknown_kwh)
+    wasted = _spent(report.wasted_kwh, report.wasted_g, "in work that no result kept")
+    idle = _spent(report.idle_kwh, report.idle_g, "while devices waited")
     found = [
-        ("Emissions", f"{grams(report.emissions_g)} CO2eq, location-based, energy times intensity over every run"),
+        ("Emissions", f"{emitted_g} CO2eq, location-based: energy times intensity over every run"),
         ("Energy", f"{energy(report.energy_kwh)} in all"),
         ("Energy sources", sources or "nothing was measured yet"),
-        ("Wasted", f"{energy(report.wasted_kwh)}, {grams(report.wasted_g)} CO2eq in work that no result kept"),
-        ("Idle", f"{energy(report.idle_kwh)}, {grams(report.idle_g)} CO2eq while devices waited"),
-        ("Unknown", f"{energy(report.unknown_kwh)} met an unknown intensity"),
+        ("Wasted", wasted or "nothing: all work was kept"),
+        ("Idle", idle or "nothing: no idle power is stated"),
+        ("Unknown", f"{unknown} met an unknown intensity" if report.unknown_kwh else "nothing"),
         ("Grid", f"{report.zone}: {report.source or 'not read yet'}"),
         ("Quality of the grid data", report.quality or "not read yet"),
     ]
@@ -159,12 +176,12 @@ def accounting(report: Report) -> list[tuple[str, str]]:
     return found
 
 
+def _spent(kwh: float, emitted: float, on: str) -> str:
+    return f"{energy(kwh)}, {grams(emitted)} CO2eq {on}" if kwh else ""
+
+
 def makespan(report: Report) -> str:
     """First submission to last end, beside that of running at once."""
     text = hours(report.makespan_h)
-    return text if report.immediate_makespan_h is None else f"{text}, {hours(report.immediate_makespan_h)} if run at once"
-
-
-def without_result(rows: Sequence[Row]) -> list[Row]:
-    """The experiments that failed or were stopped."""
-    return [row for row in rows if row.status in ("failed", "stopped")]
+    other = report.immediate_makespan_h
+    return text if other is None else f"{text}, {hours(other)} if run at once"

@@ -62,7 +62,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         recipe=recipe,
         experiments=tuple(experiments),
         tiers=tiers_of(file.tiers),
-        estimates=Estimates(file.estimates.duration, file.estimates.power_w),
+        estimates=Estimates(file.estimates.duration, file.estimates.power_w, file.estimates.loss_noise),
         devices=tuple(_device(device, file.estimates.power_w) for device in file.devices),
         total_steps=_total_steps(dataset, recipe),
         carbon=_carbon(file.carbon, folder),

@@ -137,6 +137,10 @@ class EstimatesSection(Section):
 
     duration: Annotated[timedelta, Span()] = Field(description="How long it trains.")
     power_w: Power = Field(description="What it draws, in W.")
+    loss_noise: Annotated[float, Number(least=0)] | None = Field(
+        default=None,
+        description="How far another seed is known to move a validation loss; places closer than that are ties.",
+    )
 
 
 class ReplaySection(Section):

@@ -64,9 +64,7 @@ def load(assignment: Assignment, part: Part, store: Path, breathe: Callable[[], 
         **pairs.facts,
         "train_samples": str(len(train.samples)),
         "validation_samples": str(len(validation.samples)),
-        "prompt_template": "the tokenizer's chat template"
-        if tokenizer.chat_template
-        else "### Instruction/Response",
+        "prompt_template": "chat template" if tokenizer.chat_template else "### Instruction/Response",
         **_cut(train, validation, recipe.max_length),
     }
     return Ready(training, validation.samples, facts)

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gridsweep.errors import SpecError
 from gridsweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
 
-if (
-    TYPE_CHECKING
-):  # torch and PEFT are imported where used: the worker resolves the model before it loads them
+if TYPE_CHECKING:  # torch and PEFT are imported where used, for it takes seconds
     import torch
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
@@ -66,11 +64,7 @@ def load_base(model: Model, device: torch.device, dtype: torch.dtype) -> tuple[A
         base = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **revision
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # not there, no network, no safetensors, unknown architecture
+    except (OSError, ValueError, KeyError) as error:  # not there, no network, no safetensors, unknown kind
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
             f"the model {model.id} cannot be loaded: {cause}; check its name and the network, "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from gridsweep.train.learning_rate import learning_rate
 from gridsweep.train.model import load_adapter, save_adapter, save_tensors
 from gridsweep.train.samples import IGNORED, Sample, by_length, collate, effective_batch
 
-EVALUATED_AT_ONCE = 4096  # positions; nothing is kept for a backward pass
+EVALUATED_AT_ONCE = 2048  # positions; nothing is kept for a backward pass
 
 
 class Diverged(Exception):
@@ -65,9 +66,8 @@ class Training:
         counted = sum(sample.counted for sample in samples)
         self.lora.train()
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(
-            _key(self.part.seed, step)
-        )  # dropout, keyed by the moment instead of by what came before
+        # For dropout: keyed by the moment instead of by what came before, so nothing of it need be saved.
+        torch.manual_seed(_key(self.part.seed, step))
         total = torch.zeros((), device=self.device)
         for first in range(0, len(samples), size):
             breathe()
@@ -75,7 +75,7 @@ class Training:
             loss.backward()
             total += loss.detach()
         loss_value = total.item()
-        if not torch.isfinite(total):
+        if not math.isfinite(loss_value):
             raise Diverged(f"the training loss is {loss_value} at step {step + 1}")
         if recipe.clip > 0:
             torch.nn.utils.clip_grad_norm_(self.named.values(), recipe.clip)
@@ -94,7 +94,7 @@ class Training:
             breathe()
             total += self._token_losses(batch).item()
         loss = total / sum(sample.counted for sample in samples)
-        if not loss == loss or loss in (float("inf"), float("-inf")):
+        if not math.isfinite(loss):
             raise Diverged(f"the validation loss is {loss} at step {step}")
         return loss
 

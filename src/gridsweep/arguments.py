@@ -1,0 +1,41 @@
+"""How instants and spans are written on the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]
+    """An ISO 8601 instant; without a zone it is refused."""
+
+    name = "ISO"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not an instant; write one like 2024-06-10T16:00:00Z", param, ctx)
+        if moment.tzinfo is None and len(value) > 10:
+            self.fail(f"{value!r} has no time zone; write {value}Z for UTC", param, ctx)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class Span(click.ParamType):  # type: ignore[type-arg]
+    """A span of time: `90m`, `6h`, `1h30m`, `2d`."""
+
+    name = "SPAN"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        from gridsweep.spec.values import Span as Reader
+
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return Reader().read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

@@ -1,0 +1,153 @@
+"""A Hugging Face model card for one experiment's adapter."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from gridsweep.render import wording
+from gridsweep.render.figures import energy, grams, hours, loss, percent, signed
+from gridsweep.render.markdown import escape
+from gridsweep.reports import Report, Row
+from gridsweep.sweep import is_local, number
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def render(report: Report, row: Row) -> str:
+    """The card: what was trained, how well, what it emitted, and what these figures do not say."""
+    front = yaml.safe_dump(_front(report, row), sort_keys=False, allow_unicode=True, width=10_000)
+    sections = [
+        f"# {row.experiment}",
+        f"A LoRA adapter for {escape(_base(report))}, one of {len(report.rows)} experiments of the sweep "
+        f"{escape(report.sweep)}, {_standing(report, row)}.",
+        "## Hyperparameters",
+        f"| r | alpha | learning rate | dropout |\n| ---: | ---: | ---: | ---: |\n"
+        f"| {row.r} | {number(row.alpha)} | {number(row.lr)} | {number(row.dropout)} |",
+        f"Trained on {escape(_dataset(report))}.",
+        "## Result",
+        _result(report, row),
+        "## How to load it",
+        _loading(report),
+        "## What it emitted",
+        _emitted(report, row),
+        "## To be read with it",
+        "\n".join(f"- {escape(note)}" for note in report.notes),
+    ]
+    if report.facts:
+        facts = "\n".join(f"| {escape(k)} | {escape(v)} |" for k, v in sorted(report.facts.items()))
+        sections += ["## What it ran on", f"| what | which |\n| --- | --- |\n{facts}"]
+    return f"---\n{front}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _front(report: Report, row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "base_model": _base(report),
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "gridsweep"],
+    }
+    if HUB_ID.fullmatch(report.dataset):
+        found["datasets"] = [report.dataset]
+    emissions: dict[str, Any] = {} if _unknown(row) else {"emissions": float(row.emissions_g)}
+    found["co2_eq_emissions"] = emissions | {
+        "source": _source(report),
+        "training_type": "fine-tuning",
+        "geographical_location": report.zone,
+        "hardware_used": report.facts.get("device", row.device or "unknown"),
+    }
+    return found
+
+
+def _source(report: Report) -> str:
+    """Which tool, how much of the energy was measured, and which grid."""
+    quality = "" if report.quality in report.source else f" ({report.quality})"
+    grid = f"{report.source}{quality}" if report.source else "no grid was read"
+    return f"{_tool()}; energy {_energy_source(report)}; grid {grid}, zone {report.zone}"
+
+
+def _tool() -> str:
+    try:
+        return f"gridsweep {version('gridsweep')}"
+    except PackageNotFoundError:
+        return "gridsweep"
+
+
+def _energy_source(report: Report) -> str:
+    total = sum(report.energy_sources.values())
+    if not total:
+        return "not measured"
+    shares = sorted(report.energy_sources.items(), key=lambda item: -item[1])
+    return ", ".join(f"{percent(kwh / total)} {name}" for name, kwh in shares)
+
+
+def _base(report: Report) -> str:
+    """The base model's id; of a folder only its name, which says nothing of anybody's disk."""
+    return _last(report.model)
+
+
+def _dataset(report: Report) -> str:
+    return _last(report.dataset)
+
+
+def _last(id: str) -> str:
+    return PurePath(id).name if is_local(id) else id
+
+
+def _standing(report: Report, row: Row) -> str:
+    if row.place is None:
+        return f"which is {row.status}" + (f": {escape(row.reason)}" if row.reason else "")
+    tied = "" if row.place == 1 or not row.tied else " (not separable from the first)"
+    return f"place {row.place} by validation loss{tied}"
+
+
+def _result(report: Report, row: Row) -> str:
+    if row.loss is None:
+        return "There is no validation loss."
+    text = f"Validation loss **{loss(row.loss)}** on the response tokens"
+    if row.initial_loss is not None:
+        text += f", {loss(row.initial_loss)} before training"
+    if row.difference:
+        text += f"; {signed(row.difference)} against the sweep's baseline"
+    noise = report.loss_noise
+    if noise is not None:
+        return f"{text}. Another seed moves it by up to {number(noise)}; one seed was trained."
+    return f"{text}. One seed was trained, and nobody measured what another would change."
+
+
+def _loading(report: Report) -> str:
+    """A code block; what it quotes cannot leave its string."""
+    return f"""```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = {_base(report)!r}  # the id or folder of the base model
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), "adapter")
+tokenizer = AutoTokenizer.from_pretrained(base)
+```"""
+
+
+def _emitted(report: Report, row: Row) -> str:
+    if row.mean_intensity is None and row.energy_kwh:
+        own = f"This experiment used {energy(row.energy_kwh)} in hours whose carbon intensity is unknown."
+    else:
+        bound = "at least " if _unknown(row) else ""
+        own = f"This experiment emitted {bound}{grams(row.emissions_g)} CO2eq with {energy(row.energy_kwh)}"
+        own += f" at {row.mean_intensity:.0f} gCO2eq/kWh on average" if row.mean_intensity is not None else ""
+        own += f", after a wait of {hours(row.wait_h)} for the grid." if row.wait_h else "."
+    whole = (
+        f"The whole sweep, which it took to find it, emitted {grams(report.emissions_g)} CO2eq "
+        f"with {energy(report.energy_kwh)}: {wording.counts(report)}."
+    )
+    saving = wording.saving(report)
+    if saving.kind in ("less", "more"):
+        whole += f" That is {saving.figure} than running at once, as a replay on the same devices estimates."
+    return f"{own}\n\n{whole}\n\nCounted by {escape(_source(report))}."
+
+
+def _unknown(row: Row) -> bool:
+    return wording.partly_unknown(row) or (row.mean_intensity is None and row.energy_kwh > 0)

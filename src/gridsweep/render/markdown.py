@@ -1,0 +1,110 @@
+"""A report as Markdown, for a pull request or a lab notebook."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from gridsweep.render import wording
+from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
+from gridsweep.reports import Report
+from gridsweep.sweep import number
+
+
+def render(report: Report) -> str:
+    """The headline, the ranking, the effects and the accounting; what users named is escaped."""
+    parts = [f"# {escape(report.sweep)}", *_headline(report), "## Ranking", *_ranking(report)]
+    if report.effects:
+        parts += ["## What each hyperparameter did", *_effects(report)]
+    parts += ["## How it was counted", *_accounting(report)]
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that GitHub shows as it is written, in a table cell too."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\|`*_\[\]#~$!@])", r"\\\1", text)
+
+
+def _headline(report: Report) -> list[str]:
+    badges = " · ".join(f"**{escape(badge.text)}**" for badge in wording.badges(report))
+    about = {"model": report.model, "dataset": report.dataset, "policy": report.policy, "zone": report.zone}
+    saving = wording.saving(report)
+    figure = saving.figure + (" carbon than running at once" if saving.kind in ("less", "more") else "")
+    best = f"`{report.best.experiment}`, " if report.best else ""
+    return [
+        *([badges] if badges else []),
+        ", ".join(f"{key} {escape(value)}" for key, value in about.items()),
+        f"**{figure}.** {saving.sentence} {wording.scope(report)}".rstrip(),
+        "\n".join(
+            (
+                f"- Emissions: {grams(report.emissions_g)} CO2eq with {energy(report.energy_kwh)}",
+                f"- Makespan: {wording.makespan(report)}",
+                f"- Experiments: {wording.counts(report)}",
+                f"- Best: {best}{wording.winner(report)}",
+            )
+        ),
+    ]
+
+
+def _ranking(report: Report) -> list[str]:
+    rows = report.rows
+    mass = mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g))
+    kwh = energy_scale(row.energy_kwh for row in rows)
+    baseline = wording.baseline(report)
+    heads = (
+        "#", "experiment", "r", "alpha", "lr", "dropout", "tier", "loss", "to baseline",
+        f"energy, {kwh.unit}", "gCO2eq/kWh", f"CO2eq, {mass.unit}", f"at once, {mass.unit}", "wait", "started because",
+    )  # fmt: skip
+    lines = []
+    for row in rows:
+        ran = row.attempts > 0
+        tied = "≈ " if row.tied and row.place != 1 else ""
+        at_once = row.immediate_g if report.saving_g is not None else None
+        lines.append((
+            f"{tied}{row.place or ''}",
+            f"`{row.experiment}`",
+            str(row.r),
+            number(row.alpha),
+            number(row.lr),
+            number(row.dropout),
+            escape(row.tier),
+            loss(row.loss) if row.loss is not None else f"*{row.status}*",
+            "baseline" if row == baseline else signed(row.difference),
+            kwh.text(row.energy_kwh) if ran else "",
+            intensity(row.mean_intensity) if ran else "",
+            wording.emitted(row, mass) if ran else "",
+            mass.text(at_once) if row.immediate_g is not None else "",
+            hours(row.wait_h) if row.wait_h is not None else "",
+            escape(f"{row.status}: {row.reason}" if row.reason else row.why),
+        ))  # fmt: skip
+    note = wording.tie_note(report)
+    table = _table(heads, "rlrrrrlrrrrrrrl", lines)
+    return [table, f"≈ {note}."] if note else [table]
+
+
+def _effects(report: Report) -> list[str]:
+    heads = ("change", "pairs", "mean change of the loss", "out of the noise?")
+    lines = [
+        (
+            f"{e.param} {number(e.low)} → {number(e.high)}",
+            str(e.pairs),
+            signed(e.difference),
+            wording.verdict(e.separable),
+        )
+        for e in report.effects
+    ]
+    return [_table(heads, "lrrl", lines)]
+
+
+def _accounting(report: Report) -> list[str]:
+    table = _table(("what", "how much"), "ll", [(k, escape(v)) for k, v in wording.accounting(report)])
+    notes = "\n".join(f"- {escape(note)}" for note in report.notes)
+    facts = ", ".join(f"{escape(name)} {escape(value)}" for name, value in sorted(report.facts.items()))
+    return [part for part in (table, notes, f"Ran on: {facts}" if facts else "") if part]
+
+
+def _table(heads: Sequence[str], alignments: str, rows: Iterable[Sequence[str]]) -> str:
+    """A GitHub table; `alignments` has an `l` or an `r` a column."""
+    rule = ["---:" if side == "r" else "---" for side in alignments]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *rows))

@@ -1,0 +1,119 @@
+"""The second picture: validation loss against emissions, one point an experiment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from gridsweep.render import wording
+from gridsweep.render.figures import Scale, energy, grams, loss, mass_scale, signed
+from gridsweep.render.pictures import SYMBOLS, axis, colours, looks, note, safe
+from gridsweep.reports import Report, Row
+from gridsweep.sweep import number
+
+
+def loss_against_carbon(report: Report) -> str | None:
+    """Validation loss over emissions, one point an experiment; None while no experiment has a loss."""
+    from plotly import graph_objects as go
+
+    rows = [row for row in report.rows if row.loss is not None]
+    best = report.best
+    if best is None or best.loss is None:
+        return None
+    scale = mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g))
+    figure = go.Figure()
+    if report.loss_noise is not None:
+        figure.add_hrect(
+            best.loss, best.loss + report.loss_noise, fillcolor="var(--curve)", opacity=0.15, line_width=0
+        )
+        note(
+            figure,
+            x=1,
+            xref="paper",
+            xanchor="right",
+            y=best.loss + report.loss_noise,
+            text="not separable from the best",
+        )
+    if report.saving_g is not None:
+        _if_at_once(figure, rows, scale)
+    by_tier = defaultdict(list)
+    for row in rows:
+        by_tier[row.tier].append(row)
+    for i, (tier, colour) in enumerate(colours(report).items()):
+        if not by_tier[tier]:
+            continue
+        figure.add_scatter(
+            x=[row.emissions_g * scale.factor for row in by_tier[tier]],
+            y=[row.loss for row in by_tier[tier]],
+            customdata=[_described(report, row) for row in by_tier[tier]],
+            mode="markers",
+            name=safe(tier),
+            marker={
+                "color": colour,
+                "symbol": [
+                    SYMBOLS[i % len(SYMBOLS)] + "-open" * wording.partly_unknown(row) for row in by_tier[tier]
+                ],
+                "size": 11,
+                "line": {"width": [2 if wording.partly_unknown(row) else 0 for row in by_tier[tier]]},
+            },
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    base = wording.baseline(report)
+    for marked, name in ((best, "best"), (base, "baseline")):
+        if marked is None or (name == "baseline" and marked == best):
+            continue
+        figure.add_annotation(
+            x=marked.emissions_g * scale.factor,
+            y=marked.loss,
+            text=f"<b>{name}</b>" if marked is not base or base is not best else "<b>best, the baseline</b>",
+            showarrow=True,
+            arrowhead=0,
+            arrowwidth=1,
+            arrowcolor="var(--ink)",
+            standoff=8,
+            ax=34,
+            ay=30 if name == "best" else -30,
+            font={"color": "var(--ink)"},
+        )
+    figure.update_layout(**looks(440), margin={"l": 8, "r": 16, "t": 62, "b": 48})
+    figure.update_layout(
+        xaxis=axis(title_text=f"emissions of the experiment, {scale.unit} CO₂eq", title_standoff=8),
+        yaxis=axis(),
+    )
+    note(figure, x=0, xref="paper", y=1, yref="paper", yshift=4, text="validation loss, lower is better")
+    return str(figure.to_json())
+
+
+def _if_at_once(figure: Any, rows: Sequence[Row], scale: Scale) -> None:
+    """From what each experiment would have emitted if run at once, a line to what it did emit."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for row in rows:
+        if row.immediate_g is not None:
+            x += [row.immediate_g * scale.factor, row.emissions_g * scale.factor, None]
+            y += [row.loss, row.loss, None]
+    if x:
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines+markers",
+            name="if run at once",
+            hoverinfo="skip",
+            opacity=0.6,
+            line={"width": 1, "color": "var(--curve)", "dash": "dot"},
+            marker={"size": 6, "symbol": "circle-open", "color": "var(--curve)"},
+        )
+
+
+def _described(report: Report, row: Row) -> str:
+    lines = [
+        f"<b>{safe(row.experiment)}</b>, place {row.place}",
+        f"r {row.r}, alpha {number(row.alpha)}, lr {number(row.lr)}, dropout {number(row.dropout)}",
+        f"loss {loss(row.loss)}"
+        + (f" ({signed(row.difference)} against the baseline)" if row.difference is not None else ""),
+        f"{'at least ' * wording.partly_unknown(row)}{grams(row.emissions_g)} CO₂eq with {energy(row.energy_kwh)}",
+    ]
+    if row.immediate_g is not None and report.saving_g is not None:
+        lines.append(f"{grams(row.immediate_g)} if run at once")
+    return "<br>".join(lines)

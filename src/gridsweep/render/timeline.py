@@ -1,0 +1,289 @@
+"""The first picture: the grid's intensity over time, and every stint on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from gridsweep.render.figures import grams, hours, loss
+from gridsweep.render.pictures import at, axis, colours, looks, note, safe, short
+from gridsweep.reports import Bar, Report, Row
+from gridsweep.sweep import number
+
+LANE_PX = 26
+GRID_PX = 270
+GAP_PX = 16
+
+Point = tuple[str, float | None, str]
+
+
+def timeline(report: Report, limits: dict[str, float] | None = None) -> str | None:
+    """The intensity as a step line with every stint on it, and below a lane a device: as it ran, and as if at once.
+
+    `limits` are the tiers' thresholds (gCO2eq/kWh), drawn as dashed lines. None before anything is known.
+    """
+    if not report.bars and all(value is None for value in report.intensity):
+        return None
+    from plotly import graph_objects as go
+
+    lanes = Lanes(report)
+    lanes_px = LANE_PX * (lanes.depth + 0.5)
+    whole = GRID_PX + GAP_PX + lanes_px
+    figure = go.Figure(_curve(report, go))
+    for tier, colour in colours(report).items():
+        ran = [bar for bar in report.bars if bar.tier == tier]
+        atonce = [bar for bar in report.immediate_bars if bar.tier == tier]
+        if ran:
+            figure.add_trace(_spans(report, ran, tier, colour, go))
+            figure.add_trace(_bars(report, ran, lanes.actual, tier, colour, go))
+        if atonce:
+            figure.add_trace(_ghosts(report, atonce, lanes.other, tier, colour, go))
+    for tier, limit in (limits or {}).items():
+        _limit(figure, tier, limit, colours(report).get(tier, "var(--muted)"))
+    for start, end in _unknown(report):
+        figure.add_shape(
+            type="rect",
+            x0=at(start),
+            x1=at(end),
+            y0=0,
+            y1=1,
+            yref="y domain",
+            fillcolor="var(--curve)",
+            opacity=0.18,
+            line_width=0,
+        )
+        note(
+            figure, x=at(start), xshift=4, y=1, yref="y domain", yanchor="top", text="unknown", textangle=-90
+        )
+    submitted = at(report.submitted_at)
+    figure.add_shape(
+        type="line",
+        x0=submitted,
+        x1=submitted,
+        y0=0,
+        y1=1,
+        yref="paper",
+        line={"color": "var(--muted)", "width": 1, "dash": "dot"},
+    )
+    note(figure, x=submitted, xshift=4, y=0, yref="y domain", text="submitted")
+    note(figure, x=0, xref="paper", y=1, yref="y domain", text="carbon intensity, gCO₂eq/kWh")
+    for y, text in lanes.heads:
+        note(figure, x=0, xref="paper", y=y, yref="y2", text=text, bgcolor="var(--card)")
+    first, last = _window(report)
+    margin = {"l": 8, "r": 12, "t": 62, "b": 48}
+    figure.update_layout(**looks(whole + margin["t"] + margin["b"]), barmode="overlay", margin=margin)
+    figure.update_layout(
+        xaxis=axis(
+            type="date",
+            anchor="y2",
+            tickangle=0,
+            range=[at(first), at(last)],
+            hoverformat="%a %d %b %H:%M",
+            title_text="time (UTC)",
+            title_standoff=8,
+        ),
+        yaxis=axis(domain=[1 - GRID_PX / whole, 1], range=[0, 1.1 * _highest(report)], nticks=6),
+        yaxis2=axis(
+            domain=[0, lanes_px / whole],
+            range=[lanes.depth + 0.15, -0.35],
+            tickvals=lanes.ticks,
+            ticktext=lanes.names,
+            showgrid=False,
+            zeroline=False,
+            fixedrange=True,
+            ticklabelstandoff=6,
+        ),
+    )
+    return str(figure.to_json())
+
+
+def _limit(figure: Any, tier: str, limit: float, colour: str) -> None:
+    """A tier's threshold, as a dashed line across the intensity."""
+    line = {"color": colour, "width": 1, "dash": "dash"}
+    figure.add_shape(type="line", x0=0, x1=1, xref="x domain", y0=limit, y1=limit, line=line)
+    text = f"{safe(short(tier))} starts at or below {number(limit)}"
+    note(figure, x=1, xref="paper", xanchor="right", y=limit, text=text)
+
+
+class Lanes:
+    """Where each device's lane lies: those of the run, and under a gap those of running at once."""
+
+    def __init__(self, report: Report):
+        devices = sorted(
+            {b.device for b in (*report.bars, *report.immediate_bars)}, key=lambda d: (len(d), d)
+        )
+        self.actual = {device: 0.6 + i for i, device in enumerate(devices)}
+        self.heads = [(0.0, f"as it ran: {safe(report.policy)}")] if devices else []
+        self.depth = len(devices) + 0.2
+        self.other: dict[str, float] = {}
+        if report.immediate_bars:
+            below = self.depth + 0.9
+            self.heads.append((below, "for comparison: if run at once"))
+            self.other = {device: below + 0.45 + 0.66 * i for i, device in enumerate(devices)}
+            self.depth = below + 0.2 + 0.66 * len(devices)
+        self.ticks = [*self.actual.values(), *self.other.values()]
+        self.names = [safe(short(device)) for device in devices] * (2 if self.other else 1)
+
+
+def _curve(report: Report, go: Any) -> Any:
+    """The intensity, held within each slot."""
+    step = timedelta(hours=report.intensity_step_h)
+    values = [*report.intensity, *report.intensity[-1:]]
+    return go.Scatter(
+        x=[at(report.intensity_start + i * step) for i in range(len(values))],
+        y=values,
+        mode="lines",
+        name="the grid",
+        line={"shape": "hv", "width": 1.6, "color": "var(--curve)"},
+        hovertemplate="%{x|%a %d %b %H:%M}: %{y:.0f} gCO₂eq/kWh<extra>the grid</extra>",
+    )
+
+
+def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any) -> Any:
+    """The stints of a tier, on the line at the intensity they met.
+
+    Stints at the same time meet the same intensity: each device has its own small offset, or they would hide each other.
+    """
+    devices = sorted({bar.device for bar in report.bars}, key=lambda d: (len(d), d))
+    apart = _highest(report) * min(0.024, 0.1 / max(1, len(devices)))
+    points: list[Point] = []
+    for bar in bars:
+        lane = (len(devices) - 1) / 2 - devices.index(bar.device)
+        text = _told(report, bar)
+        for moment, level in _met(report, bar.start, bar.end):
+            points.append((at(moment), None if level is None else level + lane * apart, text))
+        points.append((at(bar.end), None, text))
+    return go.Scatter(
+        x=[p[0] for p in points],
+        y=[p[1] for p in points],
+        customdata=[p[2] for p in points],
+        mode="lines",
+        name=safe(tier),
+        legendgroup=safe(tier),
+        line={"shape": "hv", "width": 4, "color": colour},
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+
+
+def _bars(
+    report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any
+) -> Any:
+    """The stints of a tier in their devices' lanes; the number on a bar is its place in the ranking."""
+    places = {row.experiment: row for row in report.rows}
+    return go.Bar(
+        **_lying(bars, lanes),
+        width=0.74,
+        text=[_mark(places.get(bar.experiment), bar) for bar in bars],
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        textfont={"color": "#ffffff", "size": 11},
+        constraintext="none",
+        marker={
+            "color": colour,
+            "line": {"width": 1, "color": "var(--card)"},
+            "pattern": {
+                "shape": ["x" if bar.how == "lost" else "" for bar in bars],
+                "size": 6,
+                "solidity": 0.25,
+            },
+        },
+        customdata=[_told(report, bar) for bar in bars],
+        hovertemplate="%{customdata}<extra></extra>",
+        name=safe(tier),
+        legendgroup=safe(tier),
+        showlegend=False,
+        yaxis="y2",
+    )
+
+
+def _ghosts(
+    report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any
+) -> Any:
+    """The same work run at once, thin and hatched: it never happened."""
+    return go.Bar(
+        **_lying(bars, lanes),
+        width=0.4,
+        marker={
+            "color": "var(--card)",
+            "line": {"width": 1, "color": colour},
+            "pattern": {"shape": "/", "size": 5, "solidity": 0.3, "fgcolor": colour},
+        },
+        customdata=[_told(report, bar, atonce=True) for bar in bars],
+        hovertemplate="%{customdata}<extra></extra>",
+        name=safe(tier),
+        legendgroup=safe(tier),
+        showlegend=False,
+        yaxis="y2",
+    )
+
+
+def _lying(bars: Sequence[Bar], lanes: dict[str, float]) -> dict[str, Any]:
+    return {
+        "orientation": "h",
+        "y": [lanes[bar.device] for bar in bars],
+        "base": [at(bar.start) for bar in bars],
+        "x": [(bar.end - bar.start) / timedelta(milliseconds=1) for bar in bars],
+    }
+
+
+def _mark(row: Row | None, bar: Bar) -> str:
+    if bar.how == "lost" or (row is not None and row.status == "failed"):
+        return "×"
+    return str(row.place) if row is not None and row.place is not None else ""
+
+
+def _told(report: Report, bar: Bar, *, atonce: bool = False) -> str:
+    """What hovering over a stint says."""
+    row = next((row for row in report.rows if row.experiment == bar.experiment), None)
+    lines = [
+        f"<b>{safe(bar.experiment)}</b>{' run at once' if atonce else ''}",
+        f"{safe(bar.tier)}, on {safe(bar.device)}, {safe(bar.how)}",
+        f"{bar.start:%a %d %b %H:%M} to {bar.end:%a %d %b %H:%M} ({hours((bar.end - bar.start) / timedelta(hours=1))})",
+    ]
+    if row is not None and not atonce:
+        lines.append(safe(row.reason or row.why))
+        if row.loss is not None:
+            lines.append(f"place {row.place}, loss {loss(row.loss)}, {grams(row.emissions_g)} CO₂eq")
+    elif row is not None and row.immediate_g is not None and report.saving_g is not None:
+        lines.append(f"{grams(row.immediate_g)} CO₂eq, against {grams(row.emissions_g)} as it ran")
+    return "<br>".join(lines)
+
+
+def _met(report: Report, start: datetime, end: datetime) -> Iterable[tuple[datetime, float | None]]:
+    """The intensity at a stint's start, at every slot's edge within it, and at its end."""
+    step = timedelta(hours=report.intensity_step_h)
+    slot = (start - report.intensity_start) // step
+    level = report.intensity[slot] if 0 <= slot < len(report.intensity) else None
+    yield start, level
+    edge = report.intensity_start + (slot + 1) * step
+    while edge < end:
+        slot += 1
+        level = report.intensity[slot] if 0 <= slot < len(report.intensity) else None
+        yield edge, level
+        edge += step
+    yield end, level
+
+
+def _highest(report: Report) -> float:
+    return max((value for value in report.intensity if value is not None), default=0.0) or 1.0
+
+
+def _unknown(report: Report) -> list[tuple[datetime, datetime]]:
+    """The times within the picture whose intensity nobody knows, joined."""
+    step = timedelta(hours=report.intensity_step_h)
+    found: list[tuple[datetime, datetime]] = []
+    for i, value in enumerate(report.intensity):
+        if value is None:
+            start = report.intensity_start + i * step
+            begun = found.pop()[0] if found and found[-1][1] == start else start
+            found.append((begun, start + step))
+    return found
+
+
+def _window(report: Report) -> tuple[datetime, datetime]:
+    ends = [bar.end for bar in (*report.bars, *report.immediate_bars)]
+    last = max([*ends, report.ended_at, report.submitted_at + timedelta(hours=1)])
+    first = min(report.submitted_at, report.intensity_start)
+    return first, last + (last - first) * 0.015

@@ -1,0 +1,99 @@
+"""Small values for tests: sweeps, traces, and rehearsals of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from gridsweep.carbon import HOUR, Trace
+from gridsweep.events import Event
+from gridsweep.policy import Policy
+from gridsweep.rehearse import rehearse
+from gridsweep.state import State
+from gridsweep.stint import Device
+from gridsweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
+from gridsweep.worlds import Observations
+
+START = datetime(2024, 6, 10, tzinfo=UTC)
+URGENT = Tier("urgent", 250.0, 4 * HOUR, 1)
+RELAXED = Tier("relaxed", 150.0, 12 * HOUR, 2)
+
+
+def after(hours: float) -> datetime:
+    """So many hours after START."""
+    return START + hours * HOUR
+
+
+def make_sweep(
+    n: int = 3,
+    *,
+    tiers: Sequence[Tier] = (URGENT,),
+    devices: int | tuple[Device, ...] = 1,
+    steps: int = 6,
+    hours: float = 1.0,
+    watts: float = 100.0,
+    **changes: Any,
+) -> Sweep:
+    """`n` experiments e00, e01, ..., dealt to the tiers in turn, each taking `hours` at `watts`."""
+    names = [f"e{i:02}" for i in range(n)]
+    fields = {
+        "name": "test",
+        "model": Model("model"),
+        "dataset": Dataset("dataset"),
+        "recipe": Recipe(steps=steps, checkpoint_every=2),
+        "experiments": tuple(
+            Experiment(name, LoraParams(8 + i, 32.0, 1e-4, 0.05), i, tiers[i % len(tiers)].name, "in turn")
+            for i, name in enumerate(names)
+        ),
+        "tiers": tuple(tiers),
+        "estimates": Estimates(hours * HOUR, watts),
+        "devices": tuple(Device(f"d{i}") for i in range(devices)) if isinstance(devices, int) else devices,
+        "total_steps": steps,
+    }
+    return Sweep(**{**fields, **changes})
+
+
+def grid(*levels: float, step: timedelta = HOUR) -> Observations:
+    """A provider of these levels from START on, which shows the past only."""
+    return Observations(Trace(START, step, levels), "a test", "measured")
+
+
+def rehearsed(sweep: Sweep, levels: Sequence[float], policy: Policy) -> tuple[State, list[Event]]:
+    """The sweep in a virtual world, submitted at START; its state and its journal."""
+    journal: list[Event] = []
+    state = rehearse(sweep, START, grid(*levels), policy, journal=journal)
+    return state, journal
+
+
+def starts(state: State) -> dict[str, float]:
+    """When each experiment first ran, in hours after START."""
+    return {
+        id: (s.first_running_at - START) / HOUR for id, s in state.standings.items() if s.first_running_at
+    }
+
+
+def most_at_once(state: State, device: str) -> int:
+    """The largest number of attempts that ever held a device together."""
+    runs = [a for a in state.attempts.values() if a.device == device and a.ended_at != a.requested_at]
+    changes = [(a.requested_at, 1) for a in runs] + [(a.ended_at, -1) for a in runs if a.ended_at]
+    held = most = 0
+    for _, change in sorted(changes):
+        held += change
+        most = max(most, held)
+    return most
+
+
+levels = st.lists(st.one_of(st.floats(0, 600), st.just(float("nan"))), min_size=24, max_size=60)
+"""Hourly intensities, some unknown."""
+
+
+@st.composite
+def sweeps(draw: st.DrawFn, **changes: Any) -> Sweep:
+    """Sweeps of a few experiments in one or two tiers on one to three devices."""
+    tiers = draw(st.sampled_from([(URGENT,), (RELAXED,), (URGENT, RELAXED), (RELAXED, URGENT)]))
+    hours = draw(st.sampled_from([0.5, 1.0, 1.5, 2.25]))
+    devices = draw(st.integers(1, 3))
+    return make_sweep(draw(st.integers(1, 6)), tiers=tiers, hours=hours, devices=devices, **changes)

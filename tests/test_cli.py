@@ -1,0 +1,300 @@
+"""The command line as its users meet it: what it prints, and every exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from gridsweep.cli import main
+from gridsweep.errors import EXIT_CODES
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SPEC = """\
+name: small
+model: tiny-qwen2
+dataset: stdlib
+recipe: {steps: 12, checkpoint_every: 4}
+space: {r: [16], alpha: [32, 64], lr: [1e-4, 5e-5], dropout: [0.1]}
+design: grid
+devices: 2
+estimates: {duration: 1h, power_w: 15}
+clock: {replay: {from: "2024-06-10T16:00:00Z", speed: 7200}}
+"""
+
+
+@pytest.fixture
+def gridsweep(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder with the stand-in worker: `code, out, err = gridsweep("check", "x.yaml")`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRIDSWEEP_WORKER", "gridsweep.testing")
+    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.01")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gridsweep", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def spec(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture
+def background(tmp_path):
+    """Start a run in a process of its own, slow enough to be caught; it is ended with the test."""
+    started = []
+
+    def start(spec, **environment):
+        command = [sys.executable, "-m", "gridsweep.cli", "run", str(spec)]
+        variables = os.environ | {"GRIDSWEEP_WORKER": "gridsweep.testing", "GRIDSWEEP_STEP_SECONDS": "0.3"}
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=variables | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        started.append(process)
+        journal = tmp_path / "runs/small/store/stints"
+        end = time.monotonic() + 30
+        while not list(journal.glob("*/1/progress.jsonl")):
+            assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+            time.sleep(0.05)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    subprocess.run([sys.executable, "-m", "gridsweep.cli", "stop", "runs/small"], cwd=tmp_path, check=False,
+                   capture_output=True, env=os.environ | {"GRIDSWEEP_WORKER": "gridsweep.testing"})  # fmt: skip
+
+
+def test_check_as_json_names_every_experiment_with_its_tier(gridsweep):
+    code, out, _ = gridsweep("check", EXAMPLES / "published.yaml", "--json")
+    experiments = json.loads(out)["experiments"]
+    assert code == 0
+    assert len({e["id"] for e in experiments}) == 21
+    assert [sum(e["tier"] == f"tier{n}" for e in experiments) for n in (1, 2, 3)] == [8, 4, 9]
+    assert set(experiments[0]) == {"id", "r", "alpha", "lr", "dropout", "tier", "reason"}
+
+
+def test_init_writes_a_spec_that_checks_plans_and_is_not_overwritten(gridsweep, tmp_path):
+    assert gridsweep("init")[0] == 0
+    assert gridsweep("check", "sweep.yaml")[0] == 0
+    assert gridsweep("plan", "sweep.yaml")[0] == 0
+    code, _, err = gridsweep("init")
+    assert code == 2 and "exists already" in err
+
+
+def test_schema_accepts_the_examples(gridsweep):
+    import yaml
+
+    _, out, _ = gridsweep("schema")
+    schema = json.loads(out)
+    for example in EXAMPLES.glob("*.yaml"):
+        jsonschema.validate(yaml.safe_load(example.read_text()), schema)
+
+
+def test_plan_as_json_says_what_it_would_save(gridsweep, spec):
+    code, out, _ = gridsweep("plan", spec, "--json")
+    plan = json.loads(out)
+    assert code == 0 and len(plan["rows"]) == 4
+    assert plan["emissions_g"] <= plan["emissions_immediate_g"]
+
+
+def test_simulate_prints_the_documented_json(gridsweep):
+    code, out, _ = gridsweep(
+        "simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--policy", "threshold", "--policy", "immediate",
+        "--from", "2025-06-01", "--to", "2025-06-03", "--every", "12h", "--json",
+    )  # fmt: skip
+    made = json.loads(out)
+    assert code == 0
+    assert (made["schema_version"], made["starts"], made["devices"]) == (1, 4, 2)
+    assert set(made["policies"][0]) == {
+        "name", "emissions_g_mean", "reduction", "reduction_p10", "reduction_p50", "reduction_p90", "makespan_h_mean",
+        "makespan_h_p90", "late_starts",
+    }  # fmt: skip
+    threshold, immediate = made["policies"]
+    assert threshold["reduction"] > 0.1 and immediate["reduction"] == 0
+
+
+def test_a_run_from_its_spec_to_its_report(gridsweep, spec, tmp_path):
+    code, out, err = gridsweep("run", spec)
+    assert code == 0, err
+    report = tmp_path / "runs/small/state/report.html"
+    assert out.splitlines()[-1] == f"report: {report.relative_to(tmp_path)}"
+    assert report.exists() and report.with_suffix(".md").exists()
+    code, out, _ = gridsweep("report", "runs/small", "--json")
+    made = json.loads(out)
+    losses = [row["loss"] for row in made["rows"]]
+    assert losses == sorted(losses) and len(losses) == 4
+    for row in made["rows"]:
+        home = tmp_path / "runs/small/store/experiments" / row["experiment"]
+        assert (home / "adapter/adapter_config.json").exists() and (home / "README.md").exists()
+    code, out, _ = gridsweep("status", "--json")
+    assert json.loads(out)["counts"]["done"] == 4
+    code, out, _ = gridsweep("explain", made["rows"][0]["experiment"][:20])
+    assert code == 0 and "started" in out and "limit of 225" in out
+    assert gridsweep("report", "runs/small", "--markdown")[1].startswith("#")
+    assert gridsweep("stop", "runs/small")[1].startswith("nothing is left")
+    again, out, _ = gridsweep("run", spec)
+    assert again == 0, "running a finished sweep again changes nothing"
+
+
+def test_explain_knows_nearly_right_names(gridsweep, spec):
+    gridsweep("run", spec)
+    code, _, err = gridsweep("explain", "r16", "runs/small")
+    assert code == 2 and "could be any of" in err
+    code, _, err = gridsweep("explain", "q16-a32", "runs/small")
+    assert code == 2 and "did you mean" in err
+
+
+def test_exit_3_when_an_experiment_fails_and_the_rest_goes_on(gridsweep, spec, monkeypatch):
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "nan:r16-a64-lr1e-4")
+    code, out, _ = gridsweep("run", spec)
+    assert code == 3
+    _, out, _ = gridsweep("status", "--json")
+    assert json.loads(out)["counts"] == {"waiting": 0, "running": 0, "done": 3, "failed": 1, "stopped": 0}
+
+
+def test_exit_5_when_everything_fails_alike(gridsweep, spec, monkeypatch):
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "crash:r16")
+    code, out, err = gridsweep("run", spec)
+    assert code == 5
+    assert "in the same way: the stand-in was told to crash" in err
+    monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
+    assert gridsweep("run", spec)[0] == 0, "once mended, the same command goes on"
+
+
+def test_exit_124_for_a_deadline_that_cannot_be_met(gridsweep, spec):
+    spec.write_text(SPEC + "finish_by: 90m\n")
+    for verb in ("plan", "run"):
+        code, _, err = gridsweep(verb, spec)
+        assert code == 124 and "move finish_by" in err
+
+
+def test_exit_6_for_a_second_run_and_4_for_a_stop(gridsweep, spec, background):
+    process = background(spec)
+    begun = time.monotonic()
+    code, _, err = gridsweep("run", spec)
+    assert code == 6 and time.monotonic() - begun < 2
+    assert f"process {process.pid} is already running" in err
+    code, out, _ = gridsweep("stop", "runs/small")
+    assert code == 0 and "experiments remain" in out
+    assert process.wait(30) == 4
+    assert gridsweep("run", "runs/small")[0] == 0
+
+
+def test_exit_130_for_ctrl_c_with_the_state_saved(gridsweep, spec, background):
+    process = background(spec)
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    assert "go on with: gridsweep run" in out
+    counts = json.loads(gridsweep("status", "--json")[1])["counts"]
+    assert counts["running"] == 0 and counts["waiting"] > 0
+    assert gridsweep("run", spec)[0] == 0
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_the_workers_are_adopted(gridsweep, spec, background):
+    process = background(spec, GRIDSWEEP_STEP_SECONDS="2")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=10)[0]
+    assert process.returncode == 130 and "the workers go on by themselves" in out
+    assert gridsweep("run", spec)[0] == 0
+    stints = json.loads(gridsweep("status", "--json")[1])["experiments"]
+    assert all(e["status"] == "done" for e in stints)
+
+
+def test_detach_runs_in_the_background(gridsweep, spec):
+    code, out, _ = gridsweep("run", spec, "--detach")
+    assert code == 0 and "status --watch runs/small" in out
+    assert gridsweep("status", "runs/small", "--watch")[0] == 0
+    assert json.loads(gridsweep("status", "--json")[1])["counts"]["done"] == 4
+
+
+def test_exit_7_for_a_damaged_journal(gridsweep, spec, tmp_path):
+    gridsweep("run", spec)
+    (tmp_path / "runs/small/state/journal.db").write_bytes(b"not a journal" * 1000)
+    for verb in (["run", spec], ["status"], ["report"]):
+        code, _, err = gridsweep(*verb)
+        assert code == 7 and "journal.db" in err
+
+
+def test_a_changed_spec_is_refused_with_a_diff(gridsweep, spec):
+    gridsweep("run", spec)
+    spec.write_text(SPEC.replace("steps: 12", "steps: 13"))
+    code, _, err = gridsweep("run", spec)
+    assert code == 2 and "recipe.steps: 12 before, 13 now" in err and "--folder" in err
+
+
+def test_a_trace_of_another_time_is_said_before_anything_starts(gridsweep, spec, tmp_path):
+    (tmp_path / "grid.csv").write_text(
+        "timestamp,carbon_intensity\n" + "".join(f"2020-01-01T{h:02d}:00:00Z,100\n" for h in range(24))
+    )
+    spec.write_text(SPEC + "carbon: {provider: trace, zone: Nowhere, file: grid.csv}\n")
+    code, _, err = gridsweep("run", spec)
+    assert code == 2 and "grid.csv does not know the grid at 2024-06-10 16:00" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chek", "x"], "check"),
+        (["check", "nope.yaml"], "there is no such file"),
+        (["check", "."], "is a folder"),
+        (["status", "nowhere"], "holds no sweep"),
+        (["status"], "there is no run below ./runs"),
+        (["run", "nope.yaml"], "there is no such file"),
+        (["simulate", EXAMPLES / "published.yaml", "--trace", "nope.csv"], "nope.csv"),
+        (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--policy", "magic"], "no policy 'magic'"),
+        (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--every", "6"], "unit"),
+        (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--from", "2030-01-01"], "choose --from"),
+        (["plan", EXAMPLES / "demo.yaml", "--at", "2024-06-10T16:00"], "time zone"),
+    ],
+)
+def test_exit_2_for_bad_usage_with_a_next_step(gridsweep, arguments, words):
+    code, out, err = gridsweep(*arguments)
+    assert code == 2 and words in err and out == "" and "Traceback" not in err
+
+
+def test_a_folder_that_cannot_be_written_is_said(gridsweep, spec, tmp_path):
+    (tmp_path / "runs").write_text("in the way")
+    code, _, err = gridsweep("run", spec)
+    assert code == 2 and "--folder" in err
+
+
+def test_doctor_says_how_energy_is_known(gridsweep):
+    code, out, _ = gridsweep("doctor")
+    assert code == 0 and "energy" in out and "works offline" in out
+    findings = json.loads(gridsweep("doctor", "--json")[1])["findings"]
+    assert {"python", "devices", "energy", "disk", "grid"} <= {f["what"] for f in findings}
+
+
+def test_the_help_lists_every_exit_code(gridsweep):
+    _, out, _ = gridsweep("--help")
+    assert all(f"{code:>3}  " in out for code in EXIT_CODES)
+
+
+def test_the_help_is_quick():
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "gridsweep.cli", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) < 0.4

@@ -1,0 +1,76 @@
+from dataclasses import is_dataclass
+from datetime import UTC, datetime, timedelta
+from math import nan
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from builders import START, make_sweep
+from gridsweep import codec
+from gridsweep.events import Event, Progressed, Submitted
+
+ANY_EVENT = Annotated[Event, Field(discriminator="kind")]
+LEAVES: dict[Any, st.SearchStrategy[Any]] = {
+    datetime: st.datetimes(
+        timezones=st.just(UTC), min_value=datetime(1970, 1, 2), max_value=datetime(9000, 1, 1)
+    ),  # noqa: DTZ001
+    timedelta: st.timedeltas(timedelta(0), timedelta(days=4000)),
+    float: st.floats(allow_nan=False, allow_infinity=False),
+    int: st.integers(0, 2**53),
+    str: st.text(max_size=8),
+    bool: st.booleans(),
+    NoneType: st.none(),
+}
+
+
+def values(kind: Any) -> st.SearchStrategy[Any]:
+    """Any value of a type, all its fields filled."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind in LEAVES:
+        return LEAVES[kind]
+    if origin in (Union, UnionType):
+        return st.one_of([values(arg) for arg in args])
+    if origin is Literal:
+        return st.sampled_from(args)
+    if origin is tuple and args[-1] is ...:
+        return st.lists(values(args[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(values, args))
+    if origin is dict:
+        return st.dictionaries(values(args[0]), values(args[1]), max_size=2)
+    assert is_dataclass(kind)
+    return st.builds(kind, **{name: values(hint) for name, hint in get_type_hints(kind).items()})
+
+
+@pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
+def test_every_event_comes_back_as_it_was_written(kind):
+    @given(values(kind))
+    def check(event):
+        assert codec.loads(ANY_EVENT, codec.dumps(event)) == event
+
+    check()
+
+
+def test_times_come_back_aware_and_unknown_numbers_as_none():
+    event = Progressed(START, "s/1", 1, 2, {"e00": nan})
+    again = codec.loads(ANY_EVENT, codec.dumps(event))
+    assert again.at.tzinfo is not None and again.at == START
+    assert again.losses == {"e00": None}
+
+
+def test_a_sweep_comes_back_whole():
+    for finish_by in (None, timedelta(hours=30), START):
+        event = Submitted(START, make_sweep(4, finish_by=finish_by))
+        assert codec.loads(ANY_EVENT, codec.dumps(event)) == event
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"kind": "Nonsense"}', '{"kind": "Running", "at": "yesterday"}']
+)
+def test_what_is_no_event_is_refused(text):
+    with pytest.raises(ValueError):
+        codec.loads(ANY_EVENT, text)

@@ -1,0 +1,169 @@
+"""The house rules, read from the source: who may import whom, no clock in the core, a light start."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gridsweep
+
+ROOT = Path(gridsweep.__file__).parent
+CORE = {
+    "backtest", "carbon", "designs", "errors", "events", "forecast", "ledger", "policy", "rehearse", "reports",
+    "schedule", "solar_valley", "state", "stint", "sweep",
+}  # fmt: skip
+LOOP = {"loop"}
+VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in
+EDGES = {"attempt", "codec", "executors.local", "journal", "meters", "providers.trace"}
+ENTRY = {"api", "arguments", "cli", "doctor", "runs", "testing"}
+DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files
+HEAVY = {"torch", "transformers", "peft", "datasets", "plotly", "jinja2", "ray", "kubernetes"}
+IMPURE = {"time", "random", "os", "pathlib", "sqlite3", "subprocess", "socket", "threading", "tempfile", "signal"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its name below the package."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            found[name] = path
+    return found
+
+
+MODULES = modules()
+
+
+def layer(name: str) -> int:
+    """0 core, 1 loop, 2 edges, 3 entry."""
+    if name in CORE:
+        return 0
+    if name in LOOP:
+        return 1
+    top = name.partition(".")[0]
+    if name in ENTRY or top == "render":
+        return 3
+    return 2
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    """The modules a file imports, dotted; with `top_level` only those imported when it is."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
+    }
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of this package a file imports, by their names below it."""
+    names = {name.removeprefix("gridsweep.") for name in imports(path) if name.startswith("gridsweep.")}
+    return {name for name in names if name in MODULES}
+
+
+def test_every_module_has_its_layer():
+    known = CORE | LOOP | VIRTUAL | EDGES | ENTRY
+    places = ("spec", "render", "train", "providers", "executors")
+    assert [n for n in MODULES if n not in known and n.partition(".")[0] not in places] == []
+    assert [n for n in known if n not in MODULES] == []
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_inwards(name):
+    allowed = VIRTUAL | LOOP if name in {"rehearse", "backtest"} else set()
+    for other in ours(MODULES[name]):
+        if (name, other) in DOOR or other in allowed:
+            continue
+        assert layer(other) <= layer(name), f"{name} imports {other}, which lies further out"
+
+
+def test_providers_and_executors_do_not_import_one_another():
+    for name, path in MODULES.items():
+        place, _, own = name.partition(".")
+        if place in ("providers", "executors") and own:
+            others = {n for n in ours(path) if n.startswith(f"{place}.")}
+            assert others == set(), name
+
+
+def test_the_worker_is_a_program_of_its_own():
+    allowed = {"sweep", "stint", "attempt", "codec", "errors", "meters"}
+    for name, path in MODULES.items():
+        used = ours(path)
+        if name.startswith("train"):
+            assert {n for n in used if not n.startswith("train")} <= allowed, name
+        else:
+            assert not any(n.startswith("train") for n in used), f"{name} imports the worker"
+
+
+def test_only_the_worker_imports_torch():
+    for name, path in MODULES.items():
+        if not name.startswith("train"):
+            heavy = {n.partition(".")[0] for n in imports(path)} & {"torch", "transformers", "peft", "datasets"}
+            assert heavy == set(), name
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if not n.startswith("train")))
+def test_heavy_libraries_are_imported_where_they_are_used(name):
+    heavy = {n.partition(".")[0] for n in imports(MODULES[name], top_level=True)} & HEAVY
+    assert heavy == set()
+
+
+@pytest.mark.parametrize("name", sorted(CORE | LOOP))
+def test_the_core_does_no_io_and_knows_no_clock(name):
+    path = MODULES[name]
+    used = {n.partition(".")[0] for n in imports(path)} & IMPURE
+    if name == "sweep":
+        used -= {"pathlib"}  # PurePath only
+    assert used == set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("open", "print", "input"), f"{name}:{node.lineno}"
+            assert not called.endswith((".now", ".utcnow", ".today", ".random")) or called in (
+                "world.now",
+                "self.now",
+            ), f"{name}:{node.lineno} calls {called}"
+
+
+def test_files_are_not_too_long():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: n for name, n in lengths.items() if n > 350} == {}
+
+
+def test_the_public_api_is_sorted_and_there():
+    names = gridsweep.__all__
+    assert names == sorted(names, key=lambda name: (name[0].islower(), name))
+    assert set(names) == set(gridsweep._HOMES)
+    for name in names:
+        assert getattr(gridsweep, name).__name__ == name
+    with pytest.raises(AttributeError):
+        gridsweep.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from gridsweep.cli import main; sys.argv = ['gridsweep', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(ast.literal_eval(done.stderr.strip().splitlines()[-1]))
+    assert loaded & (HEAVY | {"numpy", "scipy", "pydantic", "yaml", "rich", "psutil"}) == set()
