@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
+from gridsweep import runs
+from gridsweep.attempt import AttemptFolder, Progress
 from gridsweep.carbon import HOUR, Trace
+from gridsweep.errors import GridsweepError
 from gridsweep.events import Event
+from gridsweep.executors.local import read_lines
 from gridsweep.policy import Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
 from gridsweep.stint import Device
-from gridsweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
+from gridsweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Replay, Sweep, Tier
+from gridsweep.testing import STAND_IN
 from gridsweep.worlds import Observations
 
 START = datetime(2024, 6, 10, tzinfo=UTC)
 URGENT = Tier("urgent", 250.0, 4 * HOUR, 1)
 RELAXED = Tier("relaxed", 150.0, 12 * HOUR, 2)
+
+DAYS = [300, 260, 180, 140, 120, 100, 140, 210, 280, 240, 160, 90, 310] * 4
+"""Some hourly levels."""
 
 
 def after(hours: float) -> datetime:
@@ -97,3 +110,54 @@ def sweeps(draw: st.DrawFn, **changes: Any) -> Sweep:
     hours = draw(st.sampled_from([0.5, 1.0, 1.5, 2.25]))
     devices = draw(st.integers(1, 3))
     return make_sweep(draw(st.integers(1, 6)), tiers=tiers, hours=hours, devices=devices, **changes)
+
+
+# Sweeps that run for real, with the stand-in worker
+
+FORK = multiprocessing.get_context("fork")
+
+
+def real_sweep(n: int = 3, *, steps: int = 8, speed: float = 10_000.0, **changes: Any) -> Sweep:
+    """A sweep on a replayed clock; of its workers each takes a few tenths of a second."""
+    return make_sweep(n, steps=steps, replay=Replay(START, speed), **changes)
+
+
+def driven(sweep: Sweep | None, folder: Path) -> BaseProcess:
+    """A process of its own that runs the sweep; it exits with the run's code, or its error's."""
+    process = FORK.Process(target=_drive, args=(sweep, folder))
+    process.start()
+    return process
+
+
+def _drive(sweep: Sweep | None, folder: Path) -> None:
+    try:
+        code = runs.run(sweep, folder, command=STAND_IN).exit_code
+    except GridsweepError as error:
+        code = error.exit_code
+    os._exit(code)
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for something to come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+
+
+def attempts(folder: Path) -> list[AttemptFolder]:
+    """All attempt folders of a run, by when they were made."""
+    made = (path for path in folder.glob("store/stints/*/*") if not path.name.startswith("."))
+    return [AttemptFolder(path) for path in sorted(made, key=lambda path: path.stat().st_ctime_ns)]
+
+
+def lines(folder: AttemptFolder) -> list[Progress]:
+    """All that a worker said."""
+    return read_lines(Progress, folder.path / "progress.jsonl", 0)[0]
+
+
+def losses(state: State) -> dict[str, tuple[str, float | None]]:
+    """What became of each experiment, to the last digit."""
+    return {
+        id: (s.status, s.outcome.validation_loss if s.outcome else None) for id, s in state.standings.items()
+    }

@@ -225,6 +225,7 @@ def test_detach_runs_in_the_background(gridsweep, spec):
     code, out, _ = gridsweep("run", spec, "--detach")
     assert code == 0 and "status --watch runs/small" in out
     assert gridsweep("status", "runs/small", "--watch")[0] == 0
+    os.waitpid(int(out.split()[1]), 0)
     assert json.loads(gridsweep("status", "--json")[1])["counts"]["done"] == 4
 
 
@@ -263,7 +264,7 @@ def test_a_trace_of_another_time_is_said_before_anything_starts(gridsweep, spec,
         (["run", "nope.yaml"], "there is no such file"),
         (["simulate", EXAMPLES / "published.yaml", "--trace", "nope.csv"], "nope.csv"),
         (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--policy", "magic"], "no policy 'magic'"),
-        (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--every", "6"], "unit"),
+        (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--every", "6"], "such as 24h"),
         (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--from", "2030-01-01"], "choose --from"),
         (["plan", EXAMPLES / "demo.yaml", "--at", "2024-06-10T16:00"], "time zone"),
     ],

@@ -105,9 +105,7 @@ def test_an_older_checkpoint_does_not_set_back():
     assert state.standings["e00"].step == 4 and state.standings["e00"].fruitless == 1
 
 
-def losses(
-    *whys: str, checkpoints: tuple[int, ...] = (), told: bool = False, kill: bool = False
-) -> list[Event]:
+def losses(*whys: str, steps: tuple[int, ...] = (), told: bool = False, kill: bool = False) -> list[Event]:
     """e00 requested and lost again and again, hours apart."""
     events: list[Event] = []
     for i, why in enumerate(whys, 2):
@@ -115,7 +113,7 @@ def losses(
         events += [one]
         events += [Pausing(after(i + 0.5), one.attempt, "told", kill)] if told else []
         events += [
-            Lost(after(i + 0.9), one.attempt, why, tuple(saved(c) for c in checkpoints[i - 2 : i - 1]))
+            Lost(after(i + 0.9), one.attempt, why, tuple(saved(step) for step in steps[i - 2 : i - 1]))
         ]
     return events
 
@@ -135,7 +133,7 @@ def test_three_losses_without_progress_fail_the_experiment_and_the_sweep_goes_on
 
 
 def test_progress_between_losses_renews_the_count():
-    state = only_losses(losses("a", "b", "c", "d", "e", checkpoints=(0, 0, 2, 2, 2)))
+    state = only_losses(losses("a", "b", "c", "d", "e", steps=(0, 0, 2, 2, 2)))
     assert (state.standings["e00"].status, state.standings["e00"].fruitless) == ("waiting", 2)
 
 

@@ -10,6 +10,7 @@ from gridsweep import backtest, rehearse, runs
 from gridsweep.backtest import Simulation
 from gridsweep.providers.trace import open_trace
 from gridsweep.rehearse import Plan
+from gridsweep.render import files
 from gridsweep.reports import Report
 from gridsweep.runs import Run
 from gridsweep.sweep import Sweep
@@ -47,7 +48,7 @@ def simulate(
 def run(sweep: Sweep, folder: str | Path | None = None) -> Run:
     """Run a sweep for real on this machine, or go on with it, in `folder` (default: runs/<name of the sweep>)."""
     done = runs.run(sweep, folder)
-    runs.publish(done.folder, done.report)
+    files.publish(done.folder, done.report)
     return done
 
 

@@ -62,19 +62,19 @@ def simulate(
     `provider` replays a trace. Raises `TraceError` when a sweep would run past its end.
     """
     sweep = replace(sweep, tick=tick or sweep.tick, replay=None)
-    choices = [choice if isinstance(choice, PolicyChoice) else PolicyChoice(choice) for choice in policies]
-    choices = choices or [sweep.policy]
-    pairs = [(choice.name, policy_for(choice)) for choice in choices]
-    figures: dict[str, list[tuple[float, float, int]]] = {name: [] for name, _ in pairs}
+    own = {sweep.policy.name: sweep.policy}  # a name alone means the spec's options, if it chose that policy
+    named = [own.get(p, PolicyChoice(p)) if isinstance(p, str) else p for p in policies or [sweep.policy]]
+    tried = [policy_for(choice) for choice in named]
+    figures: list[list[tuple[float, float, int]]] = [[] for _ in tried]
     atonce: list[float] = []
     for count, start in enumerate(starts, 1):
         plain = _figures(rehearse(sweep, start, provider, Immediate()))
         atonce.append(plain[0])
-        for name, policy in pairs:
+        for policy, of in zip(tried, figures, strict=True):
             same = isinstance(policy, Immediate)
-            figures[name].append(plain if same else _figures(rehearse(sweep, start, provider, policy)))
+            of.append(plain if same else _figures(rehearse(sweep, start, provider, policy)))
         tell(count)
-    results = tuple(_result(name, figures[name], atonce) for name, _ in pairs)
+    results = tuple(_result(choice.name, of, atonce) for choice, of in zip(named, figures, strict=True))
     return Simulation(len(starts), len(sweep.devices), results)
 
 

@@ -93,7 +93,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     by themselves, and the next run adopts them.
     """
     from gridsweep import codec, runs
-    from gridsweep.render import progress, terminal
+    from gridsweep.render import files, progress, terminal
 
     sweep = None
     if spec.is_dir() and (spec / "state").is_dir():
@@ -111,7 +111,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     except KeyboardInterrupt:
         click.echo(f"\nleft at once; the workers go on by themselves. Go on with: {again}", err=True)
         sys.exit(INTERRUPTED)
-    paths = runs.publish(done.folder, done.report)
+    paths = files.publish(done.folder, done.report)
     if as_json:
         click.echo(codec.dumps(done.report, indent=1))
     else:
@@ -174,8 +174,8 @@ def stop(folder: Path | None) -> None:
 def report(folder: Path | None, as_json: bool, markdown: bool) -> None:
     """Report what a sweep found and cost, and what running at once would have cost; write the HTML report anew."""
     from gridsweep import codec, runs
+    from gridsweep.render import files, terminal
     from gridsweep.render import markdown as markdown_
-    from gridsweep.render import terminal
 
     place = _folder(folder)
     made = runs.report(place.path)
@@ -184,7 +184,7 @@ def report(folder: Path | None, as_json: bool, markdown: bool) -> None:
     elif markdown:
         click.echo(markdown_.render(made))
     else:
-        paths = runs.publish(place.path, made)
+        paths = files.publish(place.path, made)
         terminal.report(made)
         terminal.wrote(paths)
 
@@ -236,12 +236,14 @@ def schema() -> None:
 @json_option
 def doctor(as_json: bool) -> None:
     """Look at this machine: what is installed, what can train, how energy will be known."""
+    from dataclasses import asdict
+
     from gridsweep import doctor as doctor_
     from gridsweep.render import terminal
 
     findings = doctor_.examine()
     if as_json:
-        _print_json({"findings": [finding.__dict__ for finding in findings]})
+        _print_json({"findings": [asdict(finding) for finding in findings]})
     else:
         terminal.doctor(findings)
 
@@ -291,7 +293,8 @@ def _one(standings: dict[str, Any], beginning: str) -> Any:
     matches = [id for id in standings if id.startswith(beginning)]
     if len(matches) == 1:
         return standings[matches[0]]
-    near = difflib.get_close_matches(beginning, standings, n=3, cutoff=0.4)
+    slugs = {id.rpartition("-")[0]: id for id in standings}
+    near = [slugs[slug] for slug in difflib.get_close_matches(beginning, slugs, n=3, cutoff=0.4)]
     if matches:
         raise GridsweepError(f"{beginning!r} could be any of {', '.join(matches[:5])}; write more of it")
     raise GridsweepError(f"no experiment begins with {beginning!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from gridsweep.errors import JournalError, LeaseError, SpecError
 from gridsweep.events import Event
 
 VERSION = 1
+LOOKS = 10
+"""Who asks for the holder locks the lease for a moment: a run that finds it locked looks again so often."""
 _EVENT = Annotated[Event, Field(discriminator="kind")]
 _TABLES = """
 CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
@@ -57,6 +60,8 @@ class Journal:
         if self.epoch is not None:
             self._db.executescript(f"{_TABLES} PRAGMA user_version={VERSION};")
             self._db.execute("BEGIN IMMEDIATE")
+            (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
+            self.epoch = max(self.epoch, (last or 0) + 1)  # also where the lease's file was lost
             self._db.execute("DELETE FROM lease")
             self._db.execute("INSERT INTO lease VALUES (?)", (self.epoch,))
             self._db.execute("COMMIT")
@@ -82,6 +87,8 @@ class Journal:
     def events(self, after: int = 0) -> list[Event]:
         """The facts after a sequence number, in order."""
         try:
+            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
+                return []  # its run was killed before it wrote anything
             rows = self._db.execute("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
         except sqlite3.Error as error:
             raise _damaged(self.path, error) from None
@@ -110,26 +117,46 @@ def lease(state: Path) -> Iterator[int]:
     """
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(state / "lease", os.O_RDWR | os.O_CREAT, 0o600)
+        handle, epoch = _take(state)
     except OSError as error:
-        raise SpecError(f"cannot write in {state}: {error.strerror}; choose another folder with --folder") from None
+        raise SpecError(
+            f"cannot write in {state}: {error.strerror}; put that right, or choose another folder with --folder"
+        ) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        yield epoch
+    finally:
+        os.close(handle)
+
+
+def _take(state: Path) -> tuple[int, int]:
+    """The locked file and its new epoch."""
+    handle = os.open(state / "lease", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _lock(handle):
             pid = holder(state)
             who = f"process {pid}" if pid else "another process"
             raise LeaseError(
                 f"{who} is already running the sweep in {state.parent}; watch it with `gridsweep status --watch "
                 f"{state.parent}`, or end it with `gridsweep stop {state.parent}`"
-            ) from None
+            )
         text = os.pread(handle, 64, 0).split()
         epoch = int(text[1]) + 1 if len(text) == 2 and text[1].isdigit() else 1
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} {epoch}\n".encode(), 0)
-        yield epoch
-    finally:
+        os.ftruncate(handle, os.pwrite(handle, f"{os.getpid()} {epoch}\n".encode(), 0))
+    except BaseException:
         os.close(handle)
+        raise
+    return handle, epoch
+
+
+def _lock(handle: int) -> bool:
+    for _ in range(LOOKS):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
 
 
 def holder(state: Path) -> int | None:

@@ -192,11 +192,11 @@ def joined(attempts: Sequence[Attempt]) -> Profile:
     """The attempts at one experiment as the run that would have been enough."""
     length = timedelta(0)
     parts: list[tuple[timedelta, timedelta, float]] = []
-    for number, attempt in enumerate(attempts):
-        segments = kept(attempt, reload=number > 0)
+    for attempt in attempts:
+        segments = kept(attempt, reload=bool(parts))
         if not segments:
             continue
-        begin = segments[0].start if number else min(attempt.requested_at, segments[0].start)
+        begin = segments[0].start if parts else min(attempt.requested_at, segments[0].start)
         whole = attempt.end in ("ended", "paused") and attempt.ended_at is not None
         end = max(attempt.ended_at, segments[-1].end) if whole and attempt.ended_at else segments[-1].end
         share = len(attempt.stint.members)

@@ -34,6 +34,7 @@ class Row:
     mean_intensity: float | None
     emissions_g: float
     immediate_g: float | None
+    unknown_kwh: float
     wait_h: float | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -72,7 +73,7 @@ class Report:
     """Everything a report says. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
 
     `immediate_*` is the replay of the ended experiments as if run at once, on the same devices with the same energy.
-    `training` + `idle` = the total; `wasted` is the part of training that no result kept.
+    `thresholds` are the tiers' limits in order of rank. `training` + `idle` = the total; `wasted` is the part of training that no result kept.
     """
 
     sweep: str
@@ -112,6 +113,8 @@ class Report:
     intensity_start: datetime
     intensity_step_h: float
     intensity: tuple[float | None, ...]
+    thresholds: dict[str, float]
+    baseline: str | None
     schema_version: int = 1
 
     @property
@@ -170,6 +173,8 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         intensity_start=grid.start,
         intensity_step_h=grid.step / HOUR,
         intensity=tuple(None if v != v else v for v in grid.values.tolist()),
+        thresholds={tier.name: tier.threshold for tier in sorted(sweep.tiers, key=lambda tier: tier.rank)},
+        baseline=sweep.baseline,
     )
 
 
@@ -207,7 +212,8 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
                 energy_kwh=account.energy_kwh,
                 mean_intensity=account.mean_intensity,
                 emissions_g=account.emissions_g,
-                immediate_g=base.experiments[id].emissions_g if base and id in base.experiments else None,
+                immediate_g=_known(base.experiments.get(id)) if base else None,
+                unknown_kwh=account.unknown_kwh,
                 wait_h=max(0.0, (began - state.submitted_at) / HOUR) if began else None,
                 started_at=began,
                 ended_at=standing.ended_at,
@@ -222,6 +228,11 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
 
 def _loss(standing: Standing | None) -> float | None:
     return standing.outcome.validation_loss if standing and standing.outcome and standing.status == "done" else None
+
+
+def _known(account: Account | None) -> float | None:
+    """Emissions in g, None where part of the energy met an unknown intensity."""
+    return account.emissions_g if account and not account.unknown_kwh else None
 
 
 def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:

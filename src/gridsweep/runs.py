@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -30,6 +29,7 @@ from gridsweep.errors import (
     SIGNALLED,
     SOME_FAILED,
     ExecutorError,
+    GridsweepError,
     LeaseError,
     SpecError,
     TraceError,
@@ -76,6 +76,13 @@ class RunFolder:
     def driver(self) -> int | None:
         """The process whose run drives the folder; None when none does."""
         return holder(self.state)
+
+    def submitted(self) -> bool:
+        """Whether the journal holds a sweep by now."""
+        try:
+            return bool(self.read().standings)
+        except GridsweepError:
+            return False
 
     def read(self) -> State:
         """The state as journaled so far. Raises `SpecError` where no sweep was run."""
@@ -161,14 +168,14 @@ def run(
         journal = Journal(place.journal, epoch=epoch)
         try:
             state = State(journal.events())
-            opened = opening(state, sweep, epoch)
+            opened = opening(state, sweep, journal.epoch or epoch)
             provider, executor = provider_for(opened[0].sweep), Local(place.store, command)
             ready(opened[0], provider, command)
             journal.extend(opened)
             for event in opened:
                 state.apply(event)
             tell(state, opened)
-            write_file(place.state / "sweep.json", codec.dumps(state.sweep, indent=1))
+            keep_spec(place, state.sweep)
             if state.sweep.replay:
                 world: Live = Replayed(state.sweep.replay, provider, executor, interrupt.event)
             else:
@@ -196,6 +203,16 @@ def ready(opened: Submitted | Resumed, provider: Provider, command: Sequence[str
             f"{reading.source} does not know the grid at {opened.at:%Y-%m-%d %H:%M} UTC, when the sweep would start; "
             "replay a time that it covers (`clock: {replay: {from: ..., speed: ...}}`), or use `file: solar-valley`"
         )
+
+
+def keep_spec(place: RunFolder, sweep: Sweep) -> None:
+    """Write the spec beside the journal, for people: nothing reads it. Raises `ExecutorError` when the disk refuses."""
+    try:
+        write_file(place.state / "sweep.json", codec.dumps(sweep, indent=1))
+    except OSError as error:
+        raise ExecutorError(
+            f"cannot write in {place.state}: {error.strerror}; put that right and run again: nothing is lost"
+        ) from None
 
 
 def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | Resumed]:
@@ -272,42 +289,6 @@ def report(folder: str | Path) -> Report:
     return summarize(RunFolder(Path(folder)).read())
 
 
-def publish(folder: Path, made: Report) -> list[Path]:
-    """Write the report's files into the folder, and a model card beside every adapter; returns the reports' paths.
-
-    Without the `report` extra there is no HTML; the rest is written. Raises `ExecutorError` when the disk refuses.
-    """
-    from gridsweep.render import card, html, markdown
-
-    place = RunFolder(folder)
-    texts = {"report.json": codec.dumps(made, indent=1), "report.md": markdown.render(made)}
-    try:
-        import plotly  # noqa: F401
-    except ImportError:
-        pass
-    else:
-        texts["report.html"] = html.render(made)
-    try:
-        for name, text in texts.items():
-            _replace(place.state / name, text)
-        for row in made.rows:
-            home = place.store / "experiments" / row.experiment
-            if (home / "adapter").is_dir():
-                _replace(home / "README.md", card.render(made, row))
-    except OSError as error:
-        raise ExecutorError(
-            f"cannot write the report into {place.state}: {error.strerror}; put that right and run "
-            f"`gridsweep report {folder}`: nothing is lost"
-        ) from None
-    return [place.state / name for name in reversed(texts)]
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    write_file(draft, text)
-    draft.rename(path)
-
-
 def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
     """Stop the sweep in a folder at its checkpoints, whether a run drives it or only its workers live.
 
@@ -320,7 +301,8 @@ def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
         if place.read().active:
             run(None, place.path, command=command, stop="stopped by gridsweep stop")
         return place.read()
-    os.kill(pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it may have ended by itself
+        os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + STOP_PATIENCE
     while holder(place.state) == pid:
         if time.monotonic() > end:
@@ -340,15 +322,22 @@ def detach(spec: str | Path, folder: Path) -> int:
     place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     if (pid := holder(place.state)) is not None:
         raise LeaseError(f"process {pid} is already running the sweep in {folder}")
-    command = [sys.executable, "-m", "gridsweep.cli", "run", str(spec), "--folder", str(folder)]
-    with (place.state / "run.log").open("ab") as log:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    log = str(place.state / "run.log")
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "gridsweep.cli", "run", str(spec), "--folder", str(folder)],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
     end = time.monotonic() + DETACH_PATIENCE
-    while holder(place.state) != child.pid:
-        if child.poll() is not None or time.monotonic() > end:
+    while not (place.driver() == pid and place.submitted()):
+        if os.waitpid(pid, os.WNOHANG)[0] or time.monotonic() > end:
             words = (place.state / "run.log").read_text(errors="replace").strip()[-500:]
             raise ExecutorError(f"the run in the background did not start: {words}")
         time.sleep(0.05)
-    return child.pid
+    return pid

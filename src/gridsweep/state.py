@@ -178,6 +178,10 @@ class State:
             self.standings[experiment.id].experiment = experiment
         if event.changes:
             self.amendments.append(event)
+        if self.halted:  # what failed with everything else gets another chance: somebody mended the cause
+            for standing in self.standings.values():
+                if standing.status == "failed" and standing.outcome is None:
+                    standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
         self.stopping = self.halted = ""
         self.early_losses.clear()
         self.works = None

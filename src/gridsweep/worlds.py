@@ -74,14 +74,14 @@ class Live:
         self.provider = provider
         self.executor: Workers = executor
         self.interrupt = interrupt or threading.Event()
-        self._offset = self._wall_minus_boot()
+        self._offset = self.wall_minus_boot()
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def clock(self, state: State) -> Sequence[Event]:
         """A jump of the wall clock, if there was one."""
-        offset = self._wall_minus_boot()
+        offset = self.wall_minus_boot()
         jump, self._offset = offset - self._offset, offset
         if abs(jump) <= JUMP:
             return ()
@@ -101,8 +101,8 @@ class Live:
     def _wall_seconds(self, until: datetime) -> float:
         return (until - self.now()).total_seconds()
 
-    @staticmethod
-    def _wall_minus_boot() -> timedelta:
+    def wall_minus_boot(self) -> timedelta:
+        """How far the wall clock is ahead of the time since boot: constant, unless somebody sets the clock."""
         return timedelta(seconds=time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
 
 

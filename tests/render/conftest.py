@@ -40,9 +40,10 @@ TIERS = (
     Tier("patient", 125, timedelta(hours=96), 3),
 )
 POINTS = (
-    "16 32 1e-4 .1, 16 64 1e-4 .1, 16 128 1e-4 .1, 16 32 5e-5 .1, 16 32 1e-5 .1, 16 32 1e-4 .05, 16 32 1e-4 .15,"
-    "16 64 5e-5 .1, 32 32 1e-4 .1, 32 64 1e-4 .05, 32 64 1e-4 .1, 32 64 5e-5 .1, 32 128 1e-4 .1, 32 64 1e-5 .1,"
-    "32 64 1e-4 .15, 32 128 5e-5 .1, 32 128 1e-4 .05, 32 128 1e-4 .15, 32 32 1e-4 .15, 32 128 1e-5 .1, 32 32 5e-5 .15"
+    "16 32 1e-4 .1, 16 64 1e-4 .1, 16 128 1e-4 .1, 16 32 5e-5 .1, 16 32 1e-5 .1, 16 32 1e-4 .05,"
+    "16 32 1e-4 .15, 16 64 5e-5 .1, 32 32 1e-4 .1, 32 64 1e-4 .05, 32 64 1e-4 .1, 32 64 5e-5 .1,"
+    "32 128 1e-4 .1, 32 64 1e-5 .1, 32 64 1e-4 .15, 32 128 5e-5 .1, 32 128 1e-4 .05, 32 128 1e-4 .15,"
+    "32 32 1e-4 .15, 32 128 1e-5 .1, 32 32 5e-5 .15"
 )
 HOSTILE = "</script><img src=x onerror=alert(1)>|`*&\"'"
 
@@ -70,8 +71,9 @@ def small_sweep(power_w: float = 15.0) -> Sweep:
         experiments.append(
             Experiment(experiment_id(params, 42, model, dataset, recipe), params, 42, *tiered(params))
         )
+    estimates = Estimates(timedelta(minutes=90), power_w, 0.004)
     return Sweep(
-        "demo", model, dataset, recipe, tuple(experiments), TIERS, Estimates(timedelta(minutes=90), power_w, 0.004),
+        "demo", model, dataset, recipe, tuple(experiments), TIERS, estimates,
         (Device("cpu0"), Device("cpu1")), 35, replay=Replay(START, 300), baseline=experiments[0].id,
     )  # fmt: skip
 
@@ -83,9 +85,12 @@ def invented_loss(p: LoraParams) -> float:
 
 
 FACTS = {
-    "device": "cpu", "dtype": "float32", "python": "3.11.9", "torch": "2.13.0", "transformers": "5.1.0", "peft": "0.18.0",
+    "device": "cpu",
+    "python": "3.11.9",
+    "torch": "2.13.0",
+    "peft": "0.18.0",
     "dataset_digest": "9f2c1ab407d3e5f6",
-}  # fmt: skip
+}
 
 
 def finished(events: Iterable[Event], sweep: Sweep, failed: str = "") -> list[Event]:

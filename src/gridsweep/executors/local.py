@@ -20,6 +20,7 @@ from gridsweep import codec
 from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part, Progress, sync
 from gridsweep.errors import ExecutorError
 from gridsweep.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
+from gridsweep.schedule import device_named
 from gridsweep.state import Attempt, State
 
 WORKER = (sys.executable, "-m", "gridsweep.train")
@@ -175,8 +176,8 @@ class Local:
         if pid is not None and folder.alive():  # alive: the pid is the lock holder's, not a stranger's
             try:
                 os.killpg(pid, what)
-            except ProcessLookupError:
-                pass
+            except (ProcessLookupError, PermissionError):
+                pass  # it has just gone
 
     def _publish(self, id: str, adapter: str, attempts: Sequence[str]) -> None:
         """Put a finished adapter into experiments/, whole or not at all, and drop its checkpoints."""
@@ -209,7 +210,7 @@ def assignment(state: State, attempt: Attempt) -> Assignment:
         experiment = standing.experiment
         saved = standing.checkpoint if member.from_step else None
         parts.append(Part(experiment.id, experiment.params, experiment.seed, member.from_step, member.to_step, saved))
-    device = next(d for d in sweep.devices if d.name == attempt.device)
+    device = device_named(state, attempt.device)
     return Assignment(attempt.id, sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, tuple(parts))
 
 

@@ -32,15 +32,11 @@ class Simulated:
     def observe(self, state: State, now: datetime) -> Sequence[Event]:
         events: list[Event] = []
         for attempt in sorted(state.active.values(), key=lambda a: (self._end(state, a), a.id)):
-            start, end = attempt.requested_at, self._end(state, attempt)
+            end, steps = self._end(state, attempt)
             if attempt.running_at is None:
-                events.append(Running(start, attempt.id))
+                events.append(Running(attempt.requested_at, attempt.id))
             if end <= now:
-                steps = attempt.stint.steps
                 events += self._closing(state, attempt, end, steps)
-            elif attempt.pausing_since is not None:
-                done = int((now - start) / (end - start) * attempt.stint.steps)
-                events += self._closing(state, attempt, now, done)
         return events
 
     def act(self, state: State) -> None:
@@ -48,15 +44,20 @@ class Simulated:
 
     def next_end(self, state: State) -> datetime | None:
         """When the next attempt ends by itself, or has heeded a pause."""
-        ends = [a.pausing_since or self._end(state, a) for a in state.active.values()]
-        return min(ends, default=None)
+        return min((self._end(state, attempt)[0] for attempt in state.active.values()), default=None)
 
-    def _end(self, state: State, attempt: Attempt) -> datetime:
+    def _end(self, state: State, attempt: Attempt) -> tuple[datetime, int]:
+        """When an attempt ends and after how many steps: all, or, told to pause, those it had begun."""
+        start, steps = attempt.requested_at, attempt.stint.steps
         ids = [member.experiment for member in attempt.stint.members]
         if ids[0] in self.profiles:
-            return attempt.requested_at + max(self.profiles[id].duration for id in ids)
-        device = device_named(state, attempt.device)
-        return attempt.requested_at + duration(state, attempt.stint.steps, device)
+            span = max(self.profiles[id].duration for id in ids)
+        else:
+            span = duration(state, steps, device_named(state, attempt.device))
+        if attempt.pausing_since is not None and attempt.pausing_since < start + span:
+            begun = -(-(attempt.pausing_since - start) * steps // span)
+            return start + span * begun / steps, begun
+        return start + span, steps
 
     def _closing(self, state: State, attempt: Attempt, at: datetime, steps: int) -> list[Event]:
         """Progress up to a moment, then the end or the pause."""

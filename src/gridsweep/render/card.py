@@ -121,11 +121,17 @@ def _result(report: Report, row: Row) -> str:
 
 def _loading(report: Report) -> str:
     """A code block; what it quotes cannot leave its string."""
+    base, bundled = f"{_base(report)!r}  # the base model", ""
+    if is_local(report.model):
+        base += "'s folder"
+    elif "/" not in report.model:  # perhaps one that comes along, which the Hugging Face hub does not know
+        bundled = "\nfrom gridsweep.sweep import Model\nfrom gridsweep.train.model import resolve"
+        base = f"resolve(Model({report.model!r}))  # where the base model lies"
     return f"""```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer{bundled}
 
-base = {_base(report)!r}  # the id or folder of the base model
+base = {base}
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), "adapter")
 tokenizer = AutoTokenizer.from_pretrained(base)
 ```"""

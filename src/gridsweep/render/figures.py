@@ -59,12 +59,15 @@ def hours(value: float | None) -> str:
     """A span given in h: `45 s`, `30 min`, `1.5 h`, `51.3 h`."""
     if value is None:
         return UNKNOWN
-    if value and abs(value) < 1:
-        minutes = value * 60
-        return f"{minutes * 60:.0f} s" if abs(minutes) < 1 else f"{minutes:.0f} min"
+    seconds = round(value * 3600)
+    if seconds and abs(seconds) < 60:
+        return f"{seconds} s"
+    minutes = round(value * 60)
+    if seconds and abs(minutes) < 60:
+        return f"{minutes} min"
     if abs(value) >= 1000:
         return f"{value:,.0f} h"
-    return f"{value:.1f}".removesuffix(".0") + " h"
+    return f"{round(value, 1) + 0.0:.1f}".removesuffix(".0") + " h"  # + 0.0 turns -0.0 into 0.0
 
 
 def percent(share: float | None) -> str:

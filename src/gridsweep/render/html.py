@@ -41,6 +41,7 @@ def render(report: Report) -> str:
         clock=_clock,
         known=lambda x: "" if x is None else x,
     )
+    limits = report.thresholds if report.policy == "threshold" else {}
     plotly, script = get_plotlyjs(), _shipped("report.js")
     rows = report.rows
     return environment.from_string(_shipped("report.html.jinja")).render(
@@ -57,7 +58,7 @@ def render(report: Report) -> str:
         pictures={
             name: Markup(embedded(text))
             for name, text in (
-                ("timeline", timeline.timeline(report, limits(report))),
+                ("timeline", timeline.timeline(report, limits)),
                 ("scatter", scatter.loss_against_carbon(report)),
             )
             if text is not None
@@ -68,11 +69,6 @@ def render(report: Report) -> str:
         # Only these two scripts may run, and nothing may be fetched: what slips through stays text.
         scripts=" ".join(_fingerprint(text) for text in (plotly, script)),
     )
-
-
-def limits(report: Report) -> dict[str, float]:
-    """The tiers' thresholds in gCO2eq/kWh, where the report holds them."""
-    return dict(getattr(report, "thresholds", None) or {})
 
 
 def embedded(text: str) -> str:
@@ -102,7 +98,7 @@ def _clock(moment: datetime | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """An effect as a strip left or right of zero: where it starts and how long it is, in percent of the width."""
+    """An effect left or right of zero: where its strip starts, how long it is, in percent of the width."""
 
     effect: Effect
     left: float

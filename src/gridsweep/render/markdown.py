@@ -54,7 +54,8 @@ def _ranking(report: Report) -> list[str]:
     baseline = wording.baseline(report)
     heads = (
         "#", "experiment", "r", "alpha", "lr", "dropout", "tier", "loss", "to baseline",
-        f"energy, {kwh.unit}", "gCO2eq/kWh", f"CO2eq, {mass.unit}", f"at once, {mass.unit}", "wait", "started because",
+        f"energy, {kwh.unit}", "gCO2eq/kWh", f"CO2eq, {mass.unit}", f"at once, {mass.unit}", "wait",
+        "started because",
     )  # fmt: skip
     lines = []
     for row in rows:

@@ -19,7 +19,11 @@
     for (const [place, figure] of pictures) {
       const { data, layout } = coloured(figure, style);
       const narrow = place.clientWidth < 620;
-      if (narrow) layout.xaxis.nticks = 5;
+      if (narrow) {
+        layout.xaxis.nticks = 4;
+        layout.margin.t += 26; // the legend takes a second line
+        layout.height += 26;
+      }
       const config = { displaylogo: false, responsive: true, modeBarButtons: BUTTONS };
       Plotly.react(place, data, layout, { ...config, displayModeBar: narrow ? false : "hover" });
     }

@@ -60,20 +60,21 @@ def loss_against_carbon(report: Report) -> str | None:
             hovertemplate="%{customdata}<extra></extra>",
         )
     base = wording.baseline(report)
-    for marked, name in ((best, "best"), (base, "baseline")):
-        if marked is None or (name == "baseline" and marked == best):
+    marks = [(best, "best, the baseline")] if base == best else [(best, "best"), (base, "baseline")]
+    for marked, name in marks:
+        if marked is None:
             continue
         figure.add_annotation(
             x=marked.emissions_g * scale.factor,
             y=marked.loss,
-            text=f"<b>{name}</b>" if marked is not base or base is not best else "<b>best, the baseline</b>",
+            text=f"<b>{name}</b>",
             showarrow=True,
             arrowhead=0,
             arrowwidth=1,
             arrowcolor="var(--ink)",
             standoff=8,
             ax=34,
-            ay=30 if name == "best" else -30,
+            ay=-30 if name == "baseline" else 30,
             font={"color": "var(--ink)"},
         )
     figure.update_layout(**looks(440), margin={"l": 8, "r": 16, "t": 62, "b": 48})
@@ -107,12 +108,12 @@ def _if_at_once(figure: Any, rows: Sequence[Row], scale: Scale) -> None:
 
 
 def _described(report: Report, row: Row) -> str:
+    bound = "at least " if wording.partly_unknown(row) else ""
     lines = [
         f"<b>{safe(row.experiment)}</b>, place {row.place}",
         f"r {row.r}, alpha {number(row.alpha)}, lr {number(row.lr)}, dropout {number(row.dropout)}",
-        f"loss {loss(row.loss)}"
-        + (f" ({signed(row.difference)} against the baseline)" if row.difference is not None else ""),
-        f"{'at least ' * wording.partly_unknown(row)}{grams(row.emissions_g)} CO₂eq with {energy(row.energy_kwh)}",
+        f"loss {loss(row.loss)}" + (f" ({signed(row.difference)} to the baseline)" if row.difference else ""),
+        f"{bound}{grams(row.emissions_g)} CO₂eq with {energy(row.energy_kwh)}",
     ]
     if row.immediate_g is not None and report.saving_g is not None:
         lines.append(f"{grams(row.immediate_g)} if run at once")

@@ -20,7 +20,7 @@ from gridsweep.rehearse import Plan
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
 from gridsweep.reports import Report
-from gridsweep.runs import RunFolder, holder
+from gridsweep.runs import RunFolder
 from gridsweep.state import Standing, State
 from gridsweep.sweep import Sweep, number
 
@@ -171,16 +171,16 @@ def status(place: RunFolder, *, watch: bool) -> None:
     state = place.read()
     if watch and out.is_terminal:
         with Live(picture(state), console=out) as live:
-            while holder(place.state) is not None:
+            while place.driver() is not None:
                 time.sleep(1.0)
                 state = place.read()
                 live.update(picture(state))
     else:
-        while watch and holder(place.state) is not None:
+        while watch and place.driver() is not None:
             time.sleep(1.0)
             state = place.read()
         out.print(picture(state))
-    pid = holder(place.state)
+    pid = place.driver()
     out.print(f"{place.path}: " + (f"process {pid} drives it" if pid else "no run drives it"))
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from gridsweep.carbon import HOUR
 from gridsweep.render.figures import grams, hours, loss
 from gridsweep.render.pictures import at, axis, colours, looks, note, safe, short
 from gridsweep.reports import Bar, Report, Row
 from gridsweep.sweep import number
 
-LANE_PX = 26
+LANE_PX = 29
 GRID_PX = 270
 GAP_PX = 16
 
@@ -19,7 +20,7 @@ Point = tuple[str, float | None, str]
 
 
 def timeline(report: Report, limits: dict[str, float] | None = None) -> str | None:
-    """The intensity as a step line with every stint on it, and below a lane a device: as it ran, and as if at once.
+    """The intensity as a step line with every stint on it; below, a lane a device: as it ran, and if at once.
 
     `limits` are the tiers' thresholds (gCO2eq/kWh), drawn as dashed lines. None before anything is known.
     """
@@ -33,12 +34,12 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
     figure = go.Figure(_curve(report, go))
     for tier, colour in colours(report).items():
         ran = [bar for bar in report.bars if bar.tier == tier]
-        atonce = [bar for bar in report.immediate_bars if bar.tier == tier]
+        at_once = [bar for bar in report.immediate_bars if bar.tier == tier]
         if ran:
             figure.add_trace(_spans(report, ran, tier, colour, go))
             figure.add_trace(_bars(report, ran, lanes.actual, tier, colour, go))
-        if atonce:
-            figure.add_trace(_ghosts(report, atonce, lanes.other, tier, colour, go))
+        if at_once:
+            figure.add_trace(_ghosts(report, at_once, lanes.other, tier, colour, go))
     for tier, limit in (limits or {}).items():
         _limit(figure, tier, limit, colours(report).get(tier, "var(--muted)"))
     for start, end in _unknown(report):
@@ -73,11 +74,16 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
     first, last = _window(report)
     margin = {"l": 8, "r": 12, "t": 62, "b": 48}
     figure.update_layout(**looks(whole + margin["t"] + margin["b"]), barmode="overlay", margin=margin)
+    figure.update_layout(uniformtext={"mode": "hide", "minsize": 10})  # a number that does not fit its bar
     figure.update_layout(
         xaxis=axis(
             type="date",
             anchor="y2",
             tickangle=0,
+            tickformatstops=[
+                {"dtickrange": [None, 43_200_000], "value": "%H:%M\n%d %b"},
+                {"dtickrange": [43_200_001, None], "value": "%d %b\n%Y"},
+            ],
             range=[at(first), at(last)],
             hoverformat="%a %d %b %H:%M",
             title_text="time (UTC)",
@@ -110,9 +116,7 @@ class Lanes:
     """Where each device's lane lies: those of the run, and under a gap those of running at once."""
 
     def __init__(self, report: Report):
-        devices = sorted(
-            {b.device for b in (*report.bars, *report.immediate_bars)}, key=lambda d: (len(d), d)
-        )
+        devices = _devices((*report.bars, *report.immediate_bars))
         self.actual = {device: 0.6 + i for i, device in enumerate(devices)}
         self.heads = [(0.0, f"as it ran: {safe(report.policy)}")] if devices else []
         self.depth = len(devices) + 0.2
@@ -126,9 +130,14 @@ class Lanes:
         self.names = [safe(short(device)) for device in devices] * (2 if self.other else 1)
 
 
+def _devices(bars: Iterable[Bar]) -> list[str]:
+    """In the order people count them: cpu2 before cpu10."""
+    return sorted({bar.device for bar in bars}, key=lambda name: (len(name), name))
+
+
 def _curve(report: Report, go: Any) -> Any:
     """The intensity, held within each slot."""
-    step = timedelta(hours=report.intensity_step_h)
+    step = report.intensity_step_h * HOUR
     values = [*report.intensity, *report.intensity[-1:]]
     return go.Scatter(
         x=[at(report.intensity_start + i * step) for i in range(len(values))],
@@ -143,9 +152,9 @@ def _curve(report: Report, go: Any) -> Any:
 def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any) -> Any:
     """The stints of a tier, on the line at the intensity they met.
 
-    Stints at the same time meet the same intensity: each device has its own small offset, or they would hide each other.
+    Stints at the same time meet the same intensity: each device is a little apart, or one would hide another.
     """
-    devices = sorted({bar.device for bar in report.bars}, key=lambda d: (len(d), d))
+    devices = _devices(report.bars)
     apart = _highest(report) * min(0.024, 0.1 / max(1, len(devices)))
     points: list[Point] = []
     for bar in bars:
@@ -178,8 +187,7 @@ def _bars(
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
-        textfont={"color": "#ffffff", "size": 11},
-        constraintext="none",
+        textfont={"color": "#ffffff", "size": 12},
         marker={
             "color": colour,
             "line": {"width": 1, "color": "var(--card)"},
@@ -210,7 +218,7 @@ def _ghosts(
             "line": {"width": 1, "color": colour},
             "pattern": {"shape": "/", "size": 5, "solidity": 0.3, "fgcolor": colour},
         },
-        customdata=[_told(report, bar, atonce=True) for bar in bars],
+        customdata=[_told(report, bar, at_once=True) for bar in bars],
         hovertemplate="%{customdata}<extra></extra>",
         name=safe(tier),
         legendgroup=safe(tier),
@@ -234,15 +242,15 @@ def _mark(row: Row | None, bar: Bar) -> str:
     return str(row.place) if row is not None and row.place is not None else ""
 
 
-def _told(report: Report, bar: Bar, *, atonce: bool = False) -> str:
+def _told(report: Report, bar: Bar, *, at_once: bool = False) -> str:
     """What hovering over a stint says."""
     row = next((row for row in report.rows if row.experiment == bar.experiment), None)
     lines = [
-        f"<b>{safe(bar.experiment)}</b>{' run at once' if atonce else ''}",
+        f"<b>{safe(bar.experiment)}</b>{' run at once' if at_once else ''}",
         f"{safe(bar.tier)}, on {safe(bar.device)}, {safe(bar.how)}",
-        f"{bar.start:%a %d %b %H:%M} to {bar.end:%a %d %b %H:%M} ({hours((bar.end - bar.start) / timedelta(hours=1))})",
+        f"{bar.start:%a %d %b %H:%M} to {bar.end:%a %d %b %H:%M} ({hours((bar.end - bar.start) / HOUR)})",
     ]
-    if row is not None and not atonce:
+    if row is not None and not at_once:
         lines.append(safe(row.reason or row.why))
         if row.loss is not None:
             lines.append(f"place {row.place}, loss {loss(row.loss)}, {grams(row.emissions_g)} CO₂eq")
@@ -253,7 +261,7 @@ def _told(report: Report, bar: Bar, *, atonce: bool = False) -> str:
 
 def _met(report: Report, start: datetime, end: datetime) -> Iterable[tuple[datetime, float | None]]:
     """The intensity at a stint's start, at every slot's edge within it, and at its end."""
-    step = timedelta(hours=report.intensity_step_h)
+    step = report.intensity_step_h * HOUR
     slot = (start - report.intensity_start) // step
     level = report.intensity[slot] if 0 <= slot < len(report.intensity) else None
     yield start, level
@@ -272,7 +280,7 @@ def _highest(report: Report) -> float:
 
 def _unknown(report: Report) -> list[tuple[datetime, datetime]]:
     """The times within the picture whose intensity nobody knows, joined."""
-    step = timedelta(hours=report.intensity_step_h)
+    step = report.intensity_step_h * HOUR
     found: list[tuple[datetime, datetime]] = []
     for i, value in enumerate(report.intensity):
         if value is None:
@@ -284,6 +292,6 @@ def _unknown(report: Report) -> list[tuple[datetime, datetime]]:
 
 def _window(report: Report) -> tuple[datetime, datetime]:
     ends = [bar.end for bar in (*report.bars, *report.immediate_bars)]
-    last = max([*ends, report.ended_at, report.submitted_at + timedelta(hours=1)])
+    last = max([*ends, report.ended_at, report.submitted_at + HOUR])
     first = min(report.submitted_at, report.intensity_start)
     return first, last + (last - first) * 0.015

@@ -55,8 +55,8 @@ def _why_unknown(report: Report) -> str:
         return "Nothing has ended yet: there is nothing to compare with running at once."
     if report.unknown_kwh:
         return (
-            f"{energy(report.unknown_kwh)} met hours in which the grid's intensity is unknown: they are in the "
-            "energy and not in the emissions, so that no saving can be stated."
+            f"{energy(report.unknown_kwh)} met hours in which the grid's intensity is unknown: they are in "
+            "the energy and not in the emissions, so that no saving can be stated."
         )
     if report.saving_g is None:
         return (
@@ -92,15 +92,13 @@ def counts(report: Report) -> str:
 
 
 def baseline(report: Report) -> Row | None:
-    """The experiment the others are compared with: the one that differs from it by nothing."""
-    same = [row for row in report.rows if row.difference == 0]
-    return same[0] if len(same) == 1 else None
+    """The experiment the others are compared with."""
+    return next((row for row in report.rows if row.experiment == report.baseline), None)
 
 
 def partly_unknown(row: Row) -> bool:
     """Whether some of its energy met an unknown intensity, so that its emissions are a lower bound."""
-    if_all_known = (row.mean_intensity or 0.0) * row.energy_kwh
-    return if_all_known - row.emissions_g > 1e-6 * row.emissions_g + 1e-15
+    return row.unknown_kwh > 0
 
 
 def emitted(row: Row, scale: Scale) -> str:
@@ -143,7 +141,7 @@ def verdict(separable: bool | None) -> str:
 def tiers(report: Report) -> list[str]:
     """The tiers' names by rank, as far as a report shows it: running at once starts them in that order."""
     ordered = sorted(report.immediate_bars, key=lambda bar: bar.start)
-    names = [bar.tier for bar in ordered] + sorted(row.tier for row in report.rows)
+    names = [*report.thresholds, *(bar.tier for bar in ordered), *sorted(row.tier for row in report.rows)]
     return list(dict.fromkeys(names))
 
 

@@ -1,0 +1,45 @@
+"""The report's files in a run's folder."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from gridsweep import codec
+from gridsweep.attempt import write_file
+from gridsweep.errors import ExecutorError
+from gridsweep.render import card, html, markdown
+from gridsweep.reports import Report
+from gridsweep.runs import RunFolder
+
+
+def publish(folder: Path, made: Report) -> list[Path]:
+    """Write the report into the folder, and a model card beside every adapter; returns the reports' paths.
+
+    HTML comes first; it needs the extra `report`, and is left out without it. Raises `ExecutorError` when the disk
+    refuses.
+    """
+    place = RunFolder(folder)
+    texts = {"report.md": markdown.render(made), "report.json": codec.dumps(made, indent=1)}
+    if find_spec("plotly") and find_spec("jinja2"):
+        texts = {"report.html": html.render(made), **texts}
+    try:
+        for name, text in texts.items():
+            _replace(place.state / name, text)
+        for row in made.rows:
+            home = place.store / "experiments" / row.experiment
+            if (home / "adapter").is_dir():
+                _replace(home / "README.md", card.render(made, row))
+    except OSError as error:
+        raise ExecutorError(
+            f"cannot write the report into {place.state}: {error.strerror}; put that right and run "
+            f"`gridsweep report {folder}`: nothing is lost"
+        ) from None
+    return [place.state / name for name in texts]
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    write_file(draft, text)
+    draft.rename(path)

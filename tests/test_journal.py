@@ -1,0 +1,299 @@
+import os
+import resource
+import sqlite3
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
+from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
+from gridsweep.events import Decided, Halted, Stopping, Submitted
+from gridsweep.journal import Journal, holder, lease
+from gridsweep.policy import Threshold
+from gridsweep.runs import RunFolder
+
+EVENTS = rehearsed(make_sweep(3), DAYS, Threshold())[1]
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    """A file with all events of a rehearsal."""
+    path = tmp_path / "state" / "journal.db"
+    path.parent.mkdir()
+    journal = Journal(path, epoch=1)
+    journal.extend(EVENTS)
+    journal.close()
+    return path
+
+
+def read(path: Path):
+    journal = Journal(path)
+    try:
+        return journal.events()
+    finally:
+        journal.close()
+
+
+# Facts
+
+
+def test_facts_come_back_in_order(place):
+    assert read(place) == EVENTS
+
+
+def test_facts_are_appended_and_read_from_a_number_on(place):
+    journal = Journal(place, epoch=2)
+    journal.extend([Stopping(after(9), "enough")])
+    assert journal.events(after=len(EVENTS)) == [Stopping(after(9), "enough")]
+    journal.close()
+    assert read(place) == [*EVENTS, Stopping(after(9), "enough")]
+
+
+def test_an_older_moment_stays_behind_a_newer_one(place):
+    journal = Journal(place, epoch=2)
+    journal.extend([Stopping(after(9), "a"), Stopping(after(1), "b")])
+    assert [e.why for e in journal.events()[-2:]] == ["a", "b"]
+    journal.close()
+
+
+def killed_while_writing(path: Path) -> None:
+    journal = Journal(path, epoch=2)
+    journal.extend([Stopping(after(9), "kept")])
+    journal._db.execute("BEGIN IMMEDIATE")
+    journal._db.execute("INSERT INTO events (at, kind, body) VALUES ('', '', 'half a batch')")
+    os._exit(9)
+
+
+def test_a_killed_writer_leaves_whole_batches(place):
+    process = FORK.Process(target=killed_while_writing, args=(place,))
+    process.start()
+    process.join()
+    assert read(place) == [*EVENTS, Stopping(after(9), "kept")]
+
+
+def test_it_is_read_while_it_is_written(place):
+    writer = Journal(place, epoch=2)
+    reader = Journal(place)
+    writer.extend([Stopping(after(9), "new")])
+    assert len(reader.events()) == len(EVENTS) + 1
+    writer.extend([Halted(after(9), "newer")])
+    assert reader.events(after=len(EVENTS) + 1) == [Halted(after(9), "newer")]
+    reader.close()
+    writer.close()
+
+
+def test_without_a_lease_nothing_is_written(place):
+    reader = Journal(place)
+    with pytest.raises(JournalError, match="cannot write"):
+        reader.extend([Stopping(START, "x")])
+    reader.close()
+    assert read(place) == EVENTS
+
+
+def test_a_journal_that_was_never_written_to_is_empty(tmp_path):
+    (tmp_path / "journal.db").touch()
+    assert read(tmp_path / "journal.db") == []
+
+
+# The lease
+
+
+def hold(state: Path, seconds: float) -> None:
+    with lease(state):
+        time.sleep(seconds)
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A process that holds the lease of tmp_path/state."""
+    process = FORK.Process(target=hold, args=(tmp_path / "state", 30))
+    process.start()
+    until(lambda: holder(tmp_path / "state") == process.pid)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_second_lease_is_refused_soon_and_names_the_holder(tmp_path, held):
+    begun = time.monotonic()
+    with (
+        pytest.raises(LeaseError, match=f"process {held.pid} is already running") as caught,
+        lease(tmp_path / "state"),
+    ):
+        pass
+    assert time.monotonic() - begun < 2
+    assert caught.value.exit_code == 6
+
+
+def test_a_killed_holder_holds_nothing(tmp_path, held):
+    held.kill()
+    held.join()
+    assert holder(tmp_path / "state") is None
+    with lease(tmp_path / "state") as epoch:
+        assert epoch == 2 and holder(tmp_path / "state") == os.getpid()
+
+
+def test_the_epoch_rises(tmp_path):
+    epochs = []
+    for _ in range(3):
+        with lease(tmp_path / "state") as epoch:
+            epochs.append(epoch)
+    assert epochs == [1, 2, 3] and holder(tmp_path / "state") is None
+
+
+def test_who_only_asks_does_not_keep_a_run_from_starting(tmp_path):
+    """Asking locks for a moment; a run that comes just then must not believe another one."""
+    state = tmp_path / "state"
+    with lease(state):
+        pass
+    asking = [FORK.Process(target=ask_forever, args=(state,)) for _ in range(2)]
+    for process in asking:
+        process.start()
+    try:
+        for _ in range(50):
+            with lease(state):
+                pass
+    finally:
+        for process in asking:
+            process.kill()
+            process.join()
+
+
+def ask_forever(state: Path) -> None:
+    while True:
+        holder(state)
+        time.sleep(0.001)
+
+
+def test_a_stale_epoch_writes_nothing(place):
+    stale, fresh = Journal(place, epoch=2), Journal(place, epoch=3)
+    with pytest.raises(LeaseError, match="another run took"):
+        stale.extend([Stopping(after(9), "stale")])
+    fresh.extend([Stopping(after(9), "fresh")])
+    stale.close()
+    fresh.close()
+    assert read(place)[-1] == Stopping(after(9), "fresh")
+
+
+def test_also_without_its_file_the_epoch_rises(place):
+    stale, fresh = Journal(place, epoch=1), Journal(place, epoch=1)
+    assert fresh.epoch > stale.epoch
+    with pytest.raises(LeaseError):
+        stale.extend([Stopping(after(9), "stale")])
+    stale.close()
+    fresh.close()
+
+
+@pytest.mark.parametrize("text", [b"", b"12", b"x y", b"\xff\xfe 3\n"])
+def test_a_damaged_lease_is_taken_all_the_same(tmp_path, text):
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "lease").write_bytes(text)
+    assert holder(state) is None
+    with lease(state) as epoch:
+        assert epoch >= 1 and holder(state) == os.getpid()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(SpecError, match="cannot write in .* Not a directory"),
+        lease(tmp_path / "file" / "state"),
+    ):
+        pass
+
+
+# Damage
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at : at + 64] = bytes(255 - byte for byte in data[at : at + 64])
+    path.write_bytes(data)
+
+
+def execute(path: Path, sql: str) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute(sql)
+    db.close()
+
+
+DAMAGE = {
+    "garbage": lambda path: path.write_bytes(b"this is no database, whatever its name says" * 100),
+    "header": lambda path: flip(path, 0),
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "a flipped page": lambda path: flip(path, 4096),
+    "a row that is no JSON": lambda path: execute(path, "UPDATE events SET body = '{' WHERE seq = 3"),
+    "a row of no event": lambda path: execute(
+        path, """UPDATE events SET body = '{"kind": "Odd"}' WHERE seq = 3"""
+    ),
+    "a newer format": lambda path: execute(path, "PRAGMA user_version = 99"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_journal_is_refused_with_its_path(place, damage):
+    damage(place)
+    with pytest.raises(JournalError) as caught:
+        RunFolder(place.parent.parent).read()
+    assert str(place) in str(caught.value) and caught.value.exit_code == STATE_DAMAGED
+    with pytest.raises(JournalError):
+        Journal(place, epoch=9).events()
+
+
+def test_a_newer_format_says_to_upgrade(place):
+    execute(place, "PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match=r"newer gridsweep \(format 99, this one reads 1\); upgrade"):
+        Journal(place)
+
+
+# A full disk
+
+
+def write_until_full(path: Path, limit: int) -> None:
+    """Exits with the number of batches that were kept."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    journal = Journal(path, epoch=2)
+    for count in range(200):
+        try:
+            journal.extend([Decided(START, "e00", None, "x" * 2000), Decided(START, "e01", None, "y" * 2000)])
+        except JournalError as error:
+            assert "cannot write" in str(error) and "nothing is lost" in str(error)
+            os._exit(count)
+    os._exit(250)
+
+
+def test_on_a_full_disk_it_says_so_and_keeps_whole_batches(place):
+    process = FORK.Process(target=write_until_full, args=(place, 300_000))
+    process.start()
+    process.join()
+    assert 0 < process.exitcode < 200
+    assert len(read(place)) == len(EVENTS) + 2 * process.exitcode
+    again = Journal(place, epoch=3)
+    again.extend([Stopping(after(9), "space again")])
+    again.close()
+    assert read(place)[-1] == Stopping(after(9), "space again")
+
+
+def test_on_a_full_disk_no_lease_is_taken(tmp_path):
+    def attempt() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        try:
+            hold(tmp_path / "state", 0)
+        except SpecError as error:
+            os._exit(7 if "File too large" in str(error) else 8)
+
+    process = FORK.Process(target=attempt)
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+
+
+def test_a_sweep_survives_the_journal_whole(tmp_path):
+    sweep = make_sweep(2, finish_by=timedelta(hours=9))
+    journal = Journal(tmp_path / "journal.db", epoch=1)
+    journal.extend([Submitted(START, sweep, timedelta(minutes=10))])
+    assert journal.events() == [Submitted(START, sweep, timedelta(minutes=10))]
+    journal.close()
