@@ -86,7 +86,9 @@ def test_who_works_here_is_known_after_signing_in(folder):
     assert folder.pid() == os.getpid()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x"}', '{"pid": null}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"pid": "x"}', '{"pid": null}', "null", '{"pid": 0}', '{"pid": -1}']
+)
 def test_a_damaged_signature_names_nobody(folder, text):
     (folder.path / "worker.json").write_text(text)
     assert folder.pid() is None
@@ -112,7 +114,7 @@ def test_a_checkpoint_that_was_not_finished_is_not_there(folder):
     assert folder.checkpoint("e00").step == 2
 
 
-@pytest.mark.parametrize("harm", ["change", "remove", "manifest"])
+@pytest.mark.parametrize("harm", ["change", "remove", "{", "[]", '{"files": []}'])
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(folder, harm):
     save(folder, 2)
     save(folder, 4)
@@ -122,8 +124,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(folder, harm):
             (path / "sub" / "adapter.bin").write_text("weightz")
         case "remove":
             (path / "sub" / "adapter.bin").unlink()
-        case "manifest":
-            (path / "manifest.json").write_text("{")
+        case text:
+            (path / "manifest.json").write_text(text)
     assert folder.checkpoint("e00").step == 2
 
 

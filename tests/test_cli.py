@@ -64,7 +64,12 @@ def background(tmp_path):
         command = [sys.executable, "-m", "gridsweep.cli", "run", str(spec)]
         variables = os.environ | {"GRIDSWEEP_WORKER": "gridsweep.testing", "GRIDSWEEP_STEP_SECONDS": "0.3"}
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=variables | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=tmp_path,
+            env=variables | environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         started.append(process)
         journal = tmp_path / "runs/small/store/stints"
@@ -263,9 +268,15 @@ def test_a_trace_of_another_time_is_said_before_anything_starts(gridsweep, spec,
         (["status"], "there is no run below ./runs"),
         (["run", "nope.yaml"], "there is no such file"),
         (["simulate", EXAMPLES / "published.yaml", "--trace", "nope.csv"], "nope.csv"),
-        (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--policy", "magic"], "no policy 'magic'"),
+        (
+            ["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--policy", "magic"],
+            "no policy 'magic'",
+        ),
         (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--every", "6"], "such as 24h"),
-        (["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--from", "2030-01-01"], "choose --from"),
+        (
+            ["simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--from", "2030-01-01"],
+            "choose --from",
+        ),
         (["plan", EXAMPLES / "demo.yaml", "--at", "2024-06-10T16:00"], "time zone"),
     ],
 )

@@ -1,6 +1,7 @@
 import os
 import resource
 import sqlite3
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -86,15 +87,36 @@ def test_it_is_read_while_it_is_written(place):
 
 def test_without_a_lease_nothing_is_written(place):
     reader = Journal(place)
-    with pytest.raises(JournalError, match="cannot write"):
+    with pytest.raises(LeaseError, match="writes nothing"):
         reader.extend([Stopping(START, "x")])
     reader.close()
     assert read(place) == EVENTS
 
 
-def test_a_journal_that_was_never_written_to_is_empty(tmp_path):
-    (tmp_path / "journal.db").touch()
-    assert read(tmp_path / "journal.db") == []
+def make_and_die(path: Path, lines: int) -> None:
+    """Make a journal and be killed so many traced lines later."""
+
+    def die(frame, event, argument):
+        nonlocal lines
+        lines -= 1
+        if lines < 0:
+            os._exit(9)
+        return die
+
+    sys.settrace(die)
+    Journal(path, epoch=1)
+
+
+def test_a_journal_whose_maker_was_killed_is_whole_or_not_there(tmp_path):
+    for lines in range(40):
+        path = tmp_path / f"{lines}" / "journal.db"
+        path.parent.mkdir()
+        process = FORK.Process(target=make_and_die, args=(path, lines))
+        process.start()
+        process.join()
+        assert not path.exists() or read(path) == []
+        Journal(path, epoch=2).close()
+        assert read(path) == [] and not list(path.parent.glob(".*"))
 
 
 # The lease
@@ -199,7 +221,7 @@ def test_a_damaged_lease_is_taken_all_the_same(tmp_path, text):
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(SpecError, match="cannot write in .* Not a directory"),
+        pytest.raises(SpecError, match=r"cannot write in .* Not a directory"),
         lease(tmp_path / "file" / "state"),
     ):
         pass

@@ -32,6 +32,7 @@ from gridsweep.events import (
     Stopping,
     Submitted,
 )
+from gridsweep.executors.simulated import Simulated
 from gridsweep.policy import Immediate, OnOff, Pause, Start, Threshold, Wait
 from gridsweep.schedule import makespan, observed, situation, step, wake_at
 from gridsweep.state import State
@@ -167,6 +168,18 @@ def test_members_that_train_together_start_as_decided():
 def test_a_stint_may_end_before_the_last_step():
     (event,) = ask(submitted(), Says(Start(("e00",), 4, "d0", "")))
     assert event.stint.members == (Member("e00", 0, 4),)
+
+
+def test_work_of_which_only_the_result_is_missing_starts_again():
+    """Its worker was killed after the last checkpoint: it has no step left, and is not done."""
+    state = submitted(make_sweep(1))
+    (event,) = ask(state, Immediate())
+    state.apply(Lost(after(1), event.attempt, "killed", (Checkpoint("e00", 6, "", ""),)))
+    (again,) = ask(state, Immediate(), 1)
+    assert again.stint.members == (Member("e00", 6, 6),)
+    for event in Simulated().observe(state, after(1)):
+        state.apply(event)
+    assert state.standings["e00"].status == "done" and state.finished
 
 
 # What is journaled

@@ -20,7 +20,18 @@ EDGES = {"attempt", "codec", "executors.local", "journal", "meters", "providers.
 ENTRY = {"api", "arguments", "cli", "doctor", "runs", "testing"}
 DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files
 HEAVY = {"torch", "transformers", "peft", "datasets", "plotly", "jinja2", "ray", "kubernetes"}
-IMPURE = {"time", "random", "os", "pathlib", "sqlite3", "subprocess", "socket", "threading", "tempfile", "signal"}
+IMPURE = {
+    "time",
+    "random",
+    "os",
+    "pathlib",
+    "sqlite3",
+    "subprocess",
+    "socket",
+    "threading",
+    "tempfile",
+    "signal",
+}
 
 
 def modules() -> dict[str, Path]:
@@ -113,7 +124,12 @@ def test_the_worker_is_a_program_of_its_own():
 def test_only_the_worker_imports_torch():
     for name, path in MODULES.items():
         if not name.startswith("train"):
-            heavy = {n.partition(".")[0] for n in imports(path)} & {"torch", "transformers", "peft", "datasets"}
+            heavy = {n.partition(".")[0] for n in imports(path)} & {
+                "torch",
+                "transformers",
+                "peft",
+                "datasets",
+            }
             assert heavy == set(), name
 
 

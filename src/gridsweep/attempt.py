@@ -182,9 +182,10 @@ class AttemptFolder:
     def pid(self) -> int | None:
         """Who to signal; None while the worker has not signed in."""
         try:
-            return int(json.loads((self.path / "worker.json").read_text())["pid"])
-        except (FileNotFoundError, ValueError, KeyError):
+            pid = int(json.loads((self.path / "worker.json").read_text())["pid"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
+        return pid if pid > 1 else None
 
     def alive(self) -> bool:
         """Whether a worker (or the starter, about to fork one) holds the lock."""
@@ -241,7 +242,7 @@ def verify(folder: Path, expected: str | None = None) -> bool:
         manifest = json.loads((folder / MANIFEST).read_text())
         whole = all(_sha256(folder / name) == sha for name, sha in manifest["files"].items())
         return whole and (expected is None or digest(folder) == expected)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

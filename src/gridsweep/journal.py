@@ -19,6 +19,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from gridsweep import codec
+from gridsweep.attempt import sync
 from gridsweep.errors import JournalError, LeaseError, SpecError
 from gridsweep.events import Event
 
@@ -27,8 +28,8 @@ LOOKS = 10
 """Who asks for the holder locks the lease for a moment: a run that finds it locked looks again so often."""
 _EVENT = Annotated[Event, Field(discriminator="kind")]
 _TABLES = """
-CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS lease (epoch INTEGER NOT NULL);
+CREATE TABLE events (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE lease (epoch INTEGER NOT NULL);
 """
 
 
@@ -41,8 +42,9 @@ class Journal:
             if epoch is None:
                 self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
             else:
+                if not path.exists():
+                    _create(path)
                 self._db = sqlite3.connect(path, isolation_level=None)
-                self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
             self._check()
         except sqlite3.Error as error:
@@ -58,7 +60,6 @@ class Journal:
         if fine != "ok":
             raise JournalError(f"{self.path} is damaged: {fine}; restore the file from a backup")
         if self.epoch is not None:
-            self._db.executescript(f"{_TABLES} PRAGMA user_version={VERSION};")
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
             self.epoch = max(self.epoch, (last or 0) + 1)  # also where the lease's file was lost
@@ -80,15 +81,11 @@ class Journal:
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise JournalError(
-                f"cannot write {self.path}: {error}; free some space or make it writable, then run again: nothing is lost"
-            ) from None
+            raise _unwritable(self.path, error) from None
 
     def events(self, after: int = 0) -> list[Event]:
         """The facts after a sequence number, in order."""
         try:
-            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
-                return []  # its run was killed before it wrote anything
             rows = self._db.execute("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
         except sqlite3.Error as error:
             raise _damaged(self.path, error) from None
@@ -103,6 +100,30 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _create(path: Path) -> None:
+    """An empty journal, there whole or not at all: who only reads cannot mend one whose run was killed meanwhile."""
+    for left in path.parent.glob(f".{path.name}*"):
+        left.unlink()
+    draft = path.with_name(f".{path.name}")
+    try:
+        db = sqlite3.connect(draft, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.executescript(f"{_TABLES} PRAGMA user_version={VERSION};")
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise _unwritable(path, error) from None
+    draft.rename(path)
+    sync(path.parent)
+
+
+def _unwritable(path: Path, error: sqlite3.Error) -> JournalError:
+    return JournalError(
+        f"cannot write {path}: {error}; free some space or make it writable, then run again: nothing is lost"
+    )
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> JournalError:

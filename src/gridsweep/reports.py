@@ -131,6 +131,8 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
     base = other[1].total if other else None
     comparable = base is not None and not actual.unknown_kwh and not base.unknown_kwh
     saving = base.emissions_g - actual.emissions_g if base and comparable else None
+    if base and saving is not None and abs(saving) < 1e-6 * base.emissions_g:
+        saving = 0.0  # finer than the times of starts and ends are known
     first = state.submitted_at - 2 * HOUR
     grid = state.history.between(first, max(book.ended_at, state.submitted_at + HOUR))
     return Report(

@@ -159,7 +159,8 @@ def checked(seen: Situation, decisions: Sequence[Decision]) -> list[Decision]:
                     raise PolicyError(f"the policy started {', '.join(members)} on {device}, which is not free")
                 for id in members:
                     work = works.pop(id, None)
-                    if work is None or not work.from_step < to_step <= work.to_step:
+                    # No step may remain: of a worker killed between its last checkpoint and its result.
+                    if work is None or not min(work.from_step + 1, work.to_step) <= to_step <= work.to_step:
                         raise PolicyError(f"the policy started {id} up to step {to_step}, which does not wait for that")
                     if work.device not in (None, device):
                         raise PolicyError(f"the policy started {id} on {device}; it may only run on {work.device}")

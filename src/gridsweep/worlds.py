@@ -123,8 +123,11 @@ class Replayed(Live):
         self._jump_to: datetime | None = None
 
     def now(self) -> datetime:
+        return self._at(datetime.now(UTC))
+
+    def _at(self, wall: datetime) -> datetime:
         assert self.anchor, "the loop asks for the clock's facts before the time"
-        return self.anchor.at + (datetime.now(UTC) - self.anchor.wall) * self.anchor.speed
+        return self.anchor.at + (wall - self.anchor.wall) * self.anchor.speed
 
     def clock(self, state: State) -> Sequence[Event]:
         wall, speed = datetime.now(UTC), self.replay.speed if state.active else 0.0
@@ -135,7 +138,7 @@ class Replayed(Live):
         elif self._jump_to is not None:
             at, why = self._jump_to, "jump"
         elif speed != self.anchor.speed:
-            at, why = self.now(), "start of work" if speed else "end of work"
+            at, why = self._at(wall), "start of work" if speed else "end of work"
         else:
             return ()
         self._jump_to = None

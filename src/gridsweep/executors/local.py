@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,8 @@ PROGRESS_EVERY = timedelta(minutes=1)
 EXIT_GRACE = timedelta(seconds=30)
 """How long a worker that wrote its result may take to leave before its device counts as free all the same."""
 
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
 L = TypeVar("L", Progress, EnergyLine)
 
 
@@ -37,7 +38,7 @@ class Local:
     def __init__(self, store: Path, command: Sequence[str] = WORKER, gpus: Sequence[str] | None = None):
         self.store, self.command = store, tuple(command)
         self.gpus = visible_gpus() if gpus is None else list(gpus)
-        self._children: list[subprocess.Popen[bytes]] = []  # only to reap them
+        self._children: list[int] = []  # only to reap them
         self._published: set[str] = set()  # only to spare looking again
 
     def folder(self, attempt: str) -> AttemptFolder:
@@ -46,7 +47,7 @@ class Local:
     # -- what the workers say
 
     def observe(self, state: State, now: datetime) -> Sequence[Event]:
-        self._children = [child for child in self._children if child.poll() is None]
+        self._children = [child for child in self._children if not _reaped(child)]
         events: list[Event] = []
         for attempt in state.active.values():
             events += self._news(state, attempt, now)
@@ -134,16 +135,18 @@ class Local:
             if lock is None:
                 return  # a worker lives there already
             try:
-                with (folder.path / "log.txt").open("ab") as log:
-                    child = subprocess.Popen(
-                        [*self.command, str(folder.path)],
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        env=environment,
-                        pass_fds=(lock,),
-                        start_new_session=True,
-                    )
+                os.set_inheritable(lock, True)
+                child = os.posix_spawnp(
+                    self.command[0],
+                    [*self.command, str(folder.path)],
+                    environment,
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_OPEN, 1, folder.path / "log.txt", _APPEND, 0o644),
+                        (os.POSIX_SPAWN_DUP2, 1, 2),
+                    ],
+                    setsid=True,
+                )
             finally:
                 os.close(lock)
         except OSError as error:
@@ -265,6 +268,14 @@ def merged(state: State, attempt: Attempt, lines: Sequence[EnergyLine]) -> list[
         else:
             segments.append(Segment(start, end, line.kwh, line.source, line.step))
     return segments
+
+
+def _reaped(child: int) -> bool:
+    """Whether a child has ended; no zombie is left of it then."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == child
+    except ChildProcessError:
+        return True
 
 
 def _touched(folder: Path) -> datetime:

@@ -1,0 +1,169 @@
+"""Whatever is killed, and when: the sweep goes on to the same end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, real_sweep, until
+from gridsweep import runs
+from gridsweep.events import ClockAnchored, Event, Progressed, Requested, Running
+from gridsweep.journal import Journal
+from gridsweep.ledger import ledger
+from gridsweep.rehearse import baseline
+from gridsweep.reports import make_report
+from gridsweep.runs import RunFolder
+from gridsweep.state import State
+from gridsweep.testing import STAND_IN
+
+SWEEP = real_sweep(8, steps=24, devices=2, tiers=(URGENT, RELAXED))
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory) -> dict:
+    """What an undisturbed sweep finds."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
+        assert runs.run(SWEEP, folder, command=STAND_IN).exit_code == 0
+    assert [len(s.attempts) for s in RunFolder(folder).read().standings.values()] == [1] * 8
+    return losses(RunFolder(folder).read())
+
+
+def events_of(folder: Path) -> list[Event]:
+    journal = Journal(RunFolder(folder).journal)
+    try:
+        return journal.events()
+    finally:
+        journal.close()
+
+
+def finished(folder: Path) -> bool:
+    place = RunFolder(folder)
+    return place.journal.exists() and bool(events_of(folder)) and place.read().finished
+
+
+def check(folder: Path, wanted: dict) -> State:
+    """The end is the undisturbed one, nothing was done twice, and every gram is in the journal."""
+    state = RunFolder(folder).read()
+    assert losses(state) == wanted
+    assert len(list(folder.glob("store/experiments/*/adapter/adapter_config.json"))) == len(wanted)
+    assert {f"{a.path.parent.name}/{a.path.name}" for a in attempts(folder)} == set(state.attempts)
+    trained_once_past_checkpoints(folder, state)
+    told_once(folder, state)
+    on_one_clock(folder, state)
+    report = runs.report(folder)
+    again = State(events_of(folder))
+    book = ledger(again)
+    assert report == make_report(again, book, baseline(again))
+    assert report.emissions_g == sum(a.emissions_g for a in book.experiments.values()) + book.idle.emissions_g
+    return state
+
+
+def trained_once_past_checkpoints(folder: Path, state: State) -> None:
+    """Each attempt at an experiment went on exactly from what was kept of those before it."""
+    for standing in state.standings.values():
+        kept = 0
+        for attempt in (state.attempts[name] for name in standing.attempts):
+            (member,) = attempt.stint.members
+            assert member.from_step == kept
+            trained = [line.step for line in lines(folder_of(folder, attempt.id))]
+            assert trained == list(range(kept, kept + len(trained)))
+            kept = max(kept, attempt.kept_step)
+        assert kept == 24
+
+
+def folder_of(folder: Path, attempt: str):
+    return next(a for a in attempts(folder) if str(a.path).endswith(attempt))
+
+
+def told_once(folder: Path, state: State) -> None:
+    """No line was journaled twice or left out: sequence numbers, energy and steps add up."""
+    said = Counter((e.attempt, e.seq) for e in events_of(folder) if isinstance(e, Progressed))
+    assert set(said.values()) <= {1}
+    requested = Counter(e.attempt for e in events_of(folder) if isinstance(e, Requested | Running))
+    assert max(requested.values()) <= 2
+    for name, attempt in state.attempts.items():
+        path = folder_of(folder, name).path / "energy.jsonl"
+        text = path.read_text() if path.exists() else ""
+        kwh = sum(float(line.partition('"kwh":')[2].partition(",")[0]) for line in text.splitlines())
+        assert sum(segment.kwh for segment in attempt.energy) == pytest.approx(kwh, rel=1e-9)
+
+
+def on_one_clock(folder: Path, state: State) -> None:
+    """Grid time never goes back, devices are never shared, and no interval is negative."""
+    anchors = [event for event in events_of(folder) if isinstance(event, ClockAnchored)]
+    for earlier, later in pairwise(anchors):
+        assert later.at >= earlier.at and later.wall >= earlier.wall
+        reached = earlier.at + (later.wall - earlier.wall) * earlier.speed
+        assert later.at <= reached or later.why == "jump"
+    for device in state.sweep.devices:
+        held = [a for a in state.attempts.values() if a.device == device.name]
+        held.sort(key=lambda a: a.requested_at)
+        for one, next_one in pairwise(held):
+            assert one.ended_at <= next_one.requested_at
+    for attempt in state.attempts.values():
+        assert START <= attempt.requested_at <= attempt.ended_at
+        assert all(s.start <= s.end and s.kwh >= 0 for s in attempt.energy)
+
+
+def crash(folder: Path, kills: int, seed: int) -> int:
+    """Run, and kill the loop at a random moment, again and again; how often it was killed at work."""
+    random_ = random.Random(seed)
+    done = 0
+    while done < kills and not finished(folder):
+        loop = driven(SWEEP, folder)
+        time.sleep(random_.choice([0.01, 0.05, 0.2]) + random_.random() * 0.15)
+        assert loop.exitcode in (None, 0)
+        done += loop.exitcode is None
+        loop.kill()
+        loop.join()
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sweep_whose_loop_is_killed_again_and_again_ends_the_same(tmp_path, monkeypatch, wanted, seed):
+    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.03")
+    assert crash(tmp_path, 18, seed) >= 17
+    assert runs.run(SWEEP, tmp_path, command=STAND_IN).exit_code == 0
+    state = check(tmp_path, wanted)
+    assert all(len(s.attempts) == 1 for s in state.standings.values())  # the workers outlived every crash
+
+
+def living(folder: Path) -> list[int]:
+    return [a.pid() for a in attempts(folder) if a.alive() and a.pid()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_sweep_whose_workers_are_killed_too_ends_the_same(tmp_path, monkeypatch, wanted, seed):
+    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.01")
+    random_ = random.Random(100 + seed)
+    shot: Counter[str] = Counter()
+    for _ in range(9):
+        loop = driven(SWEEP, tmp_path)
+        time.sleep(0.15 + random_.random() * 0.4)
+        if random_.random() < 0.5:
+            loop.kill()
+            loop.join()
+        for folder in attempts(tmp_path):
+            id = folder.assignment().members[0].experiment
+            pid = folder.pid()
+            if pid and folder.alive() and shot[id] < 2 and random_.random() < 0.7:
+                os.killpg(pid, signal.SIGKILL)
+                shot[id] += 1
+        time.sleep(0.05)
+        loop.kill()
+        loop.join()
+    until(lambda: runs.run(SWEEP, tmp_path, command=STAND_IN).exit_code == 0)
+    state = check(tmp_path, wanted)
+    ends = Counter(attempt.end for attempt in state.attempts.values())
+    assert 3 < ends["lost"] <= sum(shot.values()) and ends["ended"] == 8  # some had just written their result
