@@ -11,7 +11,7 @@ import gridsweep
 
 ROOT = Path(gridsweep.__file__).parent
 CORE = {
-    "backtest", "carbon", "designs", "errors", "events", "forecast", "ledger", "policy", "rehearse", "reports",
+    "backtest", "carbon", "clusters", "designs", "errors", "events", "forecast", "ledger", "policy", "rehearse", "reports",
     "schedule", "solar_valley", "state", "stint", "sweep",
 }  # fmt: skip
 LOOP = {"loop"}

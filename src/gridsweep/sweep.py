@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import PurePath
 from typing import Any
 
+from gridsweep.clusters import ExecutorChoice
 from gridsweep.stint import Device
 
 PARAMS = ("r", "alpha", "lr", "dropout")
@@ -190,7 +191,7 @@ class Sweep:
     total_steps: int
     carbon: CarbonSource = CarbonSource()
     policy: PolicyChoice = PolicyChoice()
-    executor: str = "local"
+    executor: ExecutorChoice = ExecutorChoice()
     tick: timedelta = timedelta(minutes=30)
     finish_by: timedelta | datetime | None = None
     replay: Replay | None = None

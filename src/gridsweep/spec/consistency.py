@@ -46,6 +46,8 @@ def inconsistencies(
     for section in ("model", "dataset"):
         yield from _absent(data, section, folder)
     yield from _trace(data, folder)
+    if sound("executor", "policy"):
+        yield from _gate(file)
     if sound("policy") and (limits := file.policy.on_off) and limits.resume_below > limits.pause_above:
         what = f"must be at most pause_above, {number(limits.pause_above)}, not {number(limits.resume_below)}"
         yield Fault(("policy", "on_off", "resume_below"), what)
@@ -95,6 +97,17 @@ def _design(file: SpecFile) -> Iterator[Fault]:
                 allowed = ", ".join(map(number, axis[:20]))
                 what = f"must be a value of space.{param} ({allowed}), not {number(value)}"
                 yield Fault(("design", "one_factor", "baseline", param), what)
+
+
+def _gate(file: SpecFile) -> Iterator[Fault]:
+    cluster = file.executor.kubernetes if file.executor else None
+    if cluster is None:
+        return
+    if cluster.gate == "kueue" and cluster.queue is None:
+        yield Fault(("executor", "kubernetes", "queue"), "missing; gate: kueue needs the name of a local queue")
+    if cluster.gate in ("compute-gardener", "kueue") and (file.policy.immediate is None):
+        what = f"must be immediate: with gate: {cluster.gate} it is not gridsweep that holds work back"
+        yield Fault(("policy",), what)
 
 
 def _untiered(file: SpecFile) -> Iterator[Fault]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gridsweep import designs
 from gridsweep.designs import Space
+from gridsweep.spec.clusters import executor_of
 from gridsweep.spec.file import (
     CarbonSection,
     DeviceSection,
@@ -67,7 +68,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         total_steps=_total_steps(dataset, recipe),
         carbon=_carbon(file.carbon, folder),
         policy=_policy(file.policy),
-        executor=file.executor,
+        executor=executor_of(file.executor),
         tick=file.tick,
         finish_by=file.finish_by,
         replay=Replay(file.clock.replay.start, file.clock.replay.speed) if file.clock else None,

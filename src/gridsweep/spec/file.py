@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from gridsweep.spec.clusters import Executors
 from gridsweep.spec.study import (
     Choice,
     Datasets,
@@ -32,7 +33,6 @@ from gridsweep.spec.values import (
 from gridsweep.sweep import CarbonSource
 
 PROVIDERS = ("trace",)
-EXECUTORS = ("local",)
 POLICIES = ("threshold", "immediate", "on_off")
 MOST_RULES = 100
 
@@ -207,7 +207,7 @@ class SpecFile(Section):
         description="When experiments start.",
         json_schema_extra={"default": "threshold"},
     )
-    executor: Annotated[str, OneOf(EXECUTORS)] = Field(default="local", description="Where the workers run.")
+    executor: Executors | None = Field(default=None, description="Where the workers run; default: local.")
     devices: Devices = Field(
         default=(DeviceSection(name="device0"),),
         description="How many devices, or a list of them.",

@@ -1,0 +1,61 @@
+"""Where workers run, as a spec says it: this machine, a Ray cluster, a Kubernetes cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+Gate = Literal["none", "suspend", "compute-gardener", "kueue"]
+
+
+@dataclass(frozen=True, slots=True)
+class RayCluster:
+    """A Ray cluster, by the address of its Jobs API.
+
+    `shared` is a folder that this machine and the cluster's nodes see under the same path; without one, inputs and
+    checkpoints travel with each attempt. `resource` is what one stint takes of a node: `GPU`, or a custom resource.
+    `token` names where the cluster's token is kept (`env:NAME` or `file:PATH`).
+    """
+
+    address: str = "http://127.0.0.1:8265"
+    shared: str | None = None
+    resource: str = "GPU"
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesCluster:
+    """A Kubernetes cluster with the KubeRay operator, and how pods are made there.
+
+    `gate` says who holds attempts back: nobody but the loop (`none`), or, for manifests applied by hand and for foreign
+    schedulers, `suspend`, `compute-gardener`, `kueue` (with `queue`). `volume` is the claim that holds base models,
+    attempts and adapters; its size is computed where `volume_size` is None. `worker` says how the worker's code comes
+    into the pod: in the image, or from a ConfigMap over an image that has its libraries.
+    """
+
+    namespace: str = "gridsweep"
+    image: str = "ghcr.io/gridsweep/worker:0.1.0"
+    gate: Gate = "none"
+    queue: str | None = None
+    context: str | None = None
+    volume: str = "gridsweep-store"
+    volume_size: str | None = None
+    storage_class: str | None = None
+    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
+    runtime_class: str | None = "nvidia"
+    node_selector: dict[str, str] = field(default_factory=lambda: {"nvidia.com/gpu.present": "true"})
+    cpu: str = "4"
+    memory: str = "24Gi"
+    hugging_face_secret: str | None = None
+    worker: Literal["image", "configmap"] = "image"
+    run_deadline: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorChoice:
+    """Which executor starts the workers, with what it needs to know of its cluster."""
+
+    name: Literal["local", "ray", "kubernetes"] = "local"
+    ray: RayCluster | None = None
+    kubernetes: KubernetesCluster | None = None
