@@ -1,5 +1,5 @@
 from dataclasses import is_dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from math import nan
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -15,9 +15,7 @@ from gridsweep.events import Event, Progressed, Submitted
 
 ANY_EVENT = Annotated[Event, Field(discriminator="kind")]
 LEAVES: dict[Any, st.SearchStrategy[Any]] = {
-    datetime: st.datetimes(
-        timezones=st.just(UTC), min_value=datetime(1970, 1, 2), max_value=datetime(9000, 1, 1)
-    ),  # noqa: DTZ001
+    datetime: st.timedeltas(timedelta(0), timedelta(days=9999)).map(lambda span: START + span),
     timedelta: st.timedeltas(timedelta(0), timedelta(days=4000)),
     float: st.floats(allow_nan=False, allow_infinity=False),
     int: st.integers(0, 2**53),

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -230,22 +231,22 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
 
 def amendments(old: Sweep, new: Sweep) -> list[str]:
     """What changed from one spec to the next, a line each. Raises `SpecError` when more changed than may."""
-    before, after = _plain(old), _plain(new)
-    changed = list(_differences("", before, after))
-    refused = [line for line in changed if line.partition(":")[0].partition(".")[0].partition("[")[0] not in AMENDABLE]
-    tiers = {e.id: (e.tier, e.reason) for e in old.experiments}
-    refused = [line for line in refused if not line.startswith("experiments")]
-    if [(e.id, e.params, e.seed) for e in old.experiments] != [(e.id, e.params, e.seed) for e in new.experiments]:
-        refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and not the same ones")
+    bare = [[replace(e, tier="", reason="") for e in sweep.experiments] for sweep in (old, new)]
+    changed = list(_differences("", *(_plain(replace(sweep, experiments=())) for sweep in (old, new))))
+    refused = [line for line in changed if re.split(r"[.:\[]", line)[0] not in AMENDABLE]
+    if bare[0] != bare[1]:
+        refused.append(
+            f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and not the same ones"
+        )
     if refused:
         listed = "\n  ".join(refused)
         raise SpecError(
             f"the folder holds another sweep; only {', '.join(AMENDABLE)} may change on the way:\n  {listed}\n"
             "put these back, or choose another folder with --folder"
         )
-    moved = [e.id for e in new.experiments if tiers[e.id] != (e.tier, e.reason)]
-    kept = [line for line in changed if not line.startswith("experiments")]
-    return kept + ([f"tiers of {len(moved)} experiments"] if moved else [])
+    pairs = zip(old.experiments, new.experiments, strict=True)
+    moved = sum((was.tier, was.reason) != (now.tier, now.reason) for was, now in pairs)
+    return changed + ([f"tiers of {moved} experiments"] if moved else [])
 
 
 def _plain(sweep: Sweep) -> object:
@@ -261,8 +262,10 @@ def _differences(path: str, old: object, new: object) -> Iterator[str]:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (a, b) in enumerate(zip(old, new, strict=True)):
             yield from _differences(f"{path}[{index}]", a, b)
+    elif isinstance(old, list) and isinstance(new, list):
+        yield f"{path}: {len(old)} before, {len(new)} now"
     elif old != new:
-        yield f"{path}: {old!r} before, {new!r} now" if not isinstance(old, list) else f"{path}: {len(old)} entries changed"
+        yield f"{path}: {old!r} before, {new!r} now"
 
 
 def exit_code(state: State) -> int:
