@@ -1,0 +1,189 @@
+"""The adapters a sweep has made: which there are, which is best, and one of them to take away."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from gridsweep.attempt import MANIFEST, sync, verify, write_file
+from gridsweep.reports import Report, Row
+from gridsweep.runs import RunFolder, summarize
+from gridsweep.servable import FILES, AdapterError, plain_files, shown
+from gridsweep.state import State
+from gridsweep.sweep import is_local
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A finished adapter. `emissions_g` is None where some of its energy met an unknown intensity.
+
+    `tied` says that the best is not surely better; `size_bytes` counts all files of the folder.
+    """
+
+    experiment: str
+    place: int
+    loss: float
+    tied: bool
+    emissions_g: float | None
+    energy_kwh: float
+    size_bytes: int
+    path: Path
+
+
+def models(folder: str | Path) -> list[Adapter]:
+    """The finished adapters of the sweep in a folder, the best first. Raises `SpecError` where there is no sweep."""
+    place = RunFolder(Path(folder))
+    return _listed(place, summarize(place.read()))
+
+
+def best(folder: str | Path) -> tuple[Adapter, list[Adapter]]:
+    """The winner, and whoever it is not surely better than. Raises `AdapterError` while there is none."""
+    place = RunFolder(Path(folder))
+    report = summarize(place.read())
+    listed = _listed(place, report)
+    if not listed:
+        raise AdapterError(f"{folder} holds no finished adapter yet; `gridsweep status {folder}` says where it stands")
+    winner = listed[0]
+    if report.best and winner.experiment != report.best.experiment:
+        raise AdapterError(
+            f"the winner is {report.best.experiment}, but its adapter is not in {place.store / 'experiments'}; "
+            f"put it back, or run `gridsweep run {folder}`, or name another of {_names(listed)}"
+        )
+    return winner, [adapter for adapter in listed[1:] if adapter.tied]
+
+
+def one(adapters: list[Adapter], beginning: str) -> Adapter:
+    """The adapter whose experiment's id begins so. Raises `AdapterError` when none does, or several do."""
+    matches = [a for a in adapters if a.experiment.startswith(beginning)] if beginning else []
+    exact = [a for a in matches if a.experiment == beginning]
+    if len(exact or matches) == 1:
+        return (exact or matches)[0]
+    if matches:
+        raise AdapterError(f"{shown(beginning)} could be any of {_names(matches)}; write more of it")
+    ids = [adapter.experiment for adapter in adapters]
+    near = difflib.get_close_matches(beginning[:60], ids, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {_names(adapters)}"
+    raise AdapterError(f"no finished adapter's name begins with {shown(beginning)}; {hint}")
+
+
+def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
+    """Copy an adapter with its model card and its figures into `to`, which appears whole or not at all.
+
+        adapter/   the files of the manifest, digests checked before and after
+        README.md  the model card            metrics.json  losses, hyperparameters, energy, carbon, versions
+
+    Raises `AdapterError` when the adapter is damaged or no plain adapter, or when `to` is there and not empty.
+    """
+    from gridsweep.render import card
+
+    place, target = RunFolder(Path(folder)), Path(to)
+    state = place.read()
+    report = summarize(state)
+    adapter = one(_listed(place, report), experiment)
+    row = next(row for row in report.rows if row.experiment == adapter.experiment)
+    _vacant(target)
+    sealed(adapter)
+    draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}")
+    try:
+        draft.mkdir(parents=True)
+        shutil.copytree(adapter.path, draft / "adapter", symlinks=True)
+        if not verify(draft / "adapter"):
+            raise AdapterError(f"the adapter of {adapter.experiment} changed while it was copied; export it again")
+        write_file(draft / "README.md", card.render(report, row))
+        write_file(draft / "metrics.json", json.dumps(metrics(state, report, row), indent=1, default=str) + "\n")
+        sync(draft)
+        draft.rename(target.absolute())
+        sync(target.absolute().parent)
+    except OSError as error:
+        raise AdapterError(f"cannot export to {target}: {error.strerror or error}; choose another folder") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def sealed(adapter: Adapter) -> None:
+    """Raises `AdapterError` unless the folder holds plain adapter files, all in its manifest and as they were written."""
+    whose = f"the adapter of {adapter.experiment} in {adapter.path}"
+    try:
+        plain_files(adapter.path)
+        listed = set(json.loads((adapter.path / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except AdapterError as error:
+        raise AdapterError(f"{whose}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise AdapterError(f"{whose} has no manifest that can be read; train it again, or copy it anew") from None
+    there = {path.name for path in adapter.path.iterdir()} - {MANIFEST}
+    if not listed <= FILES or there != listed or not verify(adapter.path):
+        raise AdapterError(f"{whose} is not what was trained: its files differ from its manifest; copy it anew")
+
+
+def metrics(state: State, report: Report, row: Row) -> dict[str, Any]:
+    """What metrics.json says of an experiment; energy in kWh, emissions in g CO2eq, intensity in gCO2eq/kWh."""
+    standing = state.standings[row.experiment]
+    outcome, model, facts = standing.outcome, state.sweep.model, dict(report.facts)
+    return {
+        "schema_version": 1,
+        "experiment": row.experiment,
+        "sweep": report.sweep,
+        "model": {"id": _public(model.id), "revision": model.revision},
+        "dataset": {
+            "id": _public(report.dataset),
+            "revision": state.sweep.dataset.revision,
+            "digest": facts.pop("dataset_digest", None),
+        },
+        "params": {"r": row.r, "alpha": row.alpha, "lr": row.lr, "dropout": row.dropout},
+        "seed": standing.experiment.seed,
+        "steps": standing.step,
+        "place": row.place,
+        "of": len(report.rows),
+        "tied_with_best": row.tied,
+        "validation_loss": row.loss,
+        "initial_validation_loss": row.initial_loss,
+        "train_loss": outcome.train_loss if outcome else None,
+        "energy_kwh": row.energy_kwh,
+        "emissions_g": None if row.unknown_kwh else row.emissions_g,
+        "unknown_kwh": row.unknown_kwh,
+        "mean_intensity": row.mean_intensity,
+        "immediate_g": row.immediate_g,
+        "sweep_emissions_g": report.emissions_g,
+        "zone": report.zone,
+        "grid": report.source,
+        "grid_quality": report.quality,
+        "energy_sources_kwh": report.energy_sources,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+        "facts": facts,
+    }
+
+
+def _listed(place: RunFolder, report: Report) -> list[Adapter]:
+    found = []
+    for row in report.rows:
+        path = place.store / "experiments" / row.experiment / "adapter"
+        if row.place is None or row.loss is None or not path.is_dir():
+            continue
+        size = sum(file.lstat().st_size for file in path.iterdir())
+        grams = None if row.unknown_kwh else row.emissions_g
+        found.append(Adapter(row.experiment, row.place, row.loss, row.tied, grams, row.energy_kwh, size, path))
+    return found
+
+
+def _vacant(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise AdapterError(f"{target} is there and no folder; choose another")
+    if target.is_dir() and any(target.iterdir()):
+        raise AdapterError(f"{target} is there and not empty; nothing is overwritten: choose another folder")
+
+
+def _names(adapters: list[Adapter]) -> str:
+    ids = [adapter.experiment for adapter in adapters]
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "") if ids else "none yet"
+
+
+def _public(id: str) -> str:
+    """An id that says nothing of anybody's disk."""
+    return PurePath(id).name if is_local(id) else id
