@@ -22,7 +22,6 @@ ROOM = timedelta(days=9)
 """A back-test starts after four weeks of history, and not in the last nine days of a trace."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
     """What a policy did over all starts; reductions are against `immediate` on the same devices."""

@@ -314,5 +314,3 @@ def _notes(state: State, book: Ledger) -> list[str]:
         "network, making the hardware."
     )
     return notes
-
-

@@ -1,8 +1,8 @@
 """Whether an adapter can be served: read from its folder alone, before anything is started or loaded.
 
-    adapter_config.json         a plain LoRA of the expected base model
-    adapter_model.safetensors   a lora_A of [r, in] and a lora_B of [out, r] for each module; only the header is read
-    manifest.json  README.md    may be there; nothing else may
+adapter_config.json         a plain LoRA of the expected base model
+adapter_model.safetensors   a lora_A of [r, in] and a lora_B of [out, r] for each module; only the header is read
+manifest.json  README.md    may be there; nothing else may
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ def _check_config(config: dict[str, Any], base: Model) -> int:
     """The rank. Raises `AdapterError` where the adapter is anything but a plain LoRA of `base`."""
     own = Model(str(config.get("base_model_name_or_path")), config.get("revision") or None)
     if own.id != base.id:
-        raise _Fault(f"it was trained on {shown(own.id)} and the sweep's model is {shown(base.id)}; serve it on its own")
+        raise _Fault(
+            f"it was trained on {shown(own.id)} and the sweep's model is {shown(base.id)}; serve it on its own"
+        )
     if own.revision != base.revision:
         raise _Fault(
             f"it was trained on revision {shown(own.revision)} of {shown(base.id)} and the sweep's is "
@@ -202,7 +204,9 @@ def _check_tensors(shapes: dict[str, tuple[int, ...]], rank: int, targets: Seque
     for name, shape in shapes.items():
         match = _TENSOR.fullmatch(name)
         if not match or match[2] not in targets:
-            raise _Fault(f"the tensor {shown(name)} is not of a LoRA of {shown(sorted(targets))}; save only the adapter")
+            raise _Fault(
+                f"the tensor {shown(name)} is not of a LoRA of {shown(sorted(targets))}; save only the adapter"
+            )
         side = match[3]
         own = shape[0 if side == "A" else -1]
         if len(shape) != 2 or own != rank:

@@ -64,9 +64,7 @@ def told(state: State, event: Event) -> str:
             return f"{at}  submitted {len(sweep.experiments)} experiments on {len(sweep.devices)} device(s), {_grid(state)}"
         case Resumed(changes=changes):
             left = state.count("waiting") + state.count("running")
-            return f"{at}  resumed: {left} experiments remain" + (
-                f"; changed: {'; '.join(changes)}" if changes else ""
-            )
+            return f"{at}  resumed: {left} experiments remain" + (f"; changed: {'; '.join(changes)}" if changes else "")
         case Requested(stint=stint, device=device, why=why):
             names = ", ".join(member.experiment for member in stint.members)
             return f"{at}  {device} starts {names}: {why}"

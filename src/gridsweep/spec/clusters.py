@@ -17,7 +17,9 @@ GATES = ("none", "suspend", "compute-gardener", "kueue")
 _RAY, _KUBERNETES = RayCluster(), KubernetesCluster()
 
 Url = Annotated[str, Word(r"https?://[^\s/@]+(/\S*)?", "an address such as http://127.0.0.1:8265, without a password")]
-Secret = Annotated[str, Word(r"(env:[A-Za-z_]\w*|file:\S.*)", "env:NAME or file:PATH; a secret itself never stands here")]
+Secret = Annotated[
+    str, Word(r"(env:[A-Za-z_]\w*|file:\S.*)", "env:NAME or file:PATH; a secret itself never stands here")
+]
 Label = Annotated[str, Word(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a DNS label: small letters, digits and -")]
 Name = Annotated[str, Word(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "a name of small letters, digits, - and .")]
 Image = Annotated[str, Word(r"[\w][\w.:/@-]{0,510}", "an image such as registry/name:tag or registry/name@sha256:...")]
