@@ -83,9 +83,7 @@ def rehearsed(sweep: Sweep, levels: Sequence[float], policy: Policy) -> tuple[St
 
 def starts(state: State) -> dict[str, float]:
     """When each experiment first ran, in hours after START."""
-    return {
-        id: (s.first_running_at - START) / HOUR for id, s in state.standings.items() if s.first_running_at
-    }
+    return {id: (s.first_running_at - START) / HOUR for id, s in state.standings.items() if s.first_running_at}
 
 
 def most_at_once(state: State, device: str) -> int:
@@ -158,6 +156,4 @@ def lines(folder: AttemptFolder) -> list[Progress]:
 
 def losses(state: State) -> dict[str, tuple[str, float | None]]:
     """What became of each experiment, to the last digit."""
-    return {
-        id: (s.status, s.outcome.validation_loss if s.outcome else None) for id, s in state.standings.items()
-    }
+    return {id: (s.status, s.outcome.validation_loss if s.outcome else None) for id, s in state.standings.items()}

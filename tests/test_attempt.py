@@ -101,9 +101,7 @@ def test_a_checkpoint_appears_with_its_digest(folder):
     save(folder, 2)
     found = folder.checkpoint("e00")
     assert (found.step, found.path) == (2, "stints/s-1/1/checkpoints/2/e00")
-    assert verify(folder.store / found.path, found.digest) and found.digest == digest(
-        folder.store / found.path
-    )
+    assert verify(folder.store / found.path, found.digest) and found.digest == digest(folder.store / found.path)
 
 
 def test_a_checkpoint_that_was_not_finished_is_not_there(folder):

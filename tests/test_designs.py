@@ -75,9 +75,7 @@ def test_the_published_tiers() -> None:
     ("alphas", "split"),
     [((32.0, 64.0, 128.0), (27, 8, 19)), ((16.0, 32.0, 64.0), (27, 12, 15))],
 )
-def test_the_published_rules_split_the_full_grid_as_published(
-    alphas: tuple[float, ...], split: object
-) -> None:
+def test_the_published_rules_split_the_full_grid_as_published(alphas: tuple[float, ...], split: object) -> None:
     points = grid(Space(FULL.r, alphas, FULL.lr, FULL.dropout))
     counts = Counter(map(tier_of, points))
     assert (counts["tier1"], counts["tier2"], counts["tier3"]) == split
@@ -130,9 +128,7 @@ axes = st.builds(
 
 @settings(deadline=None)
 @given(axes, st.data(), st.integers(0, 99))
-def test_a_sample_gives_each_tier_its_share_to_within_one(
-    space: Space, data: st.DataObject, seed: int
-) -> None:
+def test_a_sample_gives_each_tier_its_share_to_within_one(space: Space, data: st.DataObject, seed: int) -> None:
     n = data.draw(st.integers(0, space.size))
     drawn = sample(space, n, seed, tier_of)
     assert len(drawn) == len(set(drawn)) == n and set(drawn) <= set(grid(space))
@@ -143,9 +139,7 @@ def test_a_sample_gives_each_tier_its_share_to_within_one(
 
 @settings(deadline=None)
 @given(axes, st.data(), st.integers(0, 99))
-def test_a_sample_does_not_depend_on_the_order_of_the_axes(
-    space: Space, data: st.DataObject, seed: int
-) -> None:
+def test_a_sample_does_not_depend_on_the_order_of_the_axes(space: Space, data: st.DataObject, seed: int) -> None:
     n = data.draw(st.integers(0, space.size))
     shuffled = Space(*(tuple(data.draw(st.permutations(space.axis(param)))) for param in PARAMS))  # type: ignore[arg-type]
     assert sample(shuffled, n, seed, tier_of) == sample(space, n, seed, tier_of)

@@ -66,9 +66,7 @@ def test_a_sweep_comes_back_whole():
         assert codec.loads(ANY_EVENT, codec.dumps(event)) == event
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"kind": "Nonsense"}', '{"kind": "Running", "at": "yesterday"}']
-)
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"kind": "Nonsense"}', '{"kind": "Running", "at": "yesterday"}'])
 def test_what_is_no_event_is_refused(text):
     with pytest.raises(ValueError):
         codec.loads(ANY_EVENT, text)

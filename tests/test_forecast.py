@@ -18,11 +18,7 @@ def test_every_expected_slot_is_the_one_a_whole_number_of_days_before(step, extr
     slots = DAY // step + extra
     values = np.arange(slots, dtype=float)
     history = Trace(START, step, values)
-    now = (
-        history.end
-        - step
-        + data.draw(st.integers(0, step // timedelta(minutes=1) - 1)) * timedelta(minutes=1)
-    )
+    now = history.end - step + data.draw(st.integers(0, step // timedelta(minutes=1) - 1)) * timedelta(minutes=1)
     horizon = timedelta(hours=hours, minutes=minutes)
     forecast = repeat_last_day(history, now, horizon)
     assert forecast is not None

@@ -248,9 +248,7 @@ DAMAGE = {
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
     "a flipped page": lambda path: flip(path, 4096),
     "a row that is no JSON": lambda path: execute(path, "UPDATE events SET body = '{' WHERE seq = 3"),
-    "a row of no event": lambda path: execute(
-        path, """UPDATE events SET body = '{"kind": "Odd"}' WHERE seq = 3"""
-    ),
+    "a row of no event": lambda path: execute(path, """UPDATE events SET body = '{"kind": "Odd"}' WHERE seq = 3"""),
     "a newer format": lambda path: execute(path, "PRAGMA user_version = 99"),
 }
 

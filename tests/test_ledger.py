@@ -38,9 +38,7 @@ def test_a_ramp_charges_its_mean():
 def test_a_square_wave_charges_by_the_time_in_each_half():
     wave = trace(*[100, 300] * 6)
     assert charge([segment(0, 12, 1.0)], wave).emissions_g == pytest.approx(200)
-    assert charge([segment(0.5, 1.25, 3.0)], wave).emissions_g == pytest.approx(
-        3 * (0.5 * 100 + 0.25 * 300) / 0.75
-    )
+    assert charge([segment(0.5, 1.25, 3.0)], wave).emissions_g == pytest.approx(3 * (0.5 * 100 + 0.25 * 300) / 0.75)
 
 
 def test_an_instant_is_charged_where_it_is():
@@ -68,9 +66,7 @@ def test_a_segment_cut_into_pieces_costs_the_same(values, start, length, cuts):
 # A sweep
 
 
-@pytest.mark.parametrize(
-    "policy", [Immediate(), Threshold(), OnOff(200, 150)], ids=lambda p: type(p).__name__
-)
+@pytest.mark.parametrize("policy", [Immediate(), Threshold(), OnOff(200, 150)], ids=lambda p: type(p).__name__)
 @given(sweep=sweeps(), grid_levels=levels)
 def test_the_accounts_of_experiments_sum_to_the_training(policy, sweep, grid_levels):
     state, _ = rehearsed(sweep, grid_levels, policy)

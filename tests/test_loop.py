@@ -132,9 +132,7 @@ def resumed(journal, cut: int, provider, policy) -> State:
 
 SWEEPS = [
     make_sweep(4, tiers=(URGENT, RELAXED), devices=2, hours=1.75, steps=7),
-    make_sweep(
-        5, tiers=(RELAXED, URGENT), devices=(Device("a", speed=2), Device("b", idle_power_w=20)), hours=3
-    ),
+    make_sweep(5, tiers=(RELAXED, URGENT), devices=(Device("a", speed=2), Device("b", idle_power_w=20)), hours=3),
     make_sweep(3, tiers=(RELAXED,), hours=2.5, finish_by=timedelta(hours=11)),
 ]
 

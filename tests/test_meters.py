@@ -316,13 +316,9 @@ def test_cpu_time_is_spent_by_working_and_not_by_sleeping():
 
 
 def test_cpu_time_of_children_counts_while_they_live_and_after():
-    work = (
-        "import sys, time\nwhile time.process_time() < 0.4: pass\nprint('done', flush=True)\nsys.stdin.read()"
-    )
+    work = "import sys, time\nwhile time.process_time() < 0.4: pass\nprint('done', flush=True)\nsys.stdin.read()"
     before = cpu_seconds()
-    child = subprocess.Popen(
-        [sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "done\n"
     alive = cpu_seconds() - before

@@ -170,9 +170,7 @@ class Foreseen:
 
     def read(self, now):
         forecast = Forecast(now, now, HOUR, np.array([self.future]), "given")
-        return Reading(
-            Trace(now - (len(self.past) - 1) * HOUR, HOUR, self.past), forecast, "a test", "measured"
-        )
+        return Reading(Trace(now - (len(self.past) - 1) * HOUR, HOUR, self.past), forecast, "a test", "measured")
 
 
 def test_a_plan_is_a_rehearsal_of_the_forecast():

@@ -128,9 +128,7 @@ def test_a_stopped_or_halted_sweep_says_so(event, says):
 
 def test_a_report_tells_what_a_reader_must_know():
     sweep = make_sweep(1, replay=Replay(START, 60.0))
-    state = State(
-        [Submitted(START, sweep), Resumed(after(1), 2, sweep, ("tiers[0].threshold: 250.0 before, 99 now",))]
-    )
+    state = State([Submitted(START, sweep), Resumed(after(1), 2, sweep, ("tiers[0].threshold: 250.0 before, 99 now",))])
     state.apply(Observed(START, START, sweep.tick, (1.0,), "a formula", "synthetic"))
     notes = "\n".join(report_of(state).notes)
     assert "synthetic: a formula, no measurement" in notes

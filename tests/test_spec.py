@@ -125,9 +125,7 @@ def test_designs_expand_a_space(design: str, count: int) -> None:
 
 
 def test_a_one_factor_design_starts_from_the_first_value_of_each_axis() -> None:
-    assert loads(LEAST + SPACE + "design: one_factor\n").experiments[0].params == LoraParams(
-        16, 32, 1e-4, 0.05
-    )
+    assert loads(LEAST + SPACE + "design: one_factor\n").experiments[0].params == LoraParams(16, 32, 1e-4, 0.05)
 
 
 def test_a_single_tier_needs_no_rules() -> None:
@@ -190,10 +188,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(tmp_path: Path) -
 
 
 def test_an_alias_repeats_a_value() -> None:
-    text = (
-        LEAST
-        + "tiers: [{name: a, threshold: 200, max_delay: &day 1d}, {name: b, threshold: 100, max_delay: *day}]"
-    )
+    text = LEAST + "tiers: [{name: a, threshold: 200, max_delay: &day 1d}, {name: b, threshold: 100, max_delay: *day}]"
     sweep = loads(text + "\nrules: [{tier: a, when: {r: 16}}, {tier: b}]\n")
     assert [t.max_delay for t in sweep.tiers] == [timedelta(days=1)] * 2
 
@@ -452,9 +447,7 @@ def test_cut_copied_or_overwritten_text_is_a_sweep_or_an_error(source: str, data
 def test_any_value_in_place_of_another_is_a_sweep_or_an_error(source: str, data: st.DataObject) -> None:
     tree = yaml.load(source.replace("!!python/object:os.system", ""), Loader=yaml.BaseLoader)
     holder, key = data.draw(st.sampled_from(list(places(tree))))
-    scalars = st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(ODD), st.text(max_size=8)
-    )
+    scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(ODD), st.text(max_size=8))
     values = st.recursive(
         scalars,
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -563,9 +556,7 @@ def test_the_schema_takes_short_and_long_forms(text: str) -> None:
     assert in_schema(whole)
 
 
-@pytest.mark.parametrize(
-    "text", ["modle: x\n", "devices: 0\n", "tick: 30\n", "design: {grid: {}, sample: {n: 1}}\n"]
-)
+@pytest.mark.parametrize("text", ["modle: x\n", "devices: 0\n", "tick: 30\n", "design: {grid: {}, sample: {n: 1}}\n"])
 def test_the_schema_refuses_what_the_reader_refuses(text: str) -> None:
     assert faults(LEAST + text) and not in_schema(LEAST + text)
 

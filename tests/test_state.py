@@ -49,9 +49,7 @@ NAME = requested().attempt
 
 
 def progress(seq: int, step: int, kwh: float = 1.0) -> Progressed:
-    return Progressed(
-        after(seq), NAME, seq, step, {"e00": 4.0 - step}, (Segment(START, after(1), kwh, "x", step),)
-    )
+    return Progressed(after(seq), NAME, seq, step, {"e00": 4.0 - step}, (Segment(START, after(1), kwh, "x", step),))
 
 
 def test_progress_is_taken_once():
@@ -99,9 +97,7 @@ def test_a_loss_keeps_the_last_checkpoint_and_the_age():
 
 def test_an_older_checkpoint_does_not_set_back():
     again = requested(1, 3, from_step=4)
-    state = begun(
-        Lost(after(2), NAME, "", (saved(4),)), again, Lost(after(4), again.attempt, "", (saved(2),))
-    )
+    state = begun(Lost(after(2), NAME, "", (saved(4),)), again, Lost(after(4), again.attempt, "", (saved(2),)))
     assert state.standings["e00"].step == 4 and state.standings["e00"].fruitless == 1
 
 
@@ -112,9 +108,7 @@ def losses(*whys: str, steps: tuple[int, ...] = (), told: bool = False, kill: bo
         one = requested(i, i)
         events += [one]
         events += [Pausing(after(i + 0.5), one.attempt, "told", kill)] if told else []
-        events += [
-            Lost(after(i + 0.9), one.attempt, why, tuple(saved(step) for step in steps[i - 2 : i - 1]))
-        ]
+        events += [Lost(after(i + 0.9), one.attempt, why, tuple(saved(step) for step in steps[i - 2 : i - 1]))]
     return events
 
 
@@ -215,11 +209,7 @@ def test_grid_time_follows_the_anchors():
     assert state.grid_time(wall + 1000 * second) == after(5)
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(1, 100), st.sampled_from([0.0, 1.0, 60.0]), st.integers(0, 500)), max_size=6
-    )
-)
+@given(st.lists(st.tuples(st.integers(1, 100), st.sampled_from([0.0, 1.0, 60.0]), st.integers(0, 500)), max_size=6))
 def test_grid_time_is_monotone_where_the_anchors_are(turns):
     """Each turn: seconds of wall time since the last anchor, a new speed, and a jump ahead."""
     wall, at, speed = START, START, 0.0

@@ -193,9 +193,7 @@ def long_ago(seconds: float) -> datetime:
 def crashed(ago: float = 100.0) -> State:
     """Work was begun so many seconds ago, with the grid at 2 h after START; then the loop was killed."""
     wall = long_ago(ago)
-    return working(
-        ClockAnchored(START, wall, 0.0, "start"), ClockAnchored(after(2), wall, 3600.0, "start of work")
-    )
+    return working(ClockAnchored(START, wall, 0.0, "start"), ClockAnchored(after(2), wall, 3600.0, "start of work"))
 
 
 def test_after_a_crash_time_has_gone_on_while_a_worker_lives():

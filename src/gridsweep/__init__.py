@@ -1,10 +1,10 @@
 """Hyperparameter sweeps of LoRA fine-tuning that watch the power grid.
 
-    from gridsweep import Sweep, plan, run
+from gridsweep import Sweep, plan, run
 
-    sweep = Sweep.load("sweep.yaml")
-    print(plan(sweep).reduction)
-    print(run(sweep).report.best)
+sweep = Sweep.load("sweep.yaml")
+print(plan(sweep).reduction)
+print(run(sweep).report.best)
 """
 
 from __future__ import annotations

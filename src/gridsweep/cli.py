@@ -126,7 +126,6 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
 @json_option
 def status(folder: Path | None, watch: bool, as_json: bool) -> None:
     """Show where a sweep stands."""
-    from gridsweep import runs
     from gridsweep.render import terminal
 
     place = _folder(folder)
@@ -164,7 +163,11 @@ def stop(folder: Path | None) -> None:
     place = _folder(folder)
     state = runs.stop(place.path, _worker())
     left = state.count("waiting")
-    click.echo(f"{place.path} is stopped; {left} experiments remain: gridsweep run {place.path}" if left else "nothing is left to stop")
+    click.echo(
+        f"{place.path} is stopped; {left} experiments remain: gridsweep run {place.path}"
+        if left
+        else "nothing is left to stop"
+    )
 
 
 @cli.command()
@@ -297,7 +300,9 @@ def _one(standings: dict[str, Any], beginning: str) -> Any:
     near = [slugs[slug] for slug in difflib.get_close_matches(beginning, slugs, n=3, cutoff=0.4)]
     if matches:
         raise GridsweepError(f"{beginning!r} could be any of {', '.join(matches[:5])}; write more of it")
-    raise GridsweepError(f"no experiment begins with {beginning!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    raise GridsweepError(
+        f"no experiment begins with {beginning!r}" + (f"; did you mean {', '.join(near)}?" if near else "")
+    )
 
 
 def _print_json(value: object) -> None:

@@ -62,7 +62,9 @@ def _devices() -> Finding:
     if gpus:
         return Finding("devices", "ok", f"{len(gpus)} NVIDIA GPU(s): {', '.join(gpus)}")
     cores = os.cpu_count() or 1
-    return Finding("devices", "note", f"no NVIDIA GPU; workers train on the CPU, one core each: up to `devices: {cores}`")
+    return Finding(
+        "devices", "note", f"no NVIDIA GPU; workers train on the CPU, one core each: up to `devices: {cores}`"
+    )
 
 
 def _energy() -> Finding:

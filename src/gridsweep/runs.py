@@ -1,7 +1,7 @@
 """Runs for real: a folder, its lease and journal, a live or replayed world, and the report at the end.
 
-    runs/<sweep>/state/   journal.db  lease  sweep.yaml  report.html  report.md  report.json
-    runs/<sweep>/store/   stints/     experiments/<id>/adapter
+runs/<sweep>/state/   journal.db  lease  sweep.yaml  report.html  report.md  report.json
+runs/<sweep>/store/   stints/     experiments/<id>/adapter
 """
 
 from __future__ import annotations
@@ -235,9 +235,7 @@ def amendments(old: Sweep, new: Sweep) -> list[str]:
     changed = list(_differences("", *(_plain(replace(sweep, experiments=())) for sweep in (old, new))))
     refused = [line for line in changed if re.split(r"[.:\[]", line)[0] not in AMENDABLE]
     if bare[0] != bare[1]:
-        refused.append(
-            f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and not the same ones"
-        )
+        refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and not the same ones")
     if refused:
         listed = "\n  ".join(refused)
         raise SpecError(
@@ -312,8 +310,6 @@ def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
             raise LeaseError(f"process {pid} was told to stop {folder} and still runs; its workers may be saving")
         time.sleep(0.1)
     return place.read()
-
-
 
 
 def detach(spec: str | Path, folder: Path) -> int:

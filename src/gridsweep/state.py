@@ -204,9 +204,7 @@ class State:
     # -- attempts
 
     def _requested(self, event: Requested) -> None:
-        attempt = Attempt(
-            event.attempt, event.stint, event.device, event.why, event.due, event.at, seen_at=event.at
-        )
+        attempt = Attempt(event.attempt, event.stint, event.device, event.why, event.due, event.at, seen_at=event.at)
         attempt.step = attempt.kept_step = min(m.from_step for m in event.stint.members)
         self.attempts[event.attempt] = self.active[event.attempt] = attempt
         self.tries[event.stint.id] = self.tries.get(event.stint.id, 0) + 1

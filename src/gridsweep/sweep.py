@@ -249,9 +249,7 @@ def experiment_id(params: LoraParams, seed: int, model: Model, dataset: Dataset,
         "seed": seed,
         "model": {**asdict(model), "id": _name(model.id)},
         "dataset": {**asdict(dataset), "id": _name(dataset.id)},
-        "recipe": _canonical(
-            {k: v for k, v in asdict(recipe).items() if k not in ("seed", "checkpoint_every")}
-        ),
+        "recipe": _canonical({k: v for k, v in asdict(recipe).items() if k not in ("seed", "checkpoint_every")}),
     }
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return f"{slug(params)}-{digest}"

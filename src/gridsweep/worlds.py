@@ -114,9 +114,7 @@ class Replayed(Live):
 
     look_every = 1.0
 
-    def __init__(
-        self, replay: Replay, provider: Provider, executor: Workers, interrupt: threading.Event | None = None
-    ):
+    def __init__(self, replay: Replay, provider: Provider, executor: Workers, interrupt: threading.Event | None = None):
         super().__init__(provider, executor, interrupt)
         self.replay = replay
         self.anchor: ClockAnchored | None = None

@@ -94,9 +94,7 @@ def test_an_attempt_runs_is_told_of_and_is_published(local):
     assert (standing.status, standing.step, attempt.step) == ("done", 6, 6)
     assert standing.loss == standing.outcome.validation_loss
     assert state.facts == {"worker": "stand-in"}
-    assert (
-        local.store / "experiments" / "e00" / "adapter" / "adapter_config.json"
-    ).read_text() == '{"r": 8}\n'
+    assert (local.store / "experiments" / "e00" / "adapter" / "adapter_config.json").read_text() == '{"r": 8}\n'
     assert not (local.folder(name).path / "checkpoints").exists()
     assert attempt.requested_at <= attempt.running_at <= attempt.ended_at
 
@@ -272,9 +270,7 @@ def test_a_hanging_worker_is_told_to_stop_then_killed_and_fails_alone(local, mon
     told = [(e.kill, e.why) for e in journal if isinstance(e, Pausing)]
     assert [kill for kill, _ in told] == [False, True] * (len(told) // 2)
     assert {why for _, why in told} == {"no progress for 0:00:00.600000"}
-    assert state.standings["e00"].reason.endswith(
-        "without progress; the last: no progress for 0:00:00.600000"
-    )
+    assert state.standings["e00"].reason.endswith("without progress; the last: no progress for 0:00:00.600000")
     assert not local.alive(state) and not any(folder.alive() for folder in attempts(local.store.parent))
 
 
@@ -302,9 +298,7 @@ def test_where_every_worker_crashes_alike_the_sweep_halts(local, monkeypatch):
 
 
 def test_last_words_are_in_the_reason(tmp_path):
-    local = Local(
-        tmp_path / "store", [sys.executable, "-c", "import sys; sys.exit('no room on the GPU')"], gpus=[]
-    )
+    local = Local(tmp_path / "store", [sys.executable, "-c", "import sys; sys.exit('no room on the GPU')"], gpus=[])
     state = submitted()
     request(state)
     (*_, lost) = finish(state, local)
@@ -394,9 +388,7 @@ def test_a_device_that_was_taken_out_of_the_spec_meanwhile_does_no_harm(local):
     assert state.standings["e00"].status == "done"
 
 
-@pytest.mark.parametrize(
-    ("listed", "wanted"), [("", []), ("-1", []), ("0", ["0"]), ("2, GPU-x", ["2", "GPU-x"])]
-)
+@pytest.mark.parametrize(("listed", "wanted"), [("", []), ("-1", []), ("0", ["0"]), ("2, GPU-x", ["2", "GPU-x"])])
 def test_visible_gpus_are_those_that_were_left_visible(monkeypatch, listed, wanted):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert visible_gpus() == wanted
@@ -462,6 +454,4 @@ def test_devices_have_their_names_in_the_assignment():
     name = request(state, device="left")
     told = assignment(state, state.attempts[name])
     assert (told.attempt, told.device.name, told.device.power_w) == (name, "left", 30)
-    assert [(p.experiment, p.from_step, p.to_step, p.checkpoint) for p in told.members] == [
-        ("e00", 0, 6, None)
-    ]
+    assert [(p.experiment, p.from_step, p.to_step, p.checkpoint) for p in told.members] == [("e00", 0, 6, None)]

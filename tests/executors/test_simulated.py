@@ -12,9 +12,7 @@ from gridsweep.stint import Member, Stint
 
 def running(*members: Member, sweep=None) -> State:
     stint = Stint(members or (Member("e00", 0, 6),))
-    return State(
-        [Submitted(START, sweep or make_sweep(2)), Requested(START, f"{stint.id}/1", stint, "d0", "")]
-    )
+    return State([Submitted(START, sweep or make_sweep(2)), Requested(START, f"{stint.id}/1", stint, "d0", "")])
 
 
 def test_a_stint_occupies_its_half_open_window():
@@ -30,9 +28,7 @@ def test_a_stint_occupies_its_half_open_window():
 def test_observing_changes_nothing_and_remembers_nothing():
     state, executor = running(), Simulated()
     assert (
-        executor.observe(state, after(1))
-        == executor.observe(state, after(1))
-        == Simulated().observe(state, after(1))
+        executor.observe(state, after(1)) == executor.observe(state, after(1)) == Simulated().observe(state, after(1))
     )
     executor.act(state)
     assert executor.next_end(state) == after(1)
@@ -52,9 +48,7 @@ def test_ends_come_in_order():
     assert [(e.outcomes[0].experiment, e.at) for e in ends] == [("e01", after(0.5)), ("e00", after(1))]
 
 
-@pytest.mark.parametrize(
-    ("told", "step", "ends"), [(0.0, 0, 0.0), (0.5, 3, 0.5), (0.6, 4, 4 / 6), (0.9, 6, 1.0)]
-)
+@pytest.mark.parametrize(("told", "step", "ends"), [(0.0, 0, 0.0), (0.5, 3, 0.5), (0.6, 4, 4 / 6), (0.9, 6, 1.0)])
 def test_a_pause_is_heeded_after_the_step_that_had_begun(told, step, ends):
     state, executor = running(), Simulated()
     (name,) = state.active

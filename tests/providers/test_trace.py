@@ -236,9 +236,7 @@ def test_a_gap_names_the_missing_rows(write):
     text = HEADER + rows(1, 2, 3) + rows(5, 6, start=START + 4 * HOUR) + rows(9, start=START + 8 * HOUR)
     found = problems(write(text))
     assert found[0].startswith("grid.csv:5: 1 row is missing before it: 2024-05-01T03:00Z; add them")
-    assert found[1].startswith(
-        "grid.csv:7: 2 rows are missing before it: 2024-05-01T06:00Z to 2024-05-01T07:00Z;"
-    )
+    assert found[1].startswith("grid.csv:7: 2 rows are missing before it: 2024-05-01T06:00Z to 2024-05-01T07:00Z;")
     assert len(found) == 2
 
 
@@ -246,9 +244,7 @@ def test_an_irregular_step(write):
     text = HEADER + rows(1, 2, 3) + rows(4, 5, start=START + timedelta(hours=2, minutes=20))
     found = problems(write(text))
     assert len(found) == 1
-    assert found[0].startswith(
-        "grid.csv:5: 2024-05-01T02:20Z is 0:20:00 after the row before, and most are 1:00:00"
-    )
+    assert found[0].startswith("grid.csv:5: 2024-05-01T02:20Z is 0:20:00 after the row before, and most are 1:00:00")
 
 
 def test_all_problems_come_at_once_in_order_of_lines(write):
@@ -379,9 +375,7 @@ def test_a_year_repeats_on_the_same_days(plain_year):
 
 
 def test_a_leap_day_is_28_february_again(plain_year):
-    history = (
-        TraceProvider(plain_year, "X", "a file", yearly=True).read(datetime(2024, 3, 2, tzinfo=UTC)).history
-    )
+    history = TraceProvider(plain_year, "X", "a file", yearly=True).read(datetime(2024, 3, 2, tzinfo=UTC)).history
     leap, before = datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 2, 28, tzinfo=UTC)
     assert history.between(leap, leap + DAY).values.tolist() == history.between(before, leap).values.tolist()
 
@@ -408,9 +402,7 @@ def test_a_leap_year_or_a_year_from_the_middle_repeats_too():
 
 
 def test_of_two_years_the_first_repeats():
-    provider = TraceProvider(
-        hours(2 * 8760, start=datetime(2022, 1, 1, tzinfo=UTC)), "X", "a file", yearly=True
-    )
+    provider = TraceProvider(hours(2 * 8760, start=datetime(2022, 1, 1, tzinfo=UTC)), "X", "a file", yearly=True)
     now = datetime(2023, 1, 1, tzinfo=UTC)
     assert provider.read(now).history.at(now) == 0
 

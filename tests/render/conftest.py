@@ -68,9 +68,7 @@ def small_sweep(power_w: float = 15.0) -> Sweep:
     for point in POINTS.split(","):
         r, alpha, lr, dropout = map(float, point.split())
         params = LoraParams(int(r), alpha, lr, dropout)
-        experiments.append(
-            Experiment(experiment_id(params, 42, model, dataset, recipe), params, 42, *tiered(params))
-        )
+        experiments.append(Experiment(experiment_id(params, 42, model, dataset, recipe), params, 42, *tiered(params)))
     estimates = Estimates(timedelta(minutes=90), power_w, 0.004)
     return Sweep(
         "demo", model, dataset, recipe, tuple(experiments), TIERS, estimates,
@@ -148,9 +146,7 @@ def halfway() -> Report:
 
 
 def grid(level: Callable[[int], float], quality: str = "measured") -> TraceProvider:
-    return TraceProvider(
-        Trace(START - 48 * HOUR, HOUR, [level(h) for h in range(300)]), "DE", "measured.csv", quality
-    )
+    return TraceProvider(Trace(START - 48 * HOUR, HOUR, [level(h) for h in range(300)]), "DE", "measured.csv", quality)
 
 
 @pytest.fixture(scope="session")
@@ -184,6 +180,4 @@ def hostile() -> Report:
         policy=PolicyChoice("immediate"),
     )
     made = reported(sweep, grid(lambda h: 200.0, HOSTILE))
-    return replace(
-        made, facts={HOSTILE: HOSTILE}, notes=(HOSTILE,), policy=HOSTILE, source=HOSTILE, state=HOSTILE
-    )
+    return replace(made, facts={HOSTILE: HOSTILE}, notes=(HOSTILE,), policy=HOSTILE, source=HOSTILE, state=HOSTILE)

@@ -72,9 +72,7 @@ class Page(HTMLParser):
 
     @property
     def words(self) -> str:
-        return " ".join(
-            " ".join(" ".join(t) for k, t in self.texts.items() if k not in ("script", "style")).split()
-        )
+        return " ".join(" ".join(" ".join(t) for k, t in self.texts.items() if k not in ("script", "style")).split())
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +173,7 @@ def test_the_timeline_holds_every_stint(page: Page, full: Report) -> None:
             for told, base, length in zip(trace["customdata"], trace["base"], trace["x"], strict=True)
         }
         assert pieces == {
-            (b.experiment, f"{b.start:%Y-%m-%d %H:%M}", (b.end - b.start) / timedelta(milliseconds=1))
-            for b in wanted
+            (b.experiment, f"{b.start:%Y-%m-%d %H:%M}", (b.end - b.start) / timedelta(milliseconds=1)) for b in wanted
         }
     places = {text for trace in ran for text in trace["text"]}
     assert places == {str(n) for n in range(1, 21)} | {"×"}

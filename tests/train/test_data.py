@@ -132,11 +132,7 @@ class TestStandardLibrary:
     def test_no_module_is_in_two_parts(self) -> None:
         functions = stdlib.functions()
         train, validation = (
-            {
-                f.module
-                for f in functions
-                if stdlib.half(f.module) == "b" and stdlib.held_out(f.module) == held_out
-            }
+            {f.module for f in functions if stdlib.half(f.module) == "b" and stdlib.held_out(f.module) == held_out}
             for held_out in (False, True)
         )
         base = {module for module, _ in stdlib.sources() if stdlib.half(module) == "a"}

@@ -27,10 +27,7 @@ def test_the_response_and_its_end_are_counted_and_nothing_else(tokenizer) -> Non
     batch = collate([sample, *samples(50)], tokenizer.pad_token_id, CPU)
     counted = batch["labels"][0] != IGNORED
     assert tokenizer.decode(batch["labels"][0][counted]) == "x += 1<|endoftext|>"
-    assert (
-        tokenizer.decode(batch["input_ids"][0][: sample.prompt])
-        == "### Instruction:\nAdd one.\n\n### Response:\n"
-    )
+    assert tokenizer.decode(batch["input_ids"][0][: sample.prompt]) == "### Instruction:\nAdd one.\n\n### Response:\n"
     assert counted.sum() == sample.counted
     assert batch["attention_mask"][0].sum() == len(sample.ids)
 
@@ -59,9 +56,7 @@ def test_every_epoch_sees_every_sample_once_in_another_order() -> None:
     assert all(sorted(seen[i : i + 12]) == sorted([*range(5, 11)] * 2) for i in (0, 12))
     assert effective_batch(some, 2, 4, seed=1) == effective_batch(some, 2, 4, seed=1)
     assert any(effective_batch(some, n, 4, seed=1) != effective_batch(some, n, 4, seed=2) for n in range(3))
-    assert any(
-        effective_batch(some, n, 3, seed=1) != effective_batch(some, n + 2, 3, seed=1) for n in range(2)
-    )
+    assert any(effective_batch(some, n, 3, seed=1) != effective_batch(some, n + 2, 3, seed=1) for n in range(2))
 
 
 def test_an_effective_batch_is_ordered_by_length() -> None:

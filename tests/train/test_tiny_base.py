@@ -13,9 +13,7 @@ pytestmark = pytest.mark.train
 def test_the_bundled_base_has_learned_python_and_is_small() -> None:
     tokenizer = AutoTokenizer.from_pretrained(TINY_QWEN2)
     model = AutoModelForCausalLM.from_pretrained(TINY_QWEN2, dtype=torch.float32)
-    unseen = next(
-        path for module, path in stdlib.sources() if stdlib.half(module) == "b" and module == "base64"
-    )
+    unseen = next(path for module, path in stdlib.sources() if stdlib.half(module) == "b" and module == "base64")
     tokens = torch.tensor(tokenizer(unseen.read_text(encoding="utf-8"))["input_ids"][: 8 * 128]).view(8, 128)
     with torch.no_grad():
         assert model(input_ids=tokens, labels=tokens).loss.item() < 4.6  # log(2048) = 7.6 knows nothing

@@ -37,9 +37,7 @@ def training(params: LoraParams = PARAMS, recipe: Recipe = RECIPE, seed: int = 1
 def test_padding_does_not_change_the_validation_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = training()
     together = fresh.evaluate(SAMPLES, 0, nothing)
-    monkeypatch.setattr(
-        "gridsweep.train.training.EVALUATED_AT_ONCE", 1
-    )  # each sample alone: no padding at all
+    monkeypatch.setattr("gridsweep.train.training.EVALUATED_AT_ONCE", 1)  # each sample alone: no padding at all
     assert fresh.evaluate(SAMPLES, 0, nothing) == pytest.approx(together, abs=1e-4)
 
 
@@ -101,9 +99,7 @@ def test_a_step_that_is_interrupted_has_not_happened() -> None:
     assert [interrupted.step(n, nothing) for n in range(2)] == [other.step(n, nothing) for n in range(2)]
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-)  # PEFT, transformers 5
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT, transformers 5
 def test_the_adapter_loads_in_plain_peft_with_the_same_loss(tmp_path: Path) -> None:
     trained = training()
     for n in range(3):
@@ -140,9 +136,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step() -> None:
 
 
 def test_modules_the_model_lacks_are_named() -> None:
-    with pytest.raises(
-        SpecError, match=r"no modules named c_attn; set recipe\.target_modules to some of .*q_proj"
-    ):
+    with pytest.raises(SpecError, match=r"no modules named c_attn; set recipe\.target_modules to some of .*q_proj"):
         training(recipe=replace(RECIPE, target_modules=("q_proj", "c_attn")))
 
 

@@ -80,7 +80,9 @@ class Simulated:
         ids = [member.experiment for member in attempt.stint.members]
         if ids[0] in self.profiles:
             parts = [part for id in ids for part in self.profiles[id].segments]
-            return [Segment(start + offset, start + offset + span, kwh, "replayed", step) for offset, span, kwh in parts]
+            return [
+                Segment(start + offset, start + offset + span, kwh, "replayed", step) for offset, span, kwh in parts
+            ]
         device = device_named(state, attempt.device)
         power = device.power_w if device.power_w is not None else state.sweep.estimates.power_w
         kwh = power / 1000 * ((at - start) / timedelta(hours=1))

@@ -113,9 +113,7 @@ def _calendar(trace: Trace) -> Calendar:
             calendar[row, fresh] = day[fresh]
             filled[row] |= there
     if not filled.all():
-        raise TraceError(
-            f"a trace of {len(trace) * trace.step / DAY:.1f} days cannot repeat yearly: give a whole year"
-        )
+        raise TraceError(f"a trace of {len(trace) * trace.step / DAY:.1f} days cannot repeat yearly: give a whole year")
     return calendar
 
 

@@ -24,9 +24,7 @@ def loss_against_carbon(report: Report) -> str | None:
     scale = mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g))
     figure = go.Figure()
     if report.loss_noise is not None:
-        figure.add_hrect(
-            best.loss, best.loss + report.loss_noise, fillcolor="var(--curve)", opacity=0.15, line_width=0
-        )
+        figure.add_hrect(best.loss, best.loss + report.loss_noise, fillcolor="var(--curve)", opacity=0.15, line_width=0)
         note(
             figure,
             x=1,
@@ -51,9 +49,7 @@ def loss_against_carbon(report: Report) -> str | None:
             name=safe(tier),
             marker={
                 "color": colour,
-                "symbol": [
-                    SYMBOLS[i % len(SYMBOLS)] + "-open" * wording.partly_unknown(row) for row in by_tier[tier]
-                ],
+                "symbol": [SYMBOLS[i % len(SYMBOLS)] + "-open" * wording.partly_unknown(row) for row in by_tier[tier]],
                 "size": 11,
                 "line": {"width": [2 if wording.partly_unknown(row) else 0 for row in by_tier[tier]]},
             },

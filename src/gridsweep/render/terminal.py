@@ -43,7 +43,9 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
 def check(sweep: Sweep) -> None:
     """A sweep's experiments, each with its tier and the reason for it."""
     out = _console()
-    table = _table("experiment", "r", "alpha", "lr", "dropout", "tier", "because", right=("r", "alpha", "lr", "dropout"))
+    table = _table(
+        "experiment", "r", "alpha", "lr", "dropout", "tier", "because", right=("r", "alpha", "lr", "dropout")
+    )
     for e in sweep.experiments:
         p = e.params
         table.add_row(e.id, str(p.r), number(p.alpha), number(p.lr), number(p.dropout), e.tier, escape(e.reason))
@@ -64,13 +66,24 @@ def check(sweep: Sweep) -> None:
 def plan(made: Plan) -> None:
     """A plan: what starts when on the forecast, and what it would save."""
     out = _console()
-    table = _table("experiment", "tier", "device", "start", "latest", "energy", "now", "planned", "why", right=("energy", "now", "planned"))
+    table = _table(
+        "experiment",
+        "tier",
+        "device",
+        "start",
+        "latest",
+        "energy",
+        "now",
+        "planned",
+        "why",
+        right=("energy", "now", "planned"),
+    )
     for row in made.rows:
         now = grams(row.emissions_now_g) if row.emissions_now_g is not None else "unknown"
         planned = grams(row.emissions_g) if row.emissions_g is not None else "unknown"
         table.add_row(
-            row.experiment, row.tier, row.device, clock(row.start), clock(row.latest_start), energy(row.energy_kwh), now,
-            planned, escape(row.why),
+            row.experiment, row.tier, row.device, clock(row.start), clock(row.latest_start), energy(row.energy_kwh),
+            now, planned, escape(row.why),
         )  # fmt: skip
     out.print(table)
     wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
@@ -133,10 +146,15 @@ def headline(made: Report) -> list[str]:
         + (f", of it {grams(made.wasted_g)} in lost work" if made.wasted_g else "")
     )
     if made.immediate_g is not None:
-        lines.append(f"at once:  {grams(made.immediate_g)} in {hours(made.immediate_makespan_h or 0.0)} (same devices, same energy)")
+        lines.append(
+            f"at once:  {grams(made.immediate_g)} in {hours(made.immediate_makespan_h or 0.0)} "
+            "(same devices, same energy)"
+        )
     if made.saving_g is not None and made.reduction is not None:
         word, colour = ("saved", "green") if made.saving_g >= 0 else ("lost", "red")
-        lines.append(f"{word + ':':<9} [{colour}]{grams(abs(made.saving_g))}, {percent(abs(made.reduction))}[/{colour}]")
+        lines.append(
+            f"{word + ':':<9} [{colour}]{grams(abs(made.saving_g))}, {percent(abs(made.reduction))}[/{colour}]"
+        )
     return lines
 
 
@@ -248,7 +266,10 @@ def explain(state: State, standing: Standing) -> None:
     for id in standing.attempts:
         attempt = state.attempts[id]
         how = f"{attempt.end or 'running'}{': ' + attempt.reason if attempt.reason else ''}"
-        out.print(f"attempt   {id} on {attempt.device}, {clock(attempt.requested_at)} to {clock(attempt.ended_at)}, {escape(how)}")
+        out.print(
+            f"attempt   {id} on {attempt.device}, "
+            f"{clock(attempt.requested_at)} to {clock(attempt.ended_at)}, {escape(how)}"
+        )
 
 
 def simulation(made: Simulation, provider: TraceProvider) -> None:

@@ -54,9 +54,7 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
             opacity=0.18,
             line_width=0,
         )
-        note(
-            figure, x=at(start), xshift=4, y=1, yref="y domain", yanchor="top", text="unknown", textangle=-90
-        )
+        note(figure, x=at(start), xshift=4, y=1, yref="y domain", yanchor="top", text="unknown", textangle=-90)
     submitted = at(report.submitted_at)
     figure.add_shape(
         type="line",
@@ -175,9 +173,7 @@ def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any)
     )
 
 
-def _bars(
-    report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any
-) -> Any:
+def _bars(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
     """The stints of a tier in their devices' lanes; the number on a bar is its place in the ranking."""
     places = {row.experiment: row for row in report.rows}
     return go.Bar(
@@ -206,9 +202,7 @@ def _bars(
     )
 
 
-def _ghosts(
-    report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any
-) -> Any:
+def _ghosts(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
     """The same work run at once, thin and hatched: it never happened."""
     return go.Bar(
         **_lying(bars, lanes),

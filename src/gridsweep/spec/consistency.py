@@ -26,9 +26,7 @@ from gridsweep.sweep import PARAMS, LoraParams, is_local, number
 SHOWN = 3
 
 
-def inconsistencies(
-    data: dict[str, Any], file: SpecFile, broken: Collection[str], folder: Path
-) -> Iterator[Fault]:
+def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str], folder: Path) -> Iterator[Fault]:
     """Every disagreement among the sections that are not `broken`; `data` is the file as it stands."""
 
     def sound(*sections: str) -> bool:
@@ -63,9 +61,7 @@ def _tier_names(data: dict[str, Any], file: SpecFile, sound: bool) -> Iterator[F
     if rules is None and sound:
         unknown = {rule.tier for rule in rules_of(None, file.tiers)}.difference(names)
         if unknown:
-            what = (
-                f"missing; the default rules need the tiers {', '.join(sorted(unknown))}: give your own rules"
-            )
+            what = f"missing; the default rules need the tiers {', '.join(sorted(unknown))}: give your own rules"
             yield Fault(("rules",), what)
 
 

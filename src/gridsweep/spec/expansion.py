@@ -106,9 +106,7 @@ def candidates_of(design: DesignSection, space: SpaceSection | None) -> tuple[Lo
     return designs.grid(space_of(space))
 
 
-def points_of(
-    design: DesignSection, space: SpaceSection | None, rules: Sequence[Rule]
-) -> tuple[LoraParams, ...]:
+def points_of(design: DesignSection, space: SpaceSection | None, rules: Sequence[Rule]) -> tuple[LoraParams, ...]:
     """The points that are trained."""
     if design.sample is None or space is None:
         return candidates_of(design, space)

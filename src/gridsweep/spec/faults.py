@@ -96,9 +96,7 @@ def _wrong(fault: Any) -> str:
         case "too_short":
             return "is empty; give at least one"
         case "too_long":
-            return (
-                f"holds {fault['ctx']['actual_length']:,}; at most {fault['ctx']['max_length']:,} are allowed"
-            )
+            return f"holds {fault['ctx']['actual_length']:,}; at most {fault['ctx']['max_length']:,} are allowed"
     return f"{fault['msg']}, not {shown(fault['input'])}"
 
 

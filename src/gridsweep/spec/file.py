@@ -57,18 +57,10 @@ class TierSection(Section):
 class WhenSection(Section):
     """Conditions on the hyperparameters; all must hold."""
 
-    r: Annotated[Comparison, Compared()] | None = Field(
-        default=None, description='LoRA rank: 16, or ">= 16".'
-    )
-    alpha: Annotated[Comparison, Compared()] | None = Field(
-        default=None, description='LoRA alpha: 128, or "< 128".'
-    )
-    lr: Annotated[Comparison, Compared()] | None = Field(
-        default=None, description='Peak learning rate: "<= 1e-5".'
-    )
-    dropout: Annotated[Comparison, Compared()] | None = Field(
-        default=None, description='LoRA dropout: ">= 0.15".'
-    )
+    r: Annotated[Comparison, Compared()] | None = Field(default=None, description='LoRA rank: 16, or ">= 16".')
+    alpha: Annotated[Comparison, Compared()] | None = Field(default=None, description='LoRA alpha: 128, or "< 128".')
+    lr: Annotated[Comparison, Compared()] | None = Field(default=None, description='Peak learning rate: "<= 1e-5".')
+    dropout: Annotated[Comparison, Compared()] | None = Field(default=None, description='LoRA dropout: ">= 0.15".')
 
 
 class RuleSection(Section):
@@ -84,14 +76,14 @@ class CarbonSection(Section):
     """Where the carbon intensity comes from."""
 
     provider: Annotated[str, OneOf(PROVIDERS)] = Field(default="trace", description="Who reads the grid.")
-    zone: Annotated[str, Word(r"[\w.:/-]{1,64}", "the name of a grid zone, such as US-CAL-CISO")] | None = (
-        Field(default=None, description="The grid zone, as the provider names it; default: the trace's own.")
+    zone: Annotated[str, Word(r"[\w.:/-]{1,64}", "the name of a grid zone, such as US-CAL-CISO")] | None = Field(
+        default=None, description="The grid zone, as the provider names it; default: the trace's own."
     )
-    file: Annotated[
-        str, Word(r"[^\x00-\x1f]{1,1000}", "the path of a CSV file or the name of a bundled trace")
-    ] = Field(
-        default=str(CarbonSource().file),
-        description="A CSV trace, relative to this file, or the bundled `solar-valley`.",
+    file: Annotated[str, Word(r"[^\x00-\x1f]{1,1000}", "the path of a CSV file or the name of a bundled trace")] = (
+        Field(
+            default=str(CarbonSource().file),
+            description="A CSV trace, relative to this file, or the bundled `solar-valley`.",
+        )
     )
 
 
@@ -99,9 +91,7 @@ class OnOffSection(Section):
     """Pauses running work above one intensity, resumes it below another."""
 
     pause_above: Intensity = Field(description="gCO2eq/kWh above which running work pauses at a checkpoint.")
-    resume_below: Intensity = Field(
-        description="gCO2eq/kWh at or below which it goes on; at most pause_above."
-    )
+    resume_below: Intensity = Field(description="gCO2eq/kWh at or below which it goes on; at most pause_above.")
 
 
 class PolicySection(Choice):
@@ -124,9 +114,7 @@ class DeviceSection(Section):
     speed: Annotated[float, Number(least=0.001, most=1000)] = Field(
         default=1.0, description="Divides the estimated duration: 2 is twice as fast."
     )
-    power_w: Power | None = Field(
-        default=None, description="Draw at full load, in W; default: estimates.power_w."
-    )
+    power_w: Power | None = Field(default=None, description="Draw at full load, in W; default: estimates.power_w.")
     idle_power_w: Annotated[float, Number(least=0, most=1_000_000)] = Field(
         default=0.0, description="Draw in W while the sweep goes on and nothing runs on it."
     )
@@ -180,9 +168,7 @@ class SpecFile(Section):
     """A sweep: what to train, when it may run, and on what."""
 
     name: (
-        Annotated[
-            str, Word(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and '-', at most 63")
-        ]
+        Annotated[str, Word(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and '-', at most 63")]
         | None
     ) = Field(default=None, description="The sweep's name; default: the file's.")
     model: Models = Field(description="The base model: its id, or id and revision.")
@@ -199,9 +185,7 @@ class SpecFile(Section):
     rules: Annotated[tuple[RuleSection, ...], Field(min_length=1, max_length=MOST_RULES)] | None = Field(
         default=None, description="Which experiment goes to which tier; default: the published rules."
     )
-    carbon: CarbonSection = Field(
-        default=CarbonSection(), description="Where the carbon intensity comes from."
-    )
+    carbon: CarbonSection = Field(default=CarbonSection(), description="Where the carbon intensity comes from.")
     policy: Policies = Field(
         default=PolicySection(threshold=Plain()),
         description="When experiments start.",
@@ -213,9 +197,7 @@ class SpecFile(Section):
         description="How many devices, or a list of them.",
         json_schema_extra={"default": 1},
     )
-    estimates: EstimatesSection = Field(
-        description="The duration and power of one experiment, for plan and simulate."
-    )
+    estimates: EstimatesSection = Field(description="The duration and power of one experiment, for plan and simulate.")
     tick: Annotated[timedelta, Span()] = Field(
         default=timedelta(minutes=30),
         description="How often the policy is asked.",

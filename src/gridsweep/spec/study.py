@@ -95,16 +95,12 @@ class RecipeSection(Section):
     )
     steps: Count | None = Field(default=None, description="Optimizer steps; overrides epochs.")
     batch_size: Count = Field(default=_RECIPE.batch_size, description="Samples in one forward pass.")
-    accumulation: Count = Field(
-        default=_RECIPE.accumulation, description="Forward passes to one optimizer step."
-    )
+    accumulation: Count = Field(default=_RECIPE.accumulation, description="Forward passes to one optimizer step.")
     max_length: Count = Field(default=_RECIPE.max_length, description="Tokens a sample is cut to.")
     learning_rate_schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
         default=_RECIPE.learning_rate_schedule, description="How the learning rate falls after the warm-up."
     )
-    warmup: Share = Field(
-        default=_RECIPE.warmup, description="Share of the steps over which the learning rate rises."
-    )
+    warmup: Share = Field(default=_RECIPE.warmup, description="Share of the steps over which the learning rate rises.")
     weight_decay: Annotated[float, Number(least=0, most=10)] = Field(
         default=_RECIPE.weight_decay, description="Of AdamW, on the LoRA weights."
     )
@@ -132,9 +128,7 @@ class SpaceSection(Section):
     r: Annotated[tuple[Rank, ...], *_AXIS] = Field(description="LoRA rank.")
     alpha: Annotated[tuple[Alpha, ...], *_AXIS] = Field(description="LoRA alpha.")
     lr: Annotated[tuple[LearningRate, ...], *_AXIS] = Field(description="Peak learning rate.")
-    dropout: Annotated[tuple[Dropout, ...], *_AXIS] = Field(
-        description="Dropout of the LoRA layers, in [0, 1)."
-    )
+    dropout: Annotated[tuple[Dropout, ...], *_AXIS] = Field(description="Dropout of the LoRA layers, in [0, 1).")
 
 
 class Plain(Section):
@@ -179,12 +173,8 @@ class DesignSection(Choice):
         default=None, description="The 21 experiments of the published sweep; takes no space."
     )
     grid: Plain | None = Field(default=None, description="Every combination.")
-    one_factor: OneFactorSection | None = Field(
-        default=None, description="The baseline, then each axis varied alone."
-    )
-    sample: SampleSection | None = Field(
-        default=None, description="A sample of the grid, proportional to its tiers."
-    )
+    one_factor: OneFactorSection | None = Field(default=None, description="The baseline, then each axis varied alone.")
+    sample: SampleSection | None = Field(default=None, description="A sample of the grid, proportional to its tiers.")
 
 
 Designs = Annotated[DesignSection, choice_of(DESIGNS)]

@@ -57,9 +57,7 @@ def _rows(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dic
     wanted = None if train is None else train + (validation or _share(train, recipe))
     pairs, skipped = _first(dataset, wanted)
     if validation is None:
-        validation = (
-            _share(train, recipe) if train is not None else round(len(pairs) * recipe.validation_share)
-        )
+        validation = _share(train, recipe) if train is not None else round(len(pairs) * recipe.validation_share)
     if train is None:
         train = len(pairs) - validation
     if train + validation > len(pairs) or min(train, validation) < 1:
@@ -94,9 +92,7 @@ def _source(dataset: Dataset) -> Iterable[Mapping[str, Any]]:
             raise SpecError(f"the dataset {dataset.id} is not there (looked in {Path.cwd()}); check its path")
         return json_rows(path)
     if is_local(dataset.id) and not path.is_dir():
-        raise SpecError(
-            f"the dataset folder {dataset.id} is not there (looked in {Path.cwd()}); check its path"
-        )
+        raise SpecError(f"the dataset folder {dataset.id} is not there (looked in {Path.cwd()}); check its path")
     return hub_rows(str(path) if path.is_dir() else dataset.id, dataset.split, dataset.revision)
 
 

@@ -34,9 +34,7 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
     # More threads than free cores make a small model ten times slower: they wait for each other, spinning.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would load the compiler
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # costs time, and nothing here reads such memory
-    )
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
     return torch.device("cpu"), torch.float32
 
 

@@ -74,19 +74,13 @@ def whole_checkpoint(part: Part, store: Path) -> Path | None:
     """The folder to go on from, after a look at whether it is whole; None at step 0."""
     if part.checkpoint is None:
         if part.from_step:
-            raise SpecError(
-                f"{part.experiment} is to go on from step {part.from_step}, but no checkpoint is named"
-            )
+            raise SpecError(f"{part.experiment} is to go on from step {part.from_step}, but no checkpoint is named")
         return None
     folder = store / part.checkpoint.path
     if not verify(folder, part.checkpoint.digest):
-        raise SpecError(
-            f"the checkpoint {folder} is missing or damaged: its digests differ; go on from an earlier one"
-        )
+        raise SpecError(f"the checkpoint {folder} is missing or damaged: its digests differ; go on from an earlier one")
     if part.checkpoint.step != part.from_step:
-        raise SpecError(
-            f"the checkpoint {folder} is of step {part.checkpoint.step}, not of step {part.from_step}"
-        )
+        raise SpecError(f"the checkpoint {folder} is of step {part.checkpoint.step}, not of step {part.from_step}")
     return folder
 
 

@@ -39,15 +39,11 @@ def resolve(model: Model) -> str:
     folder = Path(model.id).expanduser()
     if not folder.is_dir():
         if is_local(model.id):
-            raise SpecError(
-                f"the model folder {model.id} is not there (looked in {Path.cwd()}); check its path"
-            )
+            raise SpecError(f"the model folder {model.id} is not there (looked in {Path.cwd()}); check its path")
         return model.id
     if not any(folder.glob("*.safetensors")):
         found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
-        raise SpecError(
-            f"the model folder {model.id} has no .safetensors weights ({found}); save it as safetensors"
-        )
+        raise SpecError(f"the model folder {model.id} has no .safetensors weights ({found}); save it as safetensors")
     return str(folder)
 
 
@@ -67,8 +63,7 @@ def load_base(model: Model, device: torch.device, dtype: torch.dtype) -> tuple[A
     except (OSError, ValueError, KeyError) as error:  # not there, no network, no safetensors, unknown kind
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
-            f"the model {model.id} cannot be loaded: {cause}; check its name and the network, "
-            "or name a local folder"
+            f"the model {model.id} cannot be loaded: {cause}; check its name and the network, or name a local folder"
         ) from error
     base.config.use_cache = False
     base.requires_grad_(False)
@@ -80,11 +75,7 @@ def add_lora(base: Any, model: Model, params: LoraParams, recipe: Recipe, seed: 
     import torch
     from peft import LoraConfig, get_peft_model
 
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in base.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
+    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
     missing = [name for name in recipe.target_modules if name not in linear]
     if missing:
         raise SpecError(
@@ -103,12 +94,8 @@ def add_lora(base: Any, model: Model, params: LoraParams, recipe: Recipe, seed: 
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         # PEFT renames the base in the config (undone below), and asks transformers in an old way.
-        warnings.filterwarnings(
-            "ignore", message=".*base_model_name_or_path.* was renamed", category=UserWarning
-        )
-        warnings.filterwarnings(
-            "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
-        )
+        warnings.filterwarnings("ignore", message=".*base_model_name_or_path.* was renamed", category=UserWarning)
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         lora = get_peft_model(base, config)
     # PEFT puts the folder it was loaded from here, which would mean nothing on another machine.
     config.base_model_name_or_path = model.id
@@ -132,9 +119,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
     """A safetensors file that others may read as far as the umask lets them (`save_file` lets nobody)."""
     from safetensors.torch import save
 
-    file.write_bytes(
-        save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, metadata={"format": "pt"})
-    )
+    file.write_bytes(save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, metadata={"format": "pt"}))
 
 
 def load_adapter(lora: Any, folder: Path) -> None:

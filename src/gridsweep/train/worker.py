@@ -118,9 +118,7 @@ class Worker:
         with self.folder.saving(experiment, self.step) as draft:
             ready.training.save(draft)
         final = self.folder.path / "checkpoints" / str(self.step) / experiment
-        self.saved = Checkpoint(
-            experiment, self.step, str(final.relative_to(self.folder.store)), digest(final)
-        )
+        self.saved = Checkpoint(experiment, self.step, str(final.relative_to(self.folder.store)), digest(final))
         self.folder.forget_checkpoints()
         self.diary.lap(self.step)
 
