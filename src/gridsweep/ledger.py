@@ -13,7 +13,7 @@ from gridsweep.state import Attempt, State
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Energy and what it emitted. `unknown_kwh` met an unknown intensity: part of `energy_kwh`, not of `emissions_g`."""
+    """Energy and what it emitted. `unknown_kwh` met an unknown intensity: in `energy_kwh`, not in `emissions_g`."""
 
     energy_kwh: float = 0.0
     emissions_g: float = 0.0
