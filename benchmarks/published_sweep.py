@@ -2,9 +2,9 @@
 
     python benchmarks/published_sweep.py TRACES
 
-TRACES holds `ZONE_YEAR.csv` files (`timestamp,carbon_intensity`, hourly). An independent replay of the same sweep (21 jobs
-of 90 minutes at 425 W on 2 devices, half-hour ticks, a start every 6 h) gave the figures in REFERENCE; each reduction
-must be reproduced within 0.5 points. Exits 1 where one is not.
+TRACES holds `ZONE_YEAR.csv` files (`timestamp,carbon_intensity`, hourly). An independent replay of the same sweep (21
+jobs of 90 minutes at 425 W on 2 devices, half-hour ticks, a start every 6 h) gave the figures in REFERENCE; each
+reduction must be reproduced within 0.5 points. Exits 1 where one is not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ SPEC = Path(__file__).parent.parent / "examples" / "published.yaml"
 
 def main(folder: Path) -> int:
     sweep = Sweep.load(SPEC)
-    print(f"{'trace':<18}{'starts':>7}{'reduction %':>13}{'reference':>11}{'makespan h':>12}{'reference':>11}{'late':>7}{'seconds':>9}")
+    print(
+        f"{'trace':<18}{'starts':>7}{'reduction %':>13}{'reference':>11}"
+        f"{'makespan h':>12}{'reference':>11}{'late':>7}{'seconds':>9}"
+    )
     missed = 0
     for name, (reduction, hours) in REFERENCE.items():
         provider = open_trace(str(folder / f"{name}.csv"))
@@ -42,7 +45,8 @@ def main(folder: Path) -> int:
         off = abs(100 * result.reduction - reduction) > TOLERANCE
         missed += off
         print(
-            f"{name:<18}{len(starts):>7}{100 * result.reduction:>13.2f}{reduction:>11.1f}{result.makespan_h_mean:>12.1f}"
+            f"{name:<18}{len(starts):>7}{100 * result.reduction:>13.2f}{reduction:>11.1f}"
+            f"{result.makespan_h_mean:>12.1f}"
             f"{hours:>11.1f}{result.late_starts:>7}{seconds:>9.1f}{'   MISSED' if off else ''}",
             flush=True,
         )

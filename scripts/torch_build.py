@@ -49,7 +49,8 @@ def main(options: list[str]) -> int:
     except OSError:
         total = "about 3 GB"
     print(
-        f"pip takes the CUDA build of torch {torch['metadata']['version']}: {len(packages)} packages, {total} to download.\n"
+        f"pip takes the CUDA build of torch {torch['metadata']['version']}: {len(packages)} packages, "
+        f"{total} to download.\n"
         "Without an NVIDIA GPU, stop here (Ctrl-C) and take the CPU build, about 0.2 GB:\n"
         "  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu",
         flush=True,

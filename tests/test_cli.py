@@ -122,7 +122,8 @@ def test_plan_as_json_says_what_it_would_save(gridsweep, spec):
 
 def test_simulate_prints_the_documented_json(gridsweep):
     code, out, _ = gridsweep(
-        "simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley", "--policy", "threshold", "--policy", "immediate",
+        "simulate", EXAMPLES / "published.yaml", "--trace", "solar-valley",
+        "--policy", "threshold", "--policy", "immediate",
         "--from", "2025-06-01", "--to", "2025-06-03", "--every", "12h", "--json",
     )  # fmt: skip
     made = json.loads(out)
@@ -177,7 +178,7 @@ def test_exit_3_when_an_experiment_fails_and_the_rest_goes_on(gridsweep, spec, m
 
 def test_exit_5_when_everything_fails_alike(gridsweep, spec, monkeypatch):
     monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "crash:r16")
-    code, out, err = gridsweep("run", spec)
+    code, _, err = gridsweep("run", spec)
     assert code == 5
     assert "in the same way: the stand-in was told to crash" in err
     monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")

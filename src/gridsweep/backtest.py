@@ -80,7 +80,7 @@ def simulate(
 def start_instants(
     trace: Trace, every: timedelta, first: datetime | None = None, end: datetime | None = None
 ) -> list[datetime]:
-    """Every `every` from `first` to before `end`; by default after four weeks of the trace and before its last nine days.
+    """Every `every` from `first` to before `end`; by default from 28 days into the trace to nine days before its end.
 
     Raises `TraceError` when there is none.
     """
@@ -88,8 +88,9 @@ def start_instants(
     end = end or trace.end - ROOM
     if not trace.start <= first < end <= trace.end:
         raise TraceError(
-            f"no start instant from {first:%Y-%m-%d %H:%M} to before {end:%Y-%m-%d %H:%M} lies in the trace, which runs "
-            f"from {trace.start:%Y-%m-%d %H:%M} to {trace.end:%Y-%m-%d %H:%M} UTC; choose --from and --to inside it"
+            f"no start instant from {first:%Y-%m-%d %H:%M} to before {end:%Y-%m-%d %H:%M} lies in the trace, "
+            f"which runs from {trace.start:%Y-%m-%d %H:%M} to {trace.end:%Y-%m-%d %H:%M} UTC; "
+            "choose --from and --to inside it"
         )
     return [first + i * every for i in range(-(-(end - first) // every))]
 
@@ -99,8 +100,8 @@ def _figures(state: State) -> tuple[float, float, int]:
     book = ledger(state)
     if book.ended_at > state.history.end:
         raise TraceError(
-            f"a sweep started on {state.submitted_at:%Y-%m-%d %H:%M} runs until {book.ended_at:%Y-%m-%d %H:%M}, past the "
-            f"end of the trace on {state.history.end:%Y-%m-%d %H:%M}; set an earlier --to"
+            f"a sweep started on {state.submitted_at:%Y-%m-%d %H:%M} runs until {book.ended_at:%Y-%m-%d %H:%M}, past "
+            f"the end of the trace on {state.history.end:%Y-%m-%d %H:%M}; set an earlier --to"
         )
     late = 0
     for standing in state.standings.values():

@@ -126,7 +126,6 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
 @json_option
 def status(folder: Path | None, watch: bool, as_json: bool) -> None:
     """Show where a sweep stands."""
-    from gridsweep import runs
     from gridsweep.render import terminal
 
     place = _folder(folder)

@@ -13,7 +13,7 @@ from gridsweep.state import Attempt, State
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Energy and what it emitted. `unknown_kwh` met an unknown intensity and is in `energy_kwh`, not in `emissions_g`."""
+    """Energy and what it emitted. `unknown_kwh` met an unknown intensity: in `energy_kwh`, not in `emissions_g`."""
 
     energy_kwh: float = 0.0
     emissions_g: float = 0.0
@@ -115,7 +115,7 @@ def idle_segments(state: State, end: datetime) -> list[Segment]:
             continue
         free = state.submitted_at
         runs = [a for a in state.attempts.values() if a.device == device.name]
-        for start, stop in sorted((a.requested_at, a.ended_at or end) for a in runs) + [(end, end)]:
+        for start, stop in [*sorted((a.requested_at, a.ended_at or end) for a in runs), (end, end)]:
             if start > free:
                 kwh = device.idle_power_w / 1000 * ((start - free) / HOUR)
                 segments.append(Segment(free, start, kwh, "idle", 0))

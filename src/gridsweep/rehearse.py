@@ -93,8 +93,8 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
     forecast = reading.forecast
     if forecast is None:
         raise TraceError(
-            f"{reading.source} knows less than 24 hours before {now:%Y-%m-%d %H:%M} UTC, which is too little to forecast "
-            "from; choose a later start, or a longer trace"
+            f"{reading.source} knows less than 24 hours before {now:%Y-%m-%d %H:%M} UTC, which is too little to "
+            "forecast from; choose a later start, or a longer trace"
         )
     delay = max(tier.max_delay for tier in sweep.tiers)
     work = makespan([sweep.estimates.duration] * len(sweep.experiments), sweep.devices)
@@ -147,9 +147,9 @@ def check_deadline(sweep: Sweep, now: datetime) -> None:
     work = makespan([sweep.estimates.duration] * len(sweep.experiments), sweep.devices)
     if now + work > deadline:
         raise DeadlineError(
-            f"{len(sweep.experiments)} experiments of {sweep.estimates.duration} on {len(sweep.devices)} device(s) take "
-            f"{work}, and finish_by leaves {max(deadline - now, timedelta(0))}; move finish_by, add devices, or sample "
-            "fewer experiments"
+            f"{len(sweep.experiments)} experiments of {sweep.estimates.duration} on {len(sweep.devices)} device(s) "
+            f"take {work}, and finish_by leaves {max(deadline - now, timedelta(0))}; move finish_by, add devices, or "
+            "sample fewer experiments"
         )
 
 

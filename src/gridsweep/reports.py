@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from statistics import mean
 
 from gridsweep.carbon import HOUR
@@ -73,7 +74,8 @@ class Report:
     """Everything a report says. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
 
     `immediate_*` is the replay of the ended experiments as if run at once, on the same devices with the same energy.
-    `thresholds` are the tiers' limits in order of rank. `training` + `idle` = the total; `wasted` is the part of training that no result kept.
+    `training` + `idle` = the total; `wasted` is the part of training that no result kept. `thresholds` are the tiers'
+    limits in order of rank.
     """
 
     sweep: str
@@ -243,7 +245,7 @@ def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
     done = {tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None}
     for axis, param in enumerate(PARAMS):
         levels = sorted({point[axis] for point in done})
-        for low, high in zip(levels, levels[1:], strict=False):
+        for low, high in pairwise(levels):
             pairs = [
                 loss - done[twin]
                 for point, loss in done.items()

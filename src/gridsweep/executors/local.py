@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -163,8 +164,8 @@ class Local:
         if self.gpus:
             if index >= len(self.gpus):
                 raise ExecutorError(
-                    f"{attempt.device} is device {index + 1} of the sweep, and this machine shows {len(self.gpus)} GPU(s); "
-                    f"set `devices: {len(self.gpus)}`, or CUDA_VISIBLE_DEVICES= to train on the CPU"
+                    f"{attempt.device} is device {index + 1} of the sweep, and this machine shows {len(self.gpus)} "
+                    f"GPU(s); set `devices: {len(self.gpus)}`, or CUDA_VISIBLE_DEVICES= to train on the CPU"
                 )
             # The order of the bus is the one in which the energy counters are numbered.
             environment |= {"CUDA_VISIBLE_DEVICES": self.gpus[index], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -177,10 +178,8 @@ class Local:
     def _signal(folder: AttemptFolder, what: signal.Signals) -> None:
         pid = folder.pid()
         if pid is not None and folder.alive():  # alive: the pid is the lock holder's, not a stranger's
-            try:
+            with suppress(ProcessLookupError, PermissionError):  # it may just have gone
                 os.killpg(pid, what)
-            except (ProcessLookupError, PermissionError):
-                pass  # it has just gone
 
     def _publish(self, id: str, adapter: str, attempts: Sequence[str]) -> None:
         """Put a finished adapter into experiments/, whole or not at all, and drop its checkpoints."""

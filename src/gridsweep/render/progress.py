@@ -61,7 +61,10 @@ def told(state: State, event: Event) -> str:
     at = clock(event.at)
     match event:
         case Submitted(sweep=sweep):
-            return f"{at}  submitted {len(sweep.experiments)} experiments on {len(sweep.devices)} device(s), {_grid(state)}"
+            return (
+                f"{at}  submitted {len(sweep.experiments)} experiments on {len(sweep.devices)} device(s), "
+                f"watching {state.sweep.carbon.zone}"
+            )
         case Resumed(changes=changes):
             left = state.count("waiting") + state.count("running")
             return f"{at}  resumed: {left} experiments remain" + (f"; changed: {'; '.join(changes)}" if changes else "")
@@ -93,10 +96,6 @@ def told(state: State, event: Event) -> str:
 def _progress(state: State) -> str:
     ended = len(state.standings) - state.count("waiting") - state.count("running")
     return f"[{ended}/{len(state.standings)}]"
-
-
-def _grid(state: State) -> str:
-    return f"watching {state.sweep.carbon.zone}"
 
 
 def picture(state: State) -> Group:

@@ -82,8 +82,8 @@ def plan(made: Plan) -> None:
         now = grams(row.emissions_now_g) if row.emissions_now_g is not None else "unknown"
         planned = grams(row.emissions_g) if row.emissions_g is not None else "unknown"
         table.add_row(
-            row.experiment, row.tier, row.device, clock(row.start), clock(row.latest_start), energy(row.energy_kwh), now,
-            planned, escape(row.why),
+            row.experiment, row.tier, row.device, clock(row.start), clock(row.latest_start), energy(row.energy_kwh),
+            now, planned, escape(row.why),
         )  # fmt: skip
     out.print(table)
     wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
@@ -147,7 +147,8 @@ def headline(made: Report) -> list[str]:
     )
     if made.immediate_g is not None:
         lines.append(
-            f"at once:  {grams(made.immediate_g)} in {hours(made.immediate_makespan_h or 0.0)} (same devices, same energy)"
+            f"at once:  {grams(made.immediate_g)} in {hours(made.immediate_makespan_h or 0.0)} "
+            "(same devices, same energy)"
         )
     if made.saving_g is not None and made.reduction is not None:
         word, colour = ("saved", "green") if made.saving_g >= 0 else ("lost", "red")
@@ -266,7 +267,8 @@ def explain(state: State, standing: Standing) -> None:
         attempt = state.attempts[id]
         how = f"{attempt.end or 'running'}{': ' + attempt.reason if attempt.reason else ''}"
         out.print(
-            f"attempt   {id} on {attempt.device}, {clock(attempt.requested_at)} to {clock(attempt.ended_at)}, {escape(how)}"
+            f"attempt   {id} on {attempt.device}, "
+            f"{clock(attempt.requested_at)} to {clock(attempt.ended_at)}, {escape(how)}"
         )
 
 
