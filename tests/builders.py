@@ -18,7 +18,7 @@ from gridsweep.attempt import AttemptFolder, Progress
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.events import Event
-from gridsweep.executors.local import read_lines
+from gridsweep.handover import read_lines
 from gridsweep.policy import Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State

@@ -19,7 +19,7 @@ from gridsweep.attempt import (
     digest,
     verify,
 )
-from gridsweep.executors.local import read_lines
+from gridsweep.handover import read_lines
 from gridsweep.stint import Device
 from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
 

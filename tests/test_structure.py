@@ -16,7 +16,7 @@ CORE = {
 }  # fmt: skip
 LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in
-EDGES = {"attempt", "codec", "executors.local", "journal", "meters", "providers.trace"}
+EDGES = {"attempt", "codec", "executors.local", "handover", "journal", "meters", "providers.trace"}
 ENTRY = {"api", "arguments", "cli", "doctor", "runs", "testing"}
 DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files
 HEAVY = {"torch", "transformers", "peft", "datasets", "plotly", "jinja2", "ray", "kubernetes"}

@@ -6,7 +6,7 @@ import pytest
 
 from builders import lines, until
 from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part
-from gridsweep.executors.local import read_lines
+from gridsweep.handover import read_lines
 from gridsweep.stint import Checkpoint, Device
 from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
 from gridsweep.testing import STAND_IN, loss_after, misbehaviour

@@ -59,3 +59,6 @@ class ExecutorChoice:
     name: Literal["local", "ray", "kubernetes"] = "local"
     ray: RayCluster | None = None
     kubernetes: KubernetesCluster | None = None
+
+
+LOCAL = ExecutorChoice()

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import PurePath
 from typing import Any
 
-from gridsweep.clusters import ExecutorChoice
+from gridsweep.clusters import LOCAL, ExecutorChoice
 from gridsweep.stint import Device
 
 PARAMS = ("r", "alpha", "lr", "dropout")
@@ -191,7 +191,7 @@ class Sweep:
     total_steps: int
     carbon: CarbonSource = CarbonSource()
     policy: PolicyChoice = PolicyChoice()
-    executor: ExecutorChoice = ExecutorChoice()
+    executor: ExecutorChoice = LOCAL
     tick: timedelta = timedelta(minutes=30)
     finish_by: timedelta | datetime | None = None
     replay: Replay | None = None

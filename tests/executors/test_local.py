@@ -13,7 +13,8 @@ import pytest
 from builders import FORK, START, URGENT, attempts, grid, lines, make_sweep, until
 from gridsweep.errors import ExecutorError
 from gridsweep.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
-from gridsweep.executors.local import Local, assignment, visible_gpus
+from gridsweep.executors.local import Local, visible_gpus
+from gridsweep.handover import assignment
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate
 from gridsweep.state import State
