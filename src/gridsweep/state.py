@@ -247,9 +247,9 @@ class State:
         self.early_losses.clear()
         for outcome in event.outcomes:
             standing = self.standings[outcome.experiment]
-            standing.fruitless = 0
             if outcome.status == "paused":
-                self._keep(standing, attempt, outcome.checkpoint)
+                if self._keep(standing, attempt, outcome.checkpoint):
+                    standing.fruitless = 0
                 standing.status, standing.ready_at = "waiting", event.at
             else:
                 standing.status, standing.reason = outcome.status, outcome.reason
