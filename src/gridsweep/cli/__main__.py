@@ -1,0 +1,3 @@
+from gridsweep.cli import main
+
+main()

@@ -1,0 +1,86 @@
+"""The group of all verbs, and what they share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gridsweep.errors import EXIT_CODES, GridsweepError
+
+if TYPE_CHECKING:
+    from gridsweep.sweep import Sweep
+
+EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+folder_argument = click.argument("folder", type=click.Path(path_type=Path), required=False)
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="gridsweep")
+def cli() -> None:
+    """Hyperparameter sweeps of LoRA fine-tuning that watch the power grid."""
+
+
+def worker() -> list[str]:
+    """The command that starts a worker; GRIDSWEEP_WORKER names another module, such as gridsweep.testing."""
+    return [sys.executable, "-m", os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")]
+
+
+def load(path: Path) -> Sweep:
+    from gridsweep.sweep import Sweep
+
+    return Sweep.load(path)
+
+
+def experiment_as_dict(sweep: Sweep, id: str) -> dict[str, object]:
+    experiment = sweep.experiment(id)
+    params = experiment.params
+    return {
+        "id": id,
+        "r": params.r,
+        "alpha": params.alpha,
+        "lr": params.lr,
+        "dropout": params.dropout,
+        "tier": experiment.tier,
+        "reason": experiment.reason,
+    }
+
+
+def folder_of(folder: Path | None) -> Any:
+    """The run folder named, or the newest below runs/."""
+    from gridsweep.runs import RunFolder
+
+    if folder is not None:
+        return RunFolder(folder)
+    found = [path.parent.parent for path in Path("runs").glob("*/state/journal.db")]
+    if not found:
+        raise GridsweepError("there is no run below ./runs; name a run's folder")
+    return RunFolder(max(found, key=lambda path: (path / "state" / "journal.db").stat().st_mtime))
+
+
+def one_of(standings: dict[str, Any], beginning: str) -> Any:
+    import difflib
+
+    if beginning in standings:
+        return standings[beginning]
+    matches = [id for id in standings if id.startswith(beginning)]
+    if len(matches) == 1:
+        return standings[matches[0]]
+    slugs = {id.rpartition("-")[0]: id for id in standings}
+    near = [slugs[slug] for slug in difflib.get_close_matches(beginning, slugs, n=3, cutoff=0.4)]
+    if matches:
+        raise GridsweepError(f"{beginning!r} could be any of {', '.join(matches[:5])}; write more of it")
+    raise GridsweepError(
+        f"no experiment begins with {beginning!r}" + (f"; did you mean {', '.join(near)}?" if near else "")
+    )
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=1, default=str))

@@ -1,0 +1,70 @@
+"""Verbs about no sweep in particular: simulate, schema, doctor."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import click
+
+from gridsweep.cli.arguments import Moment, Span
+from gridsweep.cli.group import cli, json_option, load, print_json
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--trace", required=True, help="A CSV file `timestamp,carbon_intensity`, or `solar-valley`.")
+@click.option("--policy", "policies", multiple=True, help="A policy to try; may be given several times.")
+@click.option("--every", type=Span(), default="6h", show_default=True, help="Between start instants.")
+@click.option("--from", "start", type=Moment(), help="First start (default: 28 days into the trace).")
+@click.option("--to", "end", type=Moment(), help="Starts lie before it (default: 9 days before the trace's end).")
+@click.option("--tick", type=Span(), help="Between looks at the grid (default: the spec's).")
+@json_option
+def simulate(
+    spec: Path,
+    trace: str,
+    policies: tuple[str, ...],
+    every: timedelta,
+    start: datetime | None,
+    end: datetime | None,
+    tick: timedelta | None,
+    as_json: bool,
+) -> None:
+    """Back-test policies on a recorded trace: the spec's estimates, from many start instants."""
+    from gridsweep import backtest, codec
+    from gridsweep.providers.trace import open_trace
+    from gridsweep.render import progress, terminal
+
+    sweep = load(spec)
+    provider = open_trace(trace)
+    starts = backtest.start_instants(provider.trace, every, start, end)
+    with progress.counting("simulating", len(starts)) as tell:
+        made = backtest.simulate(sweep, provider, starts=starts, policies=policies, tick=tick, tell=tell)
+    if as_json:
+        click.echo(codec.dumps(made, indent=1))
+    else:
+        terminal.simulation(made, provider)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of sweep.yaml, for editors."""
+    from gridsweep.spec import json_schema
+
+    print_json(json_schema())
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Look at this machine: what is installed, what can train, how energy will be known."""
+    from dataclasses import asdict
+
+    from gridsweep import doctor as doctor_
+    from gridsweep.render import terminal
+
+    findings = doctor_.examine()
+    if as_json:
+        print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        terminal.doctor(findings)

@@ -1,0 +1,185 @@
+"""The verbs of one sweep: init, check, plan, run, status, explain, stop, report."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from gridsweep.cli.arguments import Moment
+from gridsweep.cli.group import (
+    cli,
+    experiment_as_dict,
+    folder_argument,
+    folder_of,
+    json_option,
+    load,
+    one_of,
+    print_json,
+    worker,
+)
+from gridsweep.errors import DEADLINE, INTERRUPTED, GridsweepError
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
+def init(path: Path) -> None:
+    """Write a commented sweep.yaml that works offline."""
+    from gridsweep.spec import template
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(template())
+    except FileExistsError:
+        raise GridsweepError(f"{path} exists already; name another file, or remove it first") from None
+    except OSError as error:
+        raise GridsweepError(f"cannot write {path}: {error.strerror}; name another file") from None
+    click.echo(f"wrote {path}; next: gridsweep check {path}, then gridsweep plan {path}")
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@json_option
+def check(spec: Path, as_json: bool) -> None:
+    """Check a spec and list its experiments with their tiers."""
+    sweep = load(spec)
+    if as_json:
+        print_json({"experiments": [experiment_as_dict(sweep, e.id) for e in sweep.experiments]})
+        return
+    from gridsweep.render import terminal
+
+    terminal.check(sweep)
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--at", type=Moment(), help="Plan as if submitted then (default: now, or the replay's start).")
+@json_option
+def plan(spec: Path, at: datetime | None, as_json: bool) -> None:
+    """Rehearse a sweep on the forecast, before anything runs."""
+    from gridsweep import codec, rehearse, runs
+
+    sweep = load(spec)
+    now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
+    rehearse.check_deadline(sweep, now)
+    made = rehearse.plan(sweep, runs.provider_for(sweep), now)
+    if as_json:
+        click.echo(codec.dumps(made, indent=1))
+    else:
+        from gridsweep.render import terminal
+
+        terminal.plan(made)
+    sys.exit(DEADLINE if made.late else 0)
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to keep the run (default: runs/<sweep>).")
+@click.option("--detach", is_flag=True, help="Run in the background and return.")
+@json_option
+def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
+    """Run a sweep, or go on with it; SPEC may be the folder of a run.
+
+    Ctrl-C stops the work at a checkpoint; the same command goes on. A second Ctrl-C leaves at once: the workers go on
+    by themselves, and the next run adopts them.
+    """
+    from gridsweep import codec, runs
+    from gridsweep.render import files, progress, terminal
+
+    sweep = None
+    if spec.is_dir() and (spec / "state").is_dir():
+        folder = folder or spec
+    else:
+        sweep = load(spec)
+        folder = folder or Path("runs") / sweep.name
+    if detach:
+        terminal.detached(runs.detach(spec, folder), folder)
+        return
+    again = f"gridsweep run {spec}" + (f" --folder {folder}" if folder != Path("runs") / folder.name else "")
+    try:
+        with progress.watching(quiet=as_json) as tell:
+            done = runs.run(sweep, folder, tell=tell, command=worker())
+    except KeyboardInterrupt:
+        click.echo(f"\nleft at once; the workers go on by themselves. Go on with: {again}", err=True)
+        sys.exit(INTERRUPTED)
+    paths = files.publish(done.folder, done.report)
+    if as_json:
+        click.echo(codec.dumps(done.report, indent=1))
+    else:
+        terminal.report(done.report, short=True)
+        terminal.ending(done.report, done.exit_code, paths, again)
+    sys.exit(done.exit_code)
+
+
+@cli.command()
+@folder_argument
+@click.option("--watch", is_flag=True, help="Keep showing it until the sweep ends.")
+@json_option
+def status(folder: Path | None, watch: bool, as_json: bool) -> None:
+    """Show where a sweep stands."""
+    from gridsweep.render import terminal
+
+    place = folder_of(folder)
+    if as_json:
+        print_json(terminal.status_json(place.read(), place.driver()))
+    else:
+        terminal.status(place, watch=watch)
+
+
+@cli.command()
+@click.argument("experiment")
+@folder_argument
+@json_option
+def explain(experiment: str, folder: Path | None, as_json: bool) -> None:
+    """Say why an experiment waits (until when at the latest), or why it started when it did.
+
+    EXPERIMENT is an id, or the beginning of one.
+    """
+    from gridsweep.render import terminal
+
+    state = folder_of(folder).read()
+    standing = one_of(state.standings, experiment)
+    if as_json:
+        print_json(terminal.explain_json(state, standing))
+    else:
+        terminal.explain(state, standing)
+
+
+@cli.command()
+@folder_argument
+def stop(folder: Path | None) -> None:
+    """Stop a sweep at its checkpoints; `run` goes on with it."""
+    from gridsweep import runs
+
+    place = folder_of(folder)
+    state = runs.stop(place.path, worker())
+    left = state.count("waiting")
+    click.echo(
+        f"{place.path} is stopped; {left} experiments remain: gridsweep run {place.path}"
+        if left
+        else "nothing is left to stop"
+    )
+
+
+@cli.command()
+@folder_argument
+@json_option
+@click.option("--markdown", is_flag=True, help="Print Markdown.")
+def report(folder: Path | None, as_json: bool, markdown: bool) -> None:
+    """Report what a sweep found and cost, and what running at once would have cost; write the HTML report anew."""
+    from gridsweep import codec, runs
+    from gridsweep.render import files, terminal
+    from gridsweep.render import markdown as markdown_
+
+    place = folder_of(folder)
+    made = runs.report(place.path)
+    if as_json:
+        click.echo(codec.dumps(made, indent=1))
+    elif markdown:
+        click.echo(markdown_.render(made))
+    else:
+        paths = files.publish(place.path, made)
+        terminal.report(made)
+        terminal.wrote(paths)
