@@ -1,4 +1,4 @@
-"""Verbs about no sweep in particular: simulate, schema, doctor."""
+"""Verbs that run no sweep: simulate, render, schema, doctor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import click
 
 from gridsweep.cli.arguments import Moment, Span
 from gridsweep.cli.group import cli, json_option, load, print_json
+from gridsweep.clusters import Gate
+
+GATES = ("none", "suspend", "compute-gardener", "kueue")
 
 
 @cli.command()
@@ -44,6 +47,27 @@ def simulate(
         click.echo(codec.dumps(made, indent=1))
     else:
         terminal.simulation(made, provider)
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The folder to write; an earlier rendering is replaced.",
+)
+@click.option("--tier", help="Only this tier's jobs.")
+@click.option("--gate", type=click.Choice(GATES), help="Who holds work back (default: the spec's).")
+@click.option("--namespace", is_flag=True, help="Render the namespace too.")
+def render(spec: Path, folder: Path, tier: str | None, gate: Gate | None, namespace: bool) -> None:
+    """Write the Kubernetes manifests of a sweep, for kubectl."""
+    from gridsweep.render import manifest_files
+
+    made = manifest_files.render(spec, folder, tier=tier, gate=gate, namespace=namespace)
+    what = f"{made.jobs} RayJobs" if made.jobs else "the loop as a Deployment"
+    click.echo(f"wrote {folder}: {what}; next: kubectl apply --server-side -k {folder}")
 
 
 @cli.command()

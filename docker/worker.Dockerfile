@@ -1,0 +1,37 @@
+# The worker of a cluster, which is a Ray head at the same time, and the loop that drives it.
+#   docker build -f docker/worker.Dockerfile -t ghcr.io/gridsweep/worker:0.1.0 .
+
+# `base` and not `runtime`: torch brings the CUDA libraries it was built with, and two sets would be gigabytes more.
+FROM nvidia/cuda:13.0.2-base-ubuntu24.04 AS build
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY docker/constraints-worker.txt ./
+# By the constraints alone, and wheels only: nothing is compiled, so no compiler is needed.
+RUN python3 -m venv /opt/venv \
+ && /opt/venv/bin/pip install --no-cache-dir --only-binary=:all: --no-deps --requirement constraints-worker.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY src ./src
+# pip leaves; what is installed is checked first.
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps . \
+ && /opt/venv/bin/pip check \
+ && /opt/venv/bin/pip uninstall --yes pip
+
+FROM nvidia/cuda:13.0.2-base-ubuntu24.04
+# Ubuntu removes a package's old versions from its archive, so versions pinned here would soon build no more.
+# wget and bash: KubeRay's health probes of a Ray head run them.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends bash ca-certificates python3 wget \
+ && rm -rf /var/lib/apt/lists/* \
+ && echo 'PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin' > /etc/profile.d/venv.sh
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    RAY_USAGE_STATS_ENABLED=0
+# Ubuntu's image has this user already.
+USER 1000:1000
+WORKDIR /tmp
+CMD ["gridsweep", "--help"]

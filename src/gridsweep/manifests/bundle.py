@@ -1,0 +1,129 @@
+"""All files of a folder for `kubectl apply -k`: what a sweep needs in a cluster, by file name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from gridsweep.clusters import Gate, KubernetesCluster
+from gridsweep.errors import ExecutorError, SpecError
+from gridsweep.manifests.checks import problems
+from gridsweep.manifests.controller import controller
+from gridsweep.manifests.delivery import assignment_of, check_reachable, sources
+from gridsweep.manifests.names import EXPERIMENT, SWEEP, TIER, Manifest, label_value
+from gridsweep.manifests.network import worker_policy
+from gridsweep.manifests.rayjob import rayjob
+from gridsweep.manifests.storage import volume_claim
+from gridsweep.manifests.yaml_text import document, documents
+from gridsweep.sweep import Sweep
+
+MARK = "# Written by `gridsweep render`"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Manifests by the name of their file, and the comment that heads the kustomization."""
+
+    files: Mapping[str, tuple[Manifest, ...]]
+    header: str
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        return [manifest for part in self.files.values() for manifest in part]
+
+    @property
+    def jobs(self) -> int:
+        return sum(manifest["kind"] == "RayJob" for manifest in self.manifests)
+
+    def texts(self) -> dict[str, str]:
+        """Every file's text, kustomization.yaml among them."""
+        kustomization: Manifest = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": list(self.files),
+        }
+        texts = {name: documents(part) for name, part in self.files.items()}
+        return {"kustomization.yaml": self.header + document(kustomization), **texts}
+
+
+def cluster_of(sweep: Sweep, gate: Gate | None = None) -> KubernetesCluster:
+    """The cluster a sweep names, with another gate where one is given.
+
+    A sweep that names none gets the defaults, and the published set-up's gate: Compute Gardener.
+    """
+    named = sweep.executor.kubernetes or KubernetesCluster(gate="compute-gardener")
+    return replace(named, gate=gate) if gate else named
+
+
+def bundle(
+    sweep: Sweep,
+    cluster: KubernetesCluster,
+    *,
+    spec: str = "",
+    spec_files: Mapping[str, str] | None = None,
+    worker_sources: Mapping[str, str] | None = None,
+    tier: str | None = None,
+    namespace: bool = False,
+) -> Bundle:
+    """What drives the sweep in a cluster: RayJobs that something else holds back, or, with `gate: none`, the loop.
+
+    `spec` and `spec_files` are the texts of sweep.yaml and of what it names, for the loop; `worker_sources` those of
+    the package, where a ConfigMap brings it. `tier` leaves out all other tiers' jobs. Raises `SpecError` where the
+    sweep cannot run so, `ExecutorError` where a cluster would refuse what was made.
+    """
+    check_reachable(sweep, cluster)
+    loop = cluster.gate == "none"
+    names = [each.name for each in sweep.tiers]
+    if tier is not None and tier not in names:
+        raise SpecError(f"there is no tier {tier!r}; there are: {', '.join(names)}")
+    if tier is not None and loop:
+        raise SpecError("with gate: none the loop starts every tier's experiments; leave out --tier, or choose a gate")
+    files: dict[str, tuple[Manifest, ...]] = {}
+    if namespace:
+        files["namespace.yaml"] = (_namespace(cluster),)
+    files["volume.yaml"] = (volume_claim(sweep, cluster, loop=loop),)
+    files["network.yaml"] = (worker_policy(sweep, cluster),)
+    if cluster.worker == "configmap":
+        files["worker.yaml"] = (sources(sweep, cluster, dict(worker_sources or {})),)
+    if loop:
+        files["controller.yaml"] = tuple(controller(sweep, cluster, spec, dict(spec_files or {})))
+    else:
+        for experiment in sweep.experiments:
+            if tier in (None, experiment.tier):
+                job = rayjob(sweep, cluster, assignment_of(sweep, experiment.id), again=True)
+                files[f"jobs/{job['metadata']['name']}.yaml"] = (job,)
+    made = Bundle(files, _header(sweep, cluster, loop=loop))
+    if found := problems(made.manifests):
+        raise ExecutorError("a cluster would refuse these manifests: " + "; ".join(found[:5]))
+    return made
+
+
+def _namespace(cluster: KubernetesCluster) -> Manifest:
+    enforced = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": enforced}}
+
+
+def _header(sweep: Sweep, cluster: KubernetesCluster, *, loop: bool) -> str:
+    """What to type. Server-side, because kubectl's own apply copies each object into an annotation of limited size."""
+    space = f"-n {cluster.namespace}"
+    lines = [
+        f"{MARK} from the sweep {sweep.name}, gate {cluster.gate}. It is written anew, not edited.",
+        "#",
+        "#   kubectl apply --server-side -k .",
+    ]
+    if loop:
+        lines += [f"#   kubectl {space} logs -f -l app.kubernetes.io/component=controller"]
+    else:
+        lines += [
+            f"#   kubectl apply --server-side -k . -l {TIER}=TIER          # one tier's jobs, once the rest is there",
+            f"#   kubectl {space} get rayjobs -L {TIER},{EXPERIMENT}",
+        ]
+    if cluster.gate == "suspend":
+        release = """-p '{"spec":{"suspend":false}}'"""
+        lines += [f"#   kubectl {space} patch rayjob JOB --type merge {release}    # lets it start"]
+    lines += [
+        "#",
+        "# `kubectl delete -k .` deletes the volume too, with its adapters; this keeps it:",
+        f"#   kubectl {space} delete rayjobs,deployments -l {SWEEP}={label_value(sweep.name)}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,159 @@
+"""How work comes into a worker's pod: its assignment, the program that starts it, the one that stops it.
+
+The assignment travels inside the RayJob, in a variable of the container: whoever creates the RayJob needs no access to
+the volume. The start is a program and not a line of shell because a folder has one writer, and KubeRay submits a job
+again, to the same folder, when it finds the head new.
+"""
+
+from __future__ import annotations
+
+from gridsweep.attempt import Assignment, Part
+from gridsweep.clusters import KubernetesCluster
+from gridsweep.errors import SpecError
+from gridsweep.manifests.names import Manifest, labels, metadata, object_name
+from gridsweep.stint import Device, Member, Stint
+from gridsweep.sweep import Sweep, is_local
+
+ENTRYPOINT = 'exec python -c "$GRIDSWEEP_START"'
+
+START = """\
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from gridsweep import codec
+from gridsweep.attempt import Assignment, AttemptFolder
+
+task = codec.loads(Assignment, os.environ["GRIDSWEEP_ASSIGNMENT"])
+stint, _, number = task.attempt.rpartition("/")
+home = Path(os.environ["GRIDSWEEP_STORE"], "stints", stint)
+folder = AttemptFolder(home / number)
+while (folder.path / "worker.json").exists():  # somebody has worked here; a folder is never used again
+    result = folder.result()
+    if result and not result.error and all(o.status != "paused" for o in result.outcomes):
+        sys.exit(0 if all(o.status == "done" for o in result.outcomes) else 1)
+    if os.environ["GRIDSWEEP_AGAIN"] != "1":
+        sys.exit(f"{folder.path} has been worked in; what remains of it is for another attempt")
+    saved = {part.experiment: folder.checkpoint(part.experiment) for part in task.members}
+    parts = [(part, saved[part.experiment] or part.checkpoint) for part in task.members]
+    members = tuple(replace(p, from_step=c.step, checkpoint=c) if c else p for p, c in parts)
+    number = str(int(number) + 1)
+    task = replace(task, attempt=f"{stint}/{number}", members=members)
+    folder = AttemptFolder(home / number)
+folder.prepare(task)
+try:
+    lock = folder.lock()
+except OSError:  # a network share that cannot lock folders
+    lock = -1
+if lock is None:
+    sys.exit(f"a worker lives in {folder.path}")
+if lock >= 0:
+    os.set_inheritable(lock, True)
+log = os.open(folder.path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+os.dup2(log, 1)
+os.dup2(log, 2)
+Path(os.environ["HOME"], "worker").write_text(f"{os.getpid()} {folder.path}\\n")
+worker = os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")
+os.execv(sys.executable, [sys.executable, "-m", worker, str(folder.path)])
+"""
+"""Makes the attempt's folder and becomes its worker, with the folder's lock and its log.
+
+Where `GRIDSWEEP_AGAIN` is 1 (nobody but Kubernetes drives: a resumed RayJob) it goes on in the next folder, from the
+newest whole checkpoint; where it is 0 (the loop drives) it refuses. Finished work is not done again.
+"""
+
+STOP = """\
+read -r pid folder < "$HOME/worker" || exit 0
+kill -TERM "$pid" || exit 0
+while kill -0 "$pid" && [ ! -e "$folder/result.json" ]; do sleep 1; done
+"""
+"""Run before a pod is taken down: asks the worker to stop, and waits until its result is written."""
+
+GRACE_SECONDS = 120
+STOP_WAIT_SECONDS = 110
+"""What Ray gives a stopped job before it kills it; 3 s unless told, too short for a checkpoint."""
+
+PACKAGE = "/opt/gridsweep"
+CONFIGMAP_LIMIT = 1 << 20
+WORKER_SOURCES = (
+    "__init__.py",
+    "attempt.py",
+    "clusters.py",
+    "codec.py",
+    "errors.py",
+    "meters.py",
+    "stint.py",
+    "sweep.py",
+    "train/__init__.py",
+    "train/__main__.py",
+    "train/cache.py",
+    "train/data.py",
+    "train/device.py",
+    "train/diary.py",
+    "train/learning_rate.py",
+    "train/loading.py",
+    "train/model.py",
+    "train/pairs.py",
+    "train/samples.py",
+    "train/smollm2.py",
+    "train/stdlib.py",
+    "train/training.py",
+    "train/worker.py",
+)
+"""The files of the package that a worker needs, without the tiny base model, which no ConfigMap could hold."""
+
+
+def assignment_of(sweep: Sweep, id: str) -> Assignment:
+    """The whole of one experiment as the first attempt of its stint: what is rendered where no loop decides."""
+    experiment = sweep.experiment(id)
+    stint = Stint((Member(id, 0, sweep.total_steps),))
+    part = Part(id, experiment.params, experiment.seed, 0, sweep.total_steps)
+    named = {device.name: device for device in sweep.devices}
+    device: Device = named.get(experiment.device or "", sweep.devices[0])
+    return Assignment(f"{stint.id}/1", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, (part,))
+
+
+def check_reachable(sweep: Sweep, cluster: KubernetesCluster) -> None:
+    """Raises `SpecError` where a pod could not find the model or the data."""
+    for what, id in (("model", sweep.model.id), ("dataset", sweep.dataset.id)):
+        if is_local(id):
+            raise SpecError(f"the {what} {id} lies on this machine, where no pod can read it; name a Hugging Face id")
+    if sweep.model.id == "tiny-qwen2" and cluster.worker == "configmap":
+        raise SpecError("tiny-qwen2 comes with the worker's image only; set executor.kubernetes.worker: image")
+
+
+def sources_name(sweep: str) -> str:
+    return object_name(sweep, "worker")
+
+
+def sources(sweep: Sweep, cluster: KubernetesCluster, texts: dict[str, str]) -> Manifest:
+    """The worker's source files as a ConfigMap; a key has `.` where a path has `/`. Raises `SpecError` over 1 MiB."""
+    return config_map(
+        cluster,
+        sources_name(sweep.name),
+        labels(sweep.name, "worker"),
+        {key_of(path): text for path, text in texts.items()},
+    )
+
+
+def config_map(cluster: KubernetesCluster, name: str, labels: dict[str, str], data: dict[str, str]) -> Manifest:
+    """A ConfigMap. Raises `SpecError` where it is larger than Kubernetes stores."""
+    size = sum(len(key) + len(text.encode()) for key, text in data.items())
+    if size > CONFIGMAP_LIMIT:
+        raise SpecError(
+            f"the files for the ConfigMap {name} take {size / 1024:.0f} KiB; Kubernetes stores at most 1024"
+        )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(cluster.namespace, name, labels),
+        "data": data,
+    }
+
+
+def sources_volume(sweep: str) -> Manifest:
+    items = [{"key": key_of(path), "path": f"gridsweep/{path}"} for path in WORKER_SOURCES]
+    return {"name": "package", "configMap": {"name": sources_name(sweep), "items": items}}
+
+
+def key_of(path: str) -> str:
+    return path.replace("/", ".")

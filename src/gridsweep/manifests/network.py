@@ -1,0 +1,64 @@
+"""Who may talk to our pods, and to whom they may talk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gridsweep.clusters import KubernetesCluster
+from gridsweep.manifests.names import COMPONENT, SWEEP, Manifest, label_value, labels, metadata, object_name
+from gridsweep.sweep import Sweep
+
+DASHBOARD = 8265
+HTTPS, API_SERVER, DNS = 443, 6443, 53
+
+
+def policy(
+    cluster: KubernetesCluster,
+    name: str,
+    selected: dict[str, str],
+    ingress: list[Manifest],
+    egress: Iterable[int],
+    own: dict[str, str],
+) -> Manifest:
+    """A NetworkPolicy: ingress as given, egress to name servers and to these TCP ports anywhere."""
+    names: list[dict[str, Any]] = [{"protocol": protocol, "port": DNS} for protocol in ("UDP", "TCP")]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(cluster.namespace, name, own),
+        "spec": {
+            "podSelector": {"matchLabels": selected},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+            "egress": [{"ports": names}, {"ports": [_tcp(port) for port in egress]}],
+        },
+    }
+
+
+def worker_policy(sweep: Sweep, cluster: KubernetesCluster) -> Manifest:
+    """Workers: the Ray dashboard, which runs what it is sent, for the KubeRay operator and this sweep's pods alone.
+
+    The operator submits the job through it. Helm's and kustomize's installations share one label, in any namespace.
+    """
+    mine = {SWEEP: label_value(sweep.name)}
+    operator = {
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {COMPONENT: "kuberay-operator"}},
+    }
+    ingress = [{"from": [{"podSelector": {"matchLabels": mine}}, operator], "ports": [_tcp(DASHBOARD)]}]
+    selected = {**mine, COMPONENT: "worker"}
+    name = object_name(sweep.name, "workers")
+    return policy(cluster, name, selected, ingress, [HTTPS], labels(sweep.name, "worker"))
+
+
+def controller_policy(sweep: Sweep, cluster: KubernetesCluster) -> Manifest:
+    """The loop: nobody comes in; out to the API server, which is reached by either port, and to the carbon provider."""
+    selected = {SWEEP: label_value(sweep.name), COMPONENT: "controller"}
+    name = object_name(sweep.name, "controller")
+    own = labels(sweep.name, "controller")
+    return policy(cluster, name, selected, [], [HTTPS, API_SERVER], own)
+
+
+def _tcp(port: int) -> Manifest:
+    return {"protocol": "TCP", "port": port}

@@ -1,0 +1,78 @@
+"""What every pod has in common: the restricted security profile, scratch space, the volume."""
+
+from __future__ import annotations
+
+from gridsweep.clusters import KubernetesCluster
+from gridsweep.manifests.names import MODELS, STORE, Manifest
+
+USER = 1000
+GPU = "nvidia.com/gpu"
+
+
+def security() -> Manifest:
+    """A pod's security context: the `restricted` profile of Pod Security, and a group that may write the volume."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",  # else a volume of many files is walked at every start
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Manifest:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def environment(**values: str) -> list[Manifest]:
+    """Variables of a container, protected from the kubelet, which would expand `$(NAME)` in them."""
+    return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in values.items()]
+
+
+def secret(name: str, secret_name: str, key: str) -> Manifest:
+    """A variable whose value stays in a Secret."""
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret_name, "key": key}}}
+
+
+def hugging_face(cluster: KubernetesCluster) -> list[Manifest]:
+    """Where models are kept, and the token for gated ones."""
+    variables = environment(HF_HOME=MODELS, HF_HUB_DISABLE_TELEMETRY="1")
+    token = cluster.hugging_face_secret
+    return [*variables, secret("HF_TOKEN", token, "HF_TOKEN")] if token else variables
+
+
+def resources(cpu: str, memory: str, gpus: int = 0, scratch: str = "10Gi") -> Manifest:
+    """Requests equal to limits, so that a pod is the last to be evicted; `scratch` is for logs and temporary files."""
+    amounts = {"cpu": cpu, "memory": memory, "ephemeral-storage": scratch}
+    if gpus:
+        amounts[GPU] = str(gpus)
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def scratch(name: str, size: str, *, memory: bool = False) -> Manifest:
+    """A volume that lives as long as its pod."""
+    return {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": size} if memory else {"sizeLimit": size}}
+
+
+def claim(name: str, claim_name: str) -> Manifest:
+    return {"name": name, "persistentVolumeClaim": {"claimName": claim_name}}
+
+
+def mount(name: str, path: str = STORE, *, read_only: bool = False) -> Manifest:
+    made: Manifest = {"name": name, "mountPath": path}
+    return {**made, "readOnly": True} if read_only else made
+
+
+def on_gpu_nodes(cluster: KubernetesCluster) -> Manifest:
+    """The fields of a pod that bring it to a node with a GPU."""
+    fields: Manifest = {"tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]}
+    if cluster.runtime_class:
+        fields["runtimeClassName"] = cluster.runtime_class
+    if cluster.node_selector:
+        fields["nodeSelector"] = dict(cluster.node_selector)
+    return fields

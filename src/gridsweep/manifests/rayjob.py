@@ -1,0 +1,178 @@
+"""An attempt as a RayJob: one pod, a Ray head that has the GPU and trains on it.
+
+No worker group, so that no head idles while its worker waits; `HTTPMode`, so that no submitter pod is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import timedelta
+
+from gridsweep import codec
+from gridsweep.attempt import Assignment
+from gridsweep.clusters import Gate, KubernetesCluster
+from gridsweep.errors import SpecError
+from gridsweep.manifests import delivery
+from gridsweep.manifests.names import (
+    ATTEMPT,
+    DIGEST,
+    MANAGED_BY,
+    NAME,
+    Manifest,
+    digest,
+    experiment_annotations,
+    go_duration,
+    job_name,
+    labels,
+    store_of,
+)
+from gridsweep.manifests.pods import (
+    claim,
+    container_security,
+    environment,
+    hugging_face,
+    mount,
+    on_gpu_nodes,
+    resources,
+    scratch,
+    security,
+)
+from gridsweep.sweep import Sweep, Tier, number
+
+RAY_VERSION = "2.60.0"
+TTL_SECONDS = 60
+COMPUTE_GARDENER = "compute-gardener-scheduler"
+THRESHOLD = f"{COMPUTE_GARDENER}.kubernetes.io/carbon-intensity-threshold"
+MAX_DELAY = f"{COMPUTE_GARDENER}.kubernetes.io/max-scheduling-delay"
+QUEUE = "kueue.x-k8s.io/queue-name"
+OBJECT_STORE_BYTES = 100_000_000  # Ray keeps nothing of ours in it, and would take 30 % of the memory for it.
+
+
+def rayjob(
+    sweep: Sweep, cluster: KubernetesCluster, work: Assignment, *, gate: Gate | None = None, again: bool = False
+) -> Manifest:
+    """The RayJob of an attempt. `again` lets it go on by itself when it is resumed: where no loop drives.
+
+    Equal arguments give equal manifests; the annotation `gridsweep.io/digest` is over all the rest. Raises `SpecError`
+    where `gate` (the cluster's, unless given) is `kueue` and no queue is named.
+    """
+    gate = gate or cluster.gate
+    first = work.members[0].experiment
+    tier = sweep.tier(sweep.experiment(first).tier)
+    # A label has one value: a pack's is its first member, and the assignment names them all.
+    joined = labels(sweep.name, "worker", experiment=first, tier=tier.name, stint=work.attempt.rpartition("/")[0])
+    notes = {**experiment_annotations(sweep, first), ATTEMPT: work.attempt}
+    template: Manifest = {
+        # Without the labels of applications: KubeRay sets its own on a head, and selects by them.
+        "metadata": {
+            "labels": {key: value for key, value in joined.items() if key not in (NAME, MANAGED_BY)},
+            "annotations": notes | _held(gate, tier),
+        },
+        "spec": _pod(sweep, cluster, work, again),
+    }
+    if gate == "compute-gardener":
+        template["spec"]["schedulerName"] = COMPUTE_GARDENER
+    spec: Manifest = {
+        "entrypoint": delivery.ENTRYPOINT,
+        "submissionMode": "HTTPMode",
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": TTL_SECONDS,
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": math.ceil(deadline(sweep, cluster, tier, gate).total_seconds()),
+        "rayClusterSpec": {
+            "rayVersion": RAY_VERSION,
+            "headGroupSpec": {
+                "rayStartParams": {
+                    "num-gpus": "1",
+                    "dashboard-host": "0.0.0.0",  # the operator submits through it; the NetworkPolicy keeps others out
+                    "object-store-memory": str(OBJECT_STORE_BYTES),
+                },
+                "template": template,
+            },
+        },
+    }
+    own = dict(joined)
+    if gate == "suspend":
+        spec["suspend"] = True
+    if gate == "kueue":  # Kueue suspends it on creation; a value of ours would suspend it again at every apply
+        if not cluster.queue:
+            raise SpecError("gate: kueue needs the name of a local queue; set executor.kubernetes.queue")
+        own[QUEUE] = cluster.queue
+    made: Manifest = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {
+            "name": job_name(sweep.name, work.attempt, first),
+            "namespace": cluster.namespace,
+            "labels": own,
+            "annotations": notes,
+        },
+        "spec": spec,
+    }
+    seal = digest(json.dumps(made, sort_keys=True))
+    made["metadata"]["annotations"] = {**notes, DIGEST: seal}
+    return made
+
+
+def deadline(sweep: Sweep, cluster: KubernetesCluster, tier: Tier, gate: Gate) -> timedelta:
+    """How long a RayJob may take from the moment KubeRay begins to count.
+
+    With Compute Gardener the pod waits while KubeRay counts: for the grid, at most the tier's delay, and then for a
+    device, at most until all others have run. Suspended, nothing is counted.
+    """
+    if gate != "compute-gardener":
+        return cluster.run_deadline
+    rounds = math.ceil(len(sweep.experiments) / len(sweep.devices))
+    return tier.max_delay + rounds * sweep.estimates.duration + cluster.run_deadline
+
+
+def _held(gate: Gate, tier: Tier) -> dict[str, str]:
+    """The annotations by which Compute Gardener holds a pod."""
+    if gate != "compute-gardener":
+        return {}
+    return {THRESHOLD: number(tier.threshold), MAX_DELAY: go_duration(tier.max_delay)}
+
+
+def _pod(sweep: Sweep, cluster: KubernetesCluster, work: Assignment, again: bool) -> Manifest:
+    variables = environment(
+        GRIDSWEEP_ASSIGNMENT=codec.dumps(work, indent=1),
+        GRIDSWEEP_START=delivery.START,
+        GRIDSWEEP_STORE=store_of(sweep.name),
+        GRIDSWEEP_AGAIN="1" if again else "0",
+        HOME="/tmp",
+        USER="gridsweep",  # the user id need not be in the image's passwd file, and torch asks for a name
+        PYTHONDONTWRITEBYTECODE="1",
+        NVIDIA_DRIVER_CAPABILITIES="compute,utility",  # utility is NVML: the energy counter
+        RAY_JOB_STOP_WAIT_TIME_S=str(delivery.STOP_WAIT_SECONDS),
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_worker_niceness="0",
+    )
+    mounts = [mount("store"), mount("tmp", "/tmp"), mount("shm", "/dev/shm")]
+    volumes = [claim("store", cluster.volume), scratch("tmp", "8Gi"), scratch("shm", "4Gi", memory=True)]
+    if cluster.worker == "configmap":
+        variables += environment(PYTHONPATH=delivery.PACKAGE)
+        mounts.append(mount("package", delivery.PACKAGE, read_only=True))
+        volumes.append(delivery.sources_volume(sweep.name))
+    container = {
+        "name": "ray-head",
+        "image": cluster.image,
+        "env": [*variables, *hugging_face(cluster)],
+        "ports": [
+            {"name": "gcs-server", "containerPort": 6379},
+            {"name": "dashboard", "containerPort": 8265},
+        ],
+        "resources": resources(cluster.cpu, cluster.memory, gpus=1),
+        "securityContext": container_security(),
+        "volumeMounts": mounts,
+        "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", delivery.STOP]}}},
+    }
+    return {
+        **on_gpu_nodes(cluster),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,  # a Service called ray would set RAY_PORT
+        "terminationGracePeriodSeconds": delivery.GRACE_SECONDS,
+        "securityContext": security(),
+        "containers": [container],
+        "volumes": volumes,
+    }

@@ -1,0 +1,85 @@
+"""A folder of manifests, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib import resources
+from pathlib import Path
+
+from gridsweep.clusters import Gate
+from gridsweep.errors import GridsweepError, SpecError
+from gridsweep.manifests.bundle import MARK, Bundle, bundle, cluster_of
+from gridsweep.manifests.delivery import WORKER_SOURCES
+from gridsweep.sweep import Sweep
+
+
+def render(
+    spec: Path, folder: Path, *, tier: str | None = None, gate: Gate | None = None, namespace: bool = False
+) -> Bundle:
+    """Write the manifests of a sweep into a folder, in place of what an earlier rendering left there.
+
+    Raises `SpecError` where the spec cannot be rendered, `GridsweepError` where the folder holds anything else.
+    """
+    sweep = Sweep.load(spec)
+    cluster = cluster_of(sweep, gate)
+    loop = cluster.gate == "none"
+    made = bundle(
+        sweep,
+        cluster,
+        spec=spec.read_text(encoding="utf-8") if loop else "",
+        spec_files=_named_files(sweep, spec) if loop else None,
+        worker_sources=worker_sources() if cluster.worker == "configmap" else None,
+        tier=tier,
+        namespace=namespace,
+    )
+    write(made.texts(), folder)
+    return made
+
+
+def worker_sources() -> dict[str, str]:
+    """The files of this package that a worker needs."""
+    package = resources.files("gridsweep")
+    return {path: package.joinpath(*path.split("/")).read_text(encoding="utf-8") for path in WORKER_SOURCES}
+
+
+def write(texts: dict[str, str], folder: Path) -> None:
+    """Make the folder with these files. It appears by rename; an earlier rendering is replaced, nothing else is."""
+    folder = folder.absolute()
+    if folder.exists() and not _ours(folder):
+        raise GridsweepError(f"{folder} is there, and no rendering of gridsweep's; name another folder")
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        for name, text in texts.items():
+            path = draft / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise GridsweepError(f"cannot write {folder}: {error.strerror}; name another folder") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _ours(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    head = folder / "kustomization.yaml"
+    if head.is_file():
+        return head.read_text(encoding="utf-8", errors="replace").startswith(MARK)
+    return not any(folder.iterdir())
+
+
+def _named_files(sweep: Sweep, spec: Path) -> dict[str, str]:
+    """The trace a spec names, which must lie beside it: in the cluster everything lies in one folder."""
+    if sweep.carbon.file is None or not (path := Path(sweep.carbon.file)).is_file():
+        return {}
+    if path.parent != spec.absolute().parent:
+        raise SpecError(f"the trace {path} must lie beside {spec.name} to come along into the cluster; copy it there")
+    return {path.name: path.read_text(encoding="utf-8")}
