@@ -44,8 +44,8 @@ check: .venv/.dev
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt .venv/.torch
-	@echo "installing gridsweep with the extras train, report and dev ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,dev]'
+	@echo "installing gridsweep with the extras train, report, serve, ray and dev ..."
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,serve,ray,dev]'
 	@touch $@ .venv/.run
 
 .venv/.smollm2: .venv/.run

@@ -107,7 +107,7 @@ def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
 
 
 def sealed(adapter: Adapter) -> None:
-    """Raises `AdapterError` unless the folder holds plain adapter files, all in its manifest and as they were written."""
+    """Raises `AdapterError` unless the folder holds plain adapter files, as its manifest says."""
     whose = f"the adapter of {adapter.experiment} in {adapter.path}"
     try:
         plain_files(adapter.path)

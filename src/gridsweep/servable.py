@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from gridsweep.errors import GridsweepError
+from gridsweep.manifests.serving import RANKS
 from gridsweep.sweep import Model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = frozenset({CONFIG, WEIGHTS, "manifest.json", "README.md"})
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM allows as the largest rank of its adapters."""
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Options of a LoRA that change nothing a server has to know, or that every server knows. All others must be off.
 _FREE = frozenset(
-    "base_model_name_or_path revision r lora_alpha lora_dropout target_modules peft_type task_type inference_mode "
-    "init_lora_weights peft_version megatron_core qalora_group_size use_rslora ensure_weight_tying".split()
-)
+    {
+        "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "target_modules", "peft_type",
+        "task_type", "inference_mode", "init_lora_weights", "peft_version", "megatron_core", "qalora_group_size",
+        "use_rslora", "ensure_weight_tying",
+    }
+)  # fmt: skip
 _OFF: tuple[object, ...] = (None, False, "none", "", [], {})
 _EMBEDDINGS = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out"})
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -132,12 +133,12 @@ def _check_config(config: dict[str, Any], base: Model) -> int:
     own = Model(str(config.get("base_model_name_or_path")), config.get("revision") or None)
     if own.id != base.id:
         raise _Fault(
-            f"it was trained on {shown(own.id)} and the sweep's model is {shown(base.id)}; serve it on its own"
+            f"it was trained on {shown(own.id)} and the sweep's model is {shown(base.id)}; serve it with its own sweep"
         )
     if own.revision != base.revision:
         raise _Fault(
             f"it was trained on revision {shown(own.revision)} of {shown(base.id)} and the sweep's is "
-            f"{shown(base.revision)}; serve it on its own"
+            f"{shown(base.revision)}; serve it with its own sweep"
         )
     if config.get("peft_type") != "LORA" or config.get("task_type") != "CAUSAL_LM":
         kind = f"{shown(config.get('peft_type'))} for {shown(config.get('task_type'))}"
@@ -208,8 +209,7 @@ def _check_tensors(shapes: dict[str, tuple[int, ...]], rank: int, targets: Seque
                 f"the tensor {shown(name)} is not of a LoRA of {shown(sorted(targets))}; save only the adapter"
             )
         side = match[3]
-        own = shape[0 if side == "A" else -1]
-        if len(shape) != 2 or own != rank:
+        if len(shape) != 2 or shape[0 if side == "A" else 1] != rank:
             raise _Fault(f"the tensor {shown(name)} has the shape {list(shape)}, which is not of rank {rank}")
         sides.setdefault(match[1], set()).add(side)
     if halves := [module for module, have in sides.items() if have != {"A", "B"}]:

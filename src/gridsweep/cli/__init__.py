@@ -7,11 +7,11 @@ import sys
 
 import click
 
-from gridsweep.cli import studies, sweeps
+from gridsweep.cli import studies, sweeps, winners
 from gridsweep.cli.group import cli
 from gridsweep.errors import INTERRUPTED, USAGE, GridsweepError
 
-__all__ = ["cli", "main", "studies", "sweeps"]
+__all__ = ["cli", "main", "studies", "sweeps", "winners"]
 
 
 def main() -> None:

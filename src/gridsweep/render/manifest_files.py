@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from gridsweep.clusters import Gate
+from gridsweep.clusters import Gate, KubernetesCluster
 from gridsweep.errors import GridsweepError, SpecError
 from gridsweep.manifests.bundle import MARK, Bundle, bundle, cluster_of
 from gridsweep.manifests.delivery import WORKER_SOURCES
+from gridsweep.manifests.names import store_of
+from gridsweep.manifests.serving import serving
+from gridsweep.servable import Servable
 from gridsweep.sweep import Sweep
 
 
@@ -35,6 +39,16 @@ def render(
     )
     write(made.texts(), folder)
     return made
+
+
+def render_serving(sweep: Sweep, adapters: Sequence[Servable], folder: Path) -> None:
+    """Write the manifests of a vLLM server of a sweep's adapters, which it reads from the cluster's volume."""
+    cluster = sweep.executor.kubernetes or KubernetesCluster()
+    paths = {a.name: f"{store_of(sweep.name)}/experiments/{a.name}/adapter" for a in adapters}
+    base = adapters[0].base
+    made = serving(base.id, base.revision, paths, [a.rank for a in adapters], cluster)
+    header = f"{MARK} to serve {', '.join(paths)}.\n#\n#   kubectl apply --server-side -k .\n"
+    write(Bundle({"serving.yaml": tuple(made)}, header).texts(), folder)
 
 
 def worker_sources() -> dict[str, str]:

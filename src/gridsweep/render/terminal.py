@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gridsweep.adapters import Adapter
 from gridsweep.backtest import Simulation
 from gridsweep.carbon import HOUR
 from gridsweep.doctor import Finding
@@ -297,3 +298,16 @@ def doctor(findings: Sequence[Finding]) -> None:
         colour = colours[finding.state]
         advice = f" -> {finding.advice}" if finding.advice else ""
         out.print(f"[{colour}]{finding.state:<8}[/{colour}]{finding.what:<14}{escape(finding.seen + advice)}")
+
+
+def adapters(listed: Sequence[Adapter]) -> None:
+    """Finished adapters, the best first."""
+    out = _console()
+    table = _table("", "experiment", "loss", "CO2eq", "size", "path", right=("", "loss", "CO2eq", "size"))
+    for a in listed:
+        place = f"{a.place}{'=' if a.tied and a.place != 1 else ''}"
+        size = f"{a.size_bytes / 1e6:.1f} MB"
+        table.add_row(place, a.experiment, f"{a.loss:.4f}", grams(a.emissions_g), size, escape(str(a.path)))
+    out.print(table)
+    if any(a.tied and a.place != 1 for a in listed):
+        out.print("[dim]= not separable from the best[/dim]")

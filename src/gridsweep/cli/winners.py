@@ -1,0 +1,90 @@
+"""The adapters' verbs: which there are, which is best, one to take away, some to serve."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from gridsweep.cli.group import cli, folder_argument, folder_of, json_option, print_json
+
+
+@cli.command()
+@folder_argument
+@json_option
+def models(folder: Path | None, as_json: bool) -> None:
+    """List the finished adapters, the best first: place, loss, carbon, size, path."""
+    from gridsweep import adapters
+    from gridsweep.render import terminal
+
+    listed = adapters.models(folder_of(folder).path)
+    if as_json:
+        print_json({"schema_version": 1, "adapters": [asdict(adapter) for adapter in listed]})
+    else:
+        terminal.adapters(listed)
+
+
+@cli.command()
+@folder_argument
+@json_option
+def best(folder: Path | None, as_json: bool) -> None:
+    """Name the winner, and whoever it is not surely better than."""
+    from gridsweep import adapters
+    from gridsweep.render import terminal
+
+    winner, tied = adapters.best(folder_of(folder).path)
+    if as_json:
+        print_json({"schema_version": 1, "best": asdict(winner), "tied": [asdict(adapter) for adapter in tied]})
+    else:
+        terminal.adapters([winner, *tied])
+
+
+@cli.command()
+@click.argument("experiment")
+@folder_argument
+@click.option("--to", "to", type=click.Path(path_type=Path), required=True, help="A new folder, or an empty one.")
+def export(experiment: str, folder: Path | None, to: Path) -> None:
+    """Copy an adapter with its model card and its figures into a folder of its own.
+
+    EXPERIMENT is an id, or the beginning of one.
+    """
+    from gridsweep import adapters
+
+    click.echo(f"wrote {adapters.export(folder_of(folder).path, experiment, to)}")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@click.option("--port", type=int, default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Beyond this machine a key is needed.")
+@click.option("--once", is_flag=True, help="Only see that it works, then end.")
+@click.option("--kubernetes", is_flag=True, help="Serve nothing; write manifests of a vLLM server.")
+@click.option("--to", type=click.Path(path_type=Path), help="With --kubernetes: the folder to write.")
+def serve(
+    folder: Path,
+    experiments: tuple[str, ...],
+    port: int,
+    host: str,
+    once: bool,
+    kubernetes: bool,
+    to: Path | None,
+) -> None:
+    """Serve adapters behind an OpenAI-compatible API: the best, or those named; until Ctrl-C.
+
+    vLLM does it where it is installed, else a small server for trials. The key: GRIDSWEEP_API_KEY, or a file named by
+    GRIDSWEEP_API_KEY_FILE.
+    """
+    from gridsweep.serving import launch
+
+    if kubernetes != (to is not None):
+        raise click.UsageError("--kubernetes and --to go together: --to names the folder for the manifests")
+    if to is not None:
+        from gridsweep.render import manifest_files
+
+        adapters = launch.chosen(folder, experiments)
+        manifest_files.render_serving(folder_of(folder).read().sweep, adapters, to)
+        click.echo(f"wrote {to}; next: make its Secret (docs/serving.md), then kubectl apply --server-side -k {to}")
+        return
+    launch.serve(folder, experiments, host=host, port=port, once=once, tell=click.echo)

@@ -1,0 +1,77 @@
+"""Where a server may listen, and the key it then needs."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from gridsweep.errors import EXECUTOR, GridsweepError
+
+KEY, KEY_FILE = "GRIDSWEEP_API_KEY", "GRIDSWEEP_API_KEY_FILE"
+SHORTEST = 16
+
+
+class ServingError(GridsweepError):
+    """A server does not start, or does not answer as it should."""
+
+    exit_code = EXECUTOR
+
+
+class AccessError(GridsweepError):
+    """A server would be open to others, or its key is none."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def key_for(host: str, variables: Mapping[str, str]) -> str | None:
+    """The key that clients must send: GRIDSWEEP_API_KEY, else what GRIDSWEEP_API_KEY_FILE holds, else None.
+
+    Raises `AccessError` for a host that others reach without a key, and for a key that is too easy or cannot be sent.
+    """
+    key = variables.get(KEY) or None
+    if key is None and (file := variables.get(KEY_FILE)):
+        try:
+            key = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            raise AccessError(f"the key in {file} cannot be read; check the path in {KEY_FILE}") from None
+    if key is None:
+        if is_loopback(host):
+            return None
+        raise AccessError(
+            f"--host {host} can be reached from other machines, so a key is needed: set {KEY} or {KEY_FILE} "
+            '(python -c "import secrets; print(secrets.token_urlsafe())" makes one), or leave --host out'
+        )
+    if len(key) < SHORTEST or not all("!" <= letter <= "~" for letter in key):
+        raise AccessError(f"the key must have at least {SHORTEST} letters, digits or signs, no spaces; make a new one")
+    return key
+
+
+def check_free(host: str, port: int) -> int:
+    """The port, or a free one for port 0. Raises `ServingError` when it cannot be listened on."""
+    if not 0 <= port <= 65535:
+        raise AccessError(f"{port} is no port; choose one from 1 to 65535 with --port")
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise ServingError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose another with --port or --host"
+        ) from None
+
+
+def url(host: str, port: int) -> str:
+    """Where clients find it; a server on all addresses is called by the machine's name."""
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,129 @@
+"""The base model with its adapters: prompts to text, several requests taking turns token by token."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from gridsweep.servable import Servable
+from gridsweep.serving.pieces import decoded, until_stop
+from gridsweep.serving.wire import Sampling
+from gridsweep.sweep import Model
+from gridsweep.train.device import device_and_dtype
+from gridsweep.train.model import load_base
+from gridsweep.train.pairs import Pair
+from gridsweep.train.samples import prompt_text
+
+UNKNOWN_LENGTH = 2048
+
+
+class Engine:
+    """Loads once; `generate` may be called from several threads.
+
+    The lock is held for a token, not for a text: requests for different adapters take turns, each with its own cache
+    of keys and values, and one whose client left keeps nothing locked.
+    """
+
+    def __init__(self, base: Model, adapters: Sequence[Servable]):
+        from peft import PeftModel
+
+        self.device, dtype = device_and_dtype()
+        self.tokenizer, model = load_base(base, self.device, dtype)
+        config, ends = model.config, model.generation_config.eos_token_id
+        self.length: int = getattr(config, "max_position_embeddings", None) or UNKNOWN_LENGTH
+        self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id}
+        # Only the last position's logits are wanted; most models can spare the others.
+        spares = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._options: dict[str, Any] = {"logits_to_keep": 1} if spares else {}
+        self._own = {adapter.name: f"adapter{index}" for index, adapter in enumerate(adapters)}
+        for adapter in adapters:  # under names of our own: torch allows no dot in one
+            own = self._own[adapter.name]
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(adapter.folder), adapter_name=own)
+            else:
+                model = PeftModel.from_pretrained(model, str(adapter.folder), adapter_name=own)
+        self.model: Any = model.eval()
+        self.lock = threading.Lock()
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
+    def prompt(self, text: str) -> list[int]:
+        """A plain text as token ids."""
+        return list(self.tokenizer(text)["input_ids"])
+
+    def chat(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """A conversation as token ids, put as in training. Raises `ValueError` for what the template refuses."""
+        from jinja2 import TemplateError
+
+        try:
+            text = prompt_text(self.tokenizer, Pair(tuple(turns), ""))
+        except TemplateError as error:
+            raise ValueError(f"the model's chat template refuses these messages: {error}") from None
+        return list(self.tokenizer(text, add_special_tokens=not self.has_chat_template)["input_ids"])
+
+    def generate(self, name: str, prompt: Sequence[int], sampling: Sampling) -> Generation:
+        """Text of an adapter, or of the base under any other name."""
+        return Generation(self, self._own.get(name), prompt, sampling)
+
+    @torch.no_grad()
+    def logits(self, own: str | None, ids: Sequence[int], past: Any) -> tuple[torch.Tensor, Any]:
+        """([vocabulary] in float32, the cache) after some more tokens."""
+        tokens = torch.tensor([list(ids)], device=self.device)
+        with self.lock:
+            if own:
+                self.model.set_adapter(own)
+            with nullcontext() if own else self.model.disable_adapter():
+                out = self.model(input_ids=tokens, past_key_values=past, use_cache=True, **self._options)
+        return out.logits[0, -1].float(), out.past_key_values
+
+
+class Generation:
+    """One text as it comes, to be iterated once; `finish` and `tokens` are told when it has ended."""
+
+    def __init__(self, engine: Engine, own: str | None, prompt: Sequence[int], sampling: Sampling):
+        self.engine, self.own, self.prompt, self.sampling = engine, own, prompt, sampling
+        self.tokens, self.finish = 0, "length"
+
+    def __iter__(self) -> Iterator[str]:
+        tokenizer = self.engine.tokenizer
+        text = decoded(self._tokens(), lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
+        if (yield from until_stop(text, self.sampling.stops)):
+            self.finish = "stop"
+
+    @property
+    def usage(self) -> dict[str, int]:
+        asked = len(self.prompt)
+        return {"prompt_tokens": asked, "completion_tokens": self.tokens, "total_tokens": asked + self.tokens}
+
+    def _tokens(self) -> Iterator[int]:
+        random = torch.Generator()
+        if self.sampling.seed is None:
+            random.seed()
+        else:
+            random.manual_seed(self.sampling.seed)
+        ids, past = self.prompt, None
+        for _ in range(self.sampling.limit):
+            logits, past = self.engine.logits(self.own, ids, past)
+            token = chosen(logits, self.sampling, random)
+            self.tokens += 1
+            if token in self.engine.ends:
+                self.finish = "stop"
+                return
+            yield token
+            ids = [token]
+
+
+def chosen(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
+    """The next token: the likeliest, or drawn from the smallest set of likelihood `top_p`."""
+    if not sampling.temperature:
+        return int(logits.argmax())
+    likely, order = torch.softmax(logits.cpu() / sampling.temperature, -1).sort(descending=True, stable=True)
+    kept = likely.cumsum(-1) - likely < sampling.top_p  # the first always is
+    return int(order[torch.multinomial(likely * kept, 1, generator=random)])

@@ -1,0 +1,110 @@
+"""Who may speak to the small server, and how much: an ASGI wrapper round the whole application.
+
+- the Host header must be an address, `localhost` or a name this server goes by: a page of another site whose name was
+  re-pointed here (DNS rebinding) says its own name there
+- a POST must say it is JSON, which a page of another site cannot without being asked first; no CORS header answers that
+- with a key set, everything but /health wants it, compared in constant time
+- a body is read up to a limit, whole, before anybody looks at it
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+from gridsweep.serving import wire
+
+BODY_LIMIT = 4 << 20
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class Guard:
+    """Lets through what the module's docstring says. `names` are the host names this server goes by."""
+
+    def __init__(self, app: App, names: Collection[str], key: str | None, limit: int = BODY_LIMIT):
+        self.app, self.names, self.limit = app, {"localhost", *(n.lower() for n in names)}, limit
+        self.wanted = f"Bearer {key}".encode() if key else None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # there are no web sockets here
+        headers = {name.lower(): value for name, value in reversed(scope["headers"])}
+        refusal = self._refusal(scope, headers)
+        if refusal is None:
+            body = await self._body(receive)
+            if body is None:
+                refusal = (413, f"the body has more than {self.limit} bytes; send less", "invalid_request_error")
+        if refusal is not None:
+            await _answer(send, *refusal)
+            return
+        await self.app(scope, _replay(body or b"", receive), send)
+
+    def _refusal(self, scope: Message, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
+        if not self._known(headers.get(b"host", b"").decode("latin-1")):
+            return (421, "this server does not go by that name; use its address, or localhost", "invalid_request_error")
+        told = headers.get(b"authorization", b"")
+        if self.wanted and scope["path"] != "/health" and not hmac.compare_digest(told, self.wanted):
+            return 401, "a key is needed: Authorization: Bearer KEY", "authentication_error"
+        if scope["method"] == "POST":
+            kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if kind != b"application/json":
+                return 415, "send JSON, with Content-Type: application/json", "invalid_request_error"
+        return None
+
+    def _known(self, host: str) -> bool:
+        name = host.lower()
+        if name.startswith("["):
+            name = name[1:].partition("]")[0]
+        elif name.count(":") == 1:
+            name = name.partition(":")[0]
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self.names
+        return True
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """The whole body; None when it is too long."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                break  # the client has left
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self.limit:
+                return None
+        return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hands the body over once, then whatever comes (that the client leaves)."""
+    told = False
+
+    async def again() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _answer(send: Send, status: int, message: str, kind: str) -> None:
+    text = json.dumps(wire.error(message, kind)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
+    headers += [(b"connection", b"close")] if status == 413 else []
+    headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text})

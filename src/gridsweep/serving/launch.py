@@ -1,0 +1,181 @@
+"""`gridsweep serve`: check the adapters, start a server, see that it works, say how to use it, stay."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from gridsweep.adapters import best, models, one, sealed
+from gridsweep.errors import SpecError
+from gridsweep.runs import Interrupt, RunFolder
+from gridsweep.servable import AdapterError, Servable, servable, shown, together
+from gridsweep.serving import blocks, vllm
+from gridsweep.serving.access import KEY, KEY_FILE, ServingError, check_free, is_loopback, key_for, url
+from gridsweep.serving.child import running
+from gridsweep.serving.client import Client
+
+Backend = Literal["vllm", "own"]
+PATIENCE = timedelta(minutes=10)
+CONVERTING = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start, in which environment, and remarks for whoever reads."""
+
+    argv: list[str]
+    variables: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def chosen(folder: str | Path, experiments: Sequence[str] = ()) -> list[Servable]:
+    """The adapters to serve, checked: those named (an id or the beginning of one), else the best.
+
+    Raises `AdapterError`, and `SpecError` where there is no sweep.
+    """
+    base = RunFolder(Path(folder)).read().sweep.model
+    if experiments:
+        listed = models(folder)
+        adapters = [one(listed, name) for name in experiments]
+    else:
+        adapters = [best(folder)[0]]
+    checked = [servable(adapter.experiment, adapter.path, base) for adapter in adapters]
+    for adapter in adapters:
+        sealed(adapter)
+    together(checked)
+    if base.id in (adapter.name for adapter in checked):
+        raise AdapterError(f"{base.id} names the base model and an adapter; clients could not tell them apart")
+    return checked
+
+
+def serve(
+    folder: str | Path,
+    experiments: Sequence[str] = (),
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    once: bool = False,
+    backend: Backend | None = None,
+    tell: Callable[[str], None] = print,
+    patience: timedelta = PATIENCE,
+) -> None:
+    """Serve adapters of the sweep in a folder until interrupted; with `once` only until it is seen to work.
+
+    Uses vLLM where it is installed, else the small server. `port` 0 takes a free one. Raises `AdapterError`,
+    `AccessError`, `ServingError`.
+    """
+    adapters = chosen(folder, experiments)
+    key = key_for(host, os.environ)
+    port = check_free(host, port)
+    interrupt = Interrupt()
+    with interrupt.installed():
+        state = RunFolder(Path(folder)).state
+        if backend == "vllm" or (backend is None and vllm.installed()):
+            command = vllm_command(adapters, host, port, key, state / "chat_template.jinja")
+        else:
+            command = own_command(adapters, host, port, key)
+        tell(f"starting: {' '.join(map(shlex.quote, command.argv))}")
+        for note in command.notes:
+            tell(f"note: {note}")
+        with running(command.argv, command.variables, state / "serve.log") as child:
+            near = Client(url("localhost" if host in ("0.0.0.0", "::") else host, port), key)
+            if not child.wait_until(near.healthy, interrupt, patience.total_seconds()):
+                return
+            for line in checked(near, adapters):
+                tell(line)
+            child.check()  # it was this one that answered
+            names = [adapter.name for adapter in adapters]
+            length = near.verify(names, adapters[0].base.id).get("max_model_len")
+            room = length if isinstance(length, int) else None
+            tell("\n" + blocks.ready(url(host, port), names, room, key=bool(key)))
+            if not is_loopback(host):
+                tell("\nnote: keys and texts travel in the clear; put a proxy with TLS before it")
+            if once:
+                return
+            tell(f"\nready at {url(host, port)}; its log is {child.log}; end it with Ctrl-C")
+            while not interrupt.event.wait(0.5):
+                child.check()
+    tell("ended")
+
+
+def checked(client: Client, adapters: Sequence[Servable]) -> list[str]:
+    """Lines that say what was seen to work: each id is listed, the first adapter completes and chats.
+
+    Raises `ServingError`.
+    """
+    names = [adapter.name for adapter in adapters]
+    entry = client.verify(names, adapters[0].base.id)
+    lines = [f"listed: {', '.join(names)} on {adapters[0].base.id}"]
+    lines.append(f"a completion: {shown(client.complete(names[0], 'def main(', 12))}")
+    lines.append(f"a chat: {shown(client.chat(names[0], 'Say hello.', 12))}")
+    if entry.get("chat_template") == "the training's":
+        lines.append("note: the model has no chat template; chats are put in the prompt the adapters were trained with")
+    return lines
+
+
+def own_command(adapters: Sequence[Servable], host: str, port: int, key: str | None) -> Command:
+    """The small server. Raises `ServingError` where what it needs is not installed."""
+    if missing := [name for name in ("torch", "transformers", "peft", "fastapi", "uvicorn") if not find_spec(name)]:
+        raise ServingError(
+            f"neither vLLM nor {', '.join(missing)} is installed here; "
+            "pip install 'gridsweep[train,serve]', or vllm on a machine with a GPU"
+        )
+    base = adapters[0].base
+    argv = [sys.executable, "-m", "gridsweep.serving.server", f"--base={base.id}"]
+    argv += [f"--revision={base.revision}"] if base.revision else []
+    argv += [f"--adapter={adapter.name}={adapter.folder}" for adapter in adapters]
+    argv += ["--host", host, "--port", str(port), "--leave-with-parent"]
+    variables = {name: value for name, value in os.environ.items() if name not in (KEY, KEY_FILE)}
+    note = "vLLM is not installed; this is a small server for trials, one token at a time"
+    return Command(argv, variables | ({KEY: key} if key else {}), (note,))
+
+
+def vllm_command(adapters: Sequence[Servable], host: str, port: int, key: str | None, template: Path) -> Command:
+    """vLLM, with the training's prompt as its chat template (written to a file) where the base has none."""
+    base = adapters[0].base
+    where, text = located(base.id, base.revision)
+    notes: tuple[str, ...] = ()
+    if text is not None:
+        try:
+            template.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ServingError(f"cannot write {template}: {error.strerror}; put that right") from None
+        notes = ("the model has no chat template; chats are put in the prompt the adapters were trained with",)
+    argv = vllm.argv(
+        where,
+        adapters,
+        host=host,
+        port=port,
+        command=vllm.installed() or ("vllm",),
+        chat_template=str(template) if text is not None else None,
+    )
+    return Command(argv, vllm.environment(os.environ, key, offline=Path(where).is_dir()), notes)
+
+
+def located(id: str, revision: str | None) -> tuple[str, str | None]:
+    """Where a base model lies, and the chat template it lacks; asked of a process that may load torch.
+
+    Raises `SpecError`.
+    """
+    words = [id, revision] if revision else [id]
+    asking = [sys.executable, "-m", "gridsweep.serving.base", *words]
+    try:
+        seconds = CONVERTING.total_seconds()
+        asked = subprocess.run(asking, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise SpecError(f"the base model {shown(id)} was not found or converted in {CONVERTING}") from None
+    try:
+        told = json.loads(asked.stdout.splitlines()[-1])
+        return told["where"], told["chat_template"]
+    except (ValueError, IndexError, KeyError):
+        why = (asked.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("error: ")
+        raise SpecError(f"the base model {shown(id)} cannot be found: {why}") from None

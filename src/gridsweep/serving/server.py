@@ -1,0 +1,183 @@
+"""`python -m gridsweep.serving.server`: a small OpenAI-compatible server for trials, of FastAPI, transformers and PEFT.
+
+A program of its own, started by `gridsweep serve` where vLLM is not installed. The key comes from the environment
+(GRIDSWEEP_API_KEY). With --leave-with-parent it ends when its standard input closes, so that no crash leaves it behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import HTTPException
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import ValidationError
+
+from gridsweep.errors import GridsweepError
+from gridsweep.servable import Servable, servable, shown, together
+from gridsweep.serving import wire
+from gridsweep.serving.access import key_for
+from gridsweep.serving.guard import App, Guard
+from gridsweep.sweep import Dataset, Model
+from gridsweep.train.model import offline_if_local
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds: faults of the adapters are told before
+    from gridsweep.serving.engine import Engine, Generation
+
+CHAT_TOKENS = 512
+"""How long a chat's answer may be where the client does not say."""
+AT_ONCE = 32
+
+A = TypeVar("A", bound=wire.Asked)
+
+
+class Refused(Exception):
+    """A request that cannot be answered."""
+
+    def __init__(self, status: int, message: str, code: str | None = None):
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def application(engine: Engine, base: Model, adapters: Sequence[Servable]) -> FastAPI:
+    """The routes over an engine. Refusals have OpenAI's form."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    ids = [base.id, *(adapter.name for adapter in adapters)]
+    template = "the model's" if engine.has_chat_template else "the training's"
+
+    @app.get("/health")
+    def health() -> Response:
+        return Response()
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        folders = [(adapter.name, str(adapter.folder)) for adapter in adapters]
+        return wire.cards(base.id, folders, engine.length, chat_template=template)
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        asked = await _asked(wire.CompletionAsked, request, ids)
+        return await _reply("completion", asked, lambda: engine.prompt(asked.text), engine)
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        asked = await _asked(wire.ChatAsked, request, ids)
+        turns = [turn.plain() for turn in asked.messages]
+        return await _reply("chat", asked, lambda: engine.chat(turns), engine)
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> Response:
+        kind = "not_found_error" if error.status == 404 else "invalid_request_error"
+        return JSONResponse(wire.error(str(error), kind, error.code), error.status)
+
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        paths = "GET /health, GET /v1/models, POST /v1/completions, POST /v1/chat/completions"
+        return JSONResponse(wire.error(f"there are only {paths}", "not_found_error"), error.status_code)
+
+    return app
+
+
+async def _asked(kind: type[A], request: Request, ids: Sequence[str]) -> A:
+    """The request, checked. Raises `Refused`."""
+    try:
+        asked = kind.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Refused(400, f"{field + ': ' if field else ''}{first['msg']}") from None
+    if asked.model not in ids:
+        message = f"the model {shown(asked.model)} does not exist; there are: {', '.join(ids)}"
+        prefix, colon, name = asked.model.rpartition(":")
+        if colon and prefix and name in ids:
+            message += f". An adapter goes by its name alone: {name}"
+        raise Refused(404, message, "model_not_found")
+    return asked
+
+
+async def _reply(kind: Any, asked: wire.Asked, encode: Any, engine: Engine) -> Response:
+    """One text for one request, whole or in chunks. Raises `Refused` where the prompt leaves no room."""
+    try:
+        prompt = await run_in_threadpool(encode)
+    except ValueError as error:
+        raise Refused(400, str(error)) from None
+    room = engine.length - len(prompt)
+    if not prompt or room < 1:
+        size = f"the prompt has {len(prompt)} tokens; the model takes 1 to {engine.length - 1}"
+        raise Refused(400, size, "context_length_exceeded")
+    limit = min(asked.limit or CHAT_TOKENS, room)
+    sampling = wire.Sampling(limit, asked.temperature, asked.top_p, asked.seed, asked.stops)
+    made, reply = engine.generate(asked.model, prompt, sampling), wire.Reply(kind, asked.model)
+    if asked.stream:
+        usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        return StreamingResponse(_chunks(reply, made, usage), media_type="text/event-stream")
+    text = await run_in_threadpool("".join, made)
+    return JSONResponse(reply.whole(text, made.finish, made.usage))
+
+
+def _chunks(reply: wire.Reply, made: Generation, usage: bool) -> Iterator[str]:
+    yield from reply.first()
+    for piece in made:
+        yield reply.piece(piece)
+    yield from reply.last(made.finish, made.usage if usage else None)
+
+
+def names(host: str) -> set[str]:
+    """The names a server on `host` goes by, beside its addresses and localhost."""
+    return {host, socket.gethostname(), socket.getfqdn()} if host not in ("127.0.0.1", "::1") else set()
+
+
+def _leave_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Load, then serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m gridsweep.serving.server", description=__doc__)
+    parser.add_argument("--base", required=True, help="as the sweep names it")
+    parser.add_argument("--revision")
+    parser.add_argument("--adapter", action="append", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--leave-with-parent", action="store_true")
+    given = parser.parse_args(arguments)
+    if given.leave_with_parent:
+        threading.Thread(target=_leave_with_parent, daemon=True).start()
+    base = Model(given.base, given.revision)
+    try:
+        key = key_for(given.host, os.environ)
+        pairs = [word.partition("=") for word in given.adapter]
+        adapters = [servable(name, Path(folder), base) for name, _, folder in pairs]
+        together(adapters)
+        offline_if_local(base, Dataset("stdlib"))
+        from gridsweep.serving.engine import Engine
+
+        app: App = Guard(application(Engine(base, adapters), base, adapters), names(given.host), key)
+    except GridsweepError as error:
+        sys.exit(f"error: {error}")
+    config = uvicorn.Config(
+        app,
+        host=given.host,
+        port=given.port,
+        limit_concurrency=AT_ONCE,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        access_log=False,
+    )
+    uvicorn.Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

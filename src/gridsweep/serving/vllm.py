@@ -1,0 +1,65 @@
+"""vLLM's command line: every flag an adapter needs, and none that opens a door."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from gridsweep.servable import AdapterError, Servable, shown, together
+
+
+def installed() -> list[str] | None:
+    """How vLLM is called here: beside this Python, on the path, or as a module; None where it is not."""
+    beside = shutil.which("vllm", path=str(Path(sys.executable).parent))
+    if found := beside or shutil.which("vllm"):
+        return [found]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main"] if find_spec("vllm") else None
+
+
+def argv(
+    base: str,
+    adapters: Sequence[Servable],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    command: Sequence[str] = ("vllm",),
+    chat_template: str | None = None,
+) -> list[str]:
+    """The command that serves adapters on their base: a folder, or a Hugging Face id. Keys travel in the environment.
+
+    The base is served under the id its sweep knows it by, each adapter under its own name. `chat_template` is a file,
+    for a base that has none. Raises `AdapterError` for adapters that do not go together.
+    """
+    rank, model = together(adapters), adapters[0].base
+    for word in (base, model.id, model.revision or ""):
+        if word.startswith("-"):
+            raise AdapterError(f"{shown(word)} would be read as an option; rename the model or its revision")
+    words = [*command, "serve", base, "--served-model-name", model.id]
+    if model.revision and not Path(base).is_dir():
+        words += ["--revision", model.revision, "--tokenizer-revision", model.revision]
+    words += ["--enable-lora", "--lora-modules", *(_module(adapter) for adapter in adapters)]
+    words += ["--max-lora-rank", str(rank), "--max-loras", str(len(adapters))]
+    words += ["--host", host, "--port", str(port), "--allowed-origins", "[]"]
+    return words + (["--chat-template", chat_template] if chat_template else [])
+
+
+def environment(variables: Mapping[str, str], key: str | None, *, offline: bool) -> dict[str, str]:
+    """What vLLM is started with: the key, nothing reported, nobody loading adapters from outside."""
+    dropped = ("GRIDSWEEP_API_KEY", "VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING")
+    kept = {name: value for name, value in variables.items() if name not in dropped}
+    kept |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if offline:
+        kept["HF_HUB_OFFLINE"] = "1"
+    return kept | ({"VLLM_API_KEY": key} if key else {})
+
+
+def _module(adapter: Servable) -> str:
+    """`name=path`, or JSON where the path would be taken apart."""
+    path = str(adapter.folder)
+    if "=" in path or "," in path:
+        return json.dumps({"name": adapter.name, "path": path, "base_model_name": adapter.base.id})
+    return f"{adapter.name}={path}"

@@ -1,0 +1,150 @@
+"""OpenAI's wire format, as far as editors use it: requests that are checked, replies that are dictionaries."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen: the likeliest at temperature 0; `seed` None is another text every time."""
+
+    limit: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stops: Sequence[str]
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class Asked(BaseModel):
+    """What both kinds of request say. Fields that are not known are ignored, as clients send many."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    model: str = Field(max_length=500)
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    n: Literal[1] = 1
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def limit(self) -> int | None:
+        """How many tokens to make at most."""
+        return self.max_tokens
+
+
+class CompletionAsked(Asked):
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+
+    @property
+    def limit(self) -> int:
+        return self.max_tokens or 16
+
+    @property
+    def text(self) -> str:
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class Turn(BaseModel):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+
+    def plain(self) -> dict[str, str]:
+        """The turn with its content as one text."""
+        parts = self.content or ""
+        role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": parts if isinstance(parts, str) else "".join(p.text for p in parts)}
+
+
+class ChatAsked(Asked):
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=1000)]
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+
+class Reply:
+    """The frames of one reply: whole, or in chunks."""
+
+    def __init__(self, kind: Literal["completion", "chat"], model: str):
+        self.chat = kind == "chat"
+        self.head: dict[str, Any] = {
+            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, text: str, finish: str, usage: dict[str, int]) -> dict[str, Any]:
+        body = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        kind = "chat.completion" if self.chat else "text_completion"
+        choice = {"index": 0, **body, "logprobs": None, "finish_reason": finish}
+        return {**self.head, "object": kind, "choices": [choice], "usage": usage}
+
+    def first(self) -> Iterator[str]:
+        """A chat's first chunk says who speaks."""
+        if self.chat:
+            yield self._chunk([self._choice({"role": "assistant", "content": ""}, None)])
+
+    def piece(self, text: str) -> str:
+        return self._chunk([self._choice({"content": text} if self.chat else text, None)])
+
+    def last(self, finish: str, usage: dict[str, int] | None) -> Iterator[str]:
+        yield self._chunk([self._choice({} if self.chat else "", finish)])
+        if usage is not None:
+            yield self._chunk([], usage=usage)
+        yield "data: [DONE]\n\n"
+
+    def _choice(self, body: Any, finish: str | None) -> dict[str, Any]:
+        key = "delta" if self.chat else "text"
+        return {"index": 0, key: body, "logprobs": None, "finish_reason": finish}
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
+        kind = "chat.completion.chunk" if self.chat else "text_completion"
+        return event({**self.head, "object": kind, "choices": choices, **more})
+
+
+def event(value: Any) -> str:
+    """One server-sent event."""
+    return f"data: {json.dumps(value)}\n\n"
+
+
+def error(message: str, kind: str, code: str | int | None = None) -> dict[str, Any]:
+    """An error as OpenAI's clients read it."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def cards(base: str, adapters: Sequence[tuple[str, str]], length: int, **more: Any) -> dict[str, Any]:
+    """The reply of /v1/models; adapters are (name, folder)."""
+    now = int(time.time())
+    common = {"object": "model", "created": now, "owned_by": "gridsweep", "max_model_len": length, **more}
+    data = [{"id": base, **common, "root": base, "parent": None}]
+    data += [{"id": name, **common, "root": folder, "parent": base} for name, folder in adapters]
+    return {"object": "list", "data": data}

@@ -1,0 +1,65 @@
+"""A run whose adapters are real LoRAs of tiny-qwen2 (never trained, but not zero), and the small server over it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from asking import Server
+
+from adapter_files import published, stand_in_run
+from gridsweep.serving import launch
+from gridsweep.serving.access import check_free
+from gridsweep.serving.child import running
+from gridsweep.serving.client import Client
+from gridsweep.sweep import LoraParams, Model, Recipe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No key, no cache and no proxy but the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        for name in ("GRIDSWEEP_API_KEY", "GRIDSWEEP_API_KEY_FILE", "VLLM_API_KEY"):
+            patch.delenv(name, raising=False)
+        patch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody is there: whoever asks it fails
+        yield
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from gridsweep.train.model import add_lora, load_base, save_adapter
+
+    folder = stand_in_run(tmp_path_factory.mktemp("serving") / "run")
+    model = Model("tiny-qwen2")
+    for index, home in enumerate(sorted((folder / "store" / "experiments").iterdir())):
+        base = load_base(model, torch.device("cpu"), torch.float32)[1]
+        lora = add_lora(base, model, LoraParams(4 + index, 32.0, 1e-4, 0.05), Recipe(), index)
+        with torch.no_grad():
+            for name, weights in lora.named_parameters():
+                if "lora_B" in name:
+                    weights.normal_(0, 0.02)
+        shutil.rmtree(home / "adapter")
+        with published(folder, home.name) as draft:
+            save_adapter(lora, draft)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The small server with two adapters, on loopback, without a key."""
+    port = check_free("127.0.0.1", 0)
+    command = launch.own_command(launch.chosen(run_folder, ["e00", "e01"]), "127.0.0.1", port, None)
+    with running(command.argv, command.variables, tmp_path_factory.mktemp("log") / "log") as child:
+        child.wait_until(Client(f"http://127.0.0.1:{port}").healthy, lambda: False, 60)
+        yield Server(port)
