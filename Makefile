@@ -44,8 +44,8 @@ check: .venv/.dev
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt .venv/.torch
-	@echo "installing gridsweep with the extras train, report, serve, ray and dev ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,serve,ray,dev]'
+	@echo "installing gridsweep with the all extras ..."
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,serve,ray,kubernetes,dev]'
 	@touch $@ .venv/.run
 
 .venv/.smollm2: .venv/.run

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CONSTRAINTS = ROOT / "docker" / "constraints-worker.txt"
-EXTRAS = ("train", "report")
+EXTRAS = ("train", "report", "kubernetes")
 RAY = "ray[default]>=2.54"
 HEAD = """\
 # All that docker/worker.Dockerfile installs: Python 3.12, Linux, x86-64, CUDA 13.

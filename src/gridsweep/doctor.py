@@ -14,7 +14,11 @@ from typing import Literal
 EXTRAS = {
     "train": ("torch", "transformers", "peft", "safetensors", "datasets"),
     "report": ("plotly", "jinja2"),
+    "serve": ("fastapi", "uvicorn"),
+    "ray": ("ray",),
+    "kubernetes": ("httpx",),
 }
+OPTIONAL = ("serve", "ray", "kubernetes")
 ROOM_GB = 5.0
 
 
@@ -44,7 +48,8 @@ def _extra(name: str, packages: tuple[str, ...]) -> Finding:
     absent = [package for package in packages if find_spec(package) is None]
     if absent:
         advice = f"pip install 'gridsweep[{name}]'"
-        return Finding(f"extra {name}", "missing", f"without {', '.join(absent)}", advice)
+        state: Literal["note", "missing"] = "note" if name in OPTIONAL else "missing"
+        return Finding(f"extra {name}", state, f"without {', '.join(absent)}", advice)
     return Finding(f"extra {name}", "ok", ", ".join(f"{package} {_version(package)}" for package in packages))
 
 

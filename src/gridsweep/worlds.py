@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -63,6 +63,8 @@ class Workers(Executor, Protocol):
     def alive(self, state: State) -> bool: ...
 
     def last_sign(self, state: State) -> datetime | None: ...
+
+    def logs(self, attempt: str) -> Iterator[str]: ...
 
 
 class Live:

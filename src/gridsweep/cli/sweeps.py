@@ -1,4 +1,4 @@
-"""The verbs of one sweep: init, check, plan, run, status, explain, stop, report."""
+"""The verbs of one sweep: init, check, plan, run, status, explain, logs, stop, report."""
 
 from __future__ import annotations
 
@@ -145,6 +145,35 @@ def explain(experiment: str, folder: Path | None, as_json: bool) -> None:
         print_json(terminal.explain_json(state, standing))
     else:
         terminal.explain(state, standing)
+
+
+@cli.command()
+@click.argument("experiment")
+@folder_argument
+@click.option("--follow", is_flag=True, help="Keep printing until its attempt ends.")
+def logs(experiment: str, folder: Path | None, follow: bool) -> None:
+    """Print what an experiment's worker printed, in its latest attempt, wherever it runs.
+
+    EXPERIMENT is an id, or the beginning of one.
+    """
+    import time
+
+    from gridsweep.executors_for import executor_for
+
+    place = folder_of(folder)
+    state = place.read()
+    standing = one_of(state.standings, experiment)
+    if not standing.attempts:
+        raise GridsweepError(f"{standing.experiment.id} has not been started: {standing.why or 'it waits'}")
+    attempt, executor, shown = standing.attempts[-1], executor_for(state.sweep, place.store), 0
+    while True:
+        lines = list(executor.logs(attempt))
+        for line in lines[shown:]:
+            click.echo(line)
+        shown = len(lines)
+        if not follow or attempt not in place.read().active:
+            return
+        time.sleep(1.0)
 
 
 @cli.command()

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from gridsweep.events import Ended, Event, Halted, Lost, Paused, Requested, Resumed, Stopping, Submitted
+from gridsweep.events import Ended, Event, Halted, Held, Lost, Paused, Requested, Resumed, Stopping, Submitted
 from gridsweep.state import State
 
 Tell = Callable[[State, Sequence[Event]], None]
@@ -86,6 +86,9 @@ def told(state: State, event: Event) -> str:
         case Lost(attempt=attempt, why=why):
             names = ", ".join(member.experiment for member in state.attempts[attempt].stint.members)
             return f"{at}  lost an attempt at {names}: {why}"
+        case Held(attempt=attempt, by=by, why=why):
+            names = ", ".join(member.experiment for member in state.attempts[attempt].stint.members)
+            return f"{at}  {by} holds {names}: {why}" if why else f"{at}  {by} holds {names} no longer"
         case Stopping(why=why):
             return f"{at}  {why}: stopping at checkpoints (Ctrl-C again leaves at once)"
         case Halted(why=why):
@@ -112,7 +115,8 @@ def picture(state: State) -> Group:
         names = ", ".join(member.experiment for member in attempt.stint.members)
         last = max(member.to_step for member in attempt.stint.members)
         what = "stopping" if attempt.pausing_since else "training" if attempt.running_at else "loading"
-        table.add_row(attempt.device, Text(names), what, f"step {attempt.step}/{last}")
+        what = f"held by {attempt.held}" if attempt.held else what
+        table.add_row(attempt.device, Text(names), Text(what), f"step {attempt.step}/{last}")
     reasons: dict[str, int] = {}
     for standing in state.standings.values():
         if standing.status == "waiting":

@@ -231,8 +231,15 @@ def explain_json(state: State, standing: Standing) -> dict[str, object]:
         "ended_at": standing.ended_at,
         "validation_loss": outcome.validation_loss if outcome else None,
         "attempts": standing.attempts,
+        "held": held(state, standing),
         "reason": standing.reason,
     }
+
+
+def held(state: State, standing: Standing) -> str:
+    """Who holds the experiment's attempt back, and why; "" where nobody does."""
+    attempt = state.active.get(standing.attempts[-1]) if standing.attempts else None
+    return attempt.held if attempt else ""
 
 
 def latest_start(state: State, standing: Standing) -> datetime:
@@ -260,6 +267,8 @@ def explain(state: State, standing: Standing) -> None:
     elif standing.attempts:
         first = state.attempts[standing.attempts[0]]
         out.print(f"started   {first.requested_at:%Y-%m-%d %H:%M} UTC on {first.device}: {escape(first.why)}")
+    if why := held(state, standing):
+        out.print(f"held      by {escape(why)}")
     if standing.step:
         out.print(f"step      {standing.step} of {state.sweep.total_steps}")
     if standing.reason:
