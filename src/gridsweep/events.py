@@ -74,7 +74,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Something outside holds the attempt back."""
+    """Something outside holds the attempt back, or nothing is known of it; no longer, where `why` is empty."""
 
     at: datetime
     attempt: str

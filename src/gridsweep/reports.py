@@ -8,7 +8,9 @@ from datetime import datetime
 from itertools import pairwise
 from statistics import mean
 
+from gridsweep import gardener
 from gridsweep.carbon import HOUR
+from gridsweep.gardener import Gardened
 from gridsweep.ledger import Account, Ledger
 from gridsweep.state import Standing, State, Status
 from gridsweep.sweep import PARAMS, number
@@ -109,6 +111,7 @@ class Report:
     immediate_makespan_h: float | None
     energy_sources: dict[str, float]
     facts: dict[str, str]
+    gardened: dict[str, Gardened]
     notes: tuple[str, ...]
     bars: tuple[Bar, ...]
     immediate_bars: tuple[Bar, ...]
@@ -170,7 +173,8 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         makespan_h=book.makespan / HOUR,
         immediate_makespan_h=other[1].makespan / HOUR if other else None,
         energy_sources=book.sources,
-        facts=state.facts,
+        facts={name: value for name, value in state.facts.items() if not name.startswith(f"{gardener.FACT}/")},
+        gardened=gardener.from_facts(state.facts),
         notes=tuple(_notes(state, book)),
         bars=tuple(bars(state, book.ended_at)),
         immediate_bars=tuple(bars(other[0], other[1].ended_at)) if other else (),

@@ -36,7 +36,8 @@ from gridsweep.errors import (
     TraceError,
 )
 from gridsweep.events import Event, Resumed, Submitted
-from gridsweep.executors.local import WORKER, Local
+from gridsweep.executors.local import WORKER
+from gridsweep.executors_for import STORE, executor_for, let_go, reach
 from gridsweep.journal import Journal, holder, lease
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
@@ -46,7 +47,7 @@ from gridsweep.rehearse import baseline, check_deadline
 from gridsweep.reports import Report, make_report
 from gridsweep.state import State
 from gridsweep.sweep import Sweep
-from gridsweep.worlds import Live, Replayed
+from gridsweep.worlds import Live, Replayed, Workers
 
 PATIENCE = timedelta(minutes=10)
 """A worker that says nothing for so long is stopped."""
@@ -68,7 +69,9 @@ class RunFolder:
 
     @property
     def store(self) -> Path:
-        return self.path / "store"
+        """Beside the state; on the volume's mount for a loop that runs inside a cluster."""
+        mounted = os.environ.get(STORE)
+        return Path(mounted) if mounted else self.path / "store"
 
     @property
     def journal(self) -> Path:
@@ -166,12 +169,12 @@ def run(
     interrupt = Interrupt()
     interrupt.why = stop
     with lease(place.state) as epoch, interrupt.installed():
-        journal = Journal(place.journal, epoch=epoch)
+        journal, executor = Journal(place.journal, epoch=epoch), None
         try:
             state = State(journal.events())
             opened = opening(state, sweep, journal.epoch or epoch)
-            provider, executor = provider_for(opened[0].sweep), Local(place.store, command)
-            ready(opened[0], provider, command)
+            provider, executor = provider_for(opened[0].sweep), executor_for(opened[0].sweep, place.store, command)
+            ready(opened[0], provider, executor, command)
             journal.extend(opened)
             for event in opened:
                 state.apply(event)
@@ -184,19 +187,23 @@ def run(
             drive(state, journal, world, policy_for(state.sweep.policy), stop=interrupt, tell=tell)
         finally:
             journal.close()
+            if executor is not None:
+                let_go(executor)
     return Run(place.path, summarize(state), exit_code(state))
 
 
-def ready(opened: Submitted | Resumed, provider: Provider, command: Sequence[str]) -> None:
+def ready(opened: Submitted | Resumed, provider: Provider, executor: Workers, command: Sequence[str]) -> None:
     """What would make a run fail at once is said before it begins: a trace of another time, no trainer, no way to end.
 
     Raises `TraceError`, `ExecutorError`, `DeadlineError`.
     """
-    if tuple(command) == WORKER and find_spec("torch") is None:
+    local = opened.sweep.executor.name == "local"
+    if local and tuple(command) == WORKER and find_spec("torch") is None:
         raise ExecutorError("training needs the extra `train`: pip install 'gridsweep[train]'")
     if isinstance(opened, Resumed):
         return
     check_deadline(opened.sweep, opened.at)
+    reach(executor)
     reading = provider.read(opened.at)
     level = reading.history.at(opened.at)
     if level != level:

@@ -248,6 +248,8 @@ def _silent(state: State, now: datetime) -> list[Event]:
     if state.patience is None:
         return events
     for attempt in state.active.values():
+        if attempt.held:
+            continue  # whoever holds it, or cannot be reached, is silent; not the worker
         if attempt.pausing_since is not None:
             if not attempt.killed and now - attempt.pausing_since > state.patience * GRACE:
                 events.append(Pausing(now, attempt.id, attempt.reason, kill=True))

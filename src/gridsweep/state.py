@@ -216,7 +216,9 @@ class State:
         self.works = None
 
     def _held(self, event: Held) -> None:
-        self.active[event.attempt].held = f"{event.by}: {event.why}"
+        attempt = self.active[event.attempt]
+        attempt.held = f"{event.by}: {event.why}" if event.why else ""  # no reason any more: it is held no longer
+        attempt.seen_at = event.at  # until now it could say nothing, so that its silence begins here
 
     def _running(self, event: Running) -> None:
         attempt = self.attempts[event.attempt]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from conftest import HOSTILE
+from gridsweep.gardener import Gardened
 from gridsweep.render import markdown
 from gridsweep.reports import Report
 
@@ -54,3 +56,10 @@ def test_hostile_names_stay_text(hostile: Report) -> None:
     assert markdown.escape(HOSTILE) in text
     assert markdown.escape("a|b\nc") == "a\\|b c"
     assert markdown.escape("[x](javascript:y)") == "\\[x\\](javascript:y)"
+
+
+def test_compute_gardeners_figures_stand_beside_ours(full: Report) -> None:
+    id = full.rows[0].experiment
+    text = markdown.render(replace(full, gardened={id: Gardened(180.0, 110.0)}))
+    ours = f"{full.rows[0].mean_intensity:.0f}"
+    assert f"{id}: 180 when held back, 110 when let go; {ours} on average over its run" in text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,6 +63,11 @@ class Local:
         """The wall time of the last thing any active worker wrote."""
         signs = [touched(self.folder(a).path) for a in state.active if self.folder(a).path.exists()]
         return max(signs, default=None)
+
+    def logs(self, attempt: str) -> Iterator[str]:
+        """What a worker printed so far, line by line."""
+        with suppress(FileNotFoundError), (self.folder(attempt).path / "log.txt").open(errors="replace") as file:
+            yield from (line.rstrip("\n") for line in file)
 
     @staticmethod
     def _ended(folder: AttemptFolder) -> bool:

@@ -171,7 +171,22 @@ def accounting(report: Report) -> list[tuple[str, str]]:
             met += f", {report.immediate_intensity:.0f} if run at once"
         found.append(("Intensity", met))
     found.append(("Makespan", makespan(report)))
+    found += [("Compute Gardener", text) for text in gardened(report)]
     return found
+
+
+def gardened(report: Report) -> list[str]:
+    """What Compute Gardener wrote on the pods it held back, each beside our own figure; gCO2eq/kWh."""
+    ours = {row.experiment: row.mean_intensity for row in report.rows}
+
+    def level(value: float | None) -> str:
+        return UNKNOWN if value is None else f"{value:.0f}"
+
+    return [
+        f"{id}: {level(seen.initial_intensity)} when held back, {level(seen.bind_intensity)} when let go; "
+        f"{level(ours.get(id))} on average over its run, by this report"
+        for id, seen in report.gardened.items()
+    ]
 
 
 def _spent(kwh: float, emitted: float, on: str) -> str:

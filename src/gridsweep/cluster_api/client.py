@@ -1,0 +1,282 @@
+"""Requests to an API server: which are made again, for how long, and what becomes of the answers."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gridsweep.cluster_api.credentials import Server
+from gridsweep.cluster_api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable
+
+if TYPE_CHECKING:
+    import httpx
+
+Object = dict[str, Any]
+
+PATIENCE_SECONDS = 30.0
+PROXY_SECONDS = 3.0
+"""A pod that does not answer is looked at instead."""
+REQUEST_SECONDS = 15.0
+FIRST_BACKOFF, MOST_BACKOFF = 0.25, 8.0
+PAGE = 500
+WATCH_SECONDS = 300
+"""The server ends a watch after so long; one that is silent for a minute longer is a dead connection."""
+REVIEW = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of object as the API server names it; the core group is ""."""
+
+    group: str
+    plural: str
+    version: str = "v1"
+
+    def path(self, namespace: str, *rest: str) -> str:
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        return "/".join([root, "namespaces", namespace, self.plural, *rest])
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+class Api:
+    """An API server in one namespace.
+
+    What fails in passing (429, 5xx, no connection, half an answer) is asked again with jittered backoff, or after the
+    time that the server names, for `patience` seconds; then `Unreachable`. Every request may be made twice: creating
+    again gives `Conflict`, deleting again `NotFound`.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        namespace: str,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ):
+        import httpx
+
+        self.server, self.namespace, self.patience = server, namespace, patience
+        self._clock, self._sleep, self._jitter = clock, sleep, jitter
+        self._http = httpx.Client(
+            base_url=server.url,
+            verify=server.verify,
+            timeout=REQUEST_SECONDS,
+            follow_redirects=False,  # a token goes to the server it belongs to, and nowhere else
+            trust_env=server.trust_env,
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- objects
+
+    def list(self, resource: Resource, selector: str = "") -> tuple[list[Object], str]:
+        """All objects with these labels, and the version they are of."""
+        while True:
+            found: list[Object] = []
+            more: dict[str, str] = {}
+            try:
+                while True:
+                    params = {"labelSelector": selector, "limit": str(PAGE)} | more
+                    answer = self._json("GET", resource.path(self.namespace), "list", resource, params=params)
+                    found += answer["items"]
+                    token = answer["metadata"].get("continue")
+                    if not token:
+                        return found, str(answer["metadata"].get("resourceVersion", ""))
+                    more = {"continue": token}
+            except Expired:
+                if not more:
+                    raise  # else the pages took too long; from the first one again
+
+    def get(self, resource: Resource, name: str) -> Object:
+        return self._json("GET", resource.path(self.namespace, name), "get", resource, name)
+
+    def create(self, resource: Resource, body: Object) -> Object:
+        name = str(body["metadata"]["name"])
+        return self._json("POST", resource.path(self.namespace), "create", resource, name, body=body)
+
+    def patch(self, resource: Resource, name: str, body: Object) -> Object:
+        """A merge patch; one that names a resourceVersion gives `Conflict` where the object has changed."""
+        return self._json("PATCH", resource.path(self.namespace, name), "patch", resource, name, body=body)
+
+    def delete(self, resource: Resource, name: str, uid: str = "") -> None:
+        """Delete an object, and in the background what it owns. Only the one with that uid, where it is given."""
+        body: Object = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        self._json("DELETE", resource.path(self.namespace, name), "delete", resource, name, body=body)
+
+    def watch(self, resource: Resource, selector: str, version: str) -> Iterator[tuple[str, Object]]:
+        """What happens after a version: (ADDED | MODIFIED | DELETED, object), until the server ends it.
+
+        Not repeated by itself. Raises `Expired` where the version is too old, `Unreachable` where the line drops.
+        """
+        import httpx
+
+        params = {
+            "watch": "1",
+            "labelSelector": selector,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        url, timeout = resource.path(self.namespace), httpx.Timeout(REQUEST_SECONDS, read=WATCH_SECONDS + 60)
+        try:
+            with self._http.stream("GET", url, params=params, headers=self.server.headers(), timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise self._refusal(answer, "watch", resource, "")
+                for line in answer.iter_lines():
+                    event = json.loads(line)
+                    kind, object = event["type"], event["object"]
+                    if kind == "ERROR":
+                        error = Expired if object.get("code") == 410 else Unreachable
+                        raise error(f"the watch of {resource} ended: {_short(object.get('message', ''))}")
+                    if kind != "BOOKMARK":
+                        yield kind, object
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise Unreachable(f"the watch of {resource} broke off ({type(error).__name__})") from None
+
+    def proxy(self, method: str, pod: str, port: int, path: str, params: dict[str, str], secret: str) -> httpx.Response:
+        """Ask an HTTP server in a pod, through the API server. `secret` travels in a header of ours."""
+        resource, headers = Resource("", "pods/proxy"), {"X-Gridsweep-Key": secret}
+        url = Resource("", "pods").path(self.namespace, f"{pod}:{port}", "proxy", path.lstrip("/"))
+        verb = {"GET": "get", "DELETE": "delete"}[method]
+        return self._asked(
+            method, url, verb, resource, pod, params=params, headers=headers, patience=min(PROXY_SECONDS, self.patience)
+        )
+
+    def may(self, verb: str, resource: Resource) -> bool:
+        """Whether our account may; yes where the server does not tell."""
+        attributes = {"namespace": self.namespace, "verb": verb, "group": resource.group}
+        plural, _, subresource = resource.plural.partition("/")
+        attributes |= {"resource": plural, "subresource": subresource}
+        body = {**REVIEW, "spec": {"resourceAttributes": attributes}}
+        kind = Resource("authorization.k8s.io", "selfsubjectaccessreviews")
+        url = f"/apis/{kind.group}/{kind.version}/{kind.plural}"
+        try:
+            return bool(self._json("POST", url, "create", kind, body=body)["status"]["allowed"])
+        except (Forbidden, NotFound, KeyError):
+            return True
+
+    # -- one request, again and again
+
+    def _json(
+        self,
+        method: str,
+        url: str,
+        verb: str,
+        resource: Resource,
+        name: str = "",
+        *,
+        params: dict[str, str] | None = None,
+        body: Object | None = None,
+    ) -> Object:
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        headers = {"Content-Type": kind} if body is not None else {}
+        content = json.dumps(body) if body is not None else None
+        answer = self._asked(
+            method, url, verb, resource, name, params=params, headers=headers, content=content, whole=True
+        )
+        value: Object = answer.json()
+        return value
+
+    def _asked(
+        self,
+        method: str,
+        url: str,
+        verb: str,
+        resource: Resource,
+        name: str,
+        *,
+        params: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        content: str | None = None,
+        whole: bool = False,
+        patience: float | None = None,
+    ) -> httpx.Response:
+        """The answer to a request, 2xx. `whole`: it has to be a JSON object."""
+        import httpx
+
+        end = self._clock() + (self.patience if patience is None else patience)
+        tries = 0
+        while True:
+            pause = min(MOST_BACKOFF, FIRST_BACKOFF * 2**tries) * (0.5 + self._jitter() / 2)
+            try:
+                sent = (headers or {}) | self.server.headers()
+                answer = self._http.request(method, url, params=params, headers=sent, content=content)
+                if answer.status_code in AGAIN:
+                    why = f"it answered {answer.status_code}"
+                    pause = max(pause, _retry_after(answer))
+                elif answer.status_code == 401 and tries == 0 and self.server.renew():
+                    why, pause = "it answered 401", 0.0
+                elif not answer.is_success:
+                    raise self._refusal(answer, verb, resource, name)
+                elif whole and not isinstance(answer.json(), dict):
+                    why = "its answer is no object"
+                else:
+                    return answer
+            except httpx.HTTPError as error:
+                why = f"{type(error).__name__}: {_short(str(error))}"
+            except ValueError:
+                why = "its answer is no JSON"
+            tries += 1
+            if self._clock() + pause > end:
+                raise Unreachable(
+                    f"the API server {self.server.url} cannot be reached ({why}, {tries} tries to {verb} {resource}); "
+                    "look at the network and the cluster: nothing is lost, and what runs goes on"
+                )
+            self._sleep(pause)
+
+    def _refusal(self, answer: httpx.Response, verb: str, resource: Resource, name: str) -> ApiError:
+        """The error for an answer that asking again would not change."""
+        try:
+            status = answer.json()
+            said = _short(str(status.get("message", "")))
+        except (ValueError, AttributeError):
+            said = _short(answer.text)
+        what = f"{resource} {name}".strip()
+        where = f"in the namespace {self.namespace}"
+        match answer.status_code:
+            case 401:
+                return Forbidden(
+                    f"the API server {self.server.url} does not accept our credentials; log in again, "
+                    "or name another context in executor.kubernetes.context"
+                )
+            case 403:
+                return Forbidden(
+                    f"not allowed to {verb} {resource} {where}; ask for a Role with the verb {verb!r} on "
+                    f"{str(resource)!r} (`gridsweep render` writes one). The server says: {said}"
+                )
+            case 404:
+                return NotFound(f"there is no {what} {where}: {said}")
+            case 409:
+                return Conflict(f"{what} {where} conflicts with what is there: {said}")
+            case 410:
+                return Expired(f"the version of {resource} is too old: {said}")
+            case code if code in AGAIN:
+                return Unreachable(f"the API server answered {code} to {verb} {what}")
+            case code:
+                return ApiError(f"the API server refused to {verb} {what} {where} ({code}): {said}")
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """The seconds a server asks us to stay away; dates are not used by API servers."""
+    try:
+        return max(0.0, float(answer.headers.get("Retry-After", 0)))
+    except ValueError:
+        return 0.0
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -1,0 +1,319 @@
+"""Attempts as RayJobs of a Kubernetes cluster, each one pod; the loop is their controller.
+
+A RayJob is made when its attempt is requested and deleted when the attempt has ended or is to pause; its pod is asked
+to stop first, so that it writes its result. What there is, is learned by listing; a watch only says when to look.
+Whether a worker lives, the API server says; what it did, its files say. No answer is no fact: nothing is lost for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from gridsweep.cluster_api import Api, Conflict, NotFound, Resource, Unreachable, Watch
+from gridsweep.cluster_check import check_cluster
+from gridsweep.cluster_files import Files, Mounted
+from gridsweep.cluster_identity import RUN, attempt_of, earlier_run, made_for, run_of, selector
+from gridsweep.cluster_status import Condition, condition
+from gridsweep.clusters import KubernetesCluster
+from gridsweep.errors import ExecutorError
+from gridsweep.events import Ended, Event, Held, Lost
+from gridsweep.gardener import Gardened, facts, gardened
+from gridsweep.handover import Publisher, assignment, news, touched
+from gridsweep.manifests.names import ATTEMPT, COMPONENT, job_name
+from gridsweep.manifests.rayjob import rayjob
+from gridsweep.state import Attempt, State
+
+Object = dict[str, Any]
+
+JOBS, PODS = Resource("ray.io", "rayjobs"), Resource("", "pods")
+BRIEF_SECONDS = 2.0
+"""How long a server that did not answer is asked, once a look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the cluster held when it was last listed: RayJobs by name, pods by attempt."""
+
+    at: float
+    jobs: dict[str, Object]
+    pods: dict[str, list[Object]]
+
+
+class Kubernetes:
+    """Runs attempts in a cluster's namespace; `files` reaches what they write.
+
+    What was listed is good for `relist` seconds, unless the watch wakes us. A worker that is gone without a result has
+    `settle` seconds for its last files to become visible.
+    """
+
+    def __init__(
+        self,
+        cluster: KubernetesCluster,
+        api: Api,
+        files: Files,
+        *,
+        relist: float = 30.0,
+        settle: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+        watch: bool = True,
+    ):
+        self.cluster, self.api, self.files = cluster, api, files
+        self.relist, self.settle, self._clock, self._watched = relist, settle, clock, watch
+        self._patience = api.patience
+        self._publisher = Publisher(files.store)
+        self._woken = threading.Event()
+        self._watch: Watch | None = None
+        self._seen: Seen | None = None
+        # Only to spare work, or to be patient: nothing that a new loop could not find out again.
+        self._down_since: datetime | None = None
+        self._over_since: dict[str, float] = {}
+        self._met: set[str] = set()
+        self._published: set[str] = set()
+        self._gardened: dict[str, Gardened] = {}
+
+    def ready(self) -> None:
+        """Raises `ExecutorError` where the cluster lacks what a sweep takes: KubeRay, rights, the volume."""
+        check_cluster(self.api, self.cluster, outside=not isinstance(self.files, Mounted))
+
+    # -- what the cluster and the workers say
+
+    def observe(self, state: State, now: datetime) -> Sequence[Event]:
+        if not state.active:
+            return ()
+        try:
+            seen = self._look(state)
+            self._down_since = None
+        except Unreachable:
+            self._down_since = self._down_since or now
+            return [event for attempt in state.active.values() for event in self._unseen(state, attempt, now)]
+        return [event for attempt in state.active.values() for event in self._news(state, attempt, seen, now)]
+
+    def _news(self, state: State, attempt: Attempt, seen: Seen, now: datetime) -> list[Event]:
+        """What is new of one attempt."""
+        job, pods = self._job(state, attempt, seen), seen.pods.get(attempt.id, [])
+        folder = self.files.folder(attempt.id)
+        begun = attempt.running_at is not None or (folder.path / "worker.json").exists()
+        if job is not None:
+            self._met.add(attempt.id)
+        if job is None and not pods and not begun and not self._known(attempt):
+            return []  # to be made
+        where = condition(job, pods, started=begun)
+        if where.kind != "over":
+            self._over_since.pop(attempt.id, None)
+        for pod in pods:
+            if figures := gardened(pod["metadata"].get("annotations") or {}):
+                self._gardened[attempt.id] = figures
+        if where.kind != "waits" or begun:
+            try:
+                self.files.refresh(attempt.id)
+            except Unreachable as error:
+                return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
+            if attempt.running_at is None and earlier_run(folder.path, state):
+                raise ExecutorError(
+                    f"the volume {self.cluster.volume} holds {attempt.id} of an earlier run of {state.sweep.name}; "
+                    "give the sweep another name, or remove that run's folder from the volume"
+                )
+        if (folder.path / "result.json").exists():
+            return self._told(attempt, news(state, attempt, folder, now, ended=True))
+        over = where.kind == "over" and self._settled(state, attempt, where)
+        why = attempt.reason or where.why
+        if not folder.path.exists():
+            return [Lost(now, attempt.id, why)] if over else self._held(attempt, now, where)
+        try:
+            events = news(state, attempt, folder, now, ended=over, why=why)
+        except Unreachable as error:  # its checkpoints are checked where they are
+            return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
+        return [*(() if over else self._held(attempt, now, where)), *events]
+
+    def _unseen(self, state: State, attempt: Attempt, now: datetime) -> list[Event]:
+        """What is new while the API server does not answer: at most what a mounted volume tells."""
+        why = f"the API server has not answered since {self._down_since:%Y-%m-%d %H:%M} UTC; what runs goes on"
+        held = self._held(attempt, now, Condition("waits", why, "Kubernetes"))
+        folder = self.files.folder(attempt.id)
+        if not folder.path.exists():
+            return held
+        ended = (folder.path / "result.json").exists()
+        return [*held, *self._told(attempt, news(state, attempt, folder, now, ended=ended))]
+
+    @staticmethod
+    def _held(attempt: Attempt, now: datetime, where: Condition) -> list[Event]:
+        """That somebody holds an attempt, or, with no reason, that nobody does any more; told when it changes."""
+        why = where.why if where.kind in ("waits", "leaves") else ""
+        told = attempt.held.partition(": ")[2]
+        return [Held(now, attempt.id, where.by if why else "", why)] if why != told else []
+
+    def _told(self, attempt: Attempt, events: list[Event]) -> list[Event]:
+        """The events, and with an end what Compute Gardener wrote on the pod."""
+        figures = self._gardened.get(attempt.id)
+        if figures is None or not events or not isinstance(end := events[-1], Ended):
+            return events
+        more = {key: value for m in attempt.stint.members for key, value in facts(m.experiment, figures).items()}
+        return [*events[:-1], replace(end, facts={**end.facts, **more})]
+
+    def _settled(self, state: State, attempt: Attempt, where: Condition) -> bool:
+        """Whether an attempt is over by a list made now, and has been for long enough for its files to be seen."""
+        since = self._over_since.setdefault(attempt.id, self._clock())
+        if self._clock() - since < self.settle:
+            return False
+        seen = self._look(state, anew=True)
+        again = condition(self._job(state, attempt, seen), seen.pods.get(attempt.id, []), started=True)
+        if again.kind != "over":
+            del self._over_since[attempt.id]
+        return again.kind == "over"
+
+    def changed(self, state: State) -> bool:
+        """Whether the cluster has changed since it was last looked at."""
+        return self._woken.is_set()
+
+    def alive(self, state: State) -> bool:
+        """Whether any worker may live: one that cannot be seen is not dead."""
+        try:
+            seen = self._look(state, anew=True)
+        except Unreachable:
+            return bool(state.active)
+        found = [(self._job(state, a, seen), seen.pods.get(a.id, [])) for a in state.active.values()]
+        return any(condition(job, pods, started=True).kind != "over" for job, pods in found)
+
+    def last_sign(self, state: State) -> datetime | None:
+        """The wall time of the last thing any active worker wrote, as far as it is known here."""
+        folders = [self.files.folder(attempt).path for attempt in state.active]
+        return max((touched(path) for path in folders if path.exists()), default=None)
+
+    def logs(self, attempt: str) -> Iterator[str]:
+        """What a worker printed so far, line by line."""
+        with suppress(Unreachable):
+            self.files.refresh(attempt)
+        path = self.files.folder(attempt).path / "log.txt"
+        with suppress(FileNotFoundError), path.open(errors="replace") as file:
+            yield from (line.rstrip("\n") for line in file)
+
+    # -- what the loop wants
+
+    def act(self, state: State) -> None:
+        if self._down_since is not None and not state.finished:
+            return  # the next look asks again
+        try:
+            self._match(state)
+            self._publish(state)
+        except Unreachable:
+            if state.finished:  # whoever runs this again has only this left to do
+                raise
+        if state.finished:
+            self.close()
+
+    def _match(self, state: State) -> None:
+        """Make RayJobs for what is requested, delete those of what has ended or is to pause."""
+        seen = self._look(state)
+        for job in seen.jobs.values():
+            attempt = state.attempts.get(attempt_of(job, state))
+            if job["metadata"].get("deletionTimestamp"):
+                continue
+            if attempt and (attempt.id not in state.active or self._to_be_deleted(attempt, job, seen)):
+                with suppress(NotFound, Conflict):  # gone, or already another's
+                    self.api.delete(JOBS, job["metadata"]["name"], job["metadata"].get("uid", ""))
+                self._seen = None
+        for attempt in state.active.values():
+            if self._known(attempt) or seen.pods.get(attempt.id) or self._job(state, attempt, seen) is not None:
+                continue
+            self._create(state, attempt)
+
+    def _known(self, attempt: Attempt) -> bool:
+        """Whether a RayJob of it was seen, or none is to be made: it is not made again where it is gone."""
+        seen = attempt.id in self._met or attempt.held or attempt.running_at is not None
+        return bool(seen or attempt.pausing_since is not None)
+
+    @staticmethod
+    def _to_be_deleted(attempt: Attempt, job: Object, seen: Seen) -> bool:
+        """Told to pause; or failed for KubeRay while its pod goes on, which deletion stops with time for a result."""
+        where = condition(job, seen.pods.get(attempt.id, []), started=True)
+        return attempt.pausing_since is not None or where.kind == "leaves"
+
+    def _create(self, state: State, attempt: Attempt) -> None:
+        made = rayjob(state.sweep, self.cluster, assignment(state, attempt))
+        made["metadata"]["annotations"][RUN] = run_of(state)
+        self._seen = None
+        try:
+            self.api.create(JOBS, made)
+        except Conflict:
+            with suppress(NotFound):
+                self._check_ours(state, attempt, self.api.get(JOBS, made["metadata"]["name"]))
+        except NotFound as error:
+            raise ExecutorError(no_kuberay(self.cluster, error)) from None
+
+    def _job(self, state: State, attempt: Attempt, seen: Seen) -> Object | None:
+        """The RayJob of an attempt. Raises `ExecutorError` where its name is taken."""
+        job = seen.jobs.get(job_name(state.sweep.name, attempt.id, attempt.stint.members[0].experiment))
+        if job is not None:
+            self._check_ours(state, attempt, job)
+        return job
+
+    def _check_ours(self, state: State, attempt: Attempt, job: Object) -> None:
+        if made_for(job, state, attempt):
+            return
+        raise ExecutorError(
+            f"the RayJob {job['metadata']['name']} in the namespace {self.cluster.namespace} belongs to someone else's "
+            f"run: the name is taken. Delete it, give the sweep another name than {state.sweep.name!r}, "
+            "or use another namespace"
+        )
+
+    def _publish(self, state: State) -> None:
+        """Bring finished adapters, publish them, and free the volume of their checkpoints."""
+        done = {
+            id: standing
+            for id, standing in state.standings.items()
+            if id not in self._published and standing.status == "done" and standing.outcome and standing.outcome.adapter
+        }
+        for id, standing in done.items():
+            if not (self.files.store / "experiments" / id / "adapter").exists():
+                assert standing.outcome and standing.outcome.adapter
+                self.files.bring(standing.outcome.adapter)
+        self._publisher.publish(state)
+        for id, standing in done.items():
+            for attempt in standing.attempts:
+                self.files.forget(attempt)
+            self._published.add(id)
+
+    # -- the list
+
+    def _look(self, state: State, *, anew: bool = False) -> Seen:
+        """What the cluster holds, listed if it may have changed. Raises `Unreachable`, `ExecutorError`."""
+        seen = self._seen
+        if seen and not anew and not self._woken.is_set() and self._clock() - seen.at < self.relist:
+            return seen
+        if self._watch is None and self._watched:
+            self._watch = Watch(self.api, JOBS, selector(state), self._woken.set)
+        self._woken.clear()
+        self.api.patience = BRIEF_SECONDS if self._down_since is not None else self._patience
+        self._seen = None
+        try:
+            jobs, _ = self.api.list(JOBS, selector(state))
+        except NotFound as error:
+            raise ExecutorError(no_kuberay(self.cluster, error)) from None
+        pods: dict[str, list[Object]] = defaultdict(list)
+        # After the RayJobs, so that of one that is gone by then no pod is overlooked.
+        for pod in self.api.list(PODS, f"{selector(state)},{COMPONENT}=worker")[0]:
+            pods[(pod["metadata"].get("annotations") or {}).get(ATTEMPT, "")].append(pod)
+        self._seen = Seen(self._clock(), {job["metadata"]["name"]: job for job in jobs}, dict(pods))
+        return self._seen
+
+    def close(self) -> None:
+        """End the watch, and the pod that reads for us; whoever goes on using the executor opens them again."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._seen = None
+        self.files.close()
+
+
+def no_kuberay(cluster: KubernetesCluster, error: Exception) -> str:
+    return (
+        f"the cluster knows no RayJobs ({error}); install the KubeRay operator, "
+        f"and see that the namespace {cluster.namespace} exists"
+    )

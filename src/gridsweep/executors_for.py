@@ -1,0 +1,76 @@
+"""The executor that a spec names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from gridsweep.clusters import KubernetesCluster, RayCluster
+from gridsweep.errors import ExecutorError
+from gridsweep.executors import local
+from gridsweep.executors.local import Local
+from gridsweep.sweep import Sweep
+from gridsweep.worlds import Workers
+
+STORE = "GRIDSWEEP_STORE"
+"""Where the volume of a Kubernetes cluster is mounted, for a loop that runs inside it."""
+
+
+def executor_for(sweep: Sweep, store: Path, command: Sequence[str] = local.WORKER) -> Workers:
+    """The executor of a sweep over its store; `command` starts a worker on an attempt folder.
+
+    Raises `ExecutorError` for a store that is not where the spec says the cluster sees it.
+    """
+    choice = sweep.executor
+    if choice.name == "ray":
+        from gridsweep.executors import ray
+
+        cluster = choice.ray or RayCluster()
+        if cluster.shared is not None:
+            share(store, Path(cluster.shared), sweep.name)
+        return ray.Ray(store, cluster, ray.WORKER if tuple(command) == local.WORKER else command)
+    if choice.name == "kubernetes":
+        from gridsweep.cluster_api import Api, server_for
+        from gridsweep.cluster_files import Mirrored, Mounted
+        from gridsweep.executors import kubernetes
+
+        where = choice.kubernetes or KubernetesCluster()
+        api = Api(server_for(where.context), where.namespace)
+        mounted = os.environ.get(STORE)
+        files = Mounted(Path(mounted)) if mounted else Mirrored(store, api, where, sweep.name)
+        return kubernetes.Kubernetes(where, api, files)
+    return Local(store, command)
+
+
+def let_go(executor: Workers) -> None:
+    """Close what an executor holds open towards its cluster; the workers go on."""
+    for held in (executor, getattr(executor, "api", None)):
+        close = getattr(held, "close", None)
+        if close is not None:
+            close()
+
+
+def reach(executor: Workers) -> None:
+    """Raises `ExecutorError` where an executor's cluster cannot be reached, so that a run does not begin in vain."""
+    ready = getattr(executor, "ready", None)
+    if ready is not None:
+        ready()
+
+
+def share(store: Path, shared: Path, name: str) -> None:
+    """Have the store lie in a folder that the cluster sees: a new one is a link into it. Raises `ExecutorError`."""
+    if not shared.is_dir():
+        raise ExecutorError(f"{shared} is no folder here; mount what the cluster shares there, or change `shared`")
+    if not store.exists():
+        place = shared / f"{name}-{store.parent.resolve().name}"
+        try:
+            place.mkdir()
+            store.parent.mkdir(parents=True, exist_ok=True)
+            store.symlink_to(place.resolve())
+        except FileExistsError:
+            raise ExecutorError(f"{place} belongs to another run; remove it, or choose another --folder") from None
+        except OSError as error:
+            raise ExecutorError(f"cannot make {place}: {error.strerror or error}") from None
+    if not store.resolve().is_relative_to(shared.resolve()):
+        raise ExecutorError(f"{store} does not lie in {shared}; choose another --folder, or take `shared` out")

@@ -1,0 +1,70 @@
+"""What travels to the cluster with a job: this package's own code, what the worker is told, what it goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gridsweep.attempt import AttemptFolder
+from gridsweep.errors import ExecutorError
+from gridsweep.ray_cluster.parcels import Index, Packer
+
+MOST = 64 << 20
+"""So many bytes of inputs go into one package; Ray's dashboard takes 100 MiB at a time."""
+
+
+def packages(job: Mapping[str, Any], folder: AttemptFolder | None) -> Iterator[tuple[str, bytes]]:
+    """The packages of a job, each with its name: first the folder it runs in, which holds job.json, then the code.
+
+    With a folder its inputs travel too: stint.json and the checkpoints that it names. Raises `ExecutorError` where one
+    of them is not there.
+    """
+    pieces: dict[str, bytes] = {}
+    inputs: Index = {}
+    if folder is not None:
+        store = folder.store
+        names = [str((folder.path / "stint.json").relative_to(store))]
+        for part in folder.assignment().members:
+            if part.checkpoint is not None:
+                saved = store / part.checkpoint.path
+                names += [str(path.relative_to(store)) for path in sorted(saved.rglob("*")) if path.is_file()]
+        try:
+            inputs = Packer(store, pieces.__setitem__).pack(*names)
+        except OSError as error:
+            raise ExecutorError(f"cannot read what {folder.path} goes on from: {error}") from None
+    yield named({"job.json": json.dumps({**job, "inputs": inputs}).encode()})
+    yield code()
+    files: dict[str, bytes] = {}
+    size = 0
+    for piece, data in pieces.items():
+        if files and size + len(data) > MOST:
+            yield named(files)
+            files, size = {}, 0
+        files[f"pieces/{piece}"] = data
+        size += len(data)
+    if files:
+        yield named(files)
+
+
+@cache
+def code() -> tuple[str, bytes]:
+    """This package as it is here, so that what runs there is the same; it travels once."""
+    root = Path(__file__).parent.parent
+    paths = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    return named({f"gridsweep/{path.relative_to(root)}": path.read_bytes() for path in paths})
+
+
+def named(files: Mapping[str, bytes]) -> tuple[str, bytes]:
+    """A package of these files, the same for the same files, and a name by its digest."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as package:
+        for name, data in files.items():
+            package.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    data = buffer.getvalue()
+    return f"_ray_pkg_{hashlib.sha256(data).hexdigest()[:16]}.zip", data
