@@ -44,7 +44,7 @@ check: .venv/.dev
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt .venv/.torch
-	@echo "installing gridsweep with the all extras ..."
+	@echo "installing gridsweep with all extras ..."
 	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,serve,ray,kubernetes,dev]'
 	@touch $@ .venv/.run
 
