@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from gridsweep.clusters import ExecutorChoice, KubernetesCluster, RayCluster
+from gridsweep.clusters import GATES, ExecutorChoice, KubernetesCluster, RayCluster
 from gridsweep.spec.study import Choice, Plain, Section
 from gridsweep.spec.values import OneOf, Span, Word, choice_of
 
 EXECUTORS = ("local", "ray", "kubernetes")
-GATES = ("none", "suspend", "compute-gardener", "kueue")
 
 _RAY, _KUBERNETES = RayCluster(), KubernetesCluster()
 
