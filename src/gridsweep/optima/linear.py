@@ -1,0 +1,136 @@
+"""Paused at will, devices, powers or ready times that differ: a linear programme (HiGHS, by scipy).
+
+x[j, d, i] hours of job j on device d in segment i. A segment gives each device, and takes of each job, its length at
+most; any such shares can be laid out without a job on two devices at once (preemptive open shop: Gonzalez and Sahni
+1976, by Birkhoff's theorem), so the programme is exact. With idle power the horizon is one more variable within the
+last segment, and the last segment is tried wherever it can still help.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gridsweep.carbon import Column
+from gridsweep.errors import SpecError
+from gridsweep.optima.layout import joined
+from gridsweep.optima.problem import TICKS_PER_HOUR, Problem, Run, Ticks, too_much
+
+SMALL = 1e-9
+"""Hours below this are rounding."""
+
+
+def best(problem: Problem) -> list[Run]:
+    """An optimal schedule. Raises `DeadlineError` where the jobs do not fit, `SpecError` without scipy."""
+    cuts = np.unique(np.concatenate([problem.edges, problem.ends, problem.ready]))
+    cuts = cuts[cuts <= problem.edges[-1]]
+    least, hours = _solved(problem, cuts, False)
+    if hours is None:
+        raise too_much(problem)
+    if not problem.idle.any():
+        return _laid_out(problem, cuts, hours)
+    idle = problem.idle.sum() * problem.exposure(cuts)
+    found, shares, ends = np.inf, hours, cuts
+    for i in range(len(cuts) - 1):
+        if least + idle[i] >= found:
+            break
+        value, some = _solved(problem, cuts[: i + 2], True)
+        if some is not None and value + idle[i] < found:
+            found, shares, ends = value + idle[i], some, cuts[: i + 2]
+    return _laid_out(problem, ends, shares)
+
+
+def _solved(problem: Problem, cuts: Ticks, horizon: bool) -> tuple[float, Column | None]:
+    """Grams but for idle power before the last segment, and hours (jobs, devices, segments); None if too short."""
+    optimize = _optimize()
+    from scipy.sparse import coo_matrix, vstack  # type: ignore[import-untyped]
+
+    jobs, devices, segments = problem.jobs, problem.devices, len(cuts) - 1
+    spans = np.diff(cuts) / TICKS_PER_HOUR
+    levels = problem.levels[np.searchsorted(problem.edges, cuts[:-1], side="right") - 1]
+    shape = (jobs, devices, segments)
+    able = np.broadcast_to(problem.allowed[:, :, None], shape)
+    able = able & ((cuts[:-1] >= problem.ready[:, None]) & (cuts[1:] <= _ends(problem, cuts, horizon)))[:, None, :]
+    j, d, i = np.nonzero(able)
+    size = len(j)
+    extra = problem.power - problem.idle
+    cost = np.append(extra[j, d] * levels[i], problem.idle.sum() * levels[-1] if horizon else 0.0)
+    ones, column = np.ones(size), np.arange(size)
+    rows = [
+        coo_matrix((ones, (d * segments + i, column)), shape=(devices * segments, size + 1)),
+        coo_matrix((ones, (j * segments + i, column)), shape=(jobs * segments, size + 1)),
+    ]
+    limits = np.concatenate([np.tile(spans, devices), np.tile(spans, jobs)])
+    upper = vstack(rows).tolil()
+    if horizon:
+        last = np.flatnonzero(np.arange(len(limits)) % segments == segments - 1)
+        upper[last, size] = -1.0
+        limits[last] = 0.0
+    speed = 1.0 / (problem.lengths / TICKS_PER_HOUR)
+    whole = coo_matrix((speed[j, d], (j, column)), shape=(jobs, size + 1))
+    solved = optimize.linprog(
+        cost,
+        A_ub=upper.tocsr(),
+        b_ub=limits,
+        A_eq=whole.tocsr(),
+        b_eq=np.ones(jobs),
+        bounds=np.column_stack([np.zeros(size + 1), np.append(np.full(size, np.inf), spans[-1])]),
+        method="highs",
+    )
+    if solved.x is None:
+        return np.inf, None
+    hours = np.zeros(shape)
+    hours[j, d, i] = np.where(solved.x[:-1] > SMALL, solved.x[:-1], 0.0)
+    return float(solved.fun), hours
+
+
+def _ends(problem: Problem, cuts: Ticks, horizon: bool) -> Ticks:
+    """Deadlines as seen by segments: with a horizon in the last one, a deadline beyond it is no bound."""
+    return np.where(problem.ends >= cuts[-1], cuts[-1], problem.ends)[:, None]
+
+
+def _laid_out(problem: Problem, cuts: Ticks, hours: Column) -> list[Run]:
+    """Hours in segments -> runs, by taking off one matching of jobs and devices after another."""
+    runs: list[Run] = []
+    for i in range(len(cuts) - 1):
+        if not hours[:, :, i].any():
+            continue
+        at = float(cuts[i])
+        for span, pairs in _matchings(hours[:, :, i]):
+            end = at + span * TICKS_PER_HOUR
+            runs += [(j, d, round(at), round(end)) for j, d in pairs if round(end) > round(at)]
+            at = end
+    return joined(runs)
+
+
+def _matchings(shares: Column) -> list[tuple[float, list[tuple[int, int]]]]:
+    """Shares (jobs, devices) as matchings one after the other, as long in all as the largest row or column sum."""
+    assign = _optimize().linear_sum_assignment
+    jobs, devices = shares.shape
+    span = max(shares.sum(axis=0).max(), shares.sum(axis=1).max())
+    # Padded to equal row and column sums, it is a sum of matchings: [[x, spare job], [spare device, x transposed]].
+    square = np.zeros((jobs + devices, jobs + devices))
+    square[:jobs, :devices], square[jobs:, devices:] = shares, shares.T
+    square[:jobs, devices:] = np.diag(span - shares.sum(axis=1))
+    square[jobs:, :devices] = np.diag(span - shares.sum(axis=0))
+    found = []
+    while span > SMALL:
+        row, column = assign(square <= SMALL / 10)
+        length = min(span, float(square[row, column].min()))
+        if length <= SMALL / 10:
+            break
+        square[row, column] -= length
+        span -= length
+        found.append((length, [(int(j), int(d)) for j, d in zip(row, column, strict=True) if j < jobs and d < devices]))
+    return found
+
+
+def _optimize() -> Any:
+    try:
+        from scipy import optimize  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise SpecError(
+            "the optimum with pauses on unequal devices needs scipy; pip install 'gridsweep[solver]'"
+        ) from error
+    return optimize

@@ -1,0 +1,222 @@
+"""What is to be placed, and where: in whole ticks (microseconds) after the start, so that ends meet starts exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from gridsweep.carbon import HOUR, Column, Trace, utc
+from gridsweep.errors import DeadlineError, TraceError
+from gridsweep.stint import Device
+
+TICK = timedelta(microseconds=1)
+TICKS_PER_HOUR = HOUR // TICK
+FINE = 2.0**40
+"""Costs are rounded to this part of the dearest run: sums are exact, equal costs stay equal, and a tie runs now."""
+
+Ticks = npt.NDArray[np.int64]
+Run = tuple[int, int, int, int]
+"""Job, device, start and end, in ticks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One stint to be placed. `length` is at device speed 1; `power_w` is its own draw, where None the device's.
+
+    Without `latest_start` it need only end in the window; `device` names the one device it may run on.
+    """
+
+    name: str
+    length: timedelta
+    latest_start: datetime | None = None
+    ready_at: datetime | None = None
+    power_w: float | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A job on a device over `[start, end)`."""
+
+    job: str
+    device: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """The least that could have been emitted, and a schedule that emits it.
+
+    `emissions_g` includes `idle_g`; `until` is the end of the window that was searched. Where not `proven`, the
+    schedule is the best one found, and the optimum may lie below it.
+    """
+
+    emissions_g: float
+    idle_g: float
+    pieces: tuple[Piece, ...]
+    finish: datetime
+    until: datetime
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """Jobs on devices under a trace, as arrays: times in ticks after the start, power in kW.
+
+    `edges` (slots + 1) and `levels` (slots, gCO2eq/kWh) cover the window `[0, edges[-1])`. `ready` and `ends` (when
+    it must have ended if it may be paused) have shape (jobs,); `lengths`, `power`, `latest` (start) and `allowed`
+    have shape (jobs, devices); `idle` (devices,).
+    """
+
+    edges: Ticks
+    levels: Column
+    ready: Ticks
+    ends: Ticks
+    lengths: Ticks
+    power: Column
+    latest: Ticks
+    allowed: npt.NDArray[np.bool_]
+    idle: Column
+
+    @property
+    def jobs(self) -> int:
+        return len(self.ready)
+
+    @property
+    def devices(self) -> int:
+        return len(self.idle)
+
+    @property
+    def alike(self) -> bool:
+        """Whether jobs draw the same on every device, and devices differ in nothing."""
+        same = (self.power == self.power[0, 0]).all() and (self.idle == self.idle[0]).all()
+        return bool(same and self.allowed.all() and (self.lengths == self.lengths[:, :1]).all())
+
+    def exposure(self, ticks: Ticks) -> Column:
+        """The intensity's integral from the start to each instant, gCO2eq/kWh x h."""
+        hours = np.diff(self.edges) / TICKS_PER_HOUR
+        return np.interp(ticks, self.edges, np.concatenate(([0.0], np.cumsum(self.levels * hours))))
+
+    def only(self, jobs: Sequence[int]) -> Problem:
+        """The same with these jobs alone."""
+        rows = np.asarray(jobs, dtype=np.intp)
+        parts = {name: getattr(self, name)[rows] for name in ("ready", "ends", "lengths", "power", "latest", "allowed")}
+        return replace(self, **parts)
+
+    def emissions(self, runs: Iterable[Run]) -> tuple[float, float]:
+        """What runs emit in all with every device idle in between until the last end, and the idle part, g."""
+        if not (table := list(runs)):
+            return 0.0, 0.0
+        job, device, start, end = np.array(table, dtype=np.int64).T
+        met = self.exposure(end) - self.exposure(start)
+        idle = float(self.idle.sum() * self.exposure(end.max(keepdims=True))[0] - (self.idle[device] * met).sum())
+        idle = idle if self.idle.any() else 0.0
+        return float((self.power[job, device] * met).sum()) + idle, idle
+
+
+def problem_of(
+    jobs: Sequence[Job], devices: Sequence[Device], trace: Trace, start: datetime, finish_by: datetime | None
+) -> Problem:
+    """The arrays of at least one job. The window ends with the last latest end, `finish_by`, or the trace.
+
+    Raises `ValueError` for no device, a length or a speed that is not positive or a power that nobody knows,
+    `TraceError` where the window's intensity is unknown, `DeadlineError` for a job that cannot end in time alone.
+    """
+    start = utc(start)
+    if not devices:
+        raise ValueError("there is no device to place jobs on; give at least one")
+    for job in jobs:
+        if job.length < TICK:
+            raise ValueError(f"job {job.name} has length {job.length}; estimate a positive one")
+        if job.device is not None and all(device.name != job.device for device in devices):
+            raise ValueError(f"job {job.name} may only run on {job.device}, which is not among the devices")
+    for device in devices:
+        if not device.speed > 0:
+            raise ValueError(f"device {device.name} has speed {device.speed:g}; give a positive one")
+    spans = {key: max(1, key[0] / key[1] // TICK) for key in {(job.length, d.speed) for job in jobs for d in devices}}
+    speeds = [device.speed for device in devices]
+    lengths = np.array([[spans[job.length, speed] for speed in speeds] for job in jobs], dtype=np.int64)
+    names = np.array([device.name for device in devices])
+    allowed = np.ones(lengths.shape, dtype=np.bool_)
+    for i, job in enumerate(jobs):
+        if job.device is not None:
+            allowed[i] = names == job.device
+
+    last = min(trace.end, trace.end if finish_by is None else utc(finish_by))
+    if start < trace.start or last <= start:
+        raise TraceError(
+            f"the optimum from {start:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC needs a trace of that time; this "
+            f"one runs from {trace.start:%Y-%m-%d %H:%M} to {trace.end:%Y-%m-%d %H:%M}"
+        )
+    until = (last - start) // TICK
+    slowest = np.where(allowed, lengths, 0).max(axis=1)
+    start_by = np.array([until if j.latest_start is None else (j.latest_start - start) // TICK for j in jobs], np.int64)
+    ends = np.minimum(start_by + slowest, until)
+    until = int(ends.max())
+    ready = np.array([0 if j.ready_at is None else max(0, (j.ready_at - start) // TICK) for j in jobs], np.int64)
+    latest = np.minimum(start_by[:, None], until - lengths)
+    able = allowed & (latest >= ready[:, None])
+    for i, job in enumerate(jobs):
+        if not able[i].any():
+            begin, end = start + int(ready[i]) * TICK, start + int(ends[i]) * TICK
+            raise DeadlineError(
+                f"job {job.name} takes {job.length} and does not fit from {begin:%Y-%m-%d %H:%M} to "
+                f"{end:%Y-%m-%d %H:%M} UTC; move its latest start or finish_by"
+            )
+    seen = trace.between(start, start + until * TICK)
+    edges = (seen.start - start) // TICK + np.arange(len(seen) + 1, dtype=np.int64) * (seen.step // TICK)
+    if not np.isfinite(seen.values).all():
+        raise TraceError(
+            f"{int((~np.isfinite(seen.values)).sum())} slots from {seen.start:%Y-%m-%d %H:%M} to "
+            f"{seen.end:%Y-%m-%d %H:%M} UTC are unknown; an optimum needs every one of them"
+        )
+    return Problem(
+        edges=edges.clip(0, until),
+        levels=seen.values,
+        ready=ready,
+        ends=ends,
+        lengths=lengths,
+        power=_power(jobs, devices) / 1000,
+        latest=latest,
+        allowed=able,
+        idle=np.array([d.idle_power_w for d in devices]) / 1000,
+    )
+
+
+def rounded(costs: Column, scale: float) -> Column:
+    """Costs in whole units of `scale`."""
+    return np.rint(costs * scale)
+
+
+def scale_of(problem: Problem) -> float:
+    """So many units a gram: the dearest conceivable run is `FINE` of them."""
+    hours = float(problem.lengths.max()) / TICKS_PER_HOUR
+    power = max(float(problem.power.max()), float(problem.idle.max()))
+    dearest = float(np.abs(problem.levels).max()) * power * hours
+    return FINE / dearest if dearest > 0 else 1.0
+
+
+def too_much(problem: Problem, *, certain: bool = True) -> DeadlineError:
+    """The error for work that does not fit, or, not `certain`, for which no schedule was found."""
+    hours = problem.lengths.min(axis=1).sum() / TICKS_PER_HOUR
+    window = problem.edges[-1] / TICKS_PER_HOUR
+    return DeadlineError(
+        f"{problem.jobs} jobs of {hours:.1f} h in all {'do not fit' if certain else 'found no place'} on "
+        f"{problem.devices} device(s) by their deadlines within {window:.1f} h; move the deadlines or add devices"
+    )
+
+
+def _power(jobs: Sequence[Job], devices: Sequence[Device]) -> Column:
+    """In W: (jobs, devices)."""
+    of_devices = np.array([np.nan if device.power_w is None else device.power_w for device in devices], np.float64)
+    of_jobs = np.array([np.nan if job.power_w is None else job.power_w for job in jobs], np.float64)
+    power = np.where(np.isnan(of_jobs)[:, None], of_devices, of_jobs[:, None])
+    if np.isnan(power).any():
+        j, d = np.argwhere(np.isnan(power))[0]
+        raise ValueError(f"neither job {jobs[j].name} nor device {devices[d].name} says its power; give power_w")
+    return power
