@@ -33,7 +33,7 @@ DAYS = 4
 HORIZON = timedelta(days=DAYS)
 SLOTS = 24 * DAYS
 FIRST = 28 * 24
-HISTORY = timedelta(days=35)
+HISTORY = timedelta(days=60)
 EARLIER = 28
 LEAST_GAIN = 0.05
 TIE = 0.05

@@ -75,7 +75,7 @@ def test_the_present_fades_within_a_day():
     usual = issued(np.append(values[:-1], 200.0)).mean.values
     off = (expected - usual)[1:24]
     assert expected[0] == 300
-    np.testing.assert_allclose(off, 100 * np.exp(-np.arange(1, 24) / 24), rtol=0.1)
+    np.testing.assert_allclose(off, 100 * np.exp(-np.arange(1, 24) / 24))
 
 
 @given(SEEDS, st.floats(0.1, 10), st.sampled_from([1024.0, -64.0]))
@@ -256,6 +256,7 @@ def test_scenarios_with_an_unknown_hour_take_the_point_forecast_there():
     forecast = issued(values)
     assert np.isfinite(forecast.paths).all()
     assert forecast.paths[6, 6] == forecast.mean.values[6]
+    assert abs(forecast.paths.mean(axis=0) - forecast.mean.values).max() < 25
 
 
 @given(SEEDS, st.floats(0.05, 0.45))
@@ -277,7 +278,7 @@ def test_eight_of_ten_fall_into_the_band():
         low, high = forecast.band()
         came = values[36 * 24 :]
         within.append((low.values[1:] <= came) & (came <= high.values[1:]))
-    assert 0.75 < np.mean(within) < 0.86
+    assert 0.78 < np.mean(within) < 0.82
 
 
 def test_the_typical_error_is_that_of_its_own_past_forecasts():
@@ -369,9 +370,8 @@ def test_between_the_two_the_blend_lies_between_the_two():
 @pytest.mark.parametrize("days", [0, 3])
 def test_a_provider_whose_errors_are_not_known_is_taken_as_far_as_it_goes(days):
     own, given = provided(weather(9, 40 * 24), 0.9, days)
-    short = Forecast(given.issued_at, given.start, HOUR, given.paths[:, :49], "provider", past=lambda: given.past)
-    if days:
-        short = with_past(short, [], Trace(START, HOUR, []))
+    known = given.past[0][:, :49], given.past[1][:, :49]
+    short = Forecast(given.issued_at, given.start, HOUR, given.paths[:, :49], "provider", past=lambda: known)
     mixed = blend(own, short)
     np.testing.assert_array_equal(mixed.mean.values[1:49], given.mean.values[1:49])
     np.testing.assert_array_equal(mixed.mean.values[49:], own.mean.values[49:])
