@@ -8,15 +8,19 @@ from pathlib import Path
 from gridsweep.carbon import ceil_to, floor_to
 from gridsweep.errors import SpecError
 from gridsweep.events import Settled
+from gridsweep.fetch.budget import TokenBucket
+from gridsweep.fetch.cache import default_folder
 from gridsweep.journal import Journal, lease
 from gridsweep.ledger import ledger
-from gridsweep.providers_for import provider_for
+from gridsweep.providers_for import means_for, provider_for
 from gridsweep.rehearse import baseline
 from gridsweep.reports import Report
+from gridsweep.resolver import Resolver
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.schedule import facts
 from gridsweep.sources import Source
 from gridsweep.state import State
+from gridsweep.sweep import CarbonSource
 
 
 def settle(folder: str | Path, provider: Source | None = None, at: datetime | None = None) -> Report:
@@ -37,7 +41,7 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
             step = state.history.step
             start = floor_to(state.submitted_at, step)
             end = ceil_to(max(ledger(state).ended_at, other[1].ended_at), step)
-            reading = (provider or provider_for(state.sweep.carbon)).past(start, end)
+            reading = (provider or _patient(state.sweep.carbon)).past(start, end)
             now = at or datetime.now(UTC)
             events = [
                 Settled(now, fact.start, fact.step, fact.values, fact.provenance) for fact in facts(reading, 0, now)
@@ -50,3 +54,9 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
         finally:
             journal.close()
     return summarize(state)
+
+
+def _patient(carbon: CarbonSource) -> Source | Resolver:
+    """The sweep's provider with an hour's budget at once: weeks are read in pieces, and nobody else asks meanwhile."""
+    budget = TokenBucket(capacity=12, refill=0.001)
+    return provider_for(carbon, means_for(carbon.provider, default_folder(), budget=budget))
