@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from math import isnan
 
+import numpy as np
 import pytest
 
 from builders import URGENT, make_sweep
@@ -140,6 +141,31 @@ def test_the_providers_own_forecast_fills_before_ours():
     service.down = [(BEGIN + HOUR, BEGIN + timedelta(days=9))]
     reading = reads.read(BEGIN + 3 * HOUR)
     assert (reading.history.at(BEGIN + 3 * HOUR), reading.provenance.title) == (77, "told")
+
+
+def test_a_provider_that_is_known_to_err_is_blended_with_ours():
+    def told(now):
+        start = floor_to(now, HOUR)
+        return Forecast(now, start, HOUR, TRUTH.between(start, now + 48 * HOUR).values[None, :] * 3, "told")
+
+    reads = resolver(Service(told=told))
+    first = reads.read(BEGIN).forecast
+    assert first.mean.at(BEGIN + 5 * HOUR) == pytest.approx(3 * TRUTH.at(BEGIN + 5 * HOUR)), "nobody knows better yet"
+    for hour in range(0, 24 * 12, 6):
+        reads.read(BEGIN + hour * HOUR)
+    now = BEGIN + 12 * 24 * HOUR
+    assert reads.read(now).forecast.mean.at(now + 5 * HOUR) == pytest.approx(TRUTH.at(now + 5 * HOUR), rel=0.01)
+
+
+def test_what_a_provider_told_before_outlives_the_process(tmp_path):
+    def told(now):
+        return Forecast(now, floor_to(now, HOUR), HOUR, np.array([[1.0, 2.0, np.nan]]), "told")
+
+    for day in range(3):
+        Resolver(Service(told=told), Archive(SETTINGS, tmp_path)).read(BEGIN + timedelta(days=day))
+    kept = Archive(SETTINGS, tmp_path).earlier
+    assert [each.issued_at for each in kept] == [BEGIN + timedelta(days=day) for day in range(3)]
+    np.testing.assert_equal(kept[0].mean.values, [1.0, 2.0, np.nan])
 
 
 def test_when_the_service_is_back_what_was_missed_is_observed():

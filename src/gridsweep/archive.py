@@ -22,6 +22,9 @@ from gridsweep.sweep import CarbonSource
 
 KEPT = timedelta(days=60)
 LONGEST_AHEAD = timedelta(days=8)
+A_DAY = timedelta(days=1)
+JUDGED = 28
+"""By so many of its forecasts a provider is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class _Page:
     fetched_at: datetime
     observed: tuple[Observed, ...]
     told: _Told | None
+    earlier: tuple[_Told, ...] = ()
 
 
 class Archive:
@@ -57,6 +61,8 @@ class Archive:
         self.grid = Grid()
         self.fetched_at: datetime | None = None
         self.told: Forecast | None = None
+        self.earlier: list[Forecast] = []
+        """One forecast a day that the source told before, so that it is known how they came out."""
         if self.path is not None:
             self._load(self.path)
 
@@ -71,6 +77,8 @@ class Archive:
             self.grid.take(fact)
         self.told = reading.forecast
         self.fetched_at = now
+        if self.told and (not self.earlier or self.told.issued_at - self.earlier[-1].issued_at >= A_DAY):
+            self.earlier = [*self.earlier, self.told][-JUDGED:]
         if self.path is not None:
             self._save(self.path, now)
 
@@ -99,20 +107,24 @@ class Archive:
             for fact in page.observed:
                 self.grid.take(fact)
             self.fetched_at = page.fetched_at
-            if page.told:
-                values = np.array([np.nan if v is None else v for v in page.told.values])
-                self.told = Forecast(
-                    page.told.issued_at, page.told.start, page.told.step, values[np.newaxis, :], source=page.told.source
-                )
+            self.told = _read(page.told) if page.told else None
+            self.earlier = [_read(told) for told in page.earlier]
 
     def _save(self, path: Path, now: datetime) -> None:
-        told = None
-        if self.told is not None:
-            mean = self.told.mean.between(self.told.start, self.told.start + LONGEST_AHEAD)
-            values = tuple(None if v != v else v for v in mean.values.tolist())
-            told = _Told(self.told.issued_at, mean.start, mean.step, values, self.told.source)
-        page = _Page(now, tuple(self.grid.facts(now - KEPT, now)), told)
+        told = _written(self.told) if self.told else None
+        page = _Page(now, tuple(self.grid.facts(now - KEPT, now)), told, tuple(map(_written, self.earlier)))
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.chmod(path.parent, 0o700)  # noqa: PTH101
             write_file(path, codec.dumps(page))
+
+
+def _written(told: Forecast) -> _Told:
+    mean = told.mean.between(told.start, told.start + LONGEST_AHEAD)
+    values = tuple(None if v != v else v for v in mean.values.tolist())
+    return _Told(told.issued_at, mean.start, mean.step, values, told.source)
+
+
+def _read(told: _Told) -> Forecast:
+    values = np.array([np.nan if v is None else v for v in told.values])
+    return Forecast(told.issued_at, told.start, told.step, values[np.newaxis, :], source=told.source)

@@ -12,7 +12,7 @@ import numpy as np
 from gridsweep.archive import Archive
 from gridsweep.carbon import Forecast, Trace, floor_to
 from gridsweep.errors import SignalError
-from gridsweep.forecast import blend, from_history
+from gridsweep.forecast import blend, from_history, with_past
 from gridsweep.readings import Provenance, Quality, Reading, Rung, Stretch
 from gridsweep.sources import Source
 
@@ -136,4 +136,4 @@ class Resolver:
         own = from_history(history, now, HORIZON)
         if told is None or told.end <= now:
             return own
-        return told if own is None else blend(own, told)
+        return told if own is None else blend(own, with_past(told, self.archive.earlier, history))

@@ -146,7 +146,7 @@ def test_a_leap_day_is_28_february_again(plain_year):
 def test_history_reaches_over_the_new_year(plain_year):
     now = datetime(2025, 1, 3, 5, tzinfo=UTC)
     reading = TraceProvider(plain_year, "X", "a file", yearly=True).read(now)
-    assert len(reading.history) == 28 * 24
+    assert len(reading.history) == 60 * 24
     assert reading.history.end == now + HOUR
     assert reading.history.at(datetime(2024, 12, 31, 23, tzinfo=UTC)) == 8759
     assert reading.history.at(datetime(2025, 1, 1, tzinfo=UTC)) == 0
@@ -197,7 +197,7 @@ def test_the_bundled_trace_is_marked_and_serves_any_date():
     assert provider.provenance.zone == "synthetic-solar-valley"
     assert reading.provenance.quality == "synthetic"
     assert "synthetic" in reading.provenance.title
-    assert len(reading.history) == 28 * 24
+    assert len(reading.history) == 60 * 24
     assert reading.history.at(now) > 0
 
 

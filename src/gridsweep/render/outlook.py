@@ -33,7 +33,9 @@ def text(made: Outlook) -> None:
         bars = BARS if out.encoding.lower().startswith("utf") else PLAIN
         for line in _chart(made, bars):
             out.print(line)
-        if made.typical_error is not None:
+        if made.typical_error is None:
+            out.print("[dim]how wrong such a forecast usually is, nobody knows yet[/dim]")
+        else:
             out.print(
                 f"[dim]on the first day such a forecast was wrong by {percent(made.typical_error)} on average[/dim]"
             )
