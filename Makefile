@@ -39,13 +39,13 @@ check: .venv/.dev
 	@touch $@
 
 .venv/.run: pyproject.toml constraints.txt .venv/.torch
-	@echo "installing gridsweep with the extras train and report ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,report]'
+	@echo "installing gridsweep with the extras train, report and live ..."
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,live]'
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt .venv/.torch
 	@echo "installing gridsweep with all extras ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,serve,ray,kubernetes,dev]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,live,parquet,serve,ray,kubernetes,dev]'
 	@touch $@ .venv/.run
 
 .venv/.smollm2: .venv/.run

@@ -20,6 +20,7 @@ from gridsweep.errors import GridsweepError
 from gridsweep.events import Event
 from gridsweep.handover import read_lines
 from gridsweep.policy import Policy
+from gridsweep.readings import Provenance
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
 from gridsweep.stint import Device
@@ -71,7 +72,7 @@ def make_sweep(
 
 def grid(*levels: float, step: timedelta = HOUR) -> Observations:
     """A provider of these levels from START on, which shows the past only."""
-    return Observations(Trace(START, step, levels), "a test", "measured")
+    return Observations(Trace(START, step, levels), Provenance("a test"))
 
 
 def rehearsed(sweep: Sweep, levels: Sequence[float], policy: Policy) -> tuple[State, list[Event]]:

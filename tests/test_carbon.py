@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.carbon import HOUR, Exposure, Forecast, Reading, Trace, ceil_to, floor_to, utc
+from gridsweep.carbon import HOUR, Exposure, Forecast, Trace, ceil_to, floor_to, utc
+from gridsweep.readings import Provenance, Reading
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 STEPS = st.sampled_from([timedelta(minutes=5), timedelta(minutes=30), HOUR, timedelta(hours=3)])
@@ -174,7 +175,7 @@ def test_a_reading_asks_for_its_forecast_once_and_only_when_asked():
         calls.append(1)
         return forecast
 
-    reading = Reading(Trace(START, HOUR, [1.0]), expect, "somewhere", "measured")
+    reading = Reading(Trace(START, HOUR, [1.0]), expect, Provenance("somewhere", "measured"))
     assert calls == []
     assert reading.forecast is forecast
     assert reading.forecast is forecast
@@ -184,6 +185,6 @@ def test_a_reading_asks_for_its_forecast_once_and_only_when_asked():
 def test_a_reading_takes_a_forecast_as_it_is_or_none():
     history = Trace(START, HOUR, [1.0])
     forecast = Forecast(START, START, HOUR, np.ones((1, 3)))
-    assert Reading(history, forecast, "somewhere", "measured").forecast is forecast
-    assert Reading(history, None, "somewhere", "measured").forecast is None
-    assert Reading(history, lambda: None, "somewhere", "measured").forecast is None
+    assert Reading(history, forecast, Provenance("somewhere", "measured")).forecast is forecast
+    assert Reading(history, None, Provenance("somewhere", "measured")).forecast is None
+    assert Reading(history, lambda: None, Provenance("somewhere", "measured")).forecast is None

@@ -11,6 +11,7 @@ from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.ledger import Account, charge, idle_segments, kept, ledger
 from gridsweep.policy import Immediate, OnOff, Start, Threshold
+from gridsweep.readings import Provenance
 from gridsweep.state import State
 from gridsweep.stint import Checkpoint, Device, Member, Outcome, Stint
 
@@ -127,7 +128,7 @@ def lost_and_done() -> State:
     afterwards = (segment(2, 2.5, 0.5, 2), segment(2.5, 3, 1, 4), segment(3, 3.5, 1, 6))
     events: list[Event] = [
         Submitted(START, make_sweep(1)),
-        Observed(START, START, HOUR, (100.0,) * 9, "a test", "measured"),
+        Observed(START, START, HOUR, (100.0,) * 9, Provenance("a test")),
         Requested(after(0), a, first, "d0", ""),
         Running(after(0.5), a),
         Progressed(after(1.5), a, 1, 4, {}, before),

@@ -1,8 +1,11 @@
+from dataclasses import replace
 from datetime import timedelta
 from math import nan
 
+import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from builders import (
     RELAXED,
@@ -16,7 +19,7 @@ from builders import (
     starts,
     sweeps,
 )
-from gridsweep.carbon import HOUR, Reading, Trace
+from gridsweep.carbon import HOUR, Forecast, Trace
 from gridsweep.errors import SpecError
 from gridsweep.ledger import ledger
 from gridsweep.policy import (
@@ -30,11 +33,13 @@ from gridsweep.policy import (
     Threshold,
     Wait,
     Work,
+    blind,
     policy_for,
 )
+from gridsweep.readings import Provenance, Reading
 from gridsweep.schedule import makespan
 from gridsweep.stint import Device
-from gridsweep.sweep import PolicyChoice
+from gridsweep.sweep import Percentile, PolicyChoice, Tier
 
 DAILY = [300.0] * 6 + [100.0] * 6
 EVERY_POLICY = [Immediate(), Threshold(), OnOff(200, 150)]
@@ -48,7 +53,7 @@ def work(name: str, tier=URGENT, ready=0.0, device=None) -> Work:
 def seen(*works: Work, at: float = 0.0, level: float = 100.0, devices: int = 1, running=()) -> Situation:
     history = Trace(START, HOUR, [level] * 100)
     machines = tuple(Device(f"d{i}") for i in range(devices))
-    reading = Reading(history, None, "a test", "measured")
+    reading = Reading(history, None, Provenance("a test"))
     return Situation(after(at), sorted(works, key=lambda w: w.order), running, machines, reading, history)
 
 
@@ -237,3 +242,91 @@ def test_policies_by_name():
 def test_a_wrong_choice_is_refused(choice, message):
     with pytest.raises(SpecError, match=message):
         policy_for(choice)
+
+
+# limits that travel
+
+
+def travelling(percent: float) -> Tier:
+    return Tier("travelling", Percentile(percent), 20 * HOUR, 1)
+
+
+def among(column, at: float, forecast=None, min_wait=timedelta(0)) -> Situation:
+    """One device, work of `travelling(40)` waiting, the grid known up to the slot at `at`."""
+    known = Trace(START, HOUR, column).between(START, after(at) + timedelta(microseconds=1))
+    reading = Reading(known, forecast, Provenance("a test"))
+    return Situation(
+        after(at), [work("a", travelling(40), ready=at)], [], (Device("d0"),), reading, known, min_wait=min_wait
+    )
+
+
+def test_a_percentile_is_one_of_what_was_observed_up_to_now():
+    column = [float(v) for v in range(100)]
+    situation = among(column, 99)
+    assert situation.limit(travelling(40)) == pytest.approx(np.percentile(column, 40))
+    assert situation.limit(travelling(0)) == 0
+    assert situation.limit(travelling(100)) == 99
+
+
+def test_a_percentile_forgets_what_is_older_than_28_days():
+    column = [999.0] * 24 * 30 + [10.0] * 24 * 28
+    assert among(column, 24 * 58 - 1).limit(travelling(99)) == 10
+
+
+def test_with_less_than_a_day_of_history_a_percentile_is_one_of_the_forecast():
+    path = np.arange(100.0)[None, :]
+    forecast = Forecast(after(5), after(5), HOUR, path)
+    assert among([500.0] * 6, 5, forecast).limit(travelling(40)) == pytest.approx(np.percentile(path, 40))
+    assert among([500.0] * 6, 5).limit(travelling(40)) == 500, "without a forecast, of the history there is"
+
+
+def test_a_percentile_of_nothing_is_met_by_nothing():
+    (wait,) = Threshold().decide(among([nan] * 50, 49))
+    assert wait.why == "the grid's intensity is unknown"
+
+
+def test_a_start_below_a_percentile_names_both():
+    column = [200.0] * 60 + [100.0] * 40
+    (start,) = Threshold().decide(among(column, 99))
+    assert start.why == "100 g/kWh, at or below travelling (p40)'s limit of 160"
+
+
+@given(st.lists(st.floats(0, 1000), min_size=24, max_size=200), st.floats(0, 100))
+def test_a_trace_ranks_as_numpy_does(column, percent):
+    trace = Trace(START, HOUR, column)
+    assert trace.percentile(percent, trace.end, timedelta(days=28)) == pytest.approx(np.percentile(column, percent))
+
+
+# waits that are too short
+
+
+def test_a_latest_start_that_is_near_is_not_waited_for():
+    soon = seen(work("a"), at=3.9, level=999)
+    assert started(Threshold().decide(soon)) == []
+    assert started(Threshold().decide(replace(soon, min_wait=timedelta(minutes=10)))) == ["a"]
+
+
+@pytest.mark.parametrize(("minute", "starts_now"), [(49, False), (50, True), (59, True)])
+def test_a_clean_slot_that_is_near_is_not_waited_for(minute, starts_now):
+    column = [100.0] * 30 + [300.0] * 30
+    forecast = Forecast(after(30), after(30), HOUR, np.array([[300.0, 90.0, 90.0]]))
+    decisions = Threshold().decide(among(column, 30 + minute / 60, forecast, timedelta(minutes=10)))
+    assert bool(started(decisions)) is starts_now
+
+
+# nothing known
+
+
+def test_blind_work_waits_for_its_deadline():
+    decisions = blind(seen(work("a"), work("b", ready=-4), level=nan, devices=2), "wait_until_deadline")
+    assert started(decisions) == ["b"]
+    assert Wait("a", after(4), "no provider answers for the grid") in decisions
+
+
+def test_blind_work_runs_where_the_sweep_says_so():
+    assert started(blind(seen(work("a"), work("b"), level=nan), "run")) == ["a"]
+
+
+def test_blind_work_may_be_told_to_wait_for_ever():
+    (wait,) = blind(seen(work("a", ready=-99), level=nan), "wait")
+    assert wait.until is None

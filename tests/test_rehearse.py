@@ -19,11 +19,12 @@ from builders import (
     starts,
     sweeps,
 )
-from gridsweep.carbon import HOUR, Forecast, Reading, Trace
+from gridsweep.carbon import HOUR, Forecast, Trace
 from gridsweep.errors import DeadlineError, TraceError
 from gridsweep.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.policy import Immediate, OnOff, Threshold
+from gridsweep.readings import Provenance, Reading
 from gridsweep.rehearse import baseline, check_deadline, joined, plan
 from gridsweep.reports import make_report
 from gridsweep.state import State
@@ -126,7 +127,7 @@ def test_the_first_load_counts_also_when_the_first_attempt_left_nothing():
     state = State(
         [
             Submitted(START, make_sweep(1)),
-            Observed(START, START, HOUR, (100.0,) * 9, "a test", "measured"),
+            Observed(START, START, HOUR, (100.0,) * 9, Provenance("a test")),
             Requested(after(0), one, stint, "d0", ""),
             Lost(after(0.9), one, "killed"),
             Requested(after(1), two, stint, "d0", ""),
@@ -143,7 +144,7 @@ def test_before_anything_has_ended_there_is_no_baseline():
 
 def test_a_failed_experiment_that_left_nothing_costs_nothing_at_once():
     stint = Stint((Member("e00", 0, 6),))
-    events = [Submitted(START, make_sweep(1)), Observed(START, START, HOUR, (100.0,) * 9, "a", "measured")]
+    events = [Submitted(START, make_sweep(1)), Observed(START, START, HOUR, (100.0,) * 9, Provenance("a", "measured"))]
     for i in range(3):
         name = f"{stint.id}/{i + 1}"
         drawn = (Segment(after(i), after(i + 0.5), 1.0, "x", 1),)
@@ -170,7 +171,7 @@ class Foreseen:
 
     def read(self, now):
         forecast = Forecast(now, now, HOUR, np.array([self.future]), "given")
-        return Reading(Trace(now - (len(self.past) - 1) * HOUR, HOUR, self.past), forecast, "a test", "measured")
+        return Reading(Trace(now - (len(self.past) - 1) * HOUR, HOUR, self.past), forecast, Provenance("a test"))
 
 
 def test_a_plan_is_a_rehearsal_of_the_forecast():

@@ -7,6 +7,7 @@ from gridsweep import codec
 from gridsweep.events import Ended, Halted, Observed, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.policy import Immediate, OnOff, Threshold
+from gridsweep.readings import Provenance
 from gridsweep.rehearse import baseline
 from gridsweep.reports import Report, effects, make_report
 from gridsweep.state import State
@@ -22,7 +23,10 @@ def found(losses: dict[str, float | None], noise: float | None = None, **changes
     """The report of a sweep that found these losses; None is a failure."""
     sweep = make_sweep(len(losses), **changes)
     sweep = replace(sweep, estimates=replace(sweep.estimates, loss_noise=noise))
-    events = [Submitted(START, sweep), Observed(START, START, sweep.tick * 2, (100.0,) * 9, "a", "measured")]
+    events = [
+        Submitted(START, sweep),
+        Observed(START, START, sweep.tick * 2, (100.0,) * 9, Provenance("a", "measured")),
+    ]
     for hour, (id, loss) in enumerate(losses.items()):
         stint = Stint((Member(id, 0, 6),))
         name, status = f"{stint.id}/1", "failed" if loss is None else "done"
@@ -129,7 +133,7 @@ def test_a_stopped_or_halted_sweep_says_so(event, says):
 def test_a_report_tells_what_a_reader_must_know():
     sweep = make_sweep(1, replay=Replay(START, 60.0))
     state = State([Submitted(START, sweep), Resumed(after(1), 2, sweep, ("tiers[0].threshold: 250.0 before, 99 now",))])
-    state.apply(Observed(START, START, sweep.tick, (1.0,), "a formula", "synthetic"))
+    state.apply(Observed(START, START, sweep.tick, (1.0,), Provenance("a formula", "synthetic")))
     notes = "\n".join(report_of(state).notes)
     assert "synthetic: a formula, no measurement" in notes
     assert "The clock is replayed" in notes

@@ -244,7 +244,7 @@ sweep.yaml:15: desing: unknown key; did you mean design?
 sweep.yaml:19: tiers[0].max_dely: unknown key; did you mean max_delay?
 sweep.yaml:20: tiers[1].max_delay: 90 has no unit; write 90m for minutes, or h, d, s
 sweep.yaml:20: tiers[1].name: 'urgent' is the name of tiers[0] already; choose another
-sweep.yaml:20: tiers[1].threshold: must be a number at least 0 and at most 5,000, not -1
+sweep.yaml:20: tiers[1].threshold: must be a number at least 0 and at most 5,000, or a percentile such as p40, not -1
 sweep.yaml:22: rules[0].tier: there is no tier 'urgnt'; did you mean urgent?
 sweep.yaml:23: rules[1].when.dropout: must be a number or a comparison such as ">= 0.15", not '=> 0.1'
 sweep.yaml:23: rules[1].when.learning_rate: unknown key; did you mean lr?

@@ -26,6 +26,7 @@ from gridsweep.events import (
 )
 from gridsweep.ledger import ledger
 from gridsweep.policy import OnOff
+from gridsweep.readings import Provenance
 from gridsweep.state import State
 from gridsweep.stint import Checkpoint, Member, Outcome, Stint
 from gridsweep.sweep import Replay
@@ -188,12 +189,13 @@ def test_resuming_takes_the_new_spec_and_forgets_the_stop():
 def test_observations_are_revised_and_gaps_stay_unknown():
     hour = timedelta(hours=1)
     state = begun(
-        Observed(START, START, hour, (1.0, None, 3.0), "a", "measured"),
-        Observed(after(5), after(1), hour, (2.0,), "a", "estimated"),
-        Observed(after(6), after(5), hour, (6.0,), "b", "measured"),
+        Observed(START, START, hour, (1.0, None, 3.0), Provenance("a", "measured")),
+        Observed(after(5), after(1), hour, (2.0,), Provenance("a", "estimated")),
+        Observed(after(6), after(5), hour, (6.0,), Provenance("b", "measured")),
     )
     assert [None if v != v else v for v in state.history.values.tolist()] == [1, 2, 3, None, None, 6]
-    assert state.sources == {"a": "estimated", "b": "measured"}
+    sources = [(p.title, p.quality) for p in state.grid.provenances]
+    assert sources == [("a", "measured"), ("a", "estimated"), ("b", "measured")]
 
 
 def test_grid_time_follows_the_anchors():

@@ -11,18 +11,34 @@ import gridsweep
 
 ROOT = Path(gridsweep.__file__).parent
 CORE = {
-    "backtest", "carbon", "clusters", "designs", "errors", "events", "forecast", "gardener", "ledger", "policy",
-    "rehearse", "reports", "schedule", "solar_valley", "state", "stint", "sweep",
+    "backtest", "carbon", "caveats", "clusters", "designs", "errors", "events", "forecast", "gardener", "grid",
+    "ledger", "outlook", "policy", "readings", "rehearse", "reports", "schedule", "settlement", "solar_valley",
+    "state", "stint", "sweep",
 }  # fmt: skip
 LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in
 EDGES = {
-    "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader", "cluster_status", "codec",
-    "executors.local", "executors_for", "handover", "journal", "meters", "providers.trace", "servable",
+    "archive", "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader", "cluster_status",
+    "codec",
+    "executors.local", "executors_for", "handover", "journal", "meters", "providers_for", "resolver", "servable",
+    "sources", "zones",
 }  # fmt: skip
-ENTRY = {"adapters", "api", "contracts", "doctor", "runs", "testing"}
+ENTRY = {"adapters", "api", "contracts", "contracts_grid", "doctor", "runs", "settle", "testing"}
 DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files
-HEAVY = {"torch", "transformers", "peft", "datasets", "plotly", "jinja2", "fastapi", "uvicorn", "ray", "httpx"}
+HEAVY = {
+    "pyarrow",
+    "matplotlib",
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "plotly",
+    "jinja2",
+    "fastapi",
+    "uvicorn",
+    "ray",
+    "httpx",
+}
 PROGRAMS = {"serving.base", "serving.engine", "serving.server"}
 """The small server, a program of its own as the worker is: it loads what the worker made, and nobody imports it."""
 IMPURE = {
@@ -60,7 +76,7 @@ def layer(name: str) -> int:
     if name in LOOP:
         return 1
     top = name.partition(".")[0]
-    if name in ENTRY or top in ("cli", "render", "serving", "testing_kubernetes"):
+    if name in ENTRY or top in ("cli", "render", "serving", "testing_grid", "testing_kubernetes"):
         return 3
     return 2
 
@@ -95,8 +111,8 @@ def ours(path: Path) -> set[str]:
 def test_every_module_has_its_layer():
     known = CORE | LOOP | VIRTUAL | EDGES | ENTRY
     places = (
-        "cli", "cluster_api", "executors", "manifests", "providers", "ray_cluster", "render", "serving", "spec",
-        "testing_kubernetes", "train",
+        "cli", "cluster_api", "executors", "fetch", "manifests", "providers", "ray_cluster", "render", "serving",
+        "spec", "testing_grid", "testing_kubernetes", "trace_files", "train",
     )  # fmt: skip
     assert [n for n in MODULES if n not in known and n.partition(".")[0] not in places] == []
     assert [n for n in known if n not in MODULES] == []

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gridsweep.api import plan, report, run, simulate
     from gridsweep.backtest import Simulation
-    from gridsweep.carbon import Forecast, Reading, Trace
+    from gridsweep.carbon import Forecast, Trace
     from gridsweep.errors import GridsweepError, SpecError
     from gridsweep.loop import drive
     from gridsweep.policy import Immediate, OnOff, Policy, Situation, Threshold
+    from gridsweep.readings import Reading
     from gridsweep.rehearse import Plan
     from gridsweep.reports import Report
     from gridsweep.runs import Run
@@ -36,7 +37,7 @@ _HOMES = {
     "OnOff": "policy",
     "Plan": "rehearse",
     "Policy": "policy",
-    "Reading": "carbon",
+    "Reading": "readings",
     "Report": "reports",
     "Run": "runs",
     "Simulation": "backtest",

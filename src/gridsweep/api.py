@@ -9,6 +9,7 @@ from pathlib import Path
 from gridsweep import backtest, rehearse, runs
 from gridsweep.backtest import Simulation
 from gridsweep.providers.trace import open_trace
+from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import Plan
 from gridsweep.render import files
 from gridsweep.reports import Report
@@ -23,7 +24,7 @@ def plan(sweep: Sweep, at: datetime | None = None) -> Plan:
     """
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
     rehearse.check_deadline(sweep, now)
-    return rehearse.plan(sweep, runs.provider_for(sweep), now)
+    return rehearse.plan(sweep, provider_for(sweep.carbon), now)
 
 
 def simulate(

@@ -17,6 +17,8 @@ import numpy.typing as npt
 Column = npt.NDArray[np.float64]
 
 HOUR = timedelta(hours=1)
+POUNDS_PER_MWH = 0.45359237
+"""In gCO2eq/kWh: a pound is 453.59237 g, a MWh 1,000 kWh."""
 
 
 def utc(moment: datetime) -> datetime:
@@ -60,6 +62,7 @@ class Trace:
         self.start = utc(start)
         self.step = step
         self.values: Column = np.asarray(values, dtype=np.float64)
+        self._ranked: tuple[object, Column] | None = None
 
     @property
     def end(self) -> datetime:
@@ -86,6 +89,27 @@ class Trace:
         first = max(0, self.index(start))
         last = min(len(self.values), -((self.start - end) // self.step))
         return Trace(self.start + first * self.step, self.step, self.values[first : max(first, last)])
+
+    def percentile(self, percent: float, end: datetime, span: timedelta) -> float:
+        """The intensity that so many percent of the known slots in `span` before `end` do not exceed; NaN without any.
+
+        Interpolated between slots, as numpy does.
+        """
+        key = (self.index(end - timedelta(microseconds=1)), span)
+        if self._ranked is None or self._ranked[0] != key:
+            window = self.between(end - span, end).values
+            self._ranked = (key, np.sort(window[np.isfinite(window)]))
+        known = self._ranked[1]
+        if not len(known):
+            return float("nan")
+        place = (len(known) - 1) * percent / 100
+        low = int(place)
+        high = min(low + 1, len(known) - 1)
+        return float(known[low] + (known[high] - known[low]) * (place - low))
+
+    def known(self, start: datetime, end: datetime) -> timedelta:
+        """How much of `[start, end)` is known."""
+        return self.exposure(start, end).known
 
     @cached_property
     def _sums(self) -> tuple[Column, Column]:
@@ -122,55 +146,101 @@ class Trace:
         return seen.level_hours / (seen.known / HOUR) if seen.known else float("nan")
 
 
-@dataclass(frozen=True, eq=False)
 class Forecast:
-    """What is expected, issued at one moment: one or more equally likely paths over the same slots.
+    """What is expected, issued at one moment: a point forecast, equally likely paths around it, and past errors.
 
-    `paths` has shape (paths, slots), gCO2eq/kWh.
+    `paths` has shape (paths, slots), gCO2eq/kWh, and may be given as a function. `point` has shape (slots,) and is
+    the best single guess; without it that is the mean path. `past` makes what earlier forecasts of this kind
+    expected, and what came: both of shape (issues, slots), NaN where unknown. Functions are called once, when asked.
     """
-
-    issued_at: datetime
-    start: datetime
-    step: timedelta
-    paths: npt.NDArray[np.float64]
-    source: str = "forecast"
-
-    @property
-    def end(self) -> datetime:
-        return self.start + int(self.paths.shape[1]) * self.step
-
-    @cached_property
-    def mean(self) -> Trace:
-        """The mean path, to be read like a trace that came true."""
-        return Trace(self.start, self.step, self.paths.mean(axis=0))
-
-
-class Reading:
-    """All a provider can say at one moment: the past up to the present slot, and perhaps a forecast.
-
-    `forecast` may be given as a function, which is called once, when somebody asks: most ticks never do.
-    """
-
-    __slots__ = ("_forecast", "history", "quality", "source")
 
     def __init__(
         self,
-        history: Trace,
-        forecast: Forecast | Callable[[], Forecast | None] | None,
-        source: str,
-        quality: str,
+        issued_at: datetime,
+        start: datetime,
+        step: timedelta,
+        paths: Column | Callable[[], Column],
+        source: str = "forecast",
+        point: Column | None = None,
+        past: Callable[[], tuple[Column, Column]] | None = None,
     ):
-        self.history = history
+        self.issued_at = issued_at
+        self.start = start
+        self.step = step
         self.source = source
-        self.quality = quality
-        self._forecast = forecast
-
-    @property
-    def forecast(self) -> Forecast | None:
-        """What is expected from the present slot on, or None where nobody can say."""
-        if callable(self._forecast):
-            self._forecast = self._forecast()
-        return self._forecast
+        self._paths = paths
+        self._point = point
+        self._past = past
 
     def __repr__(self) -> str:
-        return f"Reading({self.history!r}, {self.source!r}, {self.quality!r})"
+        return f"Forecast({self.start.isoformat()}, {self.step}, {len(self.mean)} slots, {self.source!r})"
+
+    @property
+    def end(self) -> datetime:
+        return self.mean.end
+
+    @cached_property
+    def paths(self) -> Column:
+        """Equally likely courses, shape (paths, slots)."""
+        return self._paths() if callable(self._paths) else self._paths
+
+    @cached_property
+    def mean(self) -> Trace:
+        """The point forecast, to be read like a trace that came true."""
+        return Trace(self.start, self.step, self.paths.mean(axis=0) if self._point is None else self._point)
+
+    @cached_property
+    def past(self) -> tuple[Column, Column]:
+        """What earlier issues expected, and what came: shapes (issues, slots); without rows where nobody knows."""
+        nobody = np.empty((0, len(self.mean)))
+        return self._past() if self._past else (nobody, nobody)
+
+    @cached_property
+    def error(self) -> Column:
+        """The mean share by which earlier issues were wrong at each lead, shape (slots,); NaN with too few known."""
+        expected, came = self.past
+        known = np.isfinite(expected) & np.isfinite(came) & (came > 0)
+        count = known.sum(axis=0)
+        wrong = np.divide(np.abs(came - expected), came, out=np.zeros(known.shape), where=known).sum(axis=0)
+        error: Column = np.divide(wrong, count, out=np.full(len(count), np.nan), where=count >= FEWEST)
+        return error
+
+    @property
+    def typical_error(self) -> float:
+        """The mean share by which earlier issues were wrong on their first day; NaN where too few are known."""
+        day = self.error[1 : 1 + -(-timedelta(days=1) // self.step)]
+        known = day[np.isfinite(day)]
+        return float(known.mean()) if len(known) else float("nan")
+
+    def band(self, low: float = 0.1, high: float = 0.9) -> tuple[Trace, Trace]:
+        """Bounds that such a share of past errors at the same lead stayed below; the point forecast lies within.
+
+        Where fewer than a week of errors is known, the paths' own spread: with a single path, none.
+        """
+        expected, came = self.past
+        wrong, spread, point = came - expected, self.paths - self.mean.values, self.mean.values
+        enough = np.isfinite(wrong).sum(axis=0) >= FEWEST
+        sides = []
+        for share in (low, high):
+            off = np.where(enough, _quantile(wrong, share), _quantile(spread, share))
+            sides.append(np.maximum(0.0, point + off))
+        below, above = np.fmin(sides[0], point), np.fmax(sides[1], point)
+        return Trace(self.start, self.step, below), Trace(self.start, self.step, above)
+
+
+FEWEST = 7
+"""So many errors must be known at a lead before anything is said of it."""
+
+
+def _quantile(rows: Column, share: float) -> Column:
+    """By column, over what is known: the level that the next value stays below with this probability (Weibull)."""
+    count = np.isfinite(rows).sum(axis=0)
+    if not len(rows):
+        return np.full(rows.shape[1], np.nan)
+    place = np.clip(share * (count + 1) - 1, 0, np.maximum(count - 1, 0))
+    ranked = np.sort(rows, axis=0)  # unknown values last
+    lower = place.astype(int)
+    upper = np.minimum(lower + 1, np.maximum(count - 1, 0))
+    at = np.arange(rows.shape[1])
+    below, above = ranked[lower, at], ranked[upper, at]
+    return np.asarray(below + (above - below) * (place - lower))

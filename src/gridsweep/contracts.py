@@ -24,6 +24,7 @@ from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.loop import Executor, World, drive
 from gridsweep.policy import Immediate
+from gridsweep.readings import Provenance
 from gridsweep.state import State
 from gridsweep.stint import Device, Member, Stint
 from gridsweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
@@ -103,7 +104,7 @@ class Bench:
 
     def world(self, executor: Executor) -> World:
         start = self.now().replace(minute=0, second=0, microsecond=0) - HOUR
-        grid = Observations(Trace(start, HOUR, [100.0] * 48), "a contract", "measured")
+        grid = Observations(Trace(start, HOUR, [100.0] * 48), Provenance("a contract"))
         return Live(grid, executor)  # type: ignore[arg-type]  # whoever is no worker has a world of its own
 
 

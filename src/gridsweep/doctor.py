@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from gridsweep.errors import GridsweepError
+from gridsweep.sweep import CarbonSource, Sweep
+
 EXTRAS = {
     "train": ("torch", "transformers", "peft", "safetensors", "datasets"),
-    "report": ("plotly", "jinja2"),
+    "report": ("plotly", "jinja2", "matplotlib"),
     "serve": ("fastapi", "uvicorn"),
     "ray": ("ray",),
     "kubernetes": ("httpx",),
+    "live": ("httpx",),
+    "parquet": ("pyarrow",),
 }
-OPTIONAL = ("serve", "ray", "kubernetes")
+OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet")
 ROOM_GB = 5.0
 
 
@@ -32,8 +39,8 @@ class Finding:
     advice: str = ""
 
 
-def examine(folder: Path = Path()) -> list[Finding]:
-    """Look at Python, the extras, the devices, the energy counters, the disk and the bundled trace."""
+def examine(folder: Path = Path(), sweeps: Sequence[Sweep] = ()) -> list[Finding]:
+    """Look at Python, the extras, the devices, the energy counters, the disk, and the providers of the sweeps given."""
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs"),
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
@@ -41,6 +48,7 @@ def examine(folder: Path = Path()) -> list[Finding]:
         _energy(),
         _disk(folder),
         _grid(),
+        *(_provider(carbon) for carbon in dict.fromkeys(sweep.carbon for sweep in sweeps)),
     ]
 
 
@@ -99,4 +107,26 @@ def _grid() -> Finding:
     from gridsweep.providers.trace import open_trace
 
     provider = open_trace("solar-valley")
-    return Finding("grid", "ok", f"bundled trace {provider.source} ({provider.quality}), works offline")
+    return Finding(
+        "grid", "ok", f"bundled trace {provider.provenance.title} ({provider.provenance.quality}), works offline"
+    )
+
+
+def _provider(carbon: CarbonSource) -> Finding:
+    """What a configured provider says of its zone just now, without the rungs that would stand in for it."""
+    from gridsweep.providers_for import source_for
+
+    what, now = f"grid {carbon.provider}", datetime.now(UTC)
+    try:
+        reading = source_for(carbon).read(now)
+    except GridsweepError as error:
+        return Finding(what, "missing", f"{carbon.zone}: {error}", "a sweep would go on with what else is known")
+    found, level = reading.provenance, reading.history.at(now)
+    present = (
+        f"{level:.0f} gCO2eq/kWh now" if level == level else f"known up to {reading.history.end:%Y-%m-%d %H:%M} UTC"
+    )
+    ahead = "with its own forecast" if reading.forecast is not None else "no forecast of its own; we make one"
+    seen = f"{carbon.zone}: {present}, {found.kind}, {found.basis}, {found.quality}; {ahead}"
+    if found.quality in ("synthetic", "static"):
+        return Finding(what, "note", seen, "no measurement: good for trying out, not for a claim")
+    return Finding(what, "ok", seen)

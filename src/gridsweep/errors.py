@@ -12,6 +12,7 @@ SIGNALLED = 4
 EXECUTOR = 5
 LEASE_HELD = 6
 STATE_DAMAGED = 7
+SIGNAL = 8
 DEADLINE = 124
 INTERRUPTED = 130
 
@@ -23,6 +24,7 @@ EXIT_CODES: dict[int, str] = {
     EXECUTOR: "the executor could not run the work",
     LEASE_HELD: "another run holds the folder",
     STATE_DAMAGED: "the journal is damaged",
+    SIGNAL: "a carbon provider does not answer, or not in a way that can be trusted",
     DEADLINE: "a deadline that cannot be met, or was not",
     INTERRUPTED: "interrupted by Ctrl-C; state saved",
 }
@@ -40,6 +42,32 @@ class SpecError(GridsweepError):
 
 class TraceError(SpecError):
     """A trace file cannot be read as carbon intensity over time."""
+
+
+class SignalError(GridsweepError):
+    """A carbon provider gave no usable answer. `status` is its HTTP status, where it had one."""
+
+    exit_code = SIGNAL
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
+
+
+class CredentialError(SignalError):
+    """A secret is missing, or the provider refuses it or what it asks for: asking again does not help."""
+
+
+class AnswerError(SignalError):
+    """The provider answered something that is not what it promises: shape, unit, zone, size."""
+
+
+class UnreachableError(SignalError):
+    """No answer came: no route, no name, no TLS, no time, or a server that is down."""
+
+
+class LimitError(SignalError):
+    """The provider, or our own budget for it, allows no further request for now."""
 
 
 class PolicyError(GridsweepError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
+from gridsweep.readings import Provenance, Rung
 from gridsweep.stint import Checkpoint, Outcome, Stint
 from gridsweep.sweep import Sweep
 
@@ -48,15 +49,36 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """New or revised slots of the grid, gCO2eq/kWh, None where unknown."""
+    """New or revised slots of the grid, gCO2eq/kWh, None where unknown, and where they come from."""
 
     at: datetime
     start: datetime
     step: timedelta
     values: tuple[float | None, ...]
-    source: str
-    quality: str
+    provenance: Provenance
     kind: Literal["Observed"] = "Observed"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """From now on this rung answers for the grid; `why` says what keeps those above from it."""
+
+    at: datetime
+    rung: Rung
+    why: str = ""
+    kind: Literal["Answered"] = "Answered"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The grid as it was known later, revised: a second set of figures beside those that were scheduled on."""
+
+    at: datetime
+    start: datetime
+    step: timedelta
+    values: tuple[float | None, ...]
+    provenance: Provenance
+    kind: Literal["Settled"] = "Settled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +226,8 @@ Event = (
     Submitted
     | Resumed
     | Observed
+    | Answered
+    | Settled
     | Requested
     | Held
     | Running

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Segment
+from gridsweep.grid import Grid
+from gridsweep.readings import Quality
 from gridsweep.state import Attempt, State
 
 
@@ -35,7 +37,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounts of a sweep. `experiments` sum to `training`; `wasted` is the part of it that no result kept."""
+    """The accounts of a sweep. `experiments` sum to `training`; `wasted` is the part of it that no result kept.
+
+    `sources` and `qualities` say how much energy (kWh) each meter counted, and met grid figures of each quality.
+    """
 
     experiments: dict[str, Account]
     training: Account
@@ -44,6 +49,7 @@ class Ledger:
     started_at: datetime
     ended_at: datetime
     sources: dict[str, float]
+    qualities: dict[Quality, float]
 
     @property
     def total(self) -> Account:
@@ -74,9 +80,12 @@ def charge(segments: Iterable[Segment], grid: Trace) -> Account:
     return Account(energy, emissions, unknown)
 
 
-def ledger(state: State) -> Ledger:
-    """Fold a state into its accounts. An attempt's energy is shared by its members evenly."""
-    grid = state.history
+def ledger(state: State, grid: Trace | None = None) -> Ledger:
+    """Fold a state into its accounts, on the grid as observed or on another (settled, say).
+
+    An attempt's energy is shared by its members evenly.
+    """
+    grid = grid or state.history
     experiments = dict.fromkeys(state.standings, Account())
     wasted = Account()
     sources: dict[str, float] = {}
@@ -93,8 +102,19 @@ def ledger(state: State) -> Ledger:
         ends.append(attempt.ended_at or attempt.seen_at or attempt.requested_at)
     end = max(ends)
     training = sum(experiments.values(), Account())
-    idle = charge(idle_segments(state, end), grid)
-    return Ledger(experiments, training, idle, wasted, state.submitted_at, end, sources)
+    unused = idle_segments(state, end)
+    idle = charge(unused, grid)
+    spent = [segment for attempt in state.attempts.values() for segment in attempt.energy] + unused
+    qualities = _by_quality(spent, training + idle, state.grid)
+    return Ledger(experiments, training, idle, wasted, state.submitted_at, end, sources, qualities)
+
+
+def _by_quality(segments: list[Segment], total: Account, grid: Grid) -> dict[Quality, float]:
+    """kWh that met figures of each quality; what met an unknown intensity is in none."""
+    found = grid.qualities
+    if len(found) == 1:
+        return {found[0]: total.energy_kwh - total.unknown_kwh}
+    return {quality: kwh for quality in found if (kwh := charge(segments, grid.of_quality(quality)).emissions_g) > 0}
 
 
 def kept(attempt: Attempt, *, reload: bool) -> list[Segment]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from gridsweep.carbon import Reading, Trace
+from gridsweep.carbon import Trace
 from gridsweep.events import Event
 from gridsweep.policy import Policy
-from gridsweep.schedule import observed, step, wake_at
+from gridsweep.readings import Reading
+from gridsweep.schedule import answered, observed, step, wake_at
 from gridsweep.state import State
 
 
@@ -94,6 +95,7 @@ def drive(
         if reading.history is not shown:  # most readings show the same slots as the last one
             commit(observed(state, reading, now))
             shown = reading.history
+        commit(answered(state, reading, now))
         commit(step(state, policy, reading, now, stop()))
         commit(world.clock(state))
         world.executor.act(state)

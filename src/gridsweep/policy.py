@@ -13,10 +13,15 @@ from functools import cache
 from math import isnan
 from typing import Protocol
 
-from gridsweep.carbon import Forecast, Reading, Trace
+from gridsweep.carbon import Forecast, Trace
 from gridsweep.errors import SpecError
+from gridsweep.readings import Reading
 from gridsweep.stint import Device
-from gridsweep.sweep import PolicyChoice, Tier, number
+from gridsweep.sweep import Percentile, PolicyChoice, SignalLoss, Tier, number
+
+TRAILING = timedelta(days=28)
+"""Over so much of the past a percentile is taken."""
+A_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Situation:
     reading: Reading
     history: Trace
     ahead: Sequence[Work] = ()
+    min_wait: timedelta = timedelta(0)
 
     @property
     def forecast(self) -> Forecast | None:
@@ -73,6 +79,31 @@ class Situation:
     def intensity(self) -> float:
         """The present slot's, gCO2eq/kWh; NaN when unknown."""
         return self.history.at(self.now)
+
+    def limit(self, tier: Tier) -> float:
+        """A tier's threshold in gCO2eq/kWh: a percentile is one of the last 28 days up to the present slot.
+
+        With less than a day of history it is one of the forecast; NaN where there is none either.
+        """
+        if not isinstance(tier.threshold, Percentile):
+            return tier.threshold
+        end = min(self.history.end, self.now + self.history.step)
+        if self.history.known(end - TRAILING, end) >= A_DAY or self.forecast is None:
+            return self.history.percentile(tier.threshold.percent, end, TRAILING)
+        expected = self.forecast.mean
+        return expected.percentile(tier.threshold.percent, expected.end, expected.end - expected.start)
+
+    def due(self, work: Work) -> bool:
+        """Whether its latest start has come, or is so near that waiting for it is not worth while."""
+        return self.now >= work.latest_start - self.min_wait
+
+    def clean_soon(self, limit: float) -> bool:
+        """Whether the next slot is too near to wait for, and expected at or below the limit."""
+        step = self.history.step
+        edge = self.history.start + (self.history.index(self.now) + 1) * step
+        if edge - self.now > self.min_wait or self.forecast is None:
+            return False
+        return self.forecast.mean.at(edge) <= limit
 
     @property
     def free(self) -> list[Device]:
@@ -146,17 +177,18 @@ class Threshold:
     """Start at or below the tier's limit, or when the work has waited long enough: the published gate."""
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
-        intensity, now = situation.intensity, situation.now
+        intensity = situation.intensity
         able: list[Work] = []
         decisions: list[Decision] = []
         for work in situation.waiting:
-            if intensity <= work.tier.threshold or now >= work.latest_start:
+            limit = situation.limit(work.tier)
+            if intensity <= limit or situation.due(work) or situation.clean_soon(limit):
                 able.append(work)
             else:
-                why = _unknown if isnan(intensity) else _above(work.tier.name, work.tier.threshold)
+                why = _unknown if isnan(intensity) or isnan(limit) else _above(_whose(work.tier), limit)
                 decisions.append(Wait(work.experiment, work.latest_start, why))
         if able:
-            decisions += place(situation, able, lambda work: _why(work, intensity))
+            decisions += place(situation, able, lambda work: _why(situation, work))
         return decisions
 
 
@@ -168,7 +200,7 @@ class OnOff:
     resume_below: float
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
-        intensity, now = situation.intensity, situation.now
+        intensity = situation.intensity
         decisions: list[Decision] = [
             Pause(busy.attempt, f"{intensity:.0f} g/kWh, above {number(self.pause_above)}")
             for busy in situation.running
@@ -176,7 +208,7 @@ class OnOff:
         ]
         able: list[Work] = []
         for work in situation.waiting:
-            if intensity <= self.resume_below or now >= work.latest_start:
+            if intensity <= self.resume_below or situation.due(work):
                 able.append(work)
             else:
                 why = _unknown if isnan(intensity) else _above("the sweep", self.resume_below)
@@ -187,18 +219,42 @@ class OnOff:
         )
 
 
+def blind(situation: Situation, how: SignalLoss) -> list[Decision]:
+    """What waiting work does while nothing is known of the grid: its own policy would be guessing.
+
+    `wait_until_deadline` starts what is due and nothing else, `wait` nothing at all, `run` all there is room for.
+    """
+    if how == "run":
+        return place(situation, situation.waiting, lambda work: f"{_lost}, and the sweep says: run")
+    if how == "wait":
+        return [Wait(work.experiment, None, f"{_lost}, and the sweep says: wait") for work in situation.waiting]
+    due = [work for work in situation.waiting if situation.due(work)]
+    waits = [Wait(work.experiment, work.latest_start, _lost) for work in situation.waiting if work not in due]
+    return [*waits, *place(situation, due, _late)]
+
+
+_lost = "no provider answers for the grid"
 _unknown = "the grid's intensity is unknown"
 
 
 @cache
 def _above(whose: str, limit: float) -> str:
-    return f"the grid is above {whose}'s limit of {number(limit)} g/kWh"
+    return f"the grid is above {whose}'s limit of {_level(limit)} g/kWh"
 
 
-def _why(work: Work, intensity: float) -> str:
-    if intensity <= work.tier.threshold:
-        return f"{intensity:.0f} g/kWh, at or below {work.tier.name}'s limit of {number(work.tier.threshold)}"
-    return _late(work)
+def _whose(tier: Tier) -> str:
+    return f"{tier.name} ({tier.threshold})" if isinstance(tier.threshold, Percentile) else tier.name
+
+
+def _level(limit: float) -> str:
+    return number(round(limit, 1))
+
+
+def _why(situation: Situation, work: Work) -> str:
+    limit = situation.limit(work.tier)
+    if situation.intensity <= limit:
+        return f"{situation.intensity:.0f} g/kWh, at or below {_whose(work.tier)}'s limit of {_level(limit)}"
+    return _late(work) if situation.due(work) else f"the next slot is near, and expected at or below {_level(limit)}"
 
 
 def _late(work: Work) -> str:

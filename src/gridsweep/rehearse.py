@@ -15,6 +15,7 @@ from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import Ledger, kept, ledger
 from gridsweep.loop import Provider, drive
 from gridsweep.policy import Immediate, Policy, policy_for
+from gridsweep.readings import Provenance
 from gridsweep.schedule import makespan
 from gridsweep.state import Attempt, State
 from gridsweep.sweep import Sweep
@@ -93,13 +94,13 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
     forecast = reading.forecast
     if forecast is None:
         raise TraceError(
-            f"{reading.source} knows less than 24 hours before {now:%Y-%m-%d %H:%M} UTC, which is too little to "
-            "forecast from; choose a later start, or a longer trace"
+            f"{reading.provenance.title} knows less than 24 hours before {now:%Y-%m-%d %H:%M} UTC, which is too little "
+            "to forecast from; choose a later start, or a longer trace"
         )
     delay = max(tier.max_delay for tier in sweep.tiers)
     work = makespan([sweep.estimates.duration] * len(sweep.experiments), sweep.devices)
     expected = _joined(reading.history, forecast, now + delay + 2 * work + timedelta(days=1))
-    seen = Observations(expected, forecast.source, "forecast")
+    seen = Observations(expected, replace(reading.provenance, title=forecast.source, quality="forecast"))
     planned = rehearse(sweep, now, seen, policy_for(sweep.policy))
     atonce = rehearse(sweep, now, seen, Immediate())
     book, base = ledger(planned), ledger(atonce)
@@ -127,8 +128,8 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
         policy=sweep.policy.name,
         issued_at=now,
         forecast=forecast.source,
-        source=reading.source,
-        quality=reading.quality,
+        source=reading.provenance.title,
+        quality=reading.provenance.quality,
         rows=tuple(sorted(rows, key=lambda row: (row.start, row.device))),
         finish=book.ended_at,
         finish_immediate=base.ended_at,
@@ -183,7 +184,7 @@ def baseline(state: State) -> tuple[State, Ledger] | None:
     if not experiments:
         return None
     sweep = replace(state.sweep, experiments=tuple(experiments), finish_by=None)
-    seen = Observations(state.history, "observed", "measured")
+    seen = Observations(state.history, Provenance("observed"))
     other = rehearse(sweep, state.submitted_at, seen, Immediate(), Simulated(profiles))
     return other, ledger(other)
 

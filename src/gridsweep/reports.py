@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from statistics import mean
 
 from gridsweep import gardener
 from gridsweep.carbon import HOUR
+from gridsweep.caveats import caveats
 from gridsweep.gardener import Gardened
 from gridsweep.ledger import Account, Ledger
+from gridsweep.policy import TRAILING
+from gridsweep.readings import Quality
+from gridsweep.settlement import Settlement, compare, settlement
 from gridsweep.state import Standing, State, Status
-from gridsweep.sweep import PARAMS, number
+from gridsweep.sweep import PARAMS, Percentile, Tier, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +76,23 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which nobody saw the grid: which rung answered instead, and why. `end` is None while it lasts."""
+
+    start: datetime
+    end: datetime | None
+    rung: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything a report says. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
 
     `immediate_*` is the replay of the ended experiments as if run at once, on the same devices with the same energy.
     `training` + `idle` = the total; `wasted` is the part of training that no result kept. `thresholds` are the tiers'
-    limits in order of rank.
+    limits in order of rank, a percentile as it stood in the end. `meaning` says what a gram counts (average or
+    marginal, which basis), `qualities` how much energy (kWh) met grid figures of each quality.
     """
 
     sweep: str
@@ -87,6 +102,9 @@ class Report:
     zone: str
     source: str
     quality: str
+    meaning: str
+    qualities: dict[Quality, float]
+    outages: tuple[Outage, ...]
     replay: str
     submitted_at: datetime
     ended_at: datetime
@@ -107,6 +125,7 @@ class Report:
     immediate_intensity: float | None
     saving_g: float | None
     reduction: float | None
+    settlement: Settlement | None
     makespan_h: float
     immediate_makespan_h: float | None
     energy_sources: dict[str, float]
@@ -131,13 +150,8 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
     """Fold a state, its ledger and the baseline's replay into a report."""
     sweep = state.sweep
     rows = ranked(state, book, other[1] if other else None)
-    ended = [id for id, standing in state.standings.items() if standing.ended_at is not None]
-    actual = sum((book.experiments[id] for id in ended), Account()) + book.idle
+    found = compare(state, book, other[1] if other else None)
     base = other[1].total if other else None
-    comparable = base is not None and not actual.unknown_kwh and not base.unknown_kwh
-    saving = base.emissions_g - actual.emissions_g if base and comparable else None
-    if base and saving is not None and abs(saving) < 1e-6 * base.emissions_g:
-        saving = 0.0  # finer than the times of starts and ends are known
     first = state.submitted_at - 2 * HOUR
     grid = state.history.between(first, max(book.ended_at, state.submitted_at + HOUR))
     return Report(
@@ -146,8 +160,11 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         dataset=sweep.dataset.id,
         policy=sweep.policy.name,
         zone=sweep.carbon.zone,
-        source=", ".join(state.sources),
-        quality=", ".join(sorted(set(state.sources.values()))),
+        source=", ".join(dict.fromkeys(p.title for p in state.grid.provenances)),
+        quality=", ".join(state.grid.qualities),
+        meaning=_meaning(state),
+        qualities=book.qualities,
+        outages=tuple(outages(state, book.ended_at)),
         replay=f"from {sweep.replay.start:%Y-%m-%d %H:%M} UTC at {number(sweep.replay.speed)} times the speed"
         if sweep.replay
         else "",
@@ -166,24 +183,47 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         wasted_kwh=book.wasted.energy_kwh,
         wasted_g=book.wasted.emissions_g,
         mean_intensity=book.total.mean_intensity,
-        immediate_g=base.emissions_g if base else None,
+        immediate_g=found.immediate_g,
         immediate_intensity=base.mean_intensity if base else None,
-        saving_g=saving,
-        reduction=saving / base.emissions_g if base and saving is not None and base.emissions_g > 0 else None,
+        saving_g=found.saving_g,
+        reduction=found.reduction,
+        settlement=settlement(state, other[0] if other else None),
         makespan_h=book.makespan / HOUR,
         immediate_makespan_h=other[1].makespan / HOUR if other else None,
         energy_sources=book.sources,
         facts={name: value for name, value in state.facts.items() if not name.startswith(f"{gardener.FACT}/")},
         gardened=gardener.from_facts(state.facts),
-        notes=tuple(_notes(state, book)),
+        notes=tuple(caveats(state, book)),
         bars=tuple(bars(state, book.ended_at)),
         immediate_bars=tuple(bars(other[0], other[1].ended_at)) if other else (),
         intensity_start=grid.start,
         intensity_step_h=grid.step / HOUR,
         intensity=tuple(None if v != v else v for v in grid.values.tolist()),
-        thresholds={tier.name: tier.threshold for tier in sorted(sweep.tiers, key=lambda tier: tier.rank)},
+        thresholds={tier.name: _limit(state, tier) for tier in sorted(sweep.tiers, key=lambda tier: tier.rank)},
         baseline=sweep.baseline,
     )
+
+
+def outages(state: State, end: datetime) -> list[Outage]:
+    """The times in which another rung than a live answer stood in, up to the sweep's end."""
+    found = []
+    for answer, after in zip_longest(state.answers, state.answers[1:]):
+        if answer.rung != "live" and answer.at <= end:
+            found.append(Outage(answer.at, after.at if after else None, answer.rung, answer.why))
+    return found
+
+
+def _meaning(state: State) -> str:
+    if not state.grid.provenances:
+        return ""
+    kind, basis = state.grid.provenances[0].meaning
+    return f"{kind}, {basis}" if basis != "unknown" else f"{kind}, basis not told"
+
+
+def _limit(state: State, tier: Tier) -> float:
+    if not isinstance(tier.threshold, Percentile):
+        return tier.threshold
+    return state.history.percentile(tier.threshold.percent, state.history.end, TRAILING)
 
 
 _STATUSES: tuple[Status, ...] = ("done", "running", "waiting", "failed", "stopped")
@@ -286,37 +326,3 @@ def _condition(state: State) -> str:
     if state.count("waiting"):
         return f"stopped: {state.stopping}" if state.stopping else "waiting"
     return "done"
-
-
-def _notes(state: State, book: Ledger) -> list[str]:
-    """What a reader must know to trust the figures."""
-    notes = []
-    if "synthetic" in state.sources.values():
-        notes.append("The grid is synthetic: a formula, no measurement. The saving is an illustration, not a claim.")
-    if state.sweep.replay:
-        notes.append(
-            "The clock is replayed: training took seconds, its energy is charged to the hours of the replayed grid."
-        )
-    modelled = sum(kwh for source, kwh in book.sources.items() if source.startswith("modelled"))
-    if modelled:
-        share = modelled / sum(book.sources.values())
-        notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
-    if state.sweep.estimates.loss_noise is None:
-        notes.append("One seed an experiment and no stated noise of the loss: close places may be chance.")
-    else:
-        notes.append(
-            f"One seed an experiment. Another seed moves a loss by up to {number(state.sweep.estimates.loss_noise)} "
-            "(as the spec states): places closer than that are not separable."
-        )
-    if book.total.unknown_kwh:
-        notes.append(
-            f"{book.total.unknown_kwh:.6g} kWh met an unknown intensity: they are in the energy, not in the emissions, "
-            "and no saving is stated."
-        )
-    for change in state.amendments:
-        notes.append(f"Changed on {change.at:%Y-%m-%d %H:%M} UTC: {'; '.join(change.changes)}.")
-    notes.append(
-        "Boundary: the workers' energy (and the idle power the spec states). Not counted: the rest of the machine, "
-        "network, making the hardware."
-    )
-    return notes

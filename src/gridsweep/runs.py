@@ -42,7 +42,7 @@ from gridsweep.journal import Journal, holder, lease
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy import policy_for
-from gridsweep.providers.trace import open_trace
+from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline, check_deadline
 from gridsweep.reports import Report, make_report
 from gridsweep.state import State
@@ -143,11 +143,6 @@ class Interrupt:
         self.event.set()
 
 
-def provider_for(sweep: Sweep) -> Provider:
-    """The provider a spec names. Raises `TraceError` when its file cannot be read."""
-    return open_trace(sweep.carbon.file or "solar-valley", zone=sweep.carbon.zone)
-
-
 def run(
     sweep: Sweep | None,
     folder: str | Path | None = None,
@@ -173,7 +168,8 @@ def run(
         try:
             state = State(journal.events())
             opened = opening(state, sweep, journal.epoch or epoch)
-            provider, executor = provider_for(opened[0].sweep), executor_for(opened[0].sweep, place.store, command)
+            provider = provider_for(opened[0].sweep.carbon)
+            executor = executor_for(opened[0].sweep, place.store, command)
             ready(opened[0], provider, executor, command)
             journal.extend(opened)
             for event in opened:
@@ -206,10 +202,11 @@ def ready(opened: Submitted | Resumed, provider: Provider, executor: Workers, co
     reach(executor)
     reading = provider.read(opened.at)
     level = reading.history.at(opened.at)
-    if level != level:
+    if level != level and reading.rung == "live":
         raise TraceError(
-            f"{reading.source} does not know the grid at {opened.at:%Y-%m-%d %H:%M} UTC, when the sweep would start; "
-            "replay a time that it covers (`clock: {replay: {from: ..., speed: ...}}`), or use `file: solar-valley`"
+            f"{reading.provenance.title} does not know the grid at {opened.at:%Y-%m-%d %H:%M} UTC, when the sweep "
+            "would start; replay a time that it covers (`clock: {replay: {from: ..., speed: ...}}`), or use "
+            "`file: solar-valley`"
         )
 
 

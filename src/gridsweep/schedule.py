@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
 from itertools import takewhile
 
-from gridsweep.carbon import Reading, ceil_to
+from gridsweep.carbon import ceil_to
 from gridsweep.errors import PolicyError
-from gridsweep.events import Decided, Event, Halted, Observed, Pausing, Requested, Stopping
-from gridsweep.policy import Busy, Decision, Pause, Policy, Situation, Start, Wait, Work
+from gridsweep.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
+from gridsweep.policy import Busy, Decision, Pause, Policy, Situation, Start, Wait, Work, blind
+from gridsweep.readings import Reading, Rung
 from gridsweep.state import Attempt, State
 from gridsweep.stint import Device, Member, Stint
 
@@ -100,7 +101,8 @@ def remaining(state: State) -> list[Work]:
 def situation(state: State, reading: Reading, now: datetime) -> Situation:
     """What a policy is shown."""
     running = [busy(state, attempt) for attempt in state.active.values()]
-    return Situation(now, remaining(state), running, state.sweep.devices, reading, state.history)
+    sweep = state.sweep
+    return Situation(now, remaining(state), running, sweep.devices, reading, state.history, min_wait=sweep.min_wait)
 
 
 def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: str = "") -> list[Event]:
@@ -121,13 +123,15 @@ def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: st
 
     seen = situation(state, reading, now)
     works = {work.experiment: work for work in seen.waiting}
-    for decision in checked(seen, policy.decide(seen)):
+    how = state.sweep.carbon.on_signal_loss
+    decisions = blind(seen, how) if reading.lost else policy.decide(seen)
+    for decision in checked(seen, decisions, forced=not (reading.lost and how == "wait")):
         match decision:
             case Start():
                 members = [Member(id, works[id].from_step, decision.to_step) for id in decision.members]
                 stint = Stint(tuple(members))
                 attempt = f"{stint.id}/{state.tries.get(stint.id, 0) + 1}"
-                due = any(now >= works[id].latest_start for id in decision.members)
+                due = any(seen.due(works[id]) for id in decision.members)
                 events.append(Requested(now, attempt, stint, decision.device, decision.why, due))
             case Pause():
                 events.append(Pausing(now, decision.attempt, decision.why))
@@ -138,12 +142,12 @@ def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: st
     return events
 
 
-def checked(seen: Situation, decisions: Sequence[Decision]) -> list[Decision]:
+def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = True) -> list[Decision]:
     """The decisions, with what no policy may get wrong put right, or refused.
 
     Refused (`PolicyError`): a device that is taken or unknown, work that does not wait, an attempt that does not run.
-    Put right: work whose latest start has come goes to a device left free; work that was started because of its latest
-    start is not paused; of equal work the first in order starts.
+    Put right: work whose latest start has come goes to a device left free (if `forced`); work that was started because
+    of its latest start is not paused; of equal work the first in order starts.
     """
     works = {work.experiment: work for work in seen.waiting}
     free = {device.name: device for device in seen.free}
@@ -176,7 +180,7 @@ def checked(seen: Situation, decisions: Sequence[Decision]) -> list[Decision]:
                     raise PolicyError(f"the policy waits with {experiment}, which does not wait")
                 kept.append(decision)
     for work in seen.waiting:
-        if work.experiment in works and seen.now >= work.latest_start:
+        if forced and work.experiment in works and seen.now >= work.latest_start:
             name = next((name for name in free if work.device in (None, name)), None)
             if name is not None:
                 del free[name], works[work.experiment]
@@ -222,7 +226,7 @@ def wake_at(state: State, now: datetime) -> datetime:
     return min(moments)
 
 
-def observed(state: State, reading: Reading, now: datetime) -> list[Event]:
+def observed(state: State, reading: Reading, now: datetime) -> list[Observed]:
     """The slots of a reading that are new to the state, or revised."""
     known, history = state.history, reading.history
     if not len(history):
@@ -233,13 +237,33 @@ def observed(state: State, reading: Reading, now: datetime) -> list[Event]:
         overlap = known.between(history.start, history.end).values
         offset = max(0, (known.start - history.start) // history.step)
         seen = history.values[offset : offset + len(overlap)]
-        same = (seen == overlap) | ((seen != seen) & (overlap != overlap))
+        same = (seen == overlap) | (seen != seen)  # an unknown slot takes nothing back
         first = offset + (len(overlap) if same.all() else int(same.argmin()))
         if first >= len(history):
             return []
+    return facts(reading, first, now)
+
+
+def facts(reading: Reading, first: int, now: datetime) -> list[Observed]:
+    """The slots of a reading from the `first` on, a fact for each stretch."""
+    history = reading.history
     values = tuple(None if value != value else value for value in history.values[first:].tolist())
     start = history.start + first * history.step
-    return [Observed(now, start, history.step, values, reading.source, reading.quality)]
+    if len(reading.stretches) == 1:
+        return [Observed(now, start, history.step, values, reading.provenance)] if values else []
+    found = []
+    ends = [stretch.start for stretch in reading.stretches[1:]] + [history.end]
+    for stretch, end in zip(reading.stretches, ends, strict=True):
+        a, b = (max(0, (moment - start) // history.step) for moment in (stretch.start, end))
+        if b > a:
+            found.append(Observed(now, start + a * history.step, history.step, values[a:b], stretch.provenance))
+    return found
+
+
+def answered(state: State, reading: Reading, now: datetime) -> list[Event]:
+    """That another rung answers for the grid. An answer from the cache, within its time, is as good as a live one."""
+    rung: Rung = "live" if reading.rung == "cached" else reading.rung
+    return [] if rung == state.rung else [Answered(now, rung, reading.why)]
 
 
 def _silent(state: State, now: datetime) -> list[Event]:

@@ -27,10 +27,11 @@ from functools import cache
 import numpy as np
 
 from gridsweep.carbon import HOUR, Column, Trace
+from gridsweep.readings import Quality
 
 TITLE = "Solar valley (synthetic)"
 ZONE = "synthetic-solar-valley"
-QUALITY = "synthetic"
+QUALITY: Quality = "synthetic"
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
 HOURS = 365 * 24

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import numpy as np
-
-from gridsweep.carbon import Column, Trace
+from gridsweep.carbon import Trace
 from gridsweep.events import (
+    Answered,
     ClockAnchored,
     Decided,
     Ended,
@@ -27,10 +26,13 @@ from gridsweep.events import (
     Resumed,
     Running,
     Segment,
+    Settled,
     Stopping,
     Submitted,
 )
+from gridsweep.grid import Grid
 from gridsweep.policy import Work
+from gridsweep.readings import Rung
 from gridsweep.stint import Checkpoint, Outcome, Stint
 from gridsweep.sweep import Experiment, Sweep
 
@@ -104,24 +106,24 @@ class State:
         self.stopping: str = ""
         self.halted: str = ""
         self.facts: dict[str, str] = {}
-        self.sources: dict[str, str] = {}
+        self.grid = Grid()
+        self.settled: Grid | None = None
+        self.settled_at: datetime | None = None
+        self.answers: list[Answered] = []
         self.early_losses: list[tuple[str, str]] = []  # in a row: experiment, why
         self.works: list[Work] | None = None  # a memo of schedule.waiting, dropped when who waits changes
-        self._column: Column = np.empty(0)
-        self._slots = 0
-        self._grid_start: datetime | None = None
-        self._grid_step = timedelta(hours=1)
-        self._history: Trace | None = None
         for event in events:
             self.apply(event)
 
     @property
     def history(self) -> Trace:
         """The grid as far as it was observed, gCO2eq/kWh."""
-        if self._history is None:
-            start = self._grid_start or self.submitted_at
-            self._history = Trace(start, self._grid_step, self._column[: self._slots])
-        return self._history
+        return self.grid.trace(self.submitted_at)
+
+    @property
+    def rung(self) -> Rung:
+        """What answers for the grid."""
+        return self.answers[-1].rung if self.answers else "live"
 
     @property
     def finished(self) -> bool:
@@ -149,18 +151,16 @@ class State:
     # -- the grid
 
     def _observed(self, event: Observed) -> None:
-        if self._grid_start is None:
-            self._grid_start, self._grid_step = event.start, event.step
-        first = (event.start - self._grid_start) // self._grid_step
-        last = first + len(event.values)
-        if last > len(self._column):
-            grown = np.full(max(last, 2 * len(self._column)), np.nan)
-            grown[: self._slots] = self._column[: self._slots]
-            self._column = grown
-        self._column[first:last] = event.values
-        self._slots = max(self._slots, last)
-        self._history = None
-        self.sources[event.source] = event.quality
+        self.grid.take(event)
+
+    def _answered(self, event: Answered) -> None:
+        self.answers.append(event)
+
+    def _settled(self, event: Settled) -> None:
+        if event.at != self.settled_at:  # a new settlement takes the place of the last
+            self.settled, self.settled_at = Grid(), event.at
+        assert self.settled is not None
+        self.settled.take(event)
 
     def _anchored(self, event: ClockAnchored) -> None:
         self.anchors.append(event)
@@ -300,6 +300,8 @@ _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Submitted": State._submitted,
     "Resumed": State._resumed,
     "Observed": State._observed,
+    "Answered": State._answered,
+    "Settled": State._settled,
     "Requested": State._requested,
     "Held": State._held,
     "Running": State._running,

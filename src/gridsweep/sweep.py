@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 from gridsweep.clusters import LOCAL, ExecutorChoice
 from gridsweep.stint import Device
@@ -28,13 +28,30 @@ class LoraParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Percentile:
+    """A limit that travels: so many percent of the trailing 28 days' slots lie at or below it."""
+
+    percent: float
+
+    def __str__(self) -> str:
+        return f"p{number(self.percent)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
-    """How long work may wait, and for what: a threshold in gCO2eq/kWh, a longest delay, a rank (1 first)."""
+    """How long work may wait, and for what: a threshold (gCO2eq/kWh or a percentile), a longest delay, a rank."""
 
     name: str
-    threshold: float
+    threshold: float | Percentile
     max_delay: timedelta
     rank: int
+
+    @property
+    def limit(self) -> str:
+        """The threshold as people read it."""
+        if isinstance(self.threshold, Percentile):
+            return f"{self.threshold} of the last 28 days"
+        return f"{number(self.threshold)} gCO2eq/kWh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +156,29 @@ class Experiment:
     device: str | None = None
 
 
+SignalLoss = Literal["wait_until_deadline", "wait", "run"]
+
+
 @dataclass(frozen=True, slots=True)
 class CarbonSource:
-    """Which provider reads which zone of the grid; `file` is a trace's path or the name of a bundled one."""
+    """Which provider reads which zone of the grid, and how.
+
+    `file` is a trace's path or the name of a bundled one; `value` a constant in gCO2eq/kWh. `token`, `username` and
+    `password` say where a secret is, as `env:NAME` or `file:PATH`, and are never one. `strict` refuses what is no
+    measurement. `on_signal_loss` is what waiting work does while nothing is known of the grid.
+    """
 
     provider: str = "trace"
     zone: str = "synthetic-solar-valley"
     file: str | None = "solar-valley"
+    token: str | None = None
+    username: str | None = None
+    password: str | None = None
+    base_url: str | None = None
+    basis: str | None = None
+    value: float | None = None
+    strict: bool = False
+    on_signal_loss: SignalLoss = "wait_until_deadline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +226,7 @@ class Sweep:
     policy: PolicyChoice = PolicyChoice()
     executor: ExecutorChoice = LOCAL
     tick: timedelta = timedelta(minutes=30)
+    min_wait: timedelta = timedelta(minutes=10)
     finish_by: timedelta | datetime | None = None
     replay: Replay | None = None
     baseline: str | None = None

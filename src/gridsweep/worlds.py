@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from gridsweep.carbon import Reading, Trace
+from gridsweep.carbon import Trace
 from gridsweep.events import ClockAnchored, Event
 from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import Executor, Provider
+from gridsweep.readings import Provenance, Reading
 from gridsweep.state import State
 from gridsweep.sweep import Replay
 
@@ -47,12 +48,12 @@ class Virtual:
 class Observations:
     """A provider that shows what a journal observed: the past of the moment it is asked about."""
 
-    def __init__(self, trace: Trace, source: str, quality: str):
-        self.trace, self.source, self.quality = trace, source, quality
+    def __init__(self, trace: Trace, provenance: Provenance):
+        self.trace, self.provenance = trace, provenance
 
     def read(self, now: datetime) -> Reading:
         past = self.trace.between(self.trace.start, now + timedelta(microseconds=1))
-        return Reading(past, None, self.source, self.quality)
+        return Reading(past, None, self.provenance)
 
 
 class Workers(Executor, Protocol):

@@ -16,7 +16,8 @@ from gridsweep.journal import Journal, lease
 from gridsweep.loop import drive
 from gridsweep.manifests.names import dns_label
 from gridsweep.policy import policy_for
-from gridsweep.runs import RunFolder, opening, provider_for
+from gridsweep.providers_for import provider_for
+from gridsweep.runs import RunFolder, opening
 from gridsweep.state import State
 from gridsweep.sweep import Sweep
 from gridsweep.testing_kubernetes.operator import Cluster
@@ -87,7 +88,7 @@ def drive_sweep(sweep: Sweep, folder: Path, server: ApiServer, mounted: Path | N
             files = Mounted(mounted) if mounted else Mirrored(place.store, api, CLUSTER, sweep.name)
             executor = Kubernetes(CLUSTER, api, files, relist=1.0, settle=0.5)
             assert sweep.replay
-            world = Replayed(sweep.replay, provider_for(sweep), executor)
+            world = Replayed(sweep.replay, provider_for(sweep.carbon), executor)
             return drive(state, journal, world, policy_for(sweep.policy))
         finally:
             api.close()

@@ -14,6 +14,7 @@ from gridsweep.contracts import sweep_of
 from gridsweep.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate
+from gridsweep.readings import Provenance
 from gridsweep.state import State
 from gridsweep.testing_kubernetes.server import ApiServer
 from gridsweep.worlds import Observations
@@ -26,7 +27,7 @@ class OutOfSight:
 
     def __init__(self, stage: Stage):
         self.stage, self.executor = stage, stage.executor
-        self.provider = Observations(Trace(BEGIN, HOUR, [100.0] * 96), "a test", "measured")
+        self.provider = Observations(Trace(BEGIN, HOUR, [100.0] * 96), Provenance("a test"))
 
     def now(self):
         return self.stage.time

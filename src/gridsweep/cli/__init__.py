@@ -7,11 +7,11 @@ import sys
 
 import click
 
-from gridsweep.cli import studies, sweeps, winners
+from gridsweep.cli import grid, studies, sweeps, winners
 from gridsweep.cli.group import cli
 from gridsweep.errors import INTERRUPTED, USAGE, GridsweepError
 
-__all__ = ["cli", "main", "studies", "sweeps", "winners"]
+__all__ = ["cli", "grid", "main", "studies", "sweeps", "winners"]
 
 
 def main() -> None:

@@ -77,15 +77,19 @@ def schema() -> None:
 
 
 @cli.command()
+@click.argument("specs", type=click.Path(path_type=Path), nargs=-1, metavar="[SPEC]...")
 @json_option
-def doctor(as_json: bool) -> None:
-    """Look at this machine: what is installed, what can train, how energy will be known."""
+def doctor(specs: tuple[Path, ...], as_json: bool) -> None:
+    """Look at this machine: what is installed, what can train, how energy will be known.
+
+    With SPECs, their providers are asked for the grid too.
+    """
     from dataclasses import asdict
 
     from gridsweep import doctor as doctor_
     from gridsweep.render import terminal
 
-    findings = doctor_.examine()
+    findings = doctor_.examine(sweeps=[load(spec) for spec in specs])
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:

@@ -20,7 +20,7 @@ from gridsweep.cli.group import (
     print_json,
     worker,
 )
-from gridsweep.errors import DEADLINE, INTERRUPTED, GridsweepError
+from gridsweep.errors import DEADLINE, INTERRUPTED, GridsweepError, SignalError
 
 
 @cli.command()
@@ -44,13 +44,22 @@ def init(path: Path) -> None:
 @json_option
 def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
+    from gridsweep.outlook import useless_limits
+    from gridsweep.providers_for import provider_for
+
     sweep = load(spec)
+    now = sweep.replay.start if sweep.replay else datetime.now(UTC)
+    try:
+        warnings = useless_limits(sweep.tiers, provider_for(sweep.carbon).read(now), now)
+    except SignalError as error:
+        warnings = [f"the grid cannot be read: {error}"]
     if as_json:
-        print_json({"experiments": [experiment_as_dict(sweep, e.id) for e in sweep.experiments]})
+        listed = [experiment_as_dict(sweep, e.id) for e in sweep.experiments]
+        print_json({"experiments": listed, "warnings": warnings})
         return
     from gridsweep.render import terminal
 
-    terminal.check(sweep)
+    terminal.check(sweep, warnings)
 
 
 @cli.command()
@@ -59,12 +68,13 @@ def check(spec: Path, as_json: bool) -> None:
 @json_option
 def plan(spec: Path, at: datetime | None, as_json: bool) -> None:
     """Rehearse a sweep on the forecast, before anything runs."""
-    from gridsweep import codec, rehearse, runs
+    from gridsweep import codec, rehearse
+    from gridsweep.providers_for import provider_for
 
     sweep = load(spec)
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
     rehearse.check_deadline(sweep, now)
-    made = rehearse.plan(sweep, runs.provider_for(sweep), now)
+    made = rehearse.plan(sweep, provider_for(sweep.carbon), now)
     if as_json:
         click.echo(codec.dumps(made, indent=1))
     else:
@@ -196,14 +206,20 @@ def stop(folder: Path | None) -> None:
 @folder_argument
 @json_option
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
-def report(folder: Path | None, as_json: bool, markdown: bool) -> None:
+@click.option("--settle", "settled", is_flag=True, help="Read the grid's hours again, revised, and keep both figures.")
+def report(folder: Path | None, as_json: bool, markdown: bool, settled: bool) -> None:
     """Report what a sweep found and cost, and what running at once would have cost; write the HTML report anew."""
     from gridsweep import codec, runs
     from gridsweep.render import files, terminal
     from gridsweep.render import markdown as markdown_
 
     place = folder_of(folder)
-    made = runs.report(place.path)
+    if settled:
+        from gridsweep.settle import settle
+
+        made = settle(place.path)
+    else:
+        made = runs.report(place.path)
     if as_json:
         click.echo(codec.dumps(made, indent=1))
     elif markdown:

@@ -38,7 +38,7 @@ from gridsweep.manifests.pods import (
     scratch,
     security,
 )
-from gridsweep.sweep import Sweep, Tier, number
+from gridsweep.sweep import Percentile, Sweep, Tier, number
 
 RAY_VERSION = "2.60.0"
 TTL_SECONDS = 60
@@ -131,6 +131,7 @@ def _held(gate: Gate, tier: Tier) -> dict[str, str]:
     """The annotations by which Compute Gardener holds a pod."""
     if gate != "compute-gardener":
         return {}
+    assert not isinstance(tier.threshold, Percentile), "a spec without faults gives this gate numbers"
     return {THRESHOLD: number(tier.threshold), MAX_DELAY: go_duration(tier.max_delay)}
 
 

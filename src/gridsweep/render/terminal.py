@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from gridsweep.adapters import Adapter
 from gridsweep.backtest import Simulation
@@ -20,41 +18,25 @@ from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import Plan
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
+from gridsweep.render.screen import console, table
 from gridsweep.reports import Report
 from gridsweep.runs import RunFolder
 from gridsweep.state import Standing, State
 from gridsweep.sweep import Sweep, number
 
-MINIMUM_WIDTH = 100
 
-
-def _console() -> Console:
-    """Standard output; where it is no terminal, wide enough that no table is cut."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(200, MINIMUM_WIDTH))
-
-
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
-
-
-def check(sweep: Sweep) -> None:
+def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
     """A sweep's experiments, each with its tier and the reason for it."""
-    out = _console()
-    table = _table(
-        "experiment", "r", "alpha", "lr", "dropout", "tier", "because", right=("r", "alpha", "lr", "dropout")
-    )
+    out = console()
+    rows = table("experiment", "r", "alpha", "lr", "dropout", "tier", "because", right=("r", "alpha", "lr", "dropout"))
     for e in sweep.experiments:
         p = e.params
-        table.add_row(e.id, str(p.r), number(p.alpha), number(p.lr), number(p.dropout), e.tier, escape(e.reason))
-    out.print(table)
-    tiers = _table("tier", "starts at or below", "waits at most", "experiments", right=("experiments",))
+        rows.add_row(e.id, str(p.r), number(p.alpha), number(p.lr), number(p.dropout), e.tier, escape(e.reason))
+    out.print(rows)
+    tiers = table("tier", "starts at or below", "waits at most", "experiments", right=("experiments",))
     for tier in sweep.tiers:
         count = sum(e.tier == tier.name for e in sweep.experiments)
-        tiers.add_row(tier.name, f"{number(tier.threshold)} gCO2eq/kWh", hours(tier.max_delay / HOUR), str(count))
+        tiers.add_row(tier.name, tier.limit, hours(tier.max_delay / HOUR), str(count))
     out.print()
     out.print(tiers)
     hours_alone = len(sweep.experiments) * (sweep.estimates.duration / HOUR)
@@ -62,12 +44,14 @@ def check(sweep: Sweep) -> None:
         f"\n{escape(sweep.name)} is fine: {len(sweep.experiments)} experiments of {sweep.total_steps} steps on "
         f"{len(sweep.devices)} device(s), {hours(hours_alone)} of device time as estimated."
     )
+    for warning in warnings:
+        out.print(f"[yellow]warning[/yellow] {escape(warning)}")
 
 
 def plan(made: Plan) -> None:
     """A plan: what starts when on the forecast, and what it would save."""
-    out = _console()
-    table = _table(
+    out = console()
+    rows = table(
         "experiment",
         "tier",
         "device",
@@ -82,11 +66,11 @@ def plan(made: Plan) -> None:
     for row in made.rows:
         now = grams(row.emissions_now_g) if row.emissions_now_g is not None else "unknown"
         planned = grams(row.emissions_g) if row.emissions_g is not None else "unknown"
-        table.add_row(
+        rows.add_row(
             row.experiment, row.tier, row.device, clock(row.start), clock(row.latest_start), energy(row.energy_kwh),
             now, planned, escape(row.why),
         )  # fmt: skip
-    out.print(table)
+    out.print(rows)
     wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
     out.print(f"\nforecast: {escape(made.forecast)} ({escape(made.source)}, {made.quality}), times in UTC")
     out.print(f"at once:  {grams(made.emissions_immediate_g)}, done after {hours(atonce)}")
@@ -100,14 +84,14 @@ def plan(made: Plan) -> None:
 
 def report(made: Report, *, short: bool = False) -> None:
     """The ranking and the account of a sweep; `short` leaves the accounting's small print to the files."""
-    out = _console()
-    table = _table(
+    out = console()
+    rows = table(
         "", "experiment", "loss", "vs base", "tier", "energy", "g/kWh", "CO2eq", "at once", "wait", "started because",
         right=("", "loss", "vs base", "energy", "g/kWh", "CO2eq", "at once", "wait"),
     )  # fmt: skip
     for row in made.rows:
         loss = f"{row.loss:.4f}" if row.loss is not None else row.status
-        table.add_row(
+        rows.add_row(
             f"{row.place or ''}{'=' if row.tied and row.place != 1 else ''}",
             row.experiment,
             loss,
@@ -120,7 +104,7 @@ def report(made: Report, *, short: bool = False) -> None:
             hours(row.wait_h) if row.wait_h is not None else "",
             escape(row.reason or row.why),
         )
-    out.print(table)
+    out.print(rows)
     if any(row.tied and row.place != 1 for row in made.rows):
         out.print(f"[dim]= not separable from the best: within {number(made.loss_noise or 0)}[/dim]")
     out.print()
@@ -161,7 +145,7 @@ def headline(made: Report) -> list[str]:
 
 def ending(made: Report, exit_code: int, paths: Sequence[Path], again: str) -> None:
     """How a run ended, how to go on, and where its report is (last)."""
-    out = _console()
+    out = console()
     if exit_code != DONE:
         out.print(f"\n{escape(made.state)}: exit {exit_code} ({EXIT_CODES[exit_code]})")
         left = made.counts.get("waiting", 0)
@@ -186,7 +170,7 @@ def status(place: RunFolder, *, watch: bool) -> None:
 
     from gridsweep.render.progress import picture
 
-    out = _console()
+    out = console()
     state = place.read()
     if watch and out.is_terminal:
         with Live(picture(state), console=out) as live:
@@ -249,13 +233,13 @@ def latest_start(state: State, standing: Standing) -> datetime:
 
 def explain(state: State, standing: Standing) -> None:
     """One experiment in sentences."""
-    out = _console()
+    out = console()
     experiment = standing.experiment
     tier = state.sweep.tier(experiment.tier)
     out.print(f"[bold]{experiment.id}[/bold] is {standing.status}")
     out.print(
-        f"tier      {tier.name}, because {escape(experiment.reason)}: starts at or below {number(tier.threshold)} "
-        f"gCO2eq/kWh, waits at most {hours(tier.max_delay / HOUR)}"
+        f"tier      {tier.name}, because {escape(experiment.reason)}: starts at or below {tier.limit}, "
+        f"waits at most {hours(tier.max_delay / HOUR)}"
     )
     if standing.status == "waiting":
         latest = latest_start(state, standing)
@@ -284,24 +268,25 @@ def explain(state: State, standing: Standing) -> None:
 
 def simulation(made: Simulation, provider: TraceProvider) -> None:
     """A back-test as a table."""
-    out = _console()
+    out = console()
     columns = ("policy", "less carbon", "p10", "p50", "p90", "makespan", "p90", "g a sweep", "late starts")
-    table = _table(*columns, right=columns[1:])
+    rows = table(*columns, right=columns[1:])
     for p in made.policies:
-        table.add_row(
+        rows.add_row(
             p.name, percent(p.reduction), percent(p.reduction_p10), percent(p.reduction_p50), percent(p.reduction_p90),
             hours(p.makespan_h_mean), hours(p.makespan_h_p90), f"{p.emissions_g_mean:.0f}", str(p.late_starts),
         )  # fmt: skip
-    out.print(table)
+    out.print(rows)
+    grid = provider.provenance
     out.print(
-        f"\n{made.starts} starts on {made.devices} device(s), {escape(provider.source)} ({provider.quality}); "
+        f"\n{made.starts} starts on {made.devices} device(s), {escape(grid.title)} ({grid.quality}); "
         "against running at once on the same devices"
     )
 
 
 def doctor(findings: Sequence[Finding]) -> None:
     """What was looked at."""
-    out = _console()
+    out = console()
     colours = {"ok": "green", "note": "yellow", "missing": "red"}
     for finding in findings:
         colour = colours[finding.state]
@@ -311,12 +296,12 @@ def doctor(findings: Sequence[Finding]) -> None:
 
 def adapters(listed: Sequence[Adapter]) -> None:
     """Finished adapters, the best first."""
-    out = _console()
-    table = _table("", "experiment", "loss", "CO2eq", "size", "path", right=("", "loss", "CO2eq", "size"))
+    out = console()
+    rows = table("", "experiment", "loss", "CO2eq", "size", "path", right=("", "loss", "CO2eq", "size"))
     for a in listed:
         place = f"{a.place}{'=' if a.tied and a.place != 1 else ''}"
         size = f"{a.size_bytes / 1e6:.1f} MB"
-        table.add_row(place, a.experiment, f"{a.loss:.4f}", grams(a.emissions_g), size, escape(str(a.path)))
-    out.print(table)
+        rows.add_row(place, a.experiment, f"{a.loss:.4f}", grams(a.emissions_g), size, escape(str(a.path)))
+    out.print(rows)
     if any(a.tied and a.place != 1 for a in listed):
         out.print("[dim]= not separable from the best[/dim]")

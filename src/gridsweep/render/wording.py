@@ -53,6 +53,8 @@ def _compared(report: Report) -> float | None:
 def _why_unknown(report: Report) -> str:
     if report.immediate_g is None:
         return "Nothing has ended yet: there is nothing to compare with running at once."
+    if report.qualities.get("static"):
+        return "Part of the energy met a yearly average instead of an observation: no saving is claimed on it."
     if report.unknown_kwh:
         return (
             f"{energy(report.unknown_kwh)} met hours in which the grid's intensity is unknown: they are in "
@@ -163,16 +165,62 @@ def accounting(report: Report) -> list[tuple[str, str]]:
         ("Idle", idle or "nothing: no idle power is stated"),
         ("Unknown", f"{unknown} met an unknown intensity" if report.unknown_kwh else "nothing"),
         ("Grid", f"{report.zone}: {report.source or 'not read yet'}"),
-        ("Quality of the grid data", report.quality or "not read yet"),
+        ("Quality of the grid data", _qualities(report) or "not read yet"),
+        ("What a gram counts", report.meaning or "not read yet"),
     ]
+    found += [("Signal lost", text) for text in outages(report)]
     if report.mean_intensity is not None:
         met = f"{report.mean_intensity:.0f} gCO2eq/kWh met on average"
         if report.immediate_intensity is not None:
             met += f", {report.immediate_intensity:.0f} if run at once"
         found.append(("Intensity", met))
     found.append(("Makespan", makespan(report)))
+    found += [("Settled", text) for text in settled(report)]
     found += [("Compute Gardener", text) for text in gardened(report)]
     return found
+
+
+def _qualities(report: Report) -> str:
+    """Each quality with the share of the energy that met it, where there are several."""
+    known = sum(report.qualities.values())
+    if len(report.qualities) < 2 or not known:
+        return report.quality
+    return ", ".join(f"{quality} {percent(kwh / known)}" for quality, kwh in report.qualities.items())
+
+
+def outages(report: Report) -> list[str]:
+    """When nobody saw the grid, what stood in, and why."""
+    return [
+        f"{gap.start:%Y-%m-%d %H:%M} to {f'{gap.end:%Y-%m-%d %H:%M} UTC' if gap.end else 'the end'}: "
+        f"{_STAND_INS.get(gap.rung, gap.rung)}{f' ({gap.why})' if gap.why else ''}"
+        for gap in report.outages
+    ]
+
+
+_STAND_INS = {
+    "stale": "the last answer, carried on by its forecast",
+    "forecast": "our own forecast from history",
+    "static": "a yearly average, by which nothing was placed",
+    "none": "nothing",
+}
+
+
+def settled(report: Report) -> list[str]:
+    """The figures on revised data beside those of then, where the sweep was settled."""
+    made = report.settlement
+    if made is None:
+        return []
+    changed = (
+        f"{made.revised} of {made.slots} slots revised, by up to {made.largest:.0f} g/kWh"
+        if made.revised
+        else f"none of {made.slots} slots was revised"
+    )
+    saved = "saving unknown" if made.reduction is None else f"{percent(made.reduction)} less than at once"
+    then = "saving unknown" if report.reduction is None else f"{percent(report.reduction)} less"
+    return [
+        f"{grams(made.emissions_g)} CO2eq, {saved}, on {made.source} as of {made.at:%Y-%m-%d}; "
+        f"as known then: {grams(report.emissions_g)}, {then}; {changed}"
+    ]
 
 
 def gardened(report: Report) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gridsweep import designs
+from gridsweep.providers_for import plugin
 from gridsweep.spec.expansion import (
     BUNDLED_TRACES,
     absolute,
@@ -21,7 +22,7 @@ from gridsweep.spec.file import SpecFile
 from gridsweep.spec.study import MOST_POINTS
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault
-from gridsweep.sweep import PARAMS, LoraParams, is_local, number
+from gridsweep.sweep import PARAMS, LoraParams, Percentile, is_local, number
 
 SHOWN = 3
 
@@ -44,7 +45,9 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
     for section in ("model", "dataset"):
         yield from _absent(data, section, folder)
     yield from _trace(data, folder)
-    if sound("executor", "policy"):
+    if sound("carbon"):
+        yield from _provider(data, file)
+    if sound("executor", "policy", "tiers"):
         yield from _gate(file)
     if sound("policy") and (limits := file.policy.on_off) and limits.resume_below > limits.pause_above:
         what = f"must be at most pause_above, {number(limits.pause_above)}, not {number(limits.resume_below)}"
@@ -101,9 +104,28 @@ def _gate(file: SpecFile) -> Iterator[Fault]:
         return
     if cluster.gate == "kueue" and cluster.queue is None:
         yield Fault(("executor", "kubernetes", "queue"), "missing; gate: kueue needs the name of a local queue")
+    for i, tier in enumerate(tiers_of(file.tiers)):
+        if cluster.gate == "compute-gardener" and isinstance(tier.threshold, Percentile):
+            what = f"must be a number with gate: compute-gardener, which knows no percentiles, not {tier.threshold}"
+            yield Fault(("tiers", i, "threshold"), what)
     if cluster.gate in ("compute-gardener", "kueue") and (file.policy.immediate is None):
         what = f"must be immediate: with gate: {cluster.gate} it is not gridsweep that holds work back"
         yield Fault(("policy",), what)
+
+
+def _provider(data: dict[str, Any], file: SpecFile) -> Iterator[Fault]:
+    """Keys that the provider does not take, a zone that it needs, a clock that it cannot replay."""
+    carbon, name = file.carbon, file.carbon.provider
+    source = plugin(name)
+    given = data["carbon"] if isinstance(data.get("carbon"), dict) else {}
+    for key in ("file", "token", "username", "password", "base_url", "basis", "value"):
+        if given.get(key) is not None and key not in source.keys:
+            takes = ", ".join(sorted(source.keys)) or "no key of its own"
+            yield Fault(("carbon", key), f"means nothing to the provider {name}, which takes {takes}; take it out")
+    if name != "trace" and carbon.zone is None and carbon.value is None:
+        yield Fault(("carbon", "zone"), f"missing; {name} needs a zone: `gridsweep zones --provider {name}` lists them")
+    if source.live and file.clock is not None:
+        yield Fault(("clock",), f"{name} tells the present; replay a trace, or take the clock out")
 
 
 def _untiered(file: SpecFile) -> Iterator[Fault]:

@@ -70,6 +70,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         policy=_policy(file.policy),
         executor=executor_of(file.executor),
         tick=file.tick,
+        min_wait=file.min_wait,
         finish_by=file.finish_by,
         replay=Replay(file.clock.replay.start, file.clock.replay.speed) if file.clock else None,
         baseline=experiments[0].id,
@@ -154,10 +155,15 @@ def _total_steps(dataset: Dataset, recipe: Recipe) -> int:
 
 
 def _carbon(section: CarbonSection, folder: Path) -> CarbonSource:
-    if section.file in BUNDLED_TRACES:
-        return CarbonSource(section.provider, section.zone or CarbonSource().zone, section.file)
+    given = {key: value for key, value in section if key not in ("zone", "file")}
+    if section.provider != "trace":
+        return CarbonSource(
+            **given, zone=section.zone or "", file=str(absolute(section.file, folder)) if section.file else None
+        )
+    if section.file is None or section.file in BUNDLED_TRACES:
+        return CarbonSource(**given, zone=section.zone or CarbonSource().zone, file=section.file or CarbonSource().file)
     path = absolute(section.file, folder)
-    return CarbonSource(section.provider, section.zone or path.stem, str(path))
+    return CarbonSource(**given, zone=section.zone or path.stem, file=str(path))
 
 
 def _policy(section: PolicySection) -> PolicyChoice:

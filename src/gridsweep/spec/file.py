@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from gridsweep.providers_for import names
 from gridsweep.spec.clusters import Executors
 from gridsweep.spec.study import (
     Choice,
@@ -21,22 +22,24 @@ from gridsweep.spec.study import (
 from gridsweep.spec.values import (
     Compared,
     Comparison,
+    Limit,
     Moment,
     Number,
     OneOf,
+    SecretReference,
     Shorthand,
     Span,
     SpanOrMoment,
     Word,
     choice_of,
 )
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep import Percentile
 
-PROVIDERS = ("trace",)
 POLICIES = ("threshold", "immediate", "on_off")
 MOST_RULES = 100
 
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_TEXT = r"[^\x00-\x1f]{1,1000}"
 _HOW_MANY = Number(least=1, most=1000, whole=True)
 
 Name = Annotated[str, Word(_NAME, "a name of letters, digits, '-', '_' and '.', at most 63 long")]
@@ -48,7 +51,9 @@ class TierSection(Section):
     """How long experiments may wait, and for what; tiers listed first start first."""
 
     name: Name = Field(description="What rules and reports call it.")
-    threshold: Intensity = Field(description="gCO2eq/kWh at or below which its experiments start.")
+    threshold: Annotated[float | Percentile, Limit()] = Field(
+        description="gCO2eq/kWh at or below which its experiments start, or a percentile of the last 28 days: p40."
+    )
     max_delay: Annotated[timedelta, Span(timedelta(0))] = Field(
         description="How long they may wait; then they start at any intensity."
     )
@@ -75,15 +80,33 @@ class RuleSection(Section):
 class CarbonSection(Section):
     """Where the carbon intensity comes from."""
 
-    provider: Annotated[str, OneOf(PROVIDERS)] = Field(default="trace", description="Who reads the grid.")
+    provider: Annotated[str, OneOf(names())] = Field(default="trace", description="Who reads the grid.")
     zone: Annotated[str, Word(r"[\w.:/-]{1,64}", "the name of a grid zone, such as US-CAL-CISO")] | None = Field(
         default=None, description="The grid zone, as the provider names it; default: the trace's own."
     )
-    file: Annotated[str, Word(r"[^\x00-\x1f]{1,1000}", "the path of a CSV file or the name of a bundled trace")] = (
-        Field(
-            default=str(CarbonSource().file),
-            description="A CSV trace, relative to this file, or the bundled `solar-valley`.",
-        )
+    file: Annotated[str, Word(_TEXT, "the path of a trace or the name of a bundled one")] | None = Field(
+        default=None,
+        description="A trace (CSV, Parquet, JSON lines), relative to this file; default: the bundled `solar-valley`.",
+    )
+    token: Annotated[str, SecretReference()] | None = Field(
+        default=None, description="Where the provider's key is: env:NAME or file:PATH; each provider has a default."
+    )
+    username: Annotated[str, SecretReference()] | None = Field(
+        default=None, description="Where the user's name is: env:NAME or file:PATH."
+    )
+    password: Annotated[str, SecretReference()] | None = Field(
+        default=None, description="Where the password is: env:NAME or file:PATH."
+    )
+    base_url: (
+        Annotated[str, Word(r"https?://[^\s\x00-\x1f]{1,500}", "a URL such as https://carbon.example.com")] | None
+    ) = Field(default=None, description="Where the provider's API is, if not at its usual address.")
+    basis: Annotated[str, OneOf(("lifecycle", "direct"))] | None = Field(
+        default=None, description="Whether building plants and fetching fuel count, where the provider has both."
+    )
+    value: Intensity | None = Field(default=None, description="A constant in gCO2eq/kWh, for the provider static.")
+    strict: bool = Field(default=False, description="Refuse synthetic figures and yearly averages.")
+    on_signal_loss: Annotated[str, OneOf(("wait_until_deadline", "wait", "run"))] = Field(
+        default="wait_until_deadline", description="What waiting work does while nothing is known of the grid."
     )
 
 
@@ -202,6 +225,11 @@ class SpecFile(Section):
         default=timedelta(minutes=30),
         description="How often the policy is asked.",
         json_schema_extra={"default": "30m"},
+    )
+    min_wait: Annotated[timedelta, Span(timedelta(0))] = Field(
+        default=timedelta(minutes=10),
+        description="Waits shorter than that are not worth it.",
+        json_schema_extra={"default": "10m"},
     )
     finish_by: Annotated[timedelta | datetime, SpanOrMoment()] | None = Field(
         default=None, description="When all must have ended: a span from the first submission, or an instant."

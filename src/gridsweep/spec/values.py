@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic_core import core_schema
 
 from gridsweep.spec.yaml_lines import NUMBER
-from gridsweep.sweep import number
+from gridsweep.sweep import Percentile, number
 
 LONGEST = timedelta(days=3650)
 
@@ -210,6 +210,40 @@ class OneOf(_Value):
 
     def schema(self) -> dict[str, Any]:
         return {"enum": list(self.words)}
+
+
+class Limit(_Value):
+    """A limit on the carbon intensity: `225` in gCO2eq/kWh, or `p40`, which so many percent of the hours meet."""
+
+    _absolute = Number(least=0, most=5000)
+    _pattern = r"^p(100|\d{1,2}(?:\.\d{1,3})?)$"
+
+    def read(self, value: Any) -> float | Percentile:
+        if isinstance(value, str) and (match := re.fullmatch(self._pattern, value.strip(), re.ASCII)):
+            return Percentile(float(match[1]))
+        try:
+            return self._absolute.read(value)
+        except ValueError:
+            what = f"must be {self._absolute.allowed}, or a percentile such as p40, not {shown(value)}"
+            raise ValueError(what) from None
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self._absolute.schema(), {"type": "string", "pattern": self._pattern}]}
+
+
+class SecretReference(_Value):
+    """Where a secret is, never the secret: `env:NAME` or `file:PATH`."""
+
+    _pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]{1,1000})$"
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(self._pattern, value, re.ASCII):
+            # what stands there may be the secret itself: it is not repeated
+            raise ValueError("must be env:NAME or file:PATH, never the secret itself; take it out of the file")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": self._pattern}
 
 
 class Comparison(NamedTuple):

@@ -1,0 +1,130 @@
+"""What a provider has told us, kept on disk: history grows with use, and outlives an outage and a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from gridsweep import codec
+from gridsweep.attempt import write_file
+from gridsweep.carbon import Forecast, Trace
+from gridsweep.events import Observed
+from gridsweep.grid import Grid
+from gridsweep.readings import Reading, Stretch
+from gridsweep.schedule import facts
+from gridsweep.sweep import CarbonSource
+
+KEPT = timedelta(days=60)
+LONGEST_AHEAD = timedelta(days=8)
+A_DAY = timedelta(days=1)
+JUDGED = 28
+"""By so many of its forecasts a provider is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A forecast as it is written down: the mean path, None where unknown."""
+
+    issued_at: datetime
+    start: datetime
+    step: timedelta
+    values: tuple[float | None, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The file: when the last answer came, the slots known, the last forecast told."""
+
+    fetched_at: datetime
+    observed: tuple[Observed, ...]
+    told: _Told | None
+    earlier: tuple[_Told, ...] = ()
+
+
+class Archive:
+    """Everything a source has told of a zone, the last 60 days of it. `folder` None keeps it in memory only.
+
+    A file that is damaged, or a disk that refuses, costs history and never an answer.
+    """
+
+    def __init__(self, settings: CarbonSource, folder: Path | None):
+        key = "|".join((settings.provider, settings.zone, settings.basis or "", settings.base_url or ""))
+        name = f"{settings.provider}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+        self.path = folder / "grid" / name if folder else None
+        self.grid = Grid()
+        self.fetched_at: datetime | None = None
+        self.told: Forecast | None = None
+        self.earlier: list[Forecast] = []
+        """One forecast a day that the source told before, so that it is known how they came out."""
+        if self.path is not None:
+            self._load(self.path)
+
+    def keep(self, reading: Reading, now: datetime) -> None:
+        """Take an answer in; later answers revise earlier ones."""
+        known = self.grid.trace(now)
+        if len(known) and known.step != reading.history.step:
+            self.grid = Grid()  # the provider has changed its slots: what it said before no longer fits
+        elif len(known) and self.told is not None:
+            self._passed(known, self.told, reading, now)
+        for fact in facts(reading, 0, now):
+            self.grid.take(fact)
+        self.told = reading.forecast
+        self.fetched_at = now
+        if self.told and (not self.earlier or self.told.issued_at - self.earlier[-1].issued_at >= A_DAY):
+            self.earlier = [*self.earlier, self.told][-JUDGED:]
+        if self.path is not None:
+            self._save(self.path, now)
+
+    def _passed(self, known: Trace, told: Forecast, reading: Reading, now: datetime) -> None:
+        """Slots that went by between two answers count as the forecast expected them, until the provider tells them."""
+        first = max(known.start, told.start)
+        values = [
+            told.mean.at(slot) if known.at(slot) != known.at(slot) else float("nan")
+            for slot in (first + i * known.step for i in range(max(0, (now - first) // known.step)))
+        ]
+        expected = tuple(None if value != value else value for value in values)
+        if any(value is not None for value in expected):
+            provenance = replace(reading.provenance, title=told.source, quality="forecast", issued_at=told.issued_at)
+            self.grid.take(Observed(now, first, known.step, expected, provenance))
+
+    def history(self, start: datetime, end: datetime) -> tuple[Trace, tuple[Stretch, ...]]:
+        """The slots known in `[start, end)`, with their provenance."""
+        found = self.grid.facts(start, end)
+        trace = self.grid.trace(start).between(start, end)
+        stretches = [Stretch(fact.start, fact.provenance) for fact in found if fact.start < end]
+        return trace, tuple(stretches)
+
+    def _load(self, path: Path) -> None:
+        with suppress(OSError, ValueError):
+            page = codec.loads(_Page, path.read_bytes())
+            for fact in page.observed:
+                self.grid.take(fact)
+            self.fetched_at = page.fetched_at
+            self.told = _read(page.told) if page.told else None
+            self.earlier = [_read(told) for told in page.earlier]
+
+    def _save(self, path: Path, now: datetime) -> None:
+        told = _written(self.told) if self.told else None
+        page = _Page(now, tuple(self.grid.facts(now - KEPT, now)), told, tuple(map(_written, self.earlier)))
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.chmod(path.parent, 0o700)  # noqa: PTH101
+            write_file(path, codec.dumps(page))
+
+
+def _written(told: Forecast) -> _Told:
+    mean = told.mean.between(told.start, told.start + LONGEST_AHEAD)
+    values = tuple(None if v != v else v for v in mean.values.tolist())
+    return _Told(told.issued_at, mean.start, mean.step, values, told.source)
+
+
+def _read(told: _Told) -> Forecast:
+    values = np.array([np.nan if v is None else v for v in told.values])
+    return Forecast(told.issued_at, told.start, told.step, values[np.newaxis, :], source=told.source)

@@ -1,0 +1,56 @@
+"""What a reader must know to trust a report's figures."""
+
+from __future__ import annotations
+
+from gridsweep.ledger import Ledger
+from gridsweep.state import State
+from gridsweep.sweep import number
+
+UNSEEN = ("forecast", "stale", "imputed")
+"""Qualities of slots that nobody had seen when they were used, and that were not filled in later."""
+
+
+def caveats(state: State, book: Ledger) -> list[str]:
+    """What a reader must know to trust the figures."""
+    notes = []
+    if "synthetic" in state.grid.qualities:
+        notes.append("The grid is synthetic: a formula, no measurement. The saving is an illustration, not a claim.")
+    if "static" in state.grid.qualities:
+        notes.append("Part of the grid is a yearly average, no observation: no saving is claimed on it.")
+    unseen = {q: kwh for q, kwh in book.qualities.items() if q in UNSEEN and kwh > 0}
+    if unseen and book.total.energy_kwh:
+        shares = ", ".join(f"{kwh / book.total.energy_kwh:.0%} {quality}" for quality, kwh in unseen.items())
+        notes.append(f"Not all of the energy met figures that were observed: {shares}.")
+    if state.grid.foreign:
+        kind, basis = state.grid.provenances[0].meaning
+        notes.append(
+            f"{state.grid.foreign} slots came with figures of another meaning than {kind}, {basis}: they count as "
+            "unknown."
+        )
+    if state.sweep.replay:
+        notes.append(
+            "The clock is replayed: training took seconds, its energy is charged to the hours of the replayed grid."
+        )
+    modelled = sum(kwh for source, kwh in book.sources.items() if source.startswith("modelled"))
+    if modelled:
+        share = modelled / sum(book.sources.values())
+        notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
+    if state.sweep.estimates.loss_noise is None:
+        notes.append("One seed an experiment and no stated noise of the loss: close places may be chance.")
+    else:
+        notes.append(
+            f"One seed an experiment. Another seed moves a loss by up to {number(state.sweep.estimates.loss_noise)} "
+            "(as the spec states): places closer than that are not separable."
+        )
+    if book.total.unknown_kwh:
+        notes.append(
+            f"{book.total.unknown_kwh:.6g} kWh met an unknown intensity: they are in the energy, not in the emissions, "
+            "and no saving is stated."
+        )
+    for change in state.amendments:
+        notes.append(f"Changed on {change.at:%Y-%m-%d %H:%M} UTC: {'; '.join(change.changes)}.")
+    notes.append(
+        "Boundary: the workers' energy (and the idle power the spec states). Not counted: the rest of the machine, "
+        "network, making the hardware."
+    )
+    return notes

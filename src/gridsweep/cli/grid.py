@@ -1,0 +1,90 @@
+"""The grid's verbs: forecast, zones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from gridsweep.cli.arguments import Moment, Span
+from gridsweep.cli.group import cli, json_option, load, print_json
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path), required=False)
+@click.option("--provider", help="Who reads the grid, without a spec; `gridsweep zones` lists them.")
+@click.option("--zone", help="The zone, as the provider names it.")
+@click.option("--trace", help="A trace: a file, or solar-valley.")
+@click.option("--duration", type=Span(), default="90m", show_default=True, help="Length of the windows to look for.")
+@click.option("--horizon", type=Span(), default="96h", show_default=True, help="How far to look ahead.")
+@click.option("--at", type=Moment(), help="As if it were then (a trace only).")
+@click.option("--png", type=click.Path(path_type=Path), help="Draw it into this file too.")
+@json_option
+def forecast(
+    spec: Path | None,
+    provider: str | None,
+    zone: str | None,
+    trace: str | None,
+    duration: timedelta,
+    horizon: timedelta,
+    at: datetime | None,
+    png: Path | None,
+    as_json: bool,
+) -> None:
+    """Show a zone of the grid now and in the coming days: best windows, how sure it is, and who says so.
+
+    The zone is that of SPEC, or --provider with --zone, or --trace.
+    """
+    from gridsweep import codec
+    from gridsweep.outlook import outlook
+    from gridsweep.providers_for import plugin, provider_for
+    from gridsweep.render import outlook as pictures
+    from gridsweep.sweep import CarbonSource
+
+    if spec is not None and (provider or zone or trace):
+        raise click.UsageError("name a spec, or a provider with its zone, not both")
+    if spec is not None:
+        sweep = load(spec)
+        carbon, at = sweep.carbon, at or (sweep.replay.start if sweep.replay else None)
+    elif provider and provider != "trace":
+        carbon = CarbonSource(provider, zone or "", None)
+    else:
+        carbon = CarbonSource(file=trace or "solar-valley", zone=zone or "")
+    if at is not None and plugin(carbon.provider).live:
+        raise click.UsageError(f"{carbon.provider} tells the present; --at needs a trace")
+    now = at or datetime.now(UTC)
+    made = outlook(provider_for(carbon).read(now), now, duration, horizon)
+    if png is not None:
+        pictures.png(made, png)
+    if as_json:
+        click.echo(codec.dumps(made, indent=1))
+    else:
+        pictures.text(made)
+        if png is not None:
+            click.echo(f"wrote {png}")
+
+
+@cli.command()
+@click.argument("search", required=False)
+@click.option("--provider", help="Only this provider's zones.")
+@json_option
+def zones(search: str | None, provider: str | None, as_json: bool) -> None:
+    """List the grid zones that the installed providers know, or those whose id or name holds SEARCH."""
+    from gridsweep.providers_for import names, plugin, zones_of
+    from gridsweep.render import outlook as pictures
+
+    asked = [provider] if provider else list(names())
+    found = {name: zones_of(name) for name in asked if plugin(name)}
+    wanted = (search or "").lower()
+    rows = [
+        {"provider": name, "zone": zone.id, "title": zone.title, "note": zone.note}
+        for name, (zones, _) in found.items()
+        for zone in zones
+        if wanted in f"{zone.id} {zone.title}".lower()
+    ]
+    silent = {name: why for name, (_, why) in found.items() if why}
+    if as_json:
+        print_json({"schema_version": 1, "zones": rows, "silent": silent})
+    else:
+        pictures.zones(rows, silent)

@@ -1,0 +1,181 @@
+"""One request and its answer, within a time that nothing stretches and a size that nothing inflates."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from gridsweep.errors import AnswerError, SignalError, UnreachableError
+from gridsweep.fetch.verdicts import Answer
+
+if TYPE_CHECKING:
+    import httpx
+
+LARGEST = 5 * 1024 * 1024
+"""Bytes of a body, on the wire and decompressed."""
+THREAD = "gridsweep-fetch"
+LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))
+"""Of our requests they tell nothing: they would write URLs, whose query may hold a key, and headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How requests are sent: seconds to connect and between bytes, and the transport, if it is not the network."""
+
+    connect: float = 5.0
+    read: float = 15.0
+    transport: httpx.BaseTransport | None = None
+    proxies: bool = True
+    """Whether the environment may name a proxy and certificates; never for this machine itself."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Request:
+    """A GET; `asked` names provider and path for messages. It has no repr, as headers and auth are secret."""
+
+    url: httpx.URL
+    asked: str
+    headers: Mapping[str, str]
+    auth: tuple[str, str] | None
+
+
+@dataclass(slots=True)
+class _Outcome:
+    answer: Answer | None = None
+    error: Exception | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+    abandoned: threading.Event = field(default_factory=threading.Event)
+
+
+def exchange(request: Request, wire: Wire, seconds: float, shown: Callable[[str], str]) -> Answer:
+    """The answer, of whatever status, within `seconds` in all: names, handshakes and slow bytes included.
+
+    It is made by a thread that is abandoned when the time is over, as a look-up of a name cannot be interrupted.
+    `shown` makes a line of a message fit to be seen. Raises `UnreachableError`, and `AnswerError` where the body is
+    too large or not encoded as it says.
+    """
+    client = _client(wire)
+    outcome = _Outcome()
+    threading.Thread(target=_work, args=(client, request, outcome), name=THREAD, daemon=True).start()
+    try:
+        outcome.done.wait(max(0.0, seconds))
+    finally:
+        outcome.abandoned.set()
+        if not outcome.done.is_set():
+            with contextlib.suppress(Exception):
+                client.close()  # cuts the connection under the thread's feet
+    if outcome.answer is not None:
+        return outcome.answer
+    raise _translated(outcome.error, request.asked, shown)
+
+
+def _client(wire: Wire) -> httpx.Client:
+    """A client for one request: no cookies, no redirects, no kept connection that may have died."""
+    import httpx
+
+    for logger in LOGGERS:
+        logging.getLogger(logger).addFilter(_not_ours)
+    return httpx.Client(
+        timeout=httpx.Timeout(wire.read, connect=wire.connect),
+        follow_redirects=False,
+        trust_env=wire.proxies,
+        transport=wire.transport,
+    )
+
+
+def _work(client: httpx.Client, request: Request, outcome: _Outcome) -> None:
+    try:
+        headers = {"accept": "application/json", "user-agent": "gridsweep", **request.headers}
+        headers["accept-encoding"] = "gzip"  # which is decompressed here, piece by piece
+        with (
+            client,
+            client.stream("GET", request.url, headers=headers, auth=request.auth) as response,
+        ):
+            body = _body(response, request.asked, outcome.abandoned)
+            outcome.answer = Answer(response.status_code, dict(response.headers), body)
+    except Exception as error:
+        outcome.error = error
+    finally:
+        outcome.done.set()
+
+
+def _body(response: httpx.Response, asked: str, abandoned: threading.Event) -> bytes:
+    """The whole body; of an error's, as much as is allowed."""
+    success, status = response.is_success, response.status_code
+    too_large = AnswerError(
+        f"{asked} answered {status} with more than {LARGEST >> 20} MB; ask for less at once", status
+    )
+    length = response.headers.get("content-length", "")
+    if success and length.isdecimal() and (len(length) > 15 or int(length) > LARGEST):
+        raise too_large
+    body, raw = bytearray(), 0
+    try:
+        for piece, size in _decoded(response, asked):
+            raw += size
+            body += piece
+            if abandoned.is_set():
+                raise TimeoutError
+            if max(raw, len(body)) > LARGEST:
+                if success:
+                    raise too_large
+                break
+    except (AnswerError, zlib.error):
+        if success:
+            raise
+    return bytes(body[:LARGEST])
+
+
+def _decoded(response: httpx.Response, asked: str) -> Iterator[tuple[bytes, int]]:
+    """Pieces of the body, and how many bytes on the wire each was; no piece is large, whatever it inflates to."""
+    stream = cast("Iterable[bytes]", response.stream)  # not iter_raw(), which a transport's double cannot do twice
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        for data in stream:
+            yield data, len(data)
+        return
+    if encoding not in ("gzip", "x-gzip"):
+        raise AnswerError(f"{asked} sent a body in the encoding {encoding[:20]!a}, which was not asked for")
+    inflate = zlib.decompressobj(wbits=31)
+    for data in stream:
+        size = len(data)
+        while data and not inflate.eof:
+            piece = inflate.decompress(data, LARGEST // 4)
+            data = inflate.unconsumed_tail
+            yield piece, size
+            size = 0
+        yield b"", size
+    if not inflate.eof:
+        raise AnswerError(f"{asked} sent a compressed body that ends too early")
+
+
+def _translated(error: Exception | None, asked: str, shown: Callable[[str], str]) -> Exception:
+    """What went wrong on the way, as one of our errors; ours pass, and so does what nobody foresaw."""
+    import httpx
+
+    if isinstance(error, SignalError):
+        return error
+    if error is None:
+        return UnreachableError(f"{asked} did not answer in time")
+    if isinstance(error, zlib.error):
+        return AnswerError(f"{asked} sent a compressed body that is damaged")
+    if isinstance(error, httpx.RemoteProtocolError) and "location header" in str(error):
+        return AnswerError(f"{asked} redirects to nowhere")  # httpx looks at it though it is not to follow
+    if isinstance(error, httpx.LocalProtocolError | httpx.InvalidURL | UnicodeError):
+        return SignalError(f"{asked} cannot be asked like this ({type(error).__name__}): look at zone and credentials")
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return UnreachableError(f"{asked} did not answer in time ({type(error).__name__})")
+    if isinstance(error, httpx.HTTPError | OSError | ImportError | ValueError):
+        why = shown(str(error))
+        return UnreachableError(
+            f"{asked} cannot be reached ({type(error).__name__}: {why}); look at the network and carbon.base_url"
+        )
+    return error
+
+
+def _not_ours(_: logging.LogRecord) -> bool:
+    return threading.current_thread().name != THREAD

@@ -1,0 +1,79 @@
+"""Where a request may go: the base URL and what lies below it, and no other server."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from gridsweep.errors import AnswerError, SignalError
+from gridsweep.fetch.secrets import PATH_SAFE
+
+if TYPE_CHECKING:
+    import httpx
+
+_LIKE = "write it like https://api.example.org/v3"
+_PORTS = {"http": 80, "https": 443}
+
+
+def base_of(base_url: str, name: str) -> httpx.URL:
+    """The base URL of the provider `name`, if a secret may be sent there. Raises `SignalError`, which never echoes it.
+
+    It is https, or http to this machine, and has no user, query or fragment, where people put secrets.
+    """
+    try:
+        import httpx
+    except ImportError:
+        raise SignalError(f"the provider {name} needs the extra `live`: pip install 'gridsweep[live]'") from None
+    try:
+        url = httpx.URL(base_url)
+    except (httpx.InvalidURL, TypeError):
+        url = httpx.URL()
+    if url.userinfo:
+        raise SignalError(f"carbon.base_url of {name} names a user; use carbon.username and carbon.password")
+    if url.scheme not in _PORTS or not url.host or url.query or url.fragment:
+        raise SignalError(f"carbon.base_url of {name} is no address of a server; {_LIKE}, with nothing after the path")
+    if url.scheme == "http" and not _is_loopback(url.host):
+        raise SignalError(f"carbon.base_url of {name} is http://{url.host}, which anybody can read along; use https")
+    return url
+
+
+def below(base: httpx.URL, path: str, params: Sequence[tuple[str, str]], asked: str) -> httpx.URL:
+    """The URL of a path below the base. Raises `SignalError` for a path that leads elsewhere."""
+    import httpx
+
+    if any(part in ("..", ".") for part in path.split("/")):
+        raise SignalError(f"{asked} is no path of the API; look at carbon.zone")
+    url = httpx.URL(f"{str(base).rstrip('/')}/{quote(path.lstrip('/'), safe=PATH_SAFE)}")
+    return url.copy_with(params=list(params)) if params else url
+
+
+def redirected(url: httpx.URL, location: str, asked: str, status: int, shown: Callable[[str], str]) -> httpx.URL:
+    """Where a redirect leads. Raises `AnswerError` unless that is the same server."""
+    import httpx
+
+    try:
+        target = url.join(location)
+    except (httpx.InvalidURL, ValueError):
+        target = httpx.URL()
+    if not location or not target.host:
+        raise AnswerError(f"{asked} redirects to nowhere", status)
+    if _origin(target) != _origin(url) or target.userinfo:
+        raise AnswerError(
+            f"{asked} redirects to {target.scheme}://{shown(target.host)}, and only {url.host} itself is asked; "
+            "if the provider has moved, set carbon.base_url",
+            status,
+        )
+    return target
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or _PORTS.get(url.scheme)

@@ -1,0 +1,135 @@
+"""What an answer means: a JSON body, or the error to raise for it. Nothing here asks anybody."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, UnreachableError
+
+AGAIN = frozenset({408, 425, 429})
+"""Besides every 5xx, the statuses that say nothing about the next try."""
+LONGEST_WAIT = 3600.0
+WORDS = 200
+
+Redact = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. Header names are lower case; `body` is decompressed, and no longer than is allowed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def passing(status: int) -> bool:
+    """Whether another try may end better."""
+    return status in AGAIN or (status >= 500 and status != 501)  # what is not implemented will not be in a moment
+
+
+def refusal(answer: Answer, asked: str, redact: Redact) -> SignalError:
+    """The error for an answer that is no success; `asked` names provider and path."""
+    status = answer.status
+    text = f"{asked} answered {status}: {own_words(answer.body, redact) or 'nothing more'}"
+    if status in (401, 403):
+        advice = "look at carbon.token, or carbon.username and carbon.password, and at what the plan includes"
+        return CredentialError(f"{text}; {advice}", status)
+    if status == 429:
+        return LimitError(f"{text}; the provider allows no more requests for now", status)
+    if status == 404:
+        return AnswerError(f"{text}; it has no data for this zone, or carbon.base_url is wrong", status)
+    if passing(status):
+        return UnreachableError(f"{text}; the provider has a problem that should pass", status)
+    return AnswerError(f"{text}; the request is not what this provider takes (look at carbon.base_url)", status)
+
+
+def own_words(body: bytes, redact: Redact) -> str:
+    """What the provider says itself: its error or message, the title of a page, or how its text begins."""
+    text = body.decode("utf-8", "replace")
+    try:
+        said = _said(json.loads(text))
+    except (ValueError, RecursionError):
+        title = re.search(r"<title[^>]*>([^<]{1,1000})", text[:10_000], re.IGNORECASE)
+        said = title[1] if title else ""
+    return clean(said or text, redact)
+
+
+def clean(text: str, redact: Redact) -> str:
+    """One short line for a message: no secret, no control character, nothing that turns a line around."""
+    line = "".join(" " if char.isspace() else char for char in redact(text[:20_000]))
+    line = "".join(char for char in line if not unicodedata.category(char).startswith("C"))
+    line = redact(" ".join(line.split()))  # again: what was taken out may have kept a secret apart
+    return line if len(line) <= WORDS else f"{line[: WORDS - 3]}..."
+
+
+def parsed(answer: Answer, asked: str, redact: Redact) -> Any:
+    """The JSON of a success, whatever type it claims. NaN and Infinity are none. Raises `AnswerError`."""
+    status, text = answer.status, answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not text:
+        raise AnswerError(f"{asked} answered {status} with an empty body; try again later", status)
+    if text.startswith(b"<"):
+        kind = "XML" if text.startswith(b"<?xml") else "HTML"
+        said = own_words(text, redact)
+        raise AnswerError(
+            f"{asked} answered {status} with {kind}, not JSON: {said}; look at carbon.base_url, and for a proxy or a "
+            "log-in page on the way",
+            status,
+        )
+    try:
+        return strict_json(text)
+    except ValueError as error:
+        why = clean(str(error), redact)
+    raise AnswerError(f"{asked} answered {status} with what is not JSON, or only part of it ({why})", status)
+
+
+def strict_json(text: bytes | str) -> Any:
+    """A value from JSON. Raises `ValueError`, also for NaN, Infinity, and for what is nested too deeply."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        pass
+    raise ValueError("it is nested too deeply")
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds for which the server asks to be left alone, one hour at most; None where it does not say.
+
+    A date is compared with the server's own, if it gives that, as our clocks may differ.
+    """
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value, re.ASCII):
+        return min(LONGEST_WAIT, float(value[:20]))
+    until = _http_date(value)
+    if until is None:
+        return None
+    seconds = (until - (_http_date(headers.get("date", "")) or now)).total_seconds()
+    return min(LONGEST_WAIT, max(0.0, seconds))
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _said(value: object) -> str:
+    """`error` and `message`, `error.message`, or what problem details say."""
+    if not isinstance(value, dict):
+        return ""
+    found = [value.get(key) for key in ("error", "message", "title", "detail")]
+    found = [inner.get("message") if isinstance(inner, dict) else inner for inner in found]
+    return ": ".join(dict.fromkeys(part for part in found if isinstance(part, str) and part))
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,103 @@
+"""The grid as a journal knows it: every observed slot, and where it comes from."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from gridsweep.carbon import Column, Trace
+from gridsweep.events import Observed, Settled
+from gridsweep.readings import Provenance, Quality
+
+
+class Grid:
+    """A fold over observations. Later ones revise earlier ones; an unknown slot takes nothing back.
+
+    The first one settles what the figures mean: a slot of another kind or basis (marginal among averages, say) is
+    unknown to the sums, and counted in `foreign`.
+    """
+
+    def __init__(self) -> None:
+        self.provenances: list[Provenance] = []
+        self.foreign = 0
+        self._column: Column = np.empty(0)
+        self._marks: npt.NDArray[np.int16] = np.empty(0, dtype=np.int16)
+        self._slots = 0
+        self._start: datetime | None = None
+        self._step = timedelta(hours=1)
+        self._trace: Trace | None = None
+
+    def take(self, event: Observed | Settled) -> None:
+        if self._start is None:
+            self._start, self._step = event.start, event.step
+        first = (event.start - self._start) // self._step
+        if first < 0:
+            self._prepend(-first)
+            first = 0
+        last = first + len(event.values)
+        if last > len(self._column):
+            size = max(last, 2 * len(self._column))
+            column, marks = np.full(size, np.nan), np.full(size, -1, dtype=np.int16)
+            column[: self._slots], marks[: self._slots] = self._column[: self._slots], self._marks[: self._slots]
+            self._column, self._marks = column, marks
+        provenance = event.provenance.timeless
+        if provenance not in self.provenances:
+            self.provenances.append(provenance)
+        values = np.array(event.values, dtype=np.float64)  # None becomes NaN
+        told = np.isfinite(values)
+        if provenance.meaning != self.provenances[0].meaning:
+            self.foreign += int(told.sum())
+            values = np.full(len(values), np.nan)
+        self._column[first:last][told] = values[told]
+        self._marks[first:last][told] = self.provenances.index(provenance)
+        self._slots = max(self._slots, last)
+        self._trace = None
+
+    def _prepend(self, slots: int) -> None:
+        assert self._start is not None
+        self._start -= slots * self._step
+        self._column = np.concatenate([np.full(slots, np.nan), self._column])
+        self._marks = np.concatenate([np.full(slots, -1, dtype=np.int16), self._marks])
+        self._slots += slots
+
+    def facts(self, since: datetime, at: datetime) -> list[Observed]:
+        """What is known from `since` on, a fact for every run of slots with one provenance."""
+        if self._start is None:
+            return []
+        begin = max(0, (since - self._start) // self._step)
+        marks = self._marks[begin : self._slots]
+        edges = [0, *(np.flatnonzero(np.diff(marks)) + 1).tolist(), len(marks)]
+        return [
+            Observed(
+                at,
+                self._start + (begin + a) * self._step,
+                self._step,
+                tuple(None if v != v else v for v in self._column[begin + a : begin + b].tolist()),
+                self.provenances[marks[a]],
+            )
+            for a, b in pairwise(edges)
+            if b > a and marks[a] >= 0  # what nobody has told is in no fact
+        ]
+
+    def trace(self, otherwise: datetime) -> Trace:
+        """The slots, gCO2eq/kWh; an empty trace that begins `otherwise` before anything was observed."""
+        if self._trace is None:
+            self._trace = Trace(self._start or otherwise, self._step, self._column[: self._slots])
+        return self._trace
+
+    @property
+    def qualities(self) -> tuple[Quality, ...]:
+        """Those that occur, in order of their first slot."""
+        marks = self._marks[: self._slots]
+        kinds, firsts = np.unique(marks[marks >= 0], return_index=True)
+        ordered = [self.provenances[kind].quality for _, kind in sorted(zip(firsts, kinds, strict=True))]
+        return tuple(dict.fromkeys(ordered))
+
+    def of_quality(self, quality: Quality) -> Trace:
+        """1 where a slot has that quality, 0 elsewhere: its mean over a window is the share."""
+        assert self._start is not None, "nothing was observed"
+        chosen = [i for i, provenance in enumerate(self.provenances) if provenance.quality == quality]
+        return Trace(self._start, self._step, np.isin(self._marks[: self._slots], chosen).astype(np.float64))

@@ -1,0 +1,155 @@
+"""The coming days of a grid zone: what is expected, how surely, and the cleanest windows for a piece of work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from gridsweep.carbon import HOUR, Trace
+from gridsweep.policy import TRAILING
+from gridsweep.readings import Reading
+from gridsweep.sweep import Percentile, Tier
+
+WINDOWS = 3
+WEEK = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time to run: its mean intensity in gCO2eq/kWh, and the share it saves against running now."""
+
+    start: datetime
+    end: datetime
+    intensity: float
+    saving: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who says it and how well it is known, for the slots of `[start, end)`."""
+
+    start: datetime
+    end: datetime
+    title: str
+    quality: str
+    kind: str
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The grid now and to come. Columns are gCO2eq/kWh a slot, None where unknown; `expected` begins at `start`.
+
+    `low` and `high` hold eight of ten past errors of such a forecast. `typical_error` is the mean share by which it
+    was wrong on the first day; None where it cannot be known yet.
+    """
+
+    provider: str
+    zone: str
+    now: datetime
+    intensity: float | None
+    rung: str
+    why: str
+    step_h: float
+    start: datetime
+    expected: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    past_start: datetime
+    past: tuple[float | None, ...]
+    typical_error: float | None
+    duration_h: float
+    now_intensity: float | None
+    windows: tuple[Window, ...]
+    sources: tuple[Source, ...]
+    schema_version: int = 1
+
+
+def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timedelta) -> Outlook:
+    """What a reading says of `[now, now + horizon)`, and its cleanest windows of the given length."""
+    history, forecast, seen = reading.history, reading.forecast, reading.provenance
+    level = history.at(now)
+    end = now + horizon
+    expected = low = high = Trace(now, history.step, [])
+    if forecast is not None:
+        expected = forecast.mean.between(now, end)
+        low, high = (side.between(now, end) for side in forecast.band())
+    atonce = expected.mean(now, now + duration) if len(expected) else float("nan")
+    past = history.between(now - timedelta(days=1), now + timedelta(microseconds=1))
+    sources = [
+        Source(max(a.start, past.start), b, p.title, p.quality, p.kind, p.basis)
+        for a, b in zip(reading.stretches, [*(s.start for s in reading.stretches[1:]), history.end], strict=True)
+        if b > past.start and (p := a.provenance)
+    ]
+    if forecast is not None:
+        sources.append(Source(forecast.start, forecast.end, forecast.source, "forecast", seen.kind, seen.basis))
+    return Outlook(
+        provider=seen.provider,
+        zone=seen.zone,
+        now=now,
+        intensity=_known(level),
+        rung=reading.rung,
+        why=reading.why,
+        step_h=history.step / HOUR,
+        start=expected.start,
+        expected=_column(expected),
+        low=_column(low),
+        high=_column(high),
+        past_start=past.start,
+        past=_column(past),
+        typical_error=_known(forecast.typical_error) if forecast is not None else None,
+        duration_h=duration / HOUR,
+        now_intensity=_known(atonce),
+        windows=tuple(cleanest(expected, now, duration, atonce)),
+        sources=tuple(sources),
+    )
+
+
+def cleanest(expected: Trace, now: datetime, duration: timedelta, atonce: float) -> list[Window]:
+    """The cleanest windows that lie within the forecast and do not overlap, the best first."""
+    edges = [now, *(expected.start + i * expected.step for i in range(1, len(expected)))]
+    starts = [start for start in edges if start + duration <= expected.end]
+    found = [(expected.mean(start, start + duration), start) for start in starts]
+    chosen: list[Window] = []
+    for level, start in sorted((level, start) for level, start in found if level == level):
+        if len(chosen) == WINDOWS:
+            break
+        if all(abs(start - window.start) >= duration for window in chosen):
+            saving = 1 - level / atonce if atonce > 0 else None
+            chosen.append(Window(start, start + duration, level, saving))
+    return chosen
+
+
+def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> list[str]:
+    """The tiers whose limit every slot of the last week met, or none: they sort nothing on this grid."""
+    history, found = reading.history, []
+    week = history.between(now - WEEK, now + timedelta(microseconds=1))
+    known = week.values[np.isfinite(week.values)]
+    if not len(known):
+        return []
+    marginal = reading.provenance.kind == "marginal"
+    hint = " (limits in use elsewhere are meant for average figures)" if marginal else ""
+    for tier in tiers:
+        limit = tier.threshold
+        if isinstance(limit, Percentile):
+            limit = history.percentile(limit.percent, history.end, TRAILING)
+        share = float(np.mean(known <= limit))
+        if share in (0.0, 1.0):
+            what = "no slot" if share == 0 else "every slot"
+            effect = f"it would only wait {tier.max_delay / HOUR:.0f} h" if share == 0 else "it would never wait"
+            found.append(
+                f"{tier.name}: {what} of the last week met its limit of {tier.limit}, which lay between "
+                f"{known.min():.0f} and {known.max():.0f} g/kWh: {effect}; try a percentile such as p40{hint}"
+            )
+    return found
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _column(trace: Trace) -> tuple[float | None, ...]:
+    return tuple(_known(value) for value in trace.values.tolist())

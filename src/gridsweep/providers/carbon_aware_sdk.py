@@ -1,0 +1,163 @@
+"""The WebAPI of the Green Software Foundation's Carbon Aware SDK, which whoever runs it has pointed at some source.
+
+With WattTime behind it the SDK answers with the marginal intensity of a region that WattTime names: such an answer is
+refused, as its zone is not the one that was asked for. Read WattTime itself instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from gridsweep.carbon import HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.errors import AnswerError, SignalError, SpecError
+from gridsweep.fetch import parsing
+from gridsweep.fetch.parsing import Point
+from gridsweep.readings import Provenance, Reading, Stretch
+from gridsweep.sources import Fetched, Means, Zone
+from gridsweep.sweep import CarbonSource
+
+HISTORY = timedelta(days=28)
+RECENT = timedelta(hours=23, minutes=45)
+"""Electricity Maps gives those who do not pay the last 24 hours, if nothing older is asked for with them."""
+QUARTER = timedelta(minutes=15)
+DAY = timedelta(days=1)
+NO_HISTORY = (400, 401, 403, 404, 501)
+NO_FORECAST = (400, 404, 501)
+"""Statuses by which the SDK says that its source has none: then it is not asked again for a day, or an hour."""
+
+_SPAN = re.compile(r"(?:(\d{1,4})\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.\d{1,7})?", re.ASCII)
+
+
+class CarbonAwareSdk:
+    """The zone is a location of the SDK, such as `eastus`; `base_url` is where the WebAPI runs.
+
+    Slots are as long as the SDK says. Raises `SpecError` without a `base_url`; without a zone nothing can be read.
+    """
+
+    keys: ClassVar[frozenset[str]] = frozenset({"base_url"})
+    live: ClassVar[bool] = True
+
+    def __init__(self, settings: CarbonSource, means: Means) -> None:
+        if not settings.base_url:
+            raise SpecError("carbon.base_url: missing; carbon_aware_sdk is self-hosted: write the URL of its WebAPI")
+        self._zone = settings.zone
+        self._http = means.http(settings.base_url)
+        title = f"Carbon Aware SDK at {urlsplit(settings.base_url).hostname} (it does not say from which source)"
+        self._provenance = Provenance(title, "estimated", "carbon_aware_sdk", settings.zone, "average", "unknown")
+        self._not_before: dict[str, datetime] = {}
+        self._shown: tuple[object, Trace, tuple[Stretch, ...]] | None = None  # the same answers make the same history
+
+    def read(self, now: datetime) -> Reading:
+        """Up to 28 days of history, and the forecast if the SDK's source has one."""
+        now = utc(now)
+        today, until = floor_to(now, DAY), floor_to(now, QUARTER)
+        recent = self._emissions(until - RECENT, until, keep=QUARTER)
+        older = self._unless_refused("history", now, DAY, NO_HISTORY, (today - HISTORY, today, DAY))
+        ahead = self._unless_refused("forecast", now, HOUR, NO_FORECAST)
+        told = [one for one in (older, recent) if one]
+        key = (until, *(fetched.fetched_at for fetched in told))
+        if self._shown is None or self._shown[0] != key:
+            self._shown = (key, *self._history(told, today - HISTORY, until + timedelta.resolution))
+        _, history, stretches = self._shown
+        return Reading(history, self._forecast(ahead, now) if ahead else None, stretches)
+
+    def past(self, start: datetime, end: datetime) -> Reading:
+        """The slots that begin in `[start, end)`, as they are known by now."""
+        start, end = utc(start), utc(end)
+        history, stretches = self._history([self._emissions(start, end, keep=HOUR)], start, end)
+        return Reading(history, None, stretches)
+
+    def zones(self) -> Sequence[Zone]:
+        """The locations that the SDK lists."""
+        body = self._http.get("/locations", keep=HOUR).body
+        return [Zone(name, name) for name in sorted(parsing.expect(body, dict, "carbon_aware_sdk: locations"))]
+
+    def _emissions(self, start: datetime, end: datetime, keep: timedelta) -> Fetched:
+        params = {"location": self._zone, "time": _text(start), "toTime": _text(end)}
+        return self._http.get("/emissions/bylocation", params, keep=keep)
+
+    def _unless_refused(
+        self, what: str, now: datetime, rest: timedelta, statuses: Sequence[int], span: Any = None
+    ) -> Fetched | None:
+        """The older history of a span, or the forecast: None where the SDK's source has none, and for a while after."""
+        if (until := self._not_before.get(what)) and now < until:
+            return None
+        try:
+            if span:
+                return self._emissions(*span)
+            # Without bounds: the SDK refuses those that lie outside the forecast it happens to have.
+            return self._http.get("/emissions/forecasts/current", {"location": self._zone}, keep=2 * QUARTER)
+        except SignalError as error:
+            if error.status not in statuses:
+                raise
+            self._not_before[what] = now + rest
+            return None
+
+    def _history(self, told: Sequence[Fetched], start: datetime, end: datetime) -> tuple[Trace, tuple[Stretch, ...]]:
+        """What the answers, the newest last, tell of the slots that begin in `[start, end)`."""
+        what = "carbon_aware_sdk: emissions"
+        rows = [row for fetched in told for row in parsing.objects(fetched.body, what)]
+        step = _step((row.get("duration") for row in rows), what)
+        points = [self._point(row, f"{what}[{i}]") for i, row in enumerate(rows)]
+        provenance = replace(self._provenance, fetched_at=told[-1].fetched_at)
+        return parsing.history_of([p for p in points if start <= p.start < end], step, provenance)
+
+    def _point(self, row: dict[str, Any], at: str) -> Point:
+        parsing.same_zone(self._zone, row.get("location"), f"{at}.location")
+        if "rating" not in row:
+            raise AnswerError(f"{at} has no 'rating'; it has {sorted(row)}")
+        rating = parsing.nullable_number(row["rating"], f"{at}.rating")
+        return Point(parsing.moment(row.get("time"), f"{at}.time"), rating, "estimated")
+
+    def _forecast(self, fetched: Fetched, now: datetime) -> Forecast | None:
+        """The forecast from the present slot on; None where it has ended, or is empty."""
+        what = "carbon_aware_sdk: forecast"
+        found = parsing.objects(fetched.body, what)
+        if not found or not found[0].get("forecastData"):
+            return None
+        told = found[0]
+        parsing.same_zone(self._zone, told.get("location"), f"{what}.location")
+        issued_at = parsing.moment(told.get("generatedAt"), f"{what}.generatedAt")
+        if issued_at > now + HOUR:
+            raise AnswerError(f"{what} was made at {issued_at:%Y-%m-%d %H:%M} UTC, which is yet to come")
+        rows = parsing.objects(told["forecastData"], f"{what}.forecastData")
+        step = _step((row.get("duration") for row in rows), what)
+        points = []
+        for i, row in enumerate(rows):
+            at = f"{what}.forecastData[{i}]"
+            parsing.same_zone(self._zone, row.get("location"), f"{at}.location")
+            start = parsing.moment(row.get("timestamp"), f"{at}.timestamp")
+            if start >= floor_to(now, step):
+                points.append(Point(start, parsing.nullable_number(row.get("value"), f"{at}.value"), "forecast"))
+        if not points:
+            return None
+        return parsing.forecast_of(points, step, issued_at, self._provenance)
+
+
+def _step(durations: Iterable[object], what: str) -> timedelta:
+    """How long a slot is. The SDK says 0 where it had a single point to judge by; another answer may know better."""
+    steps = {_duration(duration, what) for duration in durations} - {timedelta(0)}
+    if len(steps) != 1:
+        said = ", ".join(map(str, sorted(steps))) or "nothing"
+        raise AnswerError(f"{what} should say how long a slot is, and says {said}")
+    return steps.pop()
+
+
+def _duration(value: object, what: str) -> timedelta:
+    """`00:05:00` or `1.00:00:00`, as .NET writes spans; or whole minutes, as in forecasts."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= DAY / timedelta(minutes=1):
+        return timedelta(minutes=value)
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise AnswerError(f"{what} has the duration {str(value)[:40]!r} where 00:05:00, or minutes, were expected")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def _text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

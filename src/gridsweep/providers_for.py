@@ -1,0 +1,122 @@
+"""From the name of a provider to one that is ready to read: ours and other people's, found by entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gridsweep.archive import Archive
+from gridsweep.errors import GridsweepError, SignalError, SpecError
+from gridsweep.fetch.cache import default_folder
+from gridsweep.fetch.client import HttpClient
+from gridsweep.fetch.secrets import Secrets
+from gridsweep.readings import Provenance, Reading
+from gridsweep.resolver import Resolver
+from gridsweep.sources import GROUP, Http, Means, Source, Zone
+from gridsweep.sweep import CarbonSource
+
+UNTRUE = ("synthetic", "static")
+"""Qualities that no strict sweep is planned or settled on."""
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The providers that are installed, ours and others."""
+    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+
+
+@cache
+def plugin(name: str) -> type[Source]:
+    """A provider's class. Raises `SpecError` for a name that is not installed, or a plug-in that does not load."""
+    for point in entry_points(group=GROUP):
+        if point.name == name:
+            try:
+                loaded: type[Source] = point.load()
+            except (ImportError, AttributeError) as error:
+                raise SpecError(f"the provider {name!r} ({point.value}) cannot be loaded: {error}") from None
+            return loaded
+    raise SpecError(f"there is no provider {name!r}; installed are {', '.join(names())}")
+
+
+def means_for(name: str, folder: Path | None = None, base: Path | None = None, **injected: Any) -> Means:
+    """What a provider may use; `injected` goes to its HTTP client (a clock, a transport), for tests and trials."""
+    secrets = Secrets(base=base)
+
+    def http(base_url: str) -> Http:
+        return HttpClient(base_url=base_url, name=name, folder=folder, secrets=secrets, **injected)
+
+    return Means(http, secrets.read, base or Path())
+
+
+def source_for(settings: CarbonSource, means: Means | None = None) -> Source:
+    """The source a spec names. Raises `SpecError`, `TraceError`, `SignalError`."""
+    return plugin(settings.provider)(settings, means or means_for(settings.provider, default_folder()))
+
+
+def provider_for(settings: CarbonSource, means: Means | None = None, folder: Path | None = None) -> Source | Resolver:
+    """The provider a sweep reads: a live source with all its rungs, any other as it is; strict where that is asked.
+
+    `folder` is where its archive lies (default: the user's cache). Raises `SpecError`, `TraceError`, `SignalError`.
+    """
+    source = source_for(settings, means)
+    if settings.strict:
+        source = Strict(source)
+    if not plugin(settings.provider).live:
+        return source
+    archive = Archive(settings, folder or default_folder())
+    from gridsweep import zones  # a table that only a live provider may come to need
+
+    average = None if settings.strict else zones.average(settings.zone)
+    if average is None:
+        return Resolver(source, archive)
+    known = Provenance(
+        f"the yearly average of {average.title}, {average.year} ({average.source})",
+        "static",
+        provider="static",
+        zone=settings.zone,
+        kind="average",
+        basis=average.basis,
+    )
+    return Resolver(source, archive, known, average.g_per_kwh)
+
+
+def zones_of(name: str) -> tuple[Sequence[Zone], str]:
+    """The zones a provider lists, or why it cannot just now."""
+    try:
+        return source_for(CarbonSource(name, "", None)).zones(), ""
+    except GridsweepError as error:
+        return (), str(error)
+
+
+class Strict:
+    """A source of which nothing is taken that is no measurement: synthetic and static figures are refused."""
+
+    keys: ClassVar[frozenset[str]] = frozenset()
+    live: ClassVar[bool] = True
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def zones(self) -> Sequence[Zone]:
+        return self.source.zones()
+
+    def read(self, now: datetime) -> Reading:
+        return self._true(self.source.read(now))
+
+    def past(self, start: datetime, end: datetime) -> Reading:
+        return self._true(self.source.past(start, end))
+
+    @staticmethod
+    def _true(reading: Reading) -> Reading:
+        for stretch in reading.stretches:
+            found = stretch.provenance
+            if found.quality in UNTRUE:
+                raise SignalError(
+                    f"{found.title} is {found.quality}, and the spec says `strict: true`; "
+                    "use a key and a zone that give measured data, or take `strict` out"
+                )
+        return reading

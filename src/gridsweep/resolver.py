@@ -1,0 +1,139 @@
+"""A provider that always has an answer: the live one, or the best that is left when it does not come.
+
+live -> cached, within its time -> stale, at most six hours -> our own forecast -> a yearly average -> none.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from gridsweep.archive import Archive
+from gridsweep.carbon import Forecast, Trace, floor_to
+from gridsweep.errors import SignalError
+from gridsweep.forecast import blend, from_history, with_past
+from gridsweep.readings import Provenance, Quality, Reading, Rung, Stretch
+from gridsweep.sources import Source
+
+FRESH = timedelta(minutes=10)
+"""An answer is taken again for so long before the provider is asked anew."""
+STALE = timedelta(hours=6)
+"""So old an answer may speak for the present, by the forecast that came with it or that we make of it."""
+AGAIN = timedelta(minutes=2)
+"""After a failure the provider is left alone for so long, whatever its own limits allow."""
+HISTORY = timedelta(days=60)
+HORIZON = timedelta(hours=96)
+A_DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+
+
+class Resolver:
+    """Reads a live source; `average` is the zone's yearly mean, for when nothing else is left.
+
+    A present slot that nobody has told is filled by a forecast and says so (`forecast`, or `stale` on that rung); when
+    the provider tells it later, the observation takes its place. Past gaps are never filled.
+    """
+
+    def __init__(
+        self, source: Source, archive: Archive, average: Provenance | None = None, level: float = float("nan")
+    ):
+        self.source = source
+        self.archive = archive
+        self.average = average
+        self.level = level
+        self.why = ""
+        self.note = ""
+        self._asked: datetime | None = None
+        self._shown: tuple[object, Reading] | None = None
+
+    def read(self, now: datetime) -> Reading:
+        """The history with the present slot, a forecast, and the rung that answered. Never raises `SignalError`."""
+        rung = self._rung(now, live=self._ask(now))
+        slot = floor_to(now, self.archive.grid.trace(now).step)
+        key = (slot, rung, self.archive.fetched_at, self.why)
+        if self._shown is None or self._shown[0] != key:
+            self._shown = (key, self._composed(now, slot, rung))
+        return self._shown[1]
+
+    def past(self, start: datetime, end: datetime) -> Reading:
+        """What the source knows of `[start, end)` by now. Raises `SignalError`."""
+        return self.source.past(start, end)
+
+    def _ask(self, now: datetime) -> bool:
+        """Ask the source, unless it answered or failed a moment ago; whether it has answered just now."""
+        told = self.archive.fetched_at
+        if told is not None and timedelta(0) <= now - told < FRESH and not self.why:
+            return False
+        if self.why and self._asked is not None and timedelta(0) <= now - self._asked < AGAIN:
+            return False
+        self._asked = now
+        try:
+            reading = self.source.read(now)
+        except SignalError as error:
+            self.why = str(error)
+            return False
+        self.why, self.note = "", reading.why
+        self.archive.keep(reading, now)
+        return True
+
+    def _rung(self, now: datetime, live: bool) -> Rung:
+        told = self.archive.fetched_at
+        age = now - told if told is not None else None
+        if live:
+            return "live"
+        if age is not None and timedelta(0) <= age < FRESH:
+            return "cached"
+        if age is not None and timedelta(0) <= age <= STALE:
+            return "stale"
+        if self.archive.grid.trace(now).known(now - HISTORY, now) >= A_DAY:
+            return "forecast"
+        return "static" if self.average else "none"
+
+    def _composed(self, now: datetime, slot: datetime, rung: Rung) -> Reading:
+        known, stretches = self.archive.history(slot - HISTORY, now + timedelta(microseconds=1))
+        step = known.step
+        seen = np.flatnonzero(np.isfinite(known.values))
+        after = known.start + (int(seen[-1]) + 1) * step if len(seen) else max(slot - HISTORY, slot)
+        known = known.between(known.start, after)
+        stretches = tuple(stretch for stretch in stretches if stretch.start < after)
+        missing = max(0, (slot - after) // step + 1)
+        told = self.archive.told
+        if not missing:
+            return Reading(known, lambda: self._ahead(known, now, told), stretches, rung, self.why or self.note)
+        values, quality, title = self._filled(known, after, missing, rung)
+        base = stretches[-1].provenance if stretches else self.average or Provenance("nobody", zone="")
+        fill = Provenance(
+            title, quality, base.provider, base.zone, base.kind, base.basis, fetched_at=self.archive.fetched_at
+        )
+        start = known.start if len(known) else after
+        history = Trace(start, step, np.concatenate([known.values, values]))
+        whole = (*stretches, Stretch(after, fill))
+        if rung in ("static", "none"):
+            return Reading(history, None, whole, rung, self.why)
+        return Reading(history, lambda: self._ahead(history, now, told), whole, rung, self.why or self.note)
+
+    def _filled(self, known: Trace, after: datetime, slots: int, rung: Rung) -> tuple[np.ndarray, Quality, str]:
+        """Values for the slots nobody has told up to the present one, their quality, and who expects them."""
+        if rung == "none":
+            return np.full(slots, np.nan), "estimated", "nobody"
+        if rung == "static":
+            return np.full(slots, self.level), "static", self.average.title if self.average else ""
+        quality: Quality = "stale" if rung == "stale" else "forecast"
+        own = from_history(known, after - known.step, known.step * slots + HOUR) if len(known) else None
+        values, titles = np.full(slots, np.nan), []
+        for forecast in (own, self.archive.told):  # what the provider expects comes before what we do
+            if forecast is None:
+                continue
+            expected = [forecast.mean.at(after + i * known.step) for i in range(slots)]
+            better = np.isfinite(expected)
+            values[better] = np.array(expected)[better]
+            if better.any():
+                titles.append(forecast.source)
+        return values, quality, titles[-1] if titles else "nobody"
+
+    def _ahead(self, history: Trace, now: datetime, told: Forecast | None) -> Forecast | None:
+        own = from_history(history, now, HORIZON)
+        if told is None or told.end <= now:
+            return own
+        return told if own is None else blend(own, with_past(told, self.archive.earlier, history))

@@ -1,0 +1,62 @@
+"""Settling a sweep: its figures once more, on what the provider knows of those hours by now."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gridsweep.carbon import ceil_to, floor_to
+from gridsweep.errors import SpecError
+from gridsweep.events import Settled
+from gridsweep.fetch.budget import TokenBucket
+from gridsweep.fetch.cache import default_folder
+from gridsweep.journal import Journal, lease
+from gridsweep.ledger import ledger
+from gridsweep.providers_for import means_for, provider_for
+from gridsweep.rehearse import baseline
+from gridsweep.reports import Report
+from gridsweep.resolver import Resolver
+from gridsweep.runs import RunFolder, summarize
+from gridsweep.schedule import facts
+from gridsweep.sources import Source
+from gridsweep.state import State
+from gridsweep.sweep import CarbonSource
+
+
+def settle(folder: str | Path, provider: Source | None = None, at: datetime | None = None) -> Report:
+    """Read the sweep's hours again, journal them as settled, and report both figures.
+
+    May be done again: the latest counts. Raises `LeaseError` while a run holds the folder, `SignalError` when the
+    provider does not answer, `SpecError` when nothing has run yet.
+    """
+    place = RunFolder(Path(folder))
+    place.read()
+    with lease(place.state) as epoch:
+        journal = Journal(place.journal, epoch=epoch)
+        try:
+            state = State(journal.events())
+            other = baseline(state)
+            if other is None:
+                raise SpecError(f"{folder}: nothing has ended yet, so that there is nothing to settle")
+            step = state.history.step
+            start = floor_to(state.submitted_at, step)
+            end = ceil_to(max(ledger(state).ended_at, other[1].ended_at), step)
+            reading = (provider or _patient(state.sweep.carbon)).past(start, end)
+            now = at or datetime.now(UTC)
+            events = [
+                Settled(now, fact.start, fact.step, fact.values, fact.provenance) for fact in facts(reading, 0, now)
+            ]
+            if not events:
+                raise SpecError(f"{reading.provenance.title} knows nothing of {start:%Y-%m-%d} to {end:%Y-%m-%d} yet")
+            journal.extend(events)
+            for event in events:
+                state.apply(event)
+        finally:
+            journal.close()
+    return summarize(state)
+
+
+def _patient(carbon: CarbonSource) -> Source | Resolver:
+    """The sweep's provider with an hour's budget at once: weeks are read in pieces, and nobody else asks meanwhile."""
+    budget = TokenBucket(capacity=12, refill=0.001)
+    return provider_for(carbon, means_for(carbon.provider, default_folder(), budget=budget))

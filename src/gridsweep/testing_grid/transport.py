@@ -1,0 +1,83 @@
+"""The same double without a socket, for tests in which hours pass in a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from gridsweep.testing_grid.dialect import Dialect, Grid
+from gridsweep.testing_grid.server import GridApi
+
+if TYPE_CHECKING:
+    import httpx
+
+Window = tuple[datetime, datetime]
+"""From, and until (without)."""
+
+
+class GridTransport(GridApi):
+    """An httpx transport, by its shape, that answers with a dialect over a grid; nobody is reached during an outage."""
+
+    def __init__(self, dialect: Dialect, grid: Grid, *, outages: Sequence[Window] = ()):
+        super().__init__(dialect, grid, elsewhere="https://elsewhere.invalid")
+        self.outages = list(outages)
+        self.refused: list[datetime] = []
+        """When somebody tried during an outage."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        import httpx
+
+        now = self.grid.now()
+        with self.flying():
+            if any(start <= now < end for start, end in self.outages):
+                self.refused.append(now)
+                raise httpx.ConnectError("there is an outage", request=request)
+            request.read()
+            response, delivery = self.answer(request.method, request.url.raw_path.decode(), dict(request.headers))
+            if delivery in ("close", "noise"):
+                raise httpx.RemoteProtocolError("nothing of HTTP came", request=request)
+            if delivery == "drip":
+                raise httpx.ReadTimeout("it took too long", request=request)
+            headers = {**response.headers, "content-length": str(len(response.body))}
+            if delivery == "whole":
+                return httpx.Response(response.status, headers=headers, stream=_stream(response.body))
+            return httpx.Response(response.status, headers=headers, stream=_stream(response.body, broken=True))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Nobody is reached while this is open."""
+        window = (
+            datetime.min.replace(tzinfo=self.grid.now().tzinfo),
+            datetime.max.replace(tzinfo=self.grid.now().tzinfo),
+        )
+        self.outages.append(window)
+        try:
+            yield
+        finally:
+            self.outages.remove(window)
+
+    def __enter__(self) -> GridTransport:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _stream(body: bytes, *, broken: bool = False) -> Any:
+    """The body in pieces; with `broken` it ends halfway, as when the connection is lost."""
+    import httpx
+
+    class Stream(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            end = len(body) // 2 if broken else len(body)
+            for start in range(0, end, 65536):
+                yield body[start : min(start + 65536, end)]
+            if broken:
+                raise httpx.ReadError("the connection was lost")
+
+    return Stream()

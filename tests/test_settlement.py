@@ -1,0 +1,87 @@
+"""Settling: revised hours give a second set of figures, and the first stays."""
+
+import pytest
+
+from builders import START, URGENT, after, grid, make_sweep
+from gridsweep.carbon import HOUR, Trace
+from gridsweep.errors import SpecError
+from gridsweep.events import Settled, Submitted
+from gridsweep.journal import Journal, lease
+from gridsweep.policy import Threshold
+from gridsweep.readings import Provenance, Reading
+from gridsweep.rehearse import rehearse
+from gridsweep.render import wording
+from gridsweep.runs import RunFolder, summarize
+from gridsweep.settle import settle
+
+LEVELS = [300.0] * 3 + [100.0] * 40
+REVISED = [330.0] * 3 + [120.0] * 40
+
+
+class Revised:
+    """A provider that has thought better of it."""
+
+    def __init__(self, levels):
+        self.trace = Trace(START, HOUR, levels)
+
+    def past(self, start, end):
+        return Reading(self.trace.between(start, end), None, Provenance("revised data", "measured"))
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """A folder with a sweep that has run: it waited three hours for a clean grid."""
+    place = RunFolder(tmp_path / "run")
+    events = []
+    rehearse(make_sweep(2, tiers=(URGENT,)), START, grid(*LEVELS), Threshold(), journal=events)
+    with lease(place.state) as epoch:
+        journal = Journal(place.journal, epoch=epoch)
+        journal.extend(events)
+        journal.close()
+    return place
+
+
+def test_both_figures_are_kept(swept):
+    before = summarize(swept.read())
+    assert before.settlement is None
+    made = settle(swept.path, Revised(REVISED), after(99))
+    assert (made.emissions_g, made.saving_g) == (before.emissions_g, before.saving_g)
+    settled = made.settlement
+    assert settled.emissions_g == pytest.approx(2 * 0.1 * 120)
+    assert settled.immediate_g == pytest.approx(0.1 * (330 + 330))
+    assert settled.saving_g == pytest.approx(0.1 * (660 - 240))
+    assert (settled.revised, settled.slots, settled.largest) == (6, 6, 30.0)
+    assert summarize(swept.read()).settlement == settled, "it is in the journal"
+    assert "revised data" in wording.settled(made)[0]
+
+
+def test_the_latest_settlement_counts(swept):
+    settle(swept.path, Revised(REVISED), after(99))
+    made = settle(swept.path, Revised(LEVELS), after(200))
+    assert made.settlement.at == after(200)
+    assert made.settlement.revised == 0
+    assert made.settlement.reduction == pytest.approx(made.reduction)
+
+
+def test_hours_that_are_still_missing_leave_the_settled_saving_unknown(swept):
+    made = settle(swept.path, Revised([float("nan"), *REVISED[1:]]), after(99))
+    assert made.settlement.saving_g is None
+    assert made.saving_g is not None
+
+
+def test_nothing_is_settled_before_anything_has_ended(tmp_path):
+    place = RunFolder(tmp_path / "run")
+    with lease(place.state) as epoch:
+        journal = Journal(place.journal, epoch=epoch)
+        journal.extend([Submitted(START, make_sweep(1))])
+        journal.close()
+    with pytest.raises(SpecError, match="nothing to settle"):
+        settle(place.path, Revised(REVISED), after(99))
+
+
+def test_a_settlement_of_another_kind_than_the_sweeps_own_is_still_a_second_figure(swept):
+    state = swept.read()
+    marginal = Provenance("a marginal signal", kind="marginal")
+    state.apply(Settled(after(99), START, HOUR, tuple(REVISED), marginal))
+    assert state.settled.provenances == [marginal]
+    assert state.history.at(START) == 300.0
