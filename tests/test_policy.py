@@ -22,6 +22,7 @@ from builders import (
 from gridsweep.carbon import HOUR, Forecast, Trace
 from gridsweep.errors import SpecError
 from gridsweep.ledger import ledger
+from gridsweep.policies import policy_for
 from gridsweep.policy import (
     NO_DEVICE,
     Busy,
@@ -34,7 +35,6 @@ from gridsweep.policy import (
     Wait,
     Work,
     blind,
-    policy_for,
 )
 from gridsweep.readings import Provenance, Reading
 from gridsweep.schedule import makespan

@@ -320,10 +320,16 @@ def test_makespan_takes_the_longest_first():
     assert makespan([], two) == timedelta(0)
 
 
-def test_a_deadline_brings_latest_starts_forward():
+def test_a_deadline_lets_nothing_start_too_late_to_end():
     state = submitted(make_sweep(3, tiers=(RELAXED,), finish_by=timedelta(hours=5)))
     reading = Reading(Trace(START, HOUR, [300.0]), None, Provenance(""))
-    assert {w.latest_start for w in situation(state, reading, START).waiting} == {after(2)}
+    assert {w.latest_start for w in situation(state, reading, START).waiting} == {after(4)}
+
+
+def test_a_deadline_starts_work_one_after_the_other_as_late_as_can_be():
+    sweep = make_sweep(5, tiers=(Tier("patient", -1, timedelta(days=9), 1),), devices=2, finish_by=timedelta(hours=7))
+    state, _ = rehearsed(sweep, [300.0] * 12, Never())
+    assert sorted(starts(state).values()) == [4, 5, 5, 6, 6]
 
 
 def test_the_tighter_of_deadline_and_delay_counts():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gridsweep import designs
 from gridsweep.errors import SpecError
-from gridsweep.policy import OPTIONS
+from gridsweep.policies import OPTIONS
 from gridsweep.spec import file as spec_file
 from gridsweep.spec import json_schema, load, loads, study, template
 from gridsweep.spec.faults import keys

@@ -12,7 +12,8 @@ from gridsweep.carbon import HOUR, Trace
 from gridsweep.errors import TraceError
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider
-from gridsweep.policy import Immediate, policy_for
+from gridsweep.policies import policy_for
+from gridsweep.policy import Immediate
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
 from gridsweep.sweep import PolicyChoice, Sweep

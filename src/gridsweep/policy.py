@@ -14,10 +14,9 @@ from math import isnan
 from typing import Protocol
 
 from gridsweep.carbon import Forecast, Trace
-from gridsweep.errors import SpecError
 from gridsweep.readings import Reading
 from gridsweep.stint import Device
-from gridsweep.sweep import Percentile, PolicyChoice, SignalLoss, Tier, number
+from gridsweep.sweep import Percentile, SignalLoss, Tier, number
 
 TRAILING = timedelta(days=28)
 """Over so much of the past a percentile is taken."""
@@ -59,7 +58,11 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that may be known at `now`. `waiting` is in order; `ahead` is work that does not exist yet."""
+    """All that may be known at `now`. `waiting` is in order; `ahead` is work that does not exist yet.
+
+    By the `deadline` all must have ended; waits shorter than `min_wait` are not worth it; the next look is after a
+    `tick`, at the latest.
+    """
 
     now: datetime
     waiting: Sequence[Work]
@@ -69,6 +72,8 @@ class Situation:
     history: Trace
     ahead: Sequence[Work] = ()
     min_wait: timedelta = timedelta(0)
+    deadline: datetime | None = None
+    tick: timedelta = timedelta(minutes=30)
 
     @property
     def forecast(self) -> Forecast | None:
@@ -113,12 +118,13 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start these experiments together, up to a step, on a device."""
+    """Start these experiments together, up to a step, on a device. What is `due` must not be paused again."""
 
     members: tuple[str, ...]
     to_step: int
     device: str
     why: str
+    due: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,27 +269,3 @@ def _late(work: Work) -> str:
 
 def _hours(span: timedelta) -> str:
     return f"{number(round(span / timedelta(hours=1), 2))} h"
-
-
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "immediate": (),
-    "threshold": (),
-    "on_off": ("pause_above", "resume_below"),
-}
-"""The policies by name, each with the options it needs."""
-
-
-def policy_for(choice: PolicyChoice) -> Policy:
-    """The policy a spec chose. Raises `SpecError` for a name or an option that is not one."""
-    match choice.name:
-        case "immediate":
-            return Immediate()
-        case "threshold":
-            return Threshold()
-        case "on_off":
-            if set(choice.options) != set(OPTIONS["on_off"]):
-                raise SpecError("policy on_off needs pause_above and resume_below, both in gCO2eq/kWh")
-            if not choice.options["resume_below"] <= choice.options["pause_above"]:
-                raise SpecError("policy on_off needs a resume_below that is not above pause_above")
-            return OnOff(**choice.options)
-    raise SpecError(f"there is no policy {choice.name!r}; there are {', '.join(OPTIONS)}")

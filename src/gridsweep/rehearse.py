@@ -14,12 +14,13 @@ from gridsweep.events import Event, Submitted
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import Ledger, kept, ledger
 from gridsweep.loop import Provider, drive
-from gridsweep.policy import Immediate, Policy, policy_for
+from gridsweep.policies import policy_for
+from gridsweep.policy import Immediate, Policy
 from gridsweep.readings import Provenance
 from gridsweep.schedule import makespan
 from gridsweep.state import Attempt, State
 from gridsweep.sweep import Sweep
-from gridsweep.worlds import Observations, Virtual
+from gridsweep.worlds import Foreseen, Observations, Virtual
 
 
 def rehearse(
@@ -100,7 +101,7 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
     delay = max(tier.max_delay for tier in sweep.tiers)
     work = makespan([sweep.estimates.duration] * len(sweep.experiments), sweep.devices)
     expected = _joined(reading.history, forecast, now + delay + 2 * work + timedelta(days=1))
-    seen = Observations(expected, replace(reading.provenance, title=forecast.source, quality="forecast"))
+    seen = Foreseen(expected, replace(reading.provenance, title=forecast.source, quality="forecast"))
     planned = rehearse(sweep, now, seen, policy_for(sweep.policy))
     atonce = rehearse(sweep, now, seen, Immediate())
     book, base = ledger(planned), ledger(atonce)

@@ -41,7 +41,7 @@ from gridsweep.executors_for import STORE, executor_for, let_go, reach
 from gridsweep.journal import Journal, holder, lease
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
-from gridsweep.policy import policy_for
+from gridsweep.policies import policy_for
 from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline, check_deadline
 from gridsweep.reports import Report, make_report

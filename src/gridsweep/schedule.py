@@ -9,6 +9,7 @@ from heapq import heapify, heapreplace
 from itertools import takewhile
 
 from gridsweep.carbon import ceil_to
+from gridsweep.deadlines import Pressure
 from gridsweep.errors import PolicyError
 from gridsweep.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
 from gridsweep.policy import Busy, Decision, Pause, Policy, Situation, Start, Wait, Work, blind
@@ -87,13 +88,13 @@ def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta
 
 
 def remaining(state: State) -> list[Work]:
-    """The waiting work; where the sweep has a deadline, latest starts are early enough for all to fit."""
+    """The waiting work; where the sweep has a deadline, no latest start is later than one that could meet it."""
     if state.works is None:
         works = waiting(state)
         deadline = state.sweep.deadline(state.submitted_at)
         if deadline is not None and works:
-            latest = deadline - makespan([work.duration for work in works], state.sweep.devices)
-            works = [replace(work, latest_start=min(work.latest_start, latest)) for work in works]
+            fastest = max(device.speed for device in state.sweep.devices)
+            works = [replace(w, latest_start=min(w.latest_start, deadline - w.duration / fastest)) for w in works]
         state.works = works
     return state.works
 
@@ -102,7 +103,17 @@ def situation(state: State, reading: Reading, now: datetime) -> Situation:
     """What a policy is shown."""
     running = [busy(state, attempt) for attempt in state.active.values()]
     sweep = state.sweep
-    return Situation(now, remaining(state), running, sweep.devices, reading, state.history, min_wait=sweep.min_wait)
+    return Situation(
+        now,
+        remaining(state),
+        running,
+        sweep.devices,
+        reading,
+        state.history,
+        min_wait=sweep.min_wait,
+        deadline=sweep.deadline(state.submitted_at),
+        tick=sweep.tick,
+    )
 
 
 def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: str = "") -> list[Event]:
@@ -131,7 +142,7 @@ def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: st
                 members = [Member(id, works[id].from_step, decision.to_step) for id in decision.members]
                 stint = Stint(tuple(members))
                 attempt = f"{stint.id}/{state.tries.get(stint.id, 0) + 1}"
-                due = any(seen.due(works[id]) for id in decision.members)
+                due = decision.due or any(seen.due(works[id]) for id in decision.members)
                 events.append(Requested(now, attempt, stint, decision.device, decision.why, due))
             case Pause():
                 events.append(Pausing(now, decision.attempt, decision.why))
@@ -146,7 +157,8 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
     """The decisions, with what no policy may get wrong put right, or refused.
 
     Refused (`PolicyError`): a device that is taken or unknown, work that does not wait, an attempt that does not run.
-    Put right: work whose latest start has come goes to a device left free (if `forced`); work that was started because
+    Put right: work whose latest start has come, or without which the deadline would not hold, goes to a device left
+    free (if `forced`); work that was started because
     of its latest start is not paused; of equal work the first in order starts.
     """
     works = {work.experiment: work for work in seen.waiting}
@@ -185,6 +197,15 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
             if name is not None:
                 del free[name], works[work.experiment]
                 started.append(Start((work.experiment,), work.to_step, name, "its latest start has come"))
+    if forced and seen.deadline is not None and free and works:
+        left = [work for work in seen.waiting if work.experiment in works]
+        ends = {b.device: b.expected_end for b in seen.running}
+        for start in started:
+            speed = next(device.speed for device in seen.devices if device.name == start.device)
+            longest = max(work.duration for work in seen.waiting if work.experiment in start.members)
+            ends[start.device] = seen.now + longest / speed
+        for work, name in Pressure(seen.now, seen.deadline, seen.tick, left, seen.devices, ends).forced():
+            started.append(Start((work.experiment,), work.to_step, name, "or not all would end by the deadline", True))
     if not started:
         return kept
     starts = _in_order(seen, started)
@@ -223,6 +244,12 @@ def wake_at(state: State, now: datetime) -> datetime:
     for standing in state.standings.values():
         if standing.status == "waiting" and standing.until is not None and standing.until > now:
             moments.append(standing.until)
+    deadline = state.sweep.deadline(state.submitted_at)
+    if deadline is not None and (left := remaining(state)):
+        ends = {attempt.device: busy(state, attempt).expected_end for attempt in state.active.values()}
+        forced = Pressure(now, deadline, state.sweep.tick, left, state.sweep.devices, ends).next()
+        if forced is not None and forced > now:
+            moments.append(forced)
     return min(moments)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from gridsweep.carbon import Trace
+from gridsweep.carbon import Forecast, Trace
 from gridsweep.events import ClockAnchored, Event
 from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import Executor, Provider
@@ -54,6 +54,22 @@ class Observations:
     def read(self, now: datetime) -> Reading:
         past = self.trace.between(self.trace.start, now + timedelta(microseconds=1))
         return Reading(past, None, self.provenance)
+
+
+class Foreseen(Observations):
+    """A provider whose forecast is what comes: the past of the moment it is asked about, and the trace from then on."""
+
+    def read(self, now: datetime) -> Reading:
+        past = super().read(now).history
+        slot = self.trace.start + self.trace.index(now) * self.trace.step
+        ahead = self.trace.between(slot, self.trace.end)
+
+        def forecast() -> Forecast | None:
+            if not len(ahead):
+                return None
+            return Forecast(now, ahead.start, ahead.step, ahead.values[None, :], self.provenance.title)
+
+        return Reading(past, forecast, self.provenance)
 
 
 class Workers(Executor, Protocol):

@@ -12,7 +12,7 @@ import pytest
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Ended, Event, Progressed, Segment, Submitted
 from gridsweep.ledger import ledger
-from gridsweep.policy import policy_for
+from gridsweep.policies import policy_for
 from gridsweep.providers.trace import TraceProvider, open_trace
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.reports import Report, make_report

@@ -1,0 +1,54 @@
+"""What a deadline forces, whatever a policy says: work starts in time for all of it to end on these devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import inf
+
+from gridsweep.carbon import HOUR
+from gridsweep.latest_starts import Lane, Queue, Remaining
+from gridsweep.policy import Work
+from gridsweep.stint import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """All work left must have ended by `deadline`; devices `busy` until then are not free, the others are.
+
+    It is looked at again after a `tick`.
+    """
+
+    now: datetime
+    deadline: datetime
+    tick: timedelta
+    left: Sequence[Work]
+    devices: Sequence[Device]
+    busy: Mapping[str, datetime]
+
+    def forced(self) -> list[tuple[Work, str]]:
+        """What has to start now, each with the free device it starts on."""
+        queue, found = self._queue(), []
+        for lane in self._free():
+            must = queue.must_start(lane, self.tick / HOUR)[0] if queue.left else None
+            if must is not None:
+                queue.start(lane, must)
+                found.append((self.left[must], self.devices[lane].name))
+        return found
+
+    def next(self) -> datetime | None:
+        """When something has to start on a device that is free; None for not before the tick."""
+        queue = self._queue()
+        soonest = min((queue.must_start(lane, self.tick / HOUR)[1] for lane in self._free()), default=inf)
+        return self.now + timedelta(hours=soonest) if soonest < inf else None
+
+    def _free(self) -> list[int]:
+        """The fastest first."""
+        free = [i for i, device in enumerate(self.devices) if device.name not in self.busy]
+        return sorted(free, key=lambda i: -self.devices[i].speed)
+
+    def _queue(self) -> Queue:
+        stints = [Remaining(work.duration, self.deadline) for work in self.left]
+        lanes = [Lane(max(self.now, self.busy.get(d.name, self.now)), d.speed) for d in self.devices]
+        return Queue(self.now, stints, lanes)

@@ -1,0 +1,105 @@
+"""What is left, on which devices, and how late it can start: no grid in it.
+
+The stints are placed backwards from their latest ends, last first, each as late as a device allows; the first of a
+device's chain tells when that device must begin. For stints of one length on devices of one speed this is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import inf
+
+import numpy as np
+
+from gridsweep.carbon import HOUR
+
+SECOND = 1 / 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """Work that waits: `length` at device speed 1."""
+
+    length: timedelta
+    latest_end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A device: free from a moment on, which may have passed. `idle_kw` is drawn until the last end of all."""
+
+    free_at: datetime
+    speed: float = 1.0
+    power_kw: float = 1.0
+    idle_kw: float = 0.0
+
+
+class Queue:
+    """What is left and when devices are free, in hours from now."""
+
+    def __init__(self, now: datetime, stints: Sequence[Remaining], lanes: Sequence[Lane]):
+        self.length = [s.length / HOUR for s in stints]
+        self.by = [(s.latest_end - now) / HOUR for s in stints]
+        self.free = [max(0.0, (lane.free_at - now) / HOUR) for lane in lanes]
+        self.lanes = lanes
+        self.left = sorted(range(len(stints)), key=lambda i: (self.by[i], self.length[i]))
+        self.alike = len(set(self.length)) <= 1 and len({lane.speed for lane in lanes}) <= 1
+        self.horizon = max(self.by, default=0.0)
+
+    def by_energy(self) -> list[int]:
+        """The devices, those first that need least energy for the same work."""
+        return sorted(range(len(self.lanes)), key=lambda i: (self.lanes[i].power_kw / self.lanes[i].speed, i))
+
+    def start(self, lane: int, stint: int | None = None) -> int:
+        stint = self.left[0] if stint is None else stint
+        self.left.remove(stint)
+        self.free[lane] = self.length[stint] / self.lanes[lane].speed
+        return stint
+
+    def must_start(self, lane: int, tick: float) -> tuple[int | None, float]:
+        """The stint that has to start on a free device now, if one has to; else when the next one has to, in hours.
+
+        An infinite answer means not before the tick: it is not looked at more closely.
+        """
+        slowest, together = min(d.speed for d in self.lanes), sum(d.speed for d in self.lanes)
+        begin, work, longest = max(tick, *self.free), 0.0, 0.0
+        for i in self.left:
+            work += self.length[i]
+            longest = max(longest, self.length[i])
+            if begin + work / together + longest / slowest > self.by[i]:  # so late even a careless order can be
+                break
+        else:
+            return None, inf
+        heads, first = self._chains()
+        if not heads:
+            return self.left[0], 0.0
+        if heads[lane] <= SECOND:
+            return first[lane], 0.0
+        later = [head for head, free in zip(heads, self.free, strict=True) if free <= SECOND < head]
+        return None, min(later, default=inf)
+
+    def fits_after(self, lane: int) -> bool:
+        """Whether the deadlines still hold once the next stint runs here: a slow device may be too late for it."""
+        if self.alike:
+            return True
+        left, free = self.left[:], self.free[:]
+        self.start(lane)
+        fits = bool(self._chains()[0]) and self.free[lane] <= self.by[left[0]] + SECOND
+        self.left, self.free = left, free
+        return fits
+
+    def _chains(self) -> tuple[list[float], list[int]]:
+        """When each device has to begin, and with what: all stints as late as can be. Empty where they do not fit."""
+        tails = np.full(len(self.lanes), inf)
+        first = [-1] * len(self.lanes)
+        free, pace = np.array(self.free), 1 / np.array([d.speed for d in self.lanes])
+        for i in reversed(self.left):
+            begins = np.minimum(tails, self.by[i]) - self.length[i] * pace
+            begins[begins < free - SECOND] = -inf
+            lane = int(begins.argmax())
+            if begins[lane] == -inf:
+                return [], []
+            tails[lane], first[lane] = begins[lane], i
+        return tails.tolist(), first

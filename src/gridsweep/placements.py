@@ -1,0 +1,61 @@
+"""The cheapest placements of equal windows on a path of intensities, by dynamic programming.
+
+Time runs in slots of one length from the present on; a window occupies `span` slots of one device. What the k cheapest
+disjoint windows cost is convex in k, so several devices share windows by taking the cheapest next one anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gridsweep.carbon import Column
+
+Costs = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+def cheapest(windows: Column, span: int, most: int, ends: Counts) -> Costs:
+    """What the k cheapest disjoint windows within `[t, end)` cost.
+
+    `windows` has shape (slots,): the cost of the window that begins in a slot. Returns shape (most + 1, ends,
+    slots + 1), indexed by k, end and how many slots are left at t; a window that fits nowhere costs
+    `unplaced(windows)`.
+    """
+    slots = len(windows)
+    high = unplaced(windows)
+    costs = np.empty((most + 1, len(ends), slots + 1))
+    costs[:, :, :span] = (high * np.arange(most + 1))[:, np.newaxis, np.newaxis]
+    costs[0] = 0.0
+    price = windows[slots - span :: -1] if span <= slots else windows[:0]
+    begins = np.arange(slots - span, -1, -1)
+    price = np.where(begins + span > ends[:, np.newaxis], high, price)
+    for k in range(1, most + 1):
+        here = costs[k, :, span:]
+        np.add(price, costs[k - 1, :, : slots + 1 - span], out=here)
+        np.minimum.accumulate(here, axis=1, out=here)
+    return costs
+
+
+def unplaced(windows: Column) -> float:
+    """More than any placement could cost; scales with the windows."""
+    return 1e4 * float(np.abs(windows).max(initial=0.0)) + 1e-6
+
+
+def shared(marginals: Sequence[Costs], copies: Sequence[int], wanted: Counts) -> Column:
+    """The total of the cheapest `wanted` next windows over all devices.
+
+    `marginals` has one array of shape (k, ends) for each kind of device: what its k-th window adds. `copies` counts
+    the devices of a kind; `wanted` has one number for each end. Returns shape (ends,).
+    """
+    flat = np.concatenate(marginals)
+    if len(wanted) == 1 and max(copies) == 1:
+        return np.array([np.sort(flat[:, 0])[: int(wanted[0])].sum()])
+    order = flat.argsort(axis=0, kind="stable")
+    many = np.repeat(copies, [len(m) for m in marginals])[order]
+    before = many.cumsum(axis=0) - many
+    taken = (wanted - before).clip(0, many)
+    total: Column = (taken * np.take_along_axis(flat, order, axis=0)).sum(axis=0)
+    return total

@@ -1,0 +1,38 @@
+"""The policies by name, and from a spec's choice to one that decides."""
+
+from __future__ import annotations
+
+from gridsweep.errors import SpecError
+from gridsweep.planned import Planned
+from gridsweep.policy import Immediate, OnOff, Policy, Threshold
+from gridsweep.sweep import PolicyChoice
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "planned": ("min_saving",),
+    "immediate": (),
+    "threshold": (),
+    "on_off": ("pause_above", "resume_below"),
+}
+"""The policies, each with the options it takes."""
+
+
+def policy_for(choice: PolicyChoice) -> Policy:
+    """The policy a spec chose. Raises `SpecError` for a name or an option that is not one."""
+    name, options = choice.name, choice.options
+    if name not in OPTIONS:
+        raise SpecError(f"there is no policy {name!r}; there are {', '.join(OPTIONS)}")
+    if unknown := sorted(set(options) - set(OPTIONS[name])):
+        takes = ", ".join(OPTIONS[name]) or "none"
+        raise SpecError(f"the policy {name} has no option {', '.join(unknown)}; it takes {takes}")
+    match name:
+        case "planned":
+            return Planned(**options)
+        case "immediate":
+            return Immediate()
+        case "threshold":
+            return Threshold()
+    if set(options) != set(OPTIONS["on_off"]):
+        raise SpecError("policy on_off needs pause_above and resume_below, both in gCO2eq/kWh")
+    if not options["resume_below"] <= options["pause_above"]:
+        raise SpecError("policy on_off needs a resume_below that is not above pause_above")
+    return OnOff(**options)
