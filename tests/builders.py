@@ -24,7 +24,18 @@ from gridsweep.readings import Provenance
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
 from gridsweep.stint import Device
-from gridsweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Replay, Sweep, Tier
+from gridsweep.sweep import (
+    Dataset,
+    Estimates,
+    Experiment,
+    LoraParams,
+    Model,
+    PolicyChoice,
+    Recipe,
+    Replay,
+    Sweep,
+    Tier,
+)
 from gridsweep.testing import STAND_IN
 from gridsweep.worlds import Observations
 
@@ -66,6 +77,7 @@ def make_sweep(
         "estimates": Estimates(hours * HOUR, watts),
         "devices": tuple(Device(f"d{i}") for i in range(devices)) if isinstance(devices, int) else devices,
         "total_steps": steps,
+        "policy": PolicyChoice("threshold"),
     }
     return Sweep(**{**fields, **changes})
 

@@ -22,6 +22,7 @@ from builders import (
 from gridsweep.carbon import HOUR, Forecast, Trace
 from gridsweep.errors import SpecError
 from gridsweep.ledger import ledger
+from gridsweep.planned import Planned
 from gridsweep.policies import policy_for
 from gridsweep.policy import (
     NO_DEVICE,
@@ -219,7 +220,8 @@ def test_nothing_starts_between_ticks_unless_a_device_is_freed_or_the_grid_chang
 
 def test_policies_by_name():
     assert policy_for(PolicyChoice("immediate")) == Immediate()
-    assert policy_for(PolicyChoice()) == Threshold()
+    assert policy_for(PolicyChoice("threshold")) == Threshold()
+    assert policy_for(PolicyChoice()) == Planned()
     choice = PolicyChoice("on_off", {"pause_above": 200, "resume_below": 100})
     assert policy_for(choice) == OnOff(200, 100)
 
@@ -227,11 +229,11 @@ def test_policies_by_name():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (PolicyChoice("thresold"), "there is no policy 'thresold'; there are immediate, threshold, on_off"),
+        (PolicyChoice("thresold"), "there is no policy 'thresold'; there are planned, immediate, threshold, on_off"),
         (PolicyChoice("on_off"), "needs pause_above and resume_below"),
         (
             PolicyChoice("on_off", {"pause_above": 1, "resume_below": 1, "x": 1}),
-            "needs pause_above and resume_below",
+            "on_off has no option x",
         ),
         (
             PolicyChoice("on_off", {"pause_above": 100, "resume_below": 200}),

@@ -22,6 +22,7 @@ from gridsweep.carbon import HOUR, Trace
 from gridsweep.errors import PolicyError
 from gridsweep.events import (
     Decided,
+    Ended,
     Halted,
     Lost,
     Observed,
@@ -35,9 +36,9 @@ from gridsweep.events import (
 from gridsweep.executors.simulated import Simulated
 from gridsweep.policy import Immediate, OnOff, Pause, Start, Threshold, Wait
 from gridsweep.readings import Provenance, Reading
-from gridsweep.schedule import makespan, observed, situation, step, wake_at
+from gridsweep.schedule import duration, makespan, observed, situation, step, wake_at
 from gridsweep.state import State
-from gridsweep.stint import Checkpoint, Device, Member, Stint
+from gridsweep.stint import Checkpoint, Device, Member, Outcome, Stint
 from gridsweep.sweep import Tier
 
 
@@ -442,3 +443,35 @@ def test_a_tier_without_limit_is_a_limit_of_infinity():
     state = submitted(make_sweep(1, tiers=(Tier("any", inf, HOUR, 1),)))
     assert starts(state) == {}
     assert [type(e) for e in ask(state, Threshold(), level=1e9)] == [Requested]
+
+
+# Durations that are learned
+
+
+def test_stints_that_ended_teach_how_long_the_others_take():
+    sweep = make_sweep(3, hours=1)
+    state = submitted(sweep)
+    for n, hours in ((0, 2.0), (1, 3.0)):
+        id = f"e{n:02}"
+        stint = Stint((Member(id, 0, 6),))
+        for event in (
+            Requested(after(n * 5), f"{stint.id}/1", stint, "d0", ""),
+            Running(after(n * 5), f"{stint.id}/1"),
+            Ended(after(n * 5 + hours), f"{stint.id}/1", (Outcome(id, "done", 6),)),
+        ):
+            state.apply(event)
+        assert duration(state, 6) == (HOUR if n == 0 else 2.5 * HOUR)
+    assert duration(state, 3, Device("fast", speed=2.0)) == 2.5 * HOUR / 4
+
+
+def test_a_fast_device_teaches_what_an_ordinary_one_takes():
+    sweep = make_sweep(3, hours=1, devices=(Device("d0", speed=4.0),))
+    state = submitted(sweep)
+    state.paces = [timedelta(minutes=20)] * 2
+    assert duration(state, 6) == 2 * HOUR
+
+
+def test_an_estimate_that_is_right_to_a_hundredth_stays():
+    state = submitted(make_sweep(3, hours=1))
+    state.paces = [timedelta(minutes=10, seconds=3)] * 5
+    assert duration(state, 6) == HOUR

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
 from itertools import takewhile
+from statistics import median
 
 from gridsweep.carbon import ceil_to
 from gridsweep.deadlines import Pressure
@@ -21,6 +22,8 @@ LOADING_PATIENCE = 6
 """A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""
 SILENT_STEPS = 10
 """A worker may be silent for so many steps of the estimate, if that is longer than the patience."""
+TAUGHT, LIKE = 2, 0.01
+"""So many stints must have ended before they are believed over the estimate, and by so much they must differ."""
 GRACE = 0.1
 """What a worker has to heed a pause before it is killed, as a share of the patience."""
 IDENTICAL_FAILURES = 3
@@ -28,8 +31,12 @@ IDENTICAL_FAILURES = 3
 
 
 def duration(state: State, steps: int, device: Device | None = None) -> timedelta:
-    """The estimate for so many steps."""
-    return state.sweep.estimates.duration * steps / state.sweep.total_steps / (device.speed if device else 1.0)
+    """What so many steps are expected to take: the spec's estimate, until the stints that have ended teach better."""
+    whole = state.sweep.estimates.duration
+    if len(state.paces) >= TAUGHT:
+        learned = median(state.paces) * state.sweep.total_steps
+        whole = learned if abs(learned - whole) > LIKE * whole else whole
+    return whole * steps / state.sweep.total_steps / (device.speed if device else 1.0)
 
 
 def waiting(state: State) -> list[Work]:

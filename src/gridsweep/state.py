@@ -110,6 +110,7 @@ class State:
         self.settled: Grid | None = None
         self.settled_at: datetime | None = None
         self.answers: list[Answered] = []
+        self.paces: list[timedelta] = []  # what a step took on a device of speed 1, of each stint that ended
         self.early_losses: list[tuple[str, str]] = []  # in a row: experiment, why
         self.works: list[Work] | None = None  # a memo of schedule.waiting, dropped when who waits changes
         for event in events:
@@ -246,6 +247,9 @@ class State:
         attempt = self._close(event)
         if isinstance(event, Ended):
             self.facts.update(event.facts)
+            if attempt.running_at and attempt.stint.steps > 0 and event.at > attempt.running_at:
+                speed = next((d.speed for d in self.sweep.devices if d.name == attempt.device), 1.0)
+                self.paces.append((event.at - attempt.running_at) * speed / attempt.stint.steps)
         self.early_losses.clear()
         for outcome in event.outcomes:
             standing = self.standings[outcome.experiment]

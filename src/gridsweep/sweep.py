@@ -185,7 +185,7 @@ class CarbonSource:
 class PolicyChoice:
     """A policy by name, with its options."""
 
-    name: str = "threshold"
+    name: str = "planned"
     options: dict[str, float] = field(default_factory=dict)
 
 

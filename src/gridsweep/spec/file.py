@@ -35,7 +35,7 @@ from gridsweep.spec.values import (
 )
 from gridsweep.sweep import Percentile
 
-POLICIES = ("threshold", "immediate", "on_off")
+POLICIES = ("planned", "threshold", "immediate", "on_off")
 MOST_RULES = 100
 
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
@@ -117,9 +117,20 @@ class OnOffSection(Section):
     resume_below: Intensity = Field(description="gCO2eq/kWh at or below which it goes on; at most pause_above.")
 
 
+class PlannedSection(Section):
+    """Places all that is left where it is expected to emit least."""
+
+    min_saving: Annotated[float, Number(least=0, below=1)] = Field(
+        default=0.05, description="The share of what is left to emit that waiting must save; below it all runs at once."
+    )
+
+
 class PolicySection(Choice):
     """When experiments start; exactly one key."""
 
+    planned: PlannedSection | None = Field(
+        default=None, description="When all that is left is expected to emit least; asked anew at every tick."
+    )
     threshold: Plain | None = Field(
         default=None, description="At or below their tier's threshold, or past its max_delay."
     )
@@ -210,9 +221,9 @@ class SpecFile(Section):
     )
     carbon: CarbonSection = Field(default=CarbonSection(), description="Where the carbon intensity comes from.")
     policy: Policies = Field(
-        default=PolicySection(threshold=Plain()),
+        default=PolicySection(planned=PlannedSection()),
         description="When experiments start.",
-        json_schema_extra={"default": "threshold"},
+        json_schema_extra={"default": "planned"},
     )
     executor: Executors | None = Field(default=None, description="Where the workers run; default: local.")
     devices: Devices = Field(
@@ -231,7 +242,9 @@ class SpecFile(Section):
         description="Waits shorter than that are not worth it.",
         json_schema_extra={"default": "10m"},
     )
-    finish_by: Annotated[timedelta | datetime, SpanOrMoment()] | None = Field(
-        default=None, description="When all must have ended: a span from the first submission, or an instant."
+    finish_by: Annotated[timedelta | datetime | None, SpanOrMoment()] = Field(
+        default=None,
+        description="When all must have ended: a span from the first submission, an instant, or auto (the tiers' delays).",
+        json_schema_extra={"default": "auto"},
     )
     clock: ClockSection | None = Field(default=None, description="Default: the wall clock.")

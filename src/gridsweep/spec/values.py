@@ -164,18 +164,20 @@ class Moment(_Value):
 
 
 class SpanOrMoment(_Value):
-    """A deadline: so long after the first submission, or an instant."""
+    """A deadline: so long after the first submission, or an instant; `auto` for none but what else there is."""
 
-    def read(self, value: Any) -> timedelta | datetime:
+    def read(self, value: Any) -> timedelta | datetime | None:
+        if value == "auto":
+            return None
         if isinstance(value, str) and re.match(r"\s*\d{4}-", value):
             return Moment().read(value)
         try:
             return Span().read(value)
         except ValueError as error:
-            raise ValueError(f"{error}; or an instant such as 2026-12-01T08:00:00Z") from None
+            raise ValueError(f"{error}; or an instant such as 2026-12-01T08:00:00Z, or auto") from None
 
     def schema(self) -> dict[str, Any]:
-        return {"anyOf": [Span().schema(), Moment().schema()]}
+        return {"anyOf": [Span().schema(), Moment().schema(), {"const": "auto"}]}
 
 
 @dataclass(frozen=True)
