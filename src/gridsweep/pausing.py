@@ -80,7 +80,7 @@ def on_or_off(
         held = np.sort(np.concatenate([*others, np.diff(off[:, 1]) * cost]))[:units].sum()
         gains.append(float(held - kept))
     best = max(gains)
-    return 0.0 if abs(best) <= TIE * guess.scale * lanes[lane].power_kw else best
+    return 0.0 if abs(best) <= TIE * max(guess.scale * lanes[lane].power_kw, TIE) else best
 
 
 def rested(price: Column, most: int, restart: float) -> tuple[Costs, Costs]:

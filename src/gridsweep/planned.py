@@ -7,13 +7,16 @@ deadlines; the rule itself is in `postponing`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from gridsweep.carbon import HOUR
+from gridsweep.forecast import from_history
 from gridsweep.latest_starts import Lane, Remaining
-from gridsweep.policy import NO_DEVICE, Decision, Situation, Start, Wait, Work
-from gridsweep.postponing import verdicts
+from gridsweep.policy import NO_DEVICE, Decision, Situation, Start, Wait, Work, place
+from gridsweep.postponing import CLEANER, savings, verdicts
 
 MINUTE = timedelta(minutes=1)
 
@@ -22,10 +25,12 @@ MINUTE = timedelta(minutes=1)
 class Planned:
     """Places all waiting work where it is expected to emit least, and starts what belongs to now.
 
-    Below `min_saving`, a share of what is left to emit, nothing is worth waiting for.
+    Where the whole sweep, as it was submitted, would save less than `min_saving` of its emissions on half of the
+    courses that the days before suggest, it all runs at once: that is judged on what was known then, and stands.
     """
 
     min_saving: float = 0.05
+    _judged: dict[datetime, float] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
         waiting = situation.waiting
@@ -33,26 +38,51 @@ class Planned:
             return []
         if not situation.free:
             return [Wait(work.experiment, work.latest_start, NO_DEVICE) for work in waiting]
+        if self.min_saving > 0 and (saving := self.expected_saving(situation)) < self.min_saving:
+            why = f"waiting would save about {saving:.0%}, less than {self.min_saving:.0%}: runs at once"
+            return place(situation, waiting, lambda work: why)
+        return self._placed(situation, waiting)
+
+    def expected_saving(self, situation: Situation) -> float:
+        """The share that placing the sweep well was likely to save, by what was known when it was submitted.
+
+        The median over the courses of a forecast from history; infinite where there is none: then nobody can say.
+        """
+        at = situation.submitted_at or situation.now
+        if at not in self._judged:
+            step = situation.history.step
+            known = situation.history.between(situation.history.start, at + timedelta(microseconds=1))
+            forecast = from_history(known, at, AHEAD) if len(known) else None
+            if forecast is None or not situation.submitted or forecast.start > at or step > AHEAD:
+                self._judged[at] = float("inf")
+            else:
+                then = replace(situation, now=at, waiting=situation.submitted, running=())
+                found = savings(forecast, at, remaining(then), lanes(then), tick=situation.tick)
+                self._judged[at] = float(np.median(found))
+        return self._judged[at]
+
+    def _placed(self, situation: Situation, waiting: Sequence[Work]) -> list[Decision]:
         forecast = situation.forecast
         found = verdicts(
             forecast.mean if forecast else None,
             situation.now,
             remaining(situation),
             lanes(situation),
-            min_saving=self.min_saving,
+            tick=situation.tick,
         )
         decisions: list[Decision] = []
         started: set[str] = set()
         until: datetime | None = None
+        held = False
         for verdict in found:
             if verdict.stint is None:
+                held = True
                 until = min(verdict.until, until) if verdict.until and until else verdict.until or until
                 continue
             work = waiting[verdict.stint]
-            device = situation.devices[verdict.lane]
             started.add(work.experiment)
-            decisions.append(Start((work.experiment,), work.to_step, device.name, verdict.why))
-        held = any(verdict.stint is None for verdict in found)
+            name = situation.devices[verdict.lane].name
+            decisions.append(Start((work.experiment,), work.to_step, name, verdict.why))
         for work in waiting:
             if work.experiment not in started:
                 why = CLEANER if held else NO_DEVICE
@@ -60,7 +90,7 @@ class Planned:
         return decisions
 
 
-CLEANER = "cleaner hours are expected"
+AHEAD = timedelta(hours=96)
 
 
 def _until(work: Work, until: datetime | None) -> datetime:

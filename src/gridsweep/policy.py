@@ -61,7 +61,8 @@ class Situation:
     """All that may be known at `now`. `waiting` is in order; `ahead` is work that does not exist yet.
 
     By the `deadline` all must have ended; waits shorter than `min_wait` are not worth it; the next look is after a
-    `tick`, at the latest.
+    `tick`, at the latest. `submitted` is all the work there was
+    at `submitted_at`.
     """
 
     now: datetime
@@ -74,6 +75,8 @@ class Situation:
     min_wait: timedelta = timedelta(0)
     deadline: datetime | None = None
     tick: timedelta = timedelta(minutes=30)
+    submitted_at: datetime | None = None
+    submitted: Sequence[Work] = ()
 
     @property
     def forecast(self) -> Forecast | None:

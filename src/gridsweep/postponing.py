@@ -67,7 +67,8 @@ def verdicts(
 
     `path` holds the present slot and what is expected after it, gCO2eq/kWh; past its end its last day goes on. Without
     it, or where it knows nothing, all runs at once; so it does where the path promises less than `min_saving`, a share
-    of what running all that is left at once would emit.
+    of what running all that is left at once would emit. Judge that at submission only: asked anew at every look it
+    breaks off waits that were worth it.
     """
     queue = Queue(now, stints, lanes)
     free = [i for i in queue.by_energy() if queue.free[i] <= SECOND]
@@ -91,7 +92,7 @@ def verdicts(
         if trial is None or trial.length != queue.length[queue.left[0]]:
             trial = _Trial(guess, queue, tick / HOUR)
         grams, fits = trial.gain(lane), queue.fits_after(lane)
-        pays = grams >= -TIE * guess.scale * lanes[lane].power_kw
+        pays = grams >= -TIE * max(guess.scale * lanes[lane].power_kw, TIE)
         if not pays and not worth_waiting and not found:
             worth_waiting = trial.saving() >= min_saving
         if fits and (pays or not worth_waiting):

@@ -22,6 +22,7 @@ LOADING_PATIENCE = 6
 """A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""
 SILENT_STEPS = 10
 """A worker may be silent for so many steps of the estimate, if that is longer than the patience."""
+SECOND = timedelta(seconds=1)
 TAUGHT, LIKE = 2, 0.01
 """So many stints must have ended before they are believed over the estimate, and by so much they must differ."""
 GRACE = 0.1
@@ -34,7 +35,7 @@ def duration(state: State, steps: int, device: Device | None = None) -> timedelt
     """What so many steps are expected to take: the spec's estimate, until the stints that have ended teach better."""
     whole = state.sweep.estimates.duration
     if len(state.paces) >= TAUGHT:
-        learned = median(state.paces) * state.sweep.total_steps
+        learned = median(pace.total_seconds() for pace in state.paces) * state.sweep.total_steps * SECOND
         whole = learned if abs(learned - whole) > LIKE * whole else whole
     return whole * steps / state.sweep.total_steps / (device.speed if device else 1.0)
 
@@ -66,6 +67,20 @@ def waiting(state: State) -> list[Work]:
         )
     works.sort(key=lambda work: work.order)
     return works
+
+
+def submitted(state: State) -> list[Work]:
+    """All the work as it was submitted, by the spec's estimates."""
+    if state.submitted is None:
+        sweep, at = state.sweep, state.submitted_at
+        span = sweep.estimates.duration
+        kwh = span / timedelta(hours=1) * sweep.estimates.power_w / 1000
+        tiers = {tier.name: tier for tier in sweep.tiers}
+        state.submitted = [
+            Work(e.id, tiers[e.tier], at, at + tiers[e.tier].max_delay, 0, sweep.total_steps, span, kwh, e.device)
+            for e in sweep.experiments
+        ]
+    return state.submitted
 
 
 def busy(state: State, attempt: Attempt) -> Busy:
@@ -120,6 +135,8 @@ def situation(state: State, reading: Reading, now: datetime) -> Situation:
         min_wait=sweep.min_wait,
         deadline=sweep.deadline(state.submitted_at),
         tick=sweep.tick,
+        submitted_at=state.submitted_at,
+        submitted=submitted(state),
     )
 
 

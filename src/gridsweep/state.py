@@ -112,6 +112,7 @@ class State:
         self.answers: list[Answered] = []
         self.paces: list[timedelta] = []  # what a step took on a device of speed 1, of each stint that ended
         self.early_losses: list[tuple[str, str]] = []  # in a row: experiment, why
+        self.submitted: list[Work] | None = None  # memos of schedule's, dropped when they change
         self.works: list[Work] | None = None  # a memo of schedule.waiting, dropped when who waits changes
         for event in events:
             self.apply(event)
@@ -171,7 +172,7 @@ class State:
     def _submitted(self, event: Submitted) -> None:
         self.sweep, self.submitted_at, self.patience = event.sweep, event.at, event.patience
         self.standings = {e.id: Standing(e, event.at) for e in event.sweep.experiments}
-        self.works = None
+        self.works = self.submitted = None
 
     def _resumed(self, event: Resumed) -> None:
         self.sweep, self.epoch = event.sweep, event.epoch
@@ -185,7 +186,7 @@ class State:
                     standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
         self.stopping = self.halted = ""
         self.early_losses.clear()
-        self.works = None
+        self.works = self.submitted = None
 
     def _stopping(self, event: Stopping) -> None:
         self.stopping = event.why
