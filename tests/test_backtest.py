@@ -6,15 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, grid, make_sweep
-from gridsweep.backtest import simulate, start_instants
+from gridsweep.backtest import optimum, play, simulate, start_instants, under, what_comes
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
+from gridsweep.policy import Immediate
+from gridsweep.providers.trace import TraceProvider
+from gridsweep.stint import Device
 from gridsweep.sweep import PolicyChoice
 
 SWEEP = make_sweep(3, tiers=(URGENT, RELAXED), hours=1.5)
 DAY = [300, 280, 200, 160, 120, 90, 80, 100, 150, 220, 260, 310]
 STARTS = [after(6 * i) for i in range(4)]
 ON_OFF = PolicyChoice("on_off", {"pause_above": 250, "resume_below": 150})
+PLANNED = PolicyChoice("planned", {"min_saving": 0.0})
 days = st.lists(st.floats(1, 600), min_size=60, max_size=60)
 
 
@@ -102,6 +106,147 @@ def test_progress_is_told_after_each_start():
     told: list[int] = []
     simulate(SWEEP, grid(*[200] * 60), starts=STARTS, tell=told.append)
     assert told == [1, 2, 3, 4]
+
+
+# Other conditions
+
+
+def test_finish_by_takes_the_place_of_the_start_deadlines():
+    """Urgent work may wait 4 h; with all due in 10 h the experiment waits for the clean hours from the sixth on."""
+    dirty_then_clean = grid(*[300] * 6, *[50] * 30)
+    assert simulate(make_sweep(1), dirty_then_clean, starts=STARTS[:1]).policies[0].makespan_h_mean == 5
+    made = simulate(make_sweep(1), dirty_then_clean, starts=STARTS[:1], finish_by=10 * HOUR)
+    assert (made.policies[0].makespan_h_mean, made.finish_by_h) == (7, 10)
+    assert made.policies[0].reduction == pytest.approx(1 - 50 / 300)
+
+
+def test_a_start_too_late_for_the_deadline_is_late():
+    """Three hours of work on one device, due in two: the third experiment starts when all should be over."""
+    made = simulate(make_sweep(3), grid(*[200] * 60), starts=STARTS, finish_by=2 * HOUR, policies=["immediate"])
+    assert made.policies[0].late_starts == len(STARTS)
+    assert made.bound is None
+
+
+def test_devices_are_counted_like_the_first_one():
+    sweep = make_sweep(4, devices=(Device("fast", speed=2.0), Device("slow")))
+    made = simulate(sweep, grid(*[200] * 60), starts=STARTS, policies=["immediate"], devices=4)
+    assert (made.devices, made.policies[0].makespan_h_mean) == (4, 0.5)
+    assert [device.name for device in under(sweep).devices] == ["fast", "slow"]
+
+
+def test_idle_power_is_paid_from_submission_to_the_last_end():
+    """One hour at 100 W held back four hours: 40 W are drawn for four hours at 300 before it."""
+    made = simulate(make_sweep(1), grid(*[300] * 60), starts=STARTS[:1], idle_power_w=40)
+    assert made.policies[0].emissions_g_mean == pytest.approx(30 + 4 * 12)
+    assert made.policies[0].kwh_mean == pytest.approx(0.1 + 0.16)
+    assert made.policies[0].reduction == pytest.approx(-48 / 30)
+    assert made.bound.reduction == pytest.approx(0)
+
+
+def test_a_perfect_forecast_shows_what_comes_and_the_trace_provider_does_not():
+    """A clean hour that no day before had: only who is told of it waits for it."""
+    values = [300.0] * (24 * 40)
+    values[24 * 30 + 9] = 10
+    provider = TraceProvider(Trace(START, HOUR, values), "zone", "a test")
+    sweep = make_sweep(1, tiers=(replace(URGENT, max_delay=24 * HOUR),))
+    start = [START + timedelta(days=30)]
+    told = simulate(sweep, provider, starts=start, policies=[PLANNED], forecast="perfect")
+    untold = simulate(sweep, provider, starts=start, policies=[PLANNED])
+    assert told.policies[0].emissions_g_mean == pytest.approx(1)
+    assert told.policies[0].share_of_bound == pytest.approx(1)
+    assert untold.policies[0].share_of_bound == pytest.approx(0)
+    assert (told.forecast, untold.forecast) == ("perfect", "history")
+
+
+def test_a_perfect_forecast_leaves_policies_alone_that_ask_for_none():
+    provider = grid(*DAY * 6)
+    plain = simulate(SWEEP, provider, starts=STARTS, policies=["threshold", "immediate"])
+    told = simulate(SWEEP, provider, starts=STARTS, policies=["threshold", "immediate"], forecast="perfect")
+    assert told.policies == plain.policies
+
+
+# What was possible
+
+
+@settings(max_examples=15, deadline=None)
+@given(days, st.integers(1, 2), st.sampled_from([0.75, 1.5, 2.0]))
+def test_no_policy_that_keeps_its_deadlines_beats_the_bound(values, devices, hours):
+    sweep = make_sweep(3, tiers=(RELAXED,), hours=hours, devices=devices)
+    made = simulate(sweep, grid(*values), starts=STARTS[:2], policies=["threshold", "immediate", PLANNED])
+    assert made.bound.starts == 2 and made.bound.proven
+    assert made.bound_pausing.reduction >= made.bound.reduction - 1e-9 >= -2e-9
+    for policy in made.policies:
+        assert policy.late_starts == 0 or policy.name == "threshold"  # who starts late may save more
+        assert policy.late_starts or policy.reduction <= made.bound.reduction + 1e-9
+        assert policy.bound_reduction == made.bound.reduction
+
+
+def test_the_share_in_closed_form():
+    """At 300, 200, 100, ... the gate at 250 starts after an hour; the best starts after two."""
+    sweep = make_sweep(1, tiers=(replace(URGENT, threshold=250, max_delay=2 * HOUR),))
+    (policy,) = simulate(sweep, grid(300, 200, 100, 90, 80), starts=[after(0)]).policies
+    assert (policy.reduction, policy.bound_reduction) == pytest.approx((1 / 3, 2 / 3))
+    assert policy.share_of_bound == pytest.approx(0.5)
+
+
+def test_a_policy_that_pauses_is_held_against_the_bound_that_may():
+    """Two hours between two clean ones: only who pauses gets both."""
+    sweep = make_sweep(1, hours=2, steps=8, tiers=(replace(URGENT, max_delay=4 * HOUR),))
+    made = simulate(sweep, grid(100, 300, 300, 100, *[300] * 20), starts=[after(0)], policies=[ON_OFF, "immediate"])
+    pausing, never = made.policies
+    assert pausing.pauses_mean > 0 and pausing.bound_reduction == made.bound_pausing.reduction == pytest.approx(0.5)
+    assert never.pauses_mean == 0 and never.bound_reduction == made.bound.reduction == 0
+
+
+def test_where_nothing_can_be_saved_there_is_no_share_of_it():
+    (policy,) = simulate(SWEEP, grid(*[200] * 60), starts=STARTS).policies
+    assert policy.bound_reduction == pytest.approx(0) and policy.share_of_bound is None
+
+
+def test_starts_whose_bound_nobody_knows_count_in_none():
+    """An unknown hour lies before the second start's deadlines, and after the first's."""
+    values = [*DAY, float("nan"), *DAY * 5]
+    made = simulate(make_sweep(1), grid(*values), starts=[after(0), after(10)], policies=["immediate"])
+    assert (made.starts, made.bound.starts) == (2, 1)
+
+
+def test_bounds_can_be_left_out_and_change_nothing_else():
+    provider = grid(*DAY * 5)
+    without, having = (simulate(SWEEP, provider, starts=STARTS, bounds=bounds) for bounds in (False, True))
+    assert without.bound is without.bound_pausing is without.policies[0].share_of_bound is None
+    assert having.bound is not None
+    assert replace(having.policies[0], bound_reduction=None, share_of_bound=None) == without.policies[0]
+
+
+def test_the_bound_counts_idle_power_and_ends_early_for_it():
+    """An hour at 100 W from 110 or, two hours later, 100: with 50 W of idle power waiting for it does not pay."""
+    sweep = make_sweep(1)
+    comes = what_comes(sweep, grid(110, 110, *[100] * 60), START)
+    plain, powered = optimum(sweep, comes, START), optimum(under(sweep, idle_power_w=50), comes, START)
+    assert plain.emissions_g == pytest.approx(10) and powered.emissions_g == pytest.approx(11)
+
+
+# Who waited
+
+
+def test_starts_at_which_nothing_waited_are_told_apart():
+    """The first start is at a clean hour, the second waits an hour for 100."""
+    sweep = make_sweep(1, tiers=(replace(URGENT, threshold=150),))
+    (policy,) = simulate(sweep, grid(100, 300, 100, *[300] * 20), starts=[after(0), after(1)]).policies
+    assert policy.never_waited == 0.5
+    assert policy.reduction_waited == pytest.approx(2 / 3)
+    assert policy.reduction == pytest.approx(1 - 200 / 400)
+
+
+def test_running_at_once_never_waits():
+    (policy,) = simulate(SWEEP, grid(*DAY * 5), starts=STARTS, policies=["immediate"]).policies
+    assert policy.never_waited == 1 and policy.reduction_waited is None
+
+
+def test_a_play_tells_every_start():
+    outcome = play(under(make_sweep(2)), START, grid(*[200] * 60), Immediate())
+    assert outcome.starts == (after(0), after(1))
+    assert (outcome.energy_kwh, outcome.makespan_h, outcome.pauses) == (pytest.approx(0.2), 2, 0)
 
 
 # Start instants

@@ -148,7 +148,9 @@ def test_a_sweep_whose_workers_are_killed_too_ends_the_same(tmp_path, monkeypatc
     monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.01")
     random_ = random.Random(100 + seed)
     shot: Counter[str] = Counter()
-    for _ in range(9):
+    for count in range(30):
+        if count >= 9 and sum(shot.values()) > 5:
+            break  # on a busy machine workers take longer to be there to be shot
         loop = driven(SWEEP, tmp_path)
         time.sleep(0.15 + random_.random() * 0.4)
         if random_.random() < 0.5:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from builders import START, after, make_sweep, starts
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Decided
-from gridsweep.executors.simulated import Simulated
+from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import ledger
 from gridsweep.planned import Planned
 from gridsweep.policy import NO_DEVICE, Immediate, Threshold
@@ -151,3 +151,17 @@ def test_without_any_forecast_it_runs_at_once():
     sweep = make_sweep(2, tiers=(PATIENT,), policy=PolicyChoice("planned"))
     young = TraceProvider(Trace(START, HOUR, [300.0] * 200), "X", "a test")
     assert sorted(starts(rehearse(sweep, START, young, Planned())).values()) == [0, 1]
+
+
+def test_a_stint_that_runs_longer_than_expected_still_holds_its_device():
+    sweep = make_sweep(2, tiers=(PATIENT,), hours=1.5)
+    slow = Simulated({"e00": Profile(4 * HOUR, ((timedelta(0), 4 * HOUR, 0.1),))})
+    state = rehearse(sweep, START, provider([100.0] * len(HOURS)), Planned(), slow)
+    assert starts(state) == {"e00": 0, "e01": 4}
+
+
+def test_one_policy_may_judge_several_sweeps():
+    policy = Planned()
+    for levels in (SUN, [200.0] * len(HOURS)):
+        alone, _ = swept(Planned(), levels=levels)
+        assert starts(swept(policy, levels=levels)[0]) == starts(alone)

@@ -229,7 +229,7 @@ def test_policies_by_name():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (PolicyChoice("thresold"), "there is no policy 'thresold'; there are planned, immediate, threshold, on_off"),
+        (PolicyChoice("thresold"), "there is no policy 'thresold'; there are planned, immediate"),
         (PolicyChoice("on_off"), "needs pause_above and resume_below"),
         (
             PolicyChoice("on_off", {"pause_above": 1, "resume_below": 1, "x": 1}),

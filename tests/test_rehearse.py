@@ -1,7 +1,6 @@
 from dataclasses import replace
 from datetime import timedelta
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,25 +10,21 @@ from builders import (
     START,
     URGENT,
     after,
-    grid,
     levels,
     make_sweep,
     most_at_once,
     rehearsed,
-    starts,
     sweeps,
 )
-from gridsweep.carbon import HOUR, Forecast, Trace
-from gridsweep.errors import DeadlineError, TraceError
+from gridsweep.carbon import HOUR
 from gridsweep.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.policy import Immediate, OnOff, Threshold
-from gridsweep.readings import Provenance, Reading
-from gridsweep.rehearse import baseline, check_deadline, joined, plan
+from gridsweep.readings import Provenance
+from gridsweep.rehearse import baseline, joined
 from gridsweep.reports import make_report
 from gridsweep.state import State
 from gridsweep.stint import Device, Member, Outcome, Stint
-from gridsweep.sweep import PolicyChoice
 from test_ledger import lost_and_done
 
 POLICIES = [Immediate(), Threshold(), OnOff(200, 150)]
@@ -160,75 +155,6 @@ def test_a_failed_experiment_that_left_nothing_costs_nothing_at_once():
     assert saving(state) == pytest.approx(-300)
 
 
-# The plan
-
-
-class Foreseen:
-    """A provider whose forecast is given."""
-
-    def __init__(self, past, future):
-        self.past, self.future = past, future
-
-    def read(self, now):
-        forecast = Forecast(now, now, HOUR, np.array([self.future]), "given")
-        return Reading(Trace(now - (len(self.past) - 1) * HOUR, HOUR, self.past), forecast, Provenance("a test"))
-
-
-def test_a_plan_is_a_rehearsal_of_the_forecast():
-    sweep = make_sweep(2, watts=1000)
-    made = plan(sweep, Foreseen([300] * 24, [300, 300, 100, 200] + [400] * 20), START)
-    assert [(r.experiment, r.start, r.end, r.emissions_g, r.emissions_now_g) for r in made.rows] == [
-        ("e00", after(2), after(3), pytest.approx(100), pytest.approx(300)),
-        ("e01", after(3), after(4), pytest.approx(200), pytest.approx(300)),
-    ]
-    assert (made.finish, made.finish_immediate, made.deadline, made.late) == (after(4), after(2), None, False)
-    assert made.reduction == pytest.approx(0.5)
-    assert made.energy_kwh == pytest.approx(2.0)
-    assert {r.latest_start for r in made.rows} == {after(4)}
-
-
-def test_a_plan_goes_on_past_its_forecast_with_the_last_day_again():
-    sweep = make_sweep(1, tiers=(replace(RELAXED, max_delay=timedelta(days=3)),))
-    made = plan(sweep, Foreseen([300] * 24, [300] * 24 + [300] * 23 + [300]), START)
-    assert made.rows[0].start == after(72)
-    made = plan(sweep, Foreseen([300] * 24, [300] * 23 + [149]), START)
-    assert made.rows[0].start == after(23)
-
-
-def test_a_plan_without_a_forecast_is_refused():
-    with pytest.raises(TraceError, match="knows less than 24 hours"):
-        plan(make_sweep(1), grid(100), START)
-
-
-def test_a_plan_that_misses_its_deadline_says_so():
-    sweep = make_sweep(1, hours=3, finish_by=timedelta(hours=2))
-    assert plan(sweep, Foreseen([300] * 24, [300] * 24), START).late
-    with pytest.raises(DeadlineError, match="move finish_by"):
-        check_deadline(sweep, START)
-
-
-def test_a_deadline_that_can_be_met_is_let_through_and_met():
-    sweep = make_sweep(4, devices=2, hours=3, finish_by=timedelta(hours=6))
-    check_deadline(sweep, START)
-    check_deadline(make_sweep(), START)
-    made = plan(sweep, Foreseen([300] * 24, [300] * 24), START)
-    assert not made.late and made.finish == made.deadline == after(6)
-
-
-@given(sweeps(), known)
-def test_a_plan_of_running_at_once_reduces_nothing(sweep, grid_levels):
-    made = plan(replace(sweep, policy=PolicyChoice("immediate")), Foreseen([1] * 24, grid_levels), START)
-    assert made.reduction == 0.0 and made.finish == made.finish_immediate
-
-
 @given(sweeps(), levels)
 def test_a_rehearsal_is_repeatable(sweep, grid_levels):
     assert rehearsed(sweep, grid_levels, Threshold())[1] == rehearsed(sweep, grid_levels, Threshold())[1]
-
-
-def test_starts_are_what_the_plan_said():
-    future = [300, 300, 100, 200] + [400] * 20
-    sweep = make_sweep(2)
-    made = plan(sweep, Foreseen([300] * 24, future), START)
-    state, _ = rehearsed(sweep, future, Threshold())
-    assert {r.experiment: (r.start - START) / HOUR for r in made.rows} == starts(state)

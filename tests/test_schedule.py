@@ -467,7 +467,7 @@ def test_stints_that_ended_teach_how_long_the_others_take():
 def test_a_fast_device_teaches_what_an_ordinary_one_takes():
     sweep = make_sweep(3, hours=1, devices=(Device("d0", speed=4.0),))
     state = submitted(sweep)
-    state.paces = [timedelta(minutes=20)] * 2
+    state.paces = [timedelta(minutes=20)] * 2  # of a sixth of the steps
     assert duration(state, 6) == 2 * HOUR
 
 

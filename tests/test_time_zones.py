@@ -48,7 +48,8 @@ from pathlib import Path
 from gridsweep import codec
 from gridsweep.policies import policy_for
 from gridsweep.providers.trace import TraceProvider
-from gridsweep.rehearse import plan, rehearse
+from gridsweep.plans import plan
+from gridsweep.rehearse import rehearse
 from gridsweep.sweep import Sweep
 from gridsweep.trace_files import read_trace
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from gridsweep.carbon import Forecast, Trace
     from gridsweep.errors import GridsweepError, SpecError
     from gridsweep.loop import drive
+    from gridsweep.plans import Plan
     from gridsweep.policy import Immediate, OnOff, Policy, Situation, Threshold
     from gridsweep.readings import Reading
-    from gridsweep.rehearse import Plan
     from gridsweep.reports import Report
     from gridsweep.runs import Run
     from gridsweep.state import State
@@ -35,7 +35,7 @@ _HOMES = {
     "Immediate": "policy",
     "LoraParams": "sweep",
     "OnOff": "policy",
-    "Plan": "rehearse",
+    "Plan": "plans",
     "Policy": "policy",
     "Reading": "readings",
     "Report": "reports",

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep import backtest, rehearse, runs
+from gridsweep import backtest, plans, runs
 from gridsweep.backtest import Simulation
-from gridsweep.providers.trace import open_trace
+from gridsweep.plans import Plan
 from gridsweep.providers_for import provider_for
-from gridsweep.rehearse import Plan
+from gridsweep.recorded import open_replay
 from gridsweep.render import files
 from gridsweep.reports import Report
 from gridsweep.runs import Run
-from gridsweep.sweep import Sweep
+from gridsweep.sweep import PolicyChoice, Sweep
 
 
 def plan(sweep: Sweep, at: datetime | None = None) -> Plan:
@@ -23,27 +23,38 @@ def plan(sweep: Sweep, at: datetime | None = None) -> Plan:
     Raises `DeadlineError` when no plan can meet its deadline, `TraceError` when there is too little to forecast from.
     """
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
-    rehearse.check_deadline(sweep, now)
-    return rehearse.plan(sweep, provider_for(sweep.carbon), now)
+    plans.check_deadline(sweep, now)
+    return plans.plan(sweep, provider_for(sweep.carbon), now)
 
 
 def simulate(
     sweep: Sweep,
-    trace: str | Path,
+    trace: str | Path | None = None,
     *,
-    policies: Sequence[str] = (),
+    policies: Sequence[str | PolicyChoice] = (),
     every: timedelta = timedelta(hours=6),
     start: datetime | None = None,
     end: datetime | None = None,
     tick: timedelta | None = None,
+    forecast: str = "history",
+    devices: int | None = None,
+    finish_by: timedelta | None = None,
+    idle_power_w: float | None = None,
+    bounds: bool = True,
 ) -> Simulation:
     """Back-test policies (the sweep's own if none is named) on a trace: a CSV file, or `solar-valley`.
 
     Start instants lie every `every` from `start` (28 days into the trace) to before `end` (nine days before its end).
+    `forecast` is what policies are shown: `history`, `perfect`, or `recorded:FILE`, which needs no trace. `devices`
+    counts devices like the sweep's first one, `finish_by` takes the place of the tiers' start deadlines, and without
+    `bounds` nothing is said of what was possible.
     """
-    provider = open_trace(str(trace))
+    provider = open_replay(None if trace is None else str(trace), forecast)
     starts = backtest.start_instants(provider.trace, every, start, end)
-    return backtest.simulate(sweep, provider, starts=starts, policies=policies, tick=tick)
+    return backtest.simulate(
+        sweep, provider, starts=starts, policies=policies, tick=tick, forecast=forecast, devices=devices,
+        finish_by=finish_by, idle_power_w=idle_power_w, bounds=bounds,
+    )  # fmt: skip
 
 
 def run(sweep: Sweep, folder: str | Path | None = None) -> Run:

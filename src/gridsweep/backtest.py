@@ -1,4 +1,4 @@
-"""Back-tests: policies driven over a recorded trace from many start instants."""
+"""Back-tests: policies driven over a recorded trace from many start instants, beside the best that was possible."""
 
 from __future__ import annotations
 
@@ -8,24 +8,47 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Trace
-from gridsweep.errors import TraceError
+from gridsweep.carbon import HOUR, Column, Trace
+from gridsweep.errors import DeadlineError, SpecError, TraceError
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider
+from gridsweep.optima import Job, Optimum, bound
 from gridsweep.policies import policy_for
-from gridsweep.policy import Immediate
+from gridsweep.policy import Immediate, Policy
 from gridsweep.rehearse import rehearse
+from gridsweep.schedule import makespan
 from gridsweep.state import State
 from gridsweep.sweep import PolicyChoice, Sweep
+from gridsweep.worlds import Foreseen
 
 HISTORY = timedelta(days=28)
 ROOM = timedelta(days=9)
 """A back-test starts after four weeks of history, and not in the last nine days of a trace."""
+SECOND = timedelta(seconds=1)
+NEGLIGIBLE = 1e-6
+"""Where the best saves no larger a share, nobody can reach a share of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One sweep driven from one start instant. `starts` has every attempt's, in order of time."""
+
+    emissions_g: float
+    energy_kwh: float
+    makespan_h: float
+    late_starts: int
+    pauses: int
+    starts: tuple[datetime, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """What a policy did over all starts; reductions are against `immediate` on the same devices."""
+    """What a policy did over all starts; reductions are against `immediate` on the same devices.
+
+    `bound_reduction` is what was possible under the rules it kept to (`pauses_mean` 0: never pausing), and
+    `share_of_bound` how much of that it reached; None where nothing was, or no bound is known. `never_waited` is the
+    share of starts at which it ran everything at once, `reduction_waited` the reduction over all others.
+    """
 
     name: str
     emissions_g_mean: float
@@ -36,16 +59,44 @@ class PolicyResult:
     makespan_h_mean: float
     makespan_h_p90: float
     late_starts: int
+    kwh_mean: float = 0.0
+    pauses_mean: float = 0.0
+    never_waited: float = 0.0
+    reduction_waited: float | None = None
+    bound_reduction: float | None = None
+    share_of_bound: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The least that could have been emitted, means over the `starts` at which all deadlines can be kept.
+
+    Where not `proven`, the optimum may lie lower for some of them.
+    """
+
+    starts: int
+    emissions_g_mean: float
+    reduction: float
+    makespan_h_mean: float
+    proven: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """A back-test of policies over many start instants of a trace."""
+    """A back-test of policies over many start instants of a trace, with the bounds for sweeps on these devices.
+
+    `bound` never pauses, `bound_pausing` may, for nothing; both are None where they were not asked for, or no start
+    allows one.
+    """
 
     starts: int
     devices: int
     policies: tuple[PolicyResult, ...]
-    schema_version: int = 1
+    forecast: str = "history"
+    finish_by_h: float | None = None
+    bound: Bound | None = None
+    bound_pausing: Bound | None = None
+    schema_version: int = 2
 
 
 def simulate(
@@ -55,27 +106,105 @@ def simulate(
     starts: Sequence[datetime],
     policies: Sequence[str | PolicyChoice] = (),
     tick: timedelta | None = None,
+    forecast: str = "history",
+    devices: int | None = None,
+    finish_by: timedelta | None = None,
+    idle_power_w: float | None = None,
+    bounds: bool = True,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Simulation:
     """Drive a sweep's estimates from every start instant, once for each policy (the sweep's own if none is named).
 
-    `provider` replays a trace. Raises `TraceError` when a sweep would run past its end.
+    `provider` replays a trace; with the forecast `perfect` policies are shown what comes instead of its own, which goes
+    by any other name. For the rest see `under`. Without `bounds` no optimum is sought. Raises `TraceError` when a sweep
+    would run past the trace's end, `SpecError` for a policy that is none.
     """
-    sweep = replace(sweep, tick=tick or sweep.tick, replay=None)
+    sweep = under(sweep, tick=tick, devices=devices, finish_by=finish_by, idle_power_w=idle_power_w)
     own = {sweep.policy.name: sweep.policy}  # a name alone means the spec's options, if it chose that policy
     named = [own.get(p, PolicyChoice(p)) if isinstance(p, str) else p for p in policies or [sweep.policy]]
     tried = [policy_for(choice) for choice in named]
-    figures: list[list[tuple[float, float, int]]] = [[] for _ in tried]
-    atonce: list[float] = []
+    outcomes: list[list[Outcome]] = [[] for _ in tried]
+    atonce: list[Outcome] = []
+    best: dict[bool, list[Optimum | None]] = {False: [], True: []}
     for count, start in enumerate(starts, 1):
-        plain = _figures(rehearse(sweep, start, provider, Immediate()))
-        atonce.append(plain[0])
-        for policy, of in zip(tried, figures, strict=True):
-            same = isinstance(policy, Immediate)
-            of.append(plain if same else _figures(rehearse(sweep, start, provider, policy)))
+        comes = what_comes(sweep, provider, start) if bounds or forecast == "perfect" else None
+        seen = Foreseen(comes, provider.read(start).provenance) if comes and forecast == "perfect" else provider
+        atonce.append(play(sweep, start, seen, Immediate()))
+        for policy, of in zip(tried, outcomes, strict=True):
+            of.append(atonce[-1] if isinstance(policy, Immediate) else play(sweep, start, seen, policy))
+        for pausing, found in best.items():
+            found.append(optimum(sweep, comes, start, pausing=pausing) if bounds and comes else None)
         tell(count)
-    results = tuple(_result(choice.name, of, atonce) for choice, of in zip(named, figures, strict=True))
-    return Simulation(len(starts), len(sweep.devices), results)
+    results = []
+    for choice, of in zip(named, outcomes, strict=True):
+        results.append(compared(choice.name, of, atonce, best[any(outcome.pauses for outcome in of)]))
+    deadline = sweep.finish_by
+    return Simulation(
+        starts=len(starts),
+        devices=len(sweep.devices),
+        policies=tuple(results),
+        forecast=forecast,
+        finish_by_h=deadline / HOUR if isinstance(deadline, timedelta) else None,
+        bound=_bound(starts, best[False], atonce),
+        bound_pausing=_bound(starts, best[True], atonce),
+    )
+
+
+def under(
+    sweep: Sweep,
+    *,
+    tick: timedelta | None = None,
+    devices: int | None = None,
+    finish_by: timedelta | None = None,
+    idle_power_w: float | None = None,
+) -> Sweep:
+    """The sweep under other conditions; what is None stays as it is.
+
+    `devices` counts devices like its first one. `finish_by` takes the place of the tiers' start deadlines.
+    """
+    own = sweep.devices
+    if devices is not None:
+        own = tuple(replace(own[0], name=f"device{i}") for i in range(devices))
+    if idle_power_w is not None:
+        own = tuple(replace(device, idle_power_w=idle_power_w) for device in own)
+    tiers = sweep.tiers if finish_by is None else tuple(replace(tier, max_delay=finish_by) for tier in sweep.tiers)
+    by = sweep.finish_by if finish_by is None else finish_by
+    return replace(sweep, tick=tick or sweep.tick, devices=own, tiers=tiers, finish_by=by, replay=None)
+
+
+def play(sweep: Sweep, start: datetime, provider: Provider, policy: Policy) -> Outcome:
+    """One sweep from one start instant. Raises `TraceError` where it runs past the end of what `provider` knows."""
+    state = rehearse(sweep, start, provider, policy)
+    book = ledger(state)
+    if book.ended_at > state.history.end:
+        raise TraceError(
+            f"a sweep started on {state.submitted_at:%Y-%m-%d %H:%M} runs until {book.ended_at:%Y-%m-%d %H:%M}, past "
+            f"the end of the trace on {state.history.end:%Y-%m-%d %H:%M}; set an earlier --to"
+        )
+    attempts = state.attempts.values()
+    return Outcome(
+        book.total.emissions_g,
+        book.total.energy_kwh,
+        book.makespan / HOUR,
+        _late(state, book.ended_at),
+        sum(attempt.end == "paused" for attempt in attempts),
+        tuple(sorted(attempt.requested_at for attempt in attempts)),
+    )
+
+
+def optimum(sweep: Sweep, comes: Trace, start: datetime, *, pausing: bool = False) -> Optimum | None:
+    """The least a sweep could emit on what comes, with its devices and deadlines, pausing for nothing or never.
+
+    None where they cannot all be kept, where an hour up to them is unknown, or where no solver is installed for it.
+    """
+    power = sweep.estimates.power_w
+    devices = [replace(d, power_w=power if d.power_w is None else d.power_w) for d in sweep.devices]
+    delays = {tier.name: tier.max_delay for tier in sweep.tiers}
+    jobs = [Job(e.id, sweep.estimates.duration, start + delays[e.tier], device=e.device) for e in sweep.experiments]
+    try:
+        return bound(jobs, devices, comes, start, pausing=pausing, finish_by=sweep.deadline(start))
+    except (DeadlineError, SpecError):
+        return None
 
 
 def start_instants(
@@ -96,35 +225,83 @@ def start_instants(
     return [first + i * every for i in range(-(-(end - first) // every))]
 
 
-def _figures(state: State) -> tuple[float, float, int]:
-    """Emissions in g, makespan in h, late starts."""
-    book = ledger(state)
-    if book.ended_at > state.history.end:
-        raise TraceError(
-            f"a sweep started on {state.submitted_at:%Y-%m-%d %H:%M} runs until {book.ended_at:%Y-%m-%d %H:%M}, past "
-            f"the end of the trace on {state.history.end:%Y-%m-%d %H:%M}; set an earlier --to"
-        )
-    late = 0
+def what_comes(sweep: Sweep, provider: Provider, start: datetime) -> Trace:
+    """What comes until a sweep should long have ended, and the weeks before, as far as the trace goes."""
+    work = makespan([sweep.estimates.duration] * len(sweep.experiments), sweep.devices)
+    delay = max(tier.max_delay for tier in sweep.tiers)
+    return provider.read(max(start + delay, sweep.deadline(start) or start) + 2 * work + timedelta(days=1)).history
+
+
+def _late(state: State, ended_at: datetime) -> int:
+    """How many experiments began after their tier's longest delay, or too late to end by the deadline."""
+    sweep, late = state.sweep, 0
+    fastest = max(device.speed for device in sweep.devices)
+    deadline = sweep.deadline(state.submitted_at)
     for standing in state.standings.values():
-        delay = state.sweep.tier(standing.experiment.tier).max_delay
-        late += (standing.first_running_at or book.ended_at) > state.submitted_at + delay
-    return book.total.emissions_g, book.makespan / HOUR, late
+        latest = state.submitted_at + sweep.tier(standing.experiment.tier).max_delay
+        if deadline is not None:
+            latest = min(latest, deadline - sweep.estimates.duration / fastest)
+        late += (standing.first_running_at or ended_at) > latest
+    return late
 
 
-def _result(name: str, figures: Sequence[tuple[float, float, int]], atonce: Sequence[float]) -> PolicyResult:
-    emissions, hours = np.array([f[0] for f in figures]), np.array([f[1] for f in figures])
-    base = np.array(atonce)
+def compared(
+    name: str, outcomes: Sequence[Outcome], atonce: Sequence[Outcome], best: Sequence[Optimum | None]
+) -> PolicyResult:
+    """A policy's outcomes beside running at once and the best that was possible, one of each a start."""
+    emissions, base = _grams(outcomes), _grams(atonce)
+    hours = np.array([outcome.makespan_h for outcome in outcomes])
     each = 1 - np.divide(emissions, base, out=np.ones_like(base), where=base > 0)
     p10, p50, p90 = (float(p) for p in np.percentile(each, (10, 50, 90)))
-    total = float(base.sum())
+    waited = np.array([_waited(a.starts, b.starts) for a, b in zip(outcomes, atonce, strict=True)])
+    known = np.array([found is not None for found in best])
+    possible = _less(np.array([found.emissions_g for found in best if found]), base[known]) if known.any() else None
+    share = None
+    if possible is not None and possible > NEGLIGIBLE:
+        share = _less(emissions[known], base[known]) / possible
     return PolicyResult(
         name=name,
         emissions_g_mean=float(emissions.mean()),
-        reduction=1 - float(emissions.sum()) / total if total > 0 else 0.0,
+        reduction=_less(emissions, base),
         reduction_p10=p10,
         reduction_p50=p50,
         reduction_p90=p90,
         makespan_h_mean=float(hours.mean()),
         makespan_h_p90=float(np.percentile(hours, 90)),
-        late_starts=sum(f[2] for f in figures),
+        late_starts=sum(outcome.late_starts for outcome in outcomes),
+        kwh_mean=float(np.mean([outcome.energy_kwh for outcome in outcomes])),
+        pauses_mean=float(np.mean([outcome.pauses for outcome in outcomes])),
+        never_waited=float(1 - waited.mean()),
+        reduction_waited=_less(emissions[waited], base[waited]) if waited.any() else None,
+        bound_reduction=possible,
+        share_of_bound=share,
     )
+
+
+def _bound(starts: Sequence[datetime], best: Sequence[Optimum | None], atonce: Sequence[Outcome]) -> Bound | None:
+    found = [(start, of, plain) for start, of, plain in zip(starts, best, atonce, strict=True) if of is not None]
+    if not found:
+        return None
+    emissions = np.array([of.emissions_g for _, of, _ in found])
+    return Bound(
+        starts=len(found),
+        emissions_g_mean=float(emissions.mean()),
+        reduction=_less(emissions, _grams([plain for *_, plain in found])),
+        makespan_h_mean=float(np.mean([(of.finish - start) / HOUR for start, of, _ in found])),
+        proven=all(of.proven for _, of, _ in found),
+    )
+
+
+def _grams(outcomes: Sequence[Outcome]) -> Column:
+    return np.array([outcome.emissions_g for outcome in outcomes])
+
+
+def _less(emissions: Column, base: Column) -> float:
+    """The share by which a sum is below another; 0 below nothing."""
+    total = float(base.sum())
+    return 1 - float(emissions.sum()) / total if total > 0 else 0.0
+
+
+def _waited(starts: Sequence[datetime], atonce: Sequence[datetime]) -> bool:
+    """Whether any start lies later than running at once has it."""
+    return len(starts) != len(atonce) or any(a - b > SECOND for a, b in zip(starts, atonce, strict=True))

@@ -24,8 +24,9 @@ EXTRAS = {
     "kubernetes": ("httpx",),
     "live": ("httpx",),
     "parquet": ("pyarrow",),
+    "solver": ("scipy",),
 }
-OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet")
+OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver")
 ROOM_GB = 5.0
 
 

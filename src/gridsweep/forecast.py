@@ -163,6 +163,26 @@ def _reissued(values: Column, a_day: int, slots: int) -> tuple[Column, Column]:
     return np.reshape(expected, (-1, slots)), np.reshape(came, (-1, slots))
 
 
+def bent(forecast: Forecast, history: Trace) -> Forecast:
+    """A forecast from the present slot on, where it is what is known; the difference fades over the slots after it.
+
+    `history` ends in the present slot. A forecast that does not hold this slot, or an unknown present, changes nothing.
+    """
+    here = len(history) - 1
+    if not len(history) or history.step != forecast.step or not np.isfinite(history.values[here]):
+        return forecast
+    slot = (history.start + here * history.step - forecast.start) // forecast.step
+    if not 0 <= slot < forecast.paths.shape[1]:
+        return forecast
+    paths = forecast.paths[:, slot:]
+    off = history.values[here] - paths[:, 0].mean()
+    if not np.isfinite(off):
+        return forecast
+    paths = paths + off * _fading(paths.shape[1], DAY // forecast.step)
+    start = forecast.start + slot * forecast.step
+    return Forecast(forecast.issued_at, start, forecast.step, paths, forecast.source)
+
+
 def with_past(given: Forecast, earlier: Sequence[Forecast], history: Trace) -> Forecast:
     """A provider's forecast that knows how earlier ones of it came out, by lead, as far as the history tells.
 

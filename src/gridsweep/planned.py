@@ -30,7 +30,7 @@ class Planned:
     """
 
     min_saving: float = 0.05
-    _judged: dict[datetime, float] = field(default_factory=dict, compare=False, repr=False)
+    _judged: dict[object, float] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
         waiting = situation.waiting
@@ -48,18 +48,26 @@ class Planned:
 
         The median over the courses of a forecast from history; infinite where there is none: then nobody can say.
         """
-        at = situation.submitted_at or situation.now
-        if at not in self._judged:
+        at, work = situation.submitted_at or situation.now, situation.submitted
+        key = (
+            at,
+            situation.history.at(at),
+            len(work),
+            work[0] if work else None,
+            situation.deadline,
+            situation.devices,
+        )
+        if key not in self._judged:
             step = situation.history.step
             known = situation.history.between(situation.history.start, at + timedelta(microseconds=1))
             forecast = from_history(known, at, AHEAD) if len(known) else None
-            if forecast is None or not situation.submitted or forecast.start > at or step > AHEAD:
-                self._judged[at] = float("inf")
+            if forecast is None or not work or forecast.start > at or step > AHEAD:
+                self._judged[key] = float("inf")
             else:
-                then = replace(situation, now=at, waiting=situation.submitted, running=())
+                then = replace(situation, now=at, waiting=work, running=())
                 found = savings(forecast, at, remaining(then), lanes(then), tick=situation.tick)
-                self._judged[at] = float(np.median(found))
-        return self._judged[at]
+                self._judged[key] = float(np.median(found))
+        return self._judged[key]
 
     def _placed(self, situation: Situation, waiting: Sequence[Work]) -> list[Decision]:
         forecast = situation.forecast
@@ -113,12 +121,13 @@ def remaining(situation: Situation) -> list[Remaining]:
 
 def lanes(situation: Situation) -> list[Lane]:
     """The devices, each free when what runs on it is expected to end."""
-    busy = {each.device: each.expected_end for each in situation.running}
+    soon = situation.now + MINUTE  # what runs longer than expected still holds its device
+    busy = {each.device: max(each.expected_end, soon) for each in situation.running}
     work = situation.waiting[0]
     usual = work.energy_kwh / (work.duration / HOUR)
     return [
         Lane(
-            max(situation.now, busy.get(device.name, situation.now)),
+            busy.get(device.name, situation.now),
             device.speed,
             device.power_w / 1000 if device.power_w is not None else usual,
             device.idle_power_w / 1000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gridsweep.errors import SpecError
+from gridsweep.literature import CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.planned import Planned
 from gridsweep.policy import Immediate, OnOff, Policy, Threshold
 from gridsweep.sweep import PolicyChoice
@@ -12,6 +13,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "immediate": (),
     "threshold": (),
     "on_off": ("pause_above", "resume_below"),
+    "lowest_window": ("capacity_aware",),
+    "carbon_time": ("capacity_aware",),
+    "lets_wait_awhile": ("interrupting", "capacity_aware"),
 }
 """The policies, each with the options it takes."""
 
@@ -26,11 +30,17 @@ def policy_for(choice: PolicyChoice) -> Policy:
         raise SpecError(f"the policy {name} has no option {', '.join(unknown)}; it takes {takes}")
     match name:
         case "planned":
-            return Planned(**options)
+            return Planned(options["min_saving"]) if options else Planned()
         case "immediate":
             return Immediate()
         case "threshold":
             return Threshold()
+        case "lowest_window":
+            return LowestWindow(**{option: bool(value) for option, value in options.items()})
+        case "carbon_time":
+            return CarbonTime(**{option: bool(value) for option, value in options.items()})
+        case "lets_wait_awhile":
+            return LetsWaitAwhile(**{option: bool(value) for option, value in options.items()})
     if set(options) != set(OPTIONS["on_off"]):
         raise SpecError("policy on_off needs pause_above and resume_below, both in gCO2eq/kWh")
     if not options["resume_below"] <= options["pause_above"]:

@@ -11,6 +11,7 @@ from statistics import mean
 from gridsweep import gardener
 from gridsweep.carbon import HOUR
 from gridsweep.caveats import caveats
+from gridsweep.certificate import Certificate, certificate
 from gridsweep.gardener import Gardened
 from gridsweep.ledger import Account, Ledger
 from gridsweep.policy import TRAILING
@@ -126,6 +127,7 @@ class Report:
     saving_g: float | None
     reduction: float | None
     settlement: Settlement | None
+    certificate: Certificate | None
     makespan_h: float
     immediate_makespan_h: float | None
     energy_sources: dict[str, float]
@@ -188,6 +190,7 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         saving_g=found.saving_g,
         reduction=found.reduction,
         settlement=settlement(state, other[0] if other else None),
+        certificate=certificate(state, found),
         makespan_h=book.makespan / HOUR,
         immediate_makespan_h=other[1].makespan / HOUR if other else None,
         energy_sources=book.sources,

@@ -41,9 +41,10 @@ from gridsweep.executors_for import STORE, executor_for, let_go, reach
 from gridsweep.journal import Journal, holder, lease
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
+from gridsweep.plans import check_deadline
 from gridsweep.policies import policy_for
 from gridsweep.providers_for import provider_for
-from gridsweep.rehearse import baseline, check_deadline
+from gridsweep.rehearse import baseline
 from gridsweep.reports import Report, make_report
 from gridsweep.state import State
 from gridsweep.sweep import Sweep

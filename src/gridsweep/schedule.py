@@ -33,11 +33,13 @@ IDENTICAL_FAILURES = 3
 
 def duration(state: State, steps: int, device: Device | None = None) -> timedelta:
     """What so many steps are expected to take: the spec's estimate, until the stints that have ended teach better."""
-    whole = state.sweep.estimates.duration
-    if len(state.paces) >= TAUGHT:
-        learned = median(pace.total_seconds() for pace in state.paces) * state.sweep.total_steps * SECOND
-        whole = learned if abs(learned - whole) > LIKE * whole else whole
-    return whole * steps / state.sweep.total_steps / (device.speed if device else 1.0)
+    if state.whole is None:
+        state.whole = state.sweep.estimates.duration
+        if len(state.paces) >= TAUGHT:
+            learned = median(pace.total_seconds() for pace in state.paces) * state.sweep.total_steps * SECOND
+            if abs(learned - state.whole) > LIKE * state.whole:
+                state.whole = learned
+    return state.whole * steps / state.sweep.total_steps / (device.speed if device else 1.0)
 
 
 def waiting(state: State) -> list[Work]:

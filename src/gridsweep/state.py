@@ -113,6 +113,7 @@ class State:
         self.paces: list[timedelta] = []  # what a step took on a device of speed 1, of each stint that ended
         self.early_losses: list[tuple[str, str]] = []  # in a row: experiment, why
         self.submitted: list[Work] | None = None  # memos of schedule's, dropped when they change
+        self.whole: timedelta | None = None
         self.works: list[Work] | None = None  # a memo of schedule.waiting, dropped when who waits changes
         for event in events:
             self.apply(event)
@@ -186,7 +187,7 @@ class State:
                     standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
         self.stopping = self.halted = ""
         self.early_losses.clear()
-        self.works = self.submitted = None
+        self.works = self.submitted = self.whole = None
 
     def _stopping(self, event: Stopping) -> None:
         self.stopping = event.why
@@ -250,6 +251,7 @@ class State:
             self.facts.update(event.facts)
             if attempt.running_at and attempt.stint.steps > 0 and event.at > attempt.running_at:
                 speed = next((d.speed for d in self.sweep.devices if d.name == attempt.device), 1.0)
+                self.whole = None
                 self.paces.append((event.at - attempt.running_at) * speed / attempt.stint.steps)
         self.early_losses.clear()
         for outcome in event.outcomes:

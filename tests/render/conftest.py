@@ -72,7 +72,8 @@ def small_sweep(power_w: float = 15.0) -> Sweep:
     estimates = Estimates(timedelta(minutes=90), power_w, 0.004)
     return Sweep(
         "demo", model, dataset, recipe, tuple(experiments), TIERS, estimates,
-        (Device("cpu0"), Device("cpu1")), 35, replay=Replay(START, 300), baseline=experiments[0].id,
+        (Device("cpu0"), Device("cpu1")), 35, policy=PolicyChoice("threshold"), replay=Replay(START, 300),
+        baseline=experiments[0].id,
     )  # fmt: skip
 
 

@@ -14,37 +14,59 @@ from gridsweep.clusters import GATES, Gate
 
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--trace", required=True, help="A CSV file `timestamp,carbon_intensity`, or `solar-valley`.")
+@click.option("--trace", help="A CSV file `timestamp,carbon_intensity`, or `solar-valley`.")
 @click.option("--policy", "policies", multiple=True, help="A policy to try; may be given several times.")
+@click.option(
+    "--forecast",
+    default="history",
+    show_default=True,
+    metavar="history|perfect|recorded:FILE",
+    help="What policies are shown of the hours ahead; a FILE `issued,timestamp,forecast,actual` needs no --trace.",
+)
+@click.option("--devices", type=click.IntRange(min=1), help="So many devices like the spec's first one.")
+@click.option("--finish-by", type=Span(), help="All ends within this span; replaces the tiers' start deadlines.")
+@click.option("--idle-power", type=click.FloatRange(min=0), metavar="WATTS", help="What an idle device draws.")
 @click.option("--every", type=Span(), default="6h", show_default=True, help="Between start instants.")
 @click.option("--from", "start", type=Moment(), help="First start (default: 28 days into the trace).")
 @click.option("--to", "end", type=Moment(), help="Starts lie before it (default: 9 days before the trace's end).")
 @click.option("--tick", type=Span(), help="Between looks at the grid (default: the spec's).")
+@click.option("--bound/--no-bound", "bounds", default=True, help="Whether to say what was possible.")
+@click.option("--png", type=click.Path(path_type=Path), help="Draw saving against makespan here, too.")
 @json_option
 def simulate(
     spec: Path,
-    trace: str,
+    trace: str | None,
     policies: tuple[str, ...],
+    forecast: str,
+    devices: int | None,
+    finish_by: timedelta | None,
+    idle_power: float | None,
     every: timedelta,
     start: datetime | None,
     end: datetime | None,
     tick: timedelta | None,
+    bounds: bool,
+    png: Path | None,
     as_json: bool,
 ) -> None:
     """Back-test policies on a recorded trace: the spec's estimates, from many start instants."""
-    from gridsweep import backtest, codec
-    from gridsweep.providers.trace import open_trace
-    from gridsweep.render import progress, terminal
+    from gridsweep import backtest, codec, recorded
+    from gridsweep.render import progress, simulation
 
     sweep = load(spec)
-    provider = open_trace(trace)
+    provider = recorded.open_replay(trace, forecast)
     starts = backtest.start_instants(provider.trace, every, start, end)
     with progress.counting("simulating", len(starts)) as tell:
-        made = backtest.simulate(sweep, provider, starts=starts, policies=policies, tick=tick, tell=tell)
+        made = backtest.simulate(
+            sweep, provider, starts=starts, policies=policies, tick=tick, forecast=forecast, devices=devices,
+            finish_by=finish_by, idle_power_w=idle_power, bounds=bounds, tell=tell,
+        )  # fmt: skip
+    if png is not None:
+        simulation.png(made, png, f"{sweep.name}, {provider.provenance.title}, {made.starts} starts")
     if as_json:
         click.echo(codec.dumps(made, indent=1))
     else:
-        terminal.simulation(made, provider)
+        simulation.text(made, provider.provenance)
 
 
 @cli.command()

@@ -65,22 +65,32 @@ def check(spec: Path, as_json: bool) -> None:
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--at", type=Moment(), help="Plan as if submitted then (default: now, or the replay's start).")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the plan into this file too, as JSON.")
+@click.option("--png", type=click.Path(path_type=Path), help="Draw it into this file too.")
 @json_option
-def plan(spec: Path, at: datetime | None, as_json: bool) -> None:
-    """Rehearse a sweep on the forecast, before anything runs."""
-    from gridsweep import codec, rehearse
+def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as_json: bool) -> None:
+    """Rehearse a sweep on the forecast, before anything runs: what starts when, what it saves, and how sure that is."""
+    from gridsweep import codec, plans
     from gridsweep.providers_for import provider_for
+    from gridsweep.render import plan as pictures
 
     sweep = load(spec)
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
-    rehearse.check_deadline(sweep, now)
-    made = rehearse.plan(sweep, provider_for(sweep.carbon), now)
+    plans.check_deadline(sweep, now)
+    made = plans.plan(sweep, provider_for(sweep.carbon), now)
+    if out is not None:
+        try:
+            out.write_text(codec.dumps(made, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise GridsweepError(f"cannot write {out}: {error.strerror}; name another file") from None
+    if png is not None:
+        pictures.png(made, png)
     if as_json:
         click.echo(codec.dumps(made, indent=1))
     else:
-        from gridsweep.render import terminal
-
-        terminal.plan(made)
+        pictures.text(made)
+        for path in filter(None, (out, png)):
+            click.echo(f"wrote {path}")
     sys.exit(DEADLINE if made.late else 0)
 
 

@@ -31,11 +31,12 @@ def _headline(report: Report) -> list[str]:
     about = {"model": report.model, "dataset": report.dataset, "policy": report.policy, "zone": report.zone}
     saving = wording.saving(report)
     figure = saving.figure + (" carbon than running at once" if saving.kind in ("less", "more") else "")
+    said = (saving.sentence, wording.possible(report), wording.scope(report))
     best = f"`{report.best.experiment}`, " if report.best else ""
     return [
         *([badges] if badges else []),
         ", ".join(f"{key} {escape(value)}" for key, value in about.items()),
-        f"**{figure}.** {saving.sentence} {wording.scope(report)}".rstrip(),
+        f"**{figure}.** {' '.join(filter(None, said))}",
         "\n".join(
             (
                 f"- Emissions: {grams(report.emissions_g)} CO2eq with {energy(report.energy_kwh)}",

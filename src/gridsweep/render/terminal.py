@@ -10,12 +10,10 @@ from pathlib import Path
 from rich.markup import escape
 
 from gridsweep.adapters import Adapter
-from gridsweep.backtest import Simulation
 from gridsweep.carbon import HOUR
 from gridsweep.doctor import Finding
 from gridsweep.errors import DONE, EXIT_CODES
-from gridsweep.providers.trace import TraceProvider
-from gridsweep.rehearse import Plan
+from gridsweep.render import wording
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
@@ -46,40 +44,6 @@ def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
     )
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {escape(warning)}")
-
-
-def plan(made: Plan) -> None:
-    """A plan: what starts when on the forecast, and what it would save."""
-    out = console()
-    rows = table(
-        "experiment",
-        "tier",
-        "device",
-        "start",
-        "latest",
-        "energy",
-        "now",
-        "planned",
-        "why",
-        right=("energy", "now", "planned"),
-    )
-    for row in made.rows:
-        now = grams(row.emissions_now_g) if row.emissions_now_g is not None else "unknown"
-        planned = grams(row.emissions_g) if row.emissions_g is not None else "unknown"
-        rows.add_row(
-            row.experiment, row.tier, row.device, clock(row.start), clock(row.latest_start), energy(row.energy_kwh),
-            now, planned, escape(row.why),
-        )  # fmt: skip
-    out.print(rows)
-    wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
-    out.print(f"\nforecast: {escape(made.forecast)} ({escape(made.source)}, {made.quality}), times in UTC")
-    out.print(f"at once:  {grams(made.emissions_immediate_g)}, done after {hours(atonce)}")
-    out.print(
-        f"planned:  {grams(made.emissions_g)}, done after {hours(wait)}: "
-        f"{percent(made.reduction)} less, if the forecast comes true"
-    )
-    if made.late and made.deadline:
-        out.print(f"[red]the plan misses the deadline of {clock(made.deadline)} UTC[/red]")
 
 
 def report(made: Report, *, short: bool = False) -> None:
@@ -120,7 +84,7 @@ def report(made: Report, *, short: bool = False) -> None:
 
 
 def headline(made: Report) -> list[str]:
-    """The sweep in four lines."""
+    """The sweep in five lines."""
     best = made.best
     lines = []
     if best:
@@ -140,6 +104,8 @@ def headline(made: Report) -> list[str]:
         lines.append(
             f"{word + ':':<9} [{colour}]{grams(abs(made.saving_g))}, {percent(abs(made.reduction))}[/{colour}]"
         )
+    if said := wording.possible(made):
+        lines.append(f"possible: {said}")
     return lines
 
 
@@ -264,24 +230,6 @@ def explain(state: State, standing: Standing) -> None:
             f"attempt   {id} on {attempt.device}, "
             f"{clock(attempt.requested_at)} to {clock(attempt.ended_at)}, {escape(how)}"
         )
-
-
-def simulation(made: Simulation, provider: TraceProvider) -> None:
-    """A back-test as a table."""
-    out = console()
-    columns = ("policy", "less carbon", "p10", "p50", "p90", "makespan", "p90", "g a sweep", "late starts")
-    rows = table(*columns, right=columns[1:])
-    for p in made.policies:
-        rows.add_row(
-            p.name, percent(p.reduction), percent(p.reduction_p10), percent(p.reduction_p50), percent(p.reduction_p90),
-            hours(p.makespan_h_mean), hours(p.makespan_h_p90), f"{p.emissions_g_mean:.0f}", str(p.late_starts),
-        )  # fmt: skip
-    out.print(rows)
-    grid = provider.provenance
-    out.print(
-        f"\n{made.starts} starts on {made.devices} device(s), {escape(grid.title)} ({grid.quality}); "
-        "against running at once on the same devices"
-    )
 
 
 def doctor(findings: Sequence[Finding]) -> None:

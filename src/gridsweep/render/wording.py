@@ -68,6 +68,35 @@ def _why_unknown(report: Report) -> str:
     return "Run at once, the same work would have emitted nothing: there is no share to state."
 
 
+def possible(report: Report) -> str:
+    """How much of the possible saving was reached, and what was left; empty where nobody can say."""
+    made = report.certificate
+    if made is None or made.regret_g is None or made.possible_g is None:
+        return ""
+    if made.share is None:
+        more = f"; {grams(made.regret_g)} more than needed were emitted" if made.regret_g > 1e-4 * made.actual_g else ""
+        return f"Nothing could have been saved: no other hours would have been cleaner than those at once{more}."
+    left = f"{grams(made.regret_g)} {'were' if made.proven else 'were about'} left"
+    by = f" by {made.until:%Y-%m-%d %H:%M} UTC" if made.until else ""
+    reached = made.immediate_g - made.actual_g
+    if reached < 0:
+        return f"{grams(made.possible_g)} could have been saved{by}; {left}."
+    of = f"({grams(reached)} of {grams(made.possible_g)})"
+    return f"{percent(made.share)} of the saving that was possible{by} {of}; {left}."
+
+
+def certified(report: Report) -> list[str]:
+    """The same with both optima and how they were counted, or why nobody can say what was possible."""
+    made = report.certificate
+    if made is None:
+        return []
+    if made.regret_g is None:
+        return [f"unknown: {made.why}"]
+    never = f"{grams(made.optimum_g)} never pausing, " if made.optimum_g is not None else ""
+    text = f"{possible(report)} The optimum, had the grid been known: {never}{grams(made.pausing_g)} pausing at will"
+    return [f"{text}; {made.why}" if made.why else text]
+
+
 def scope(report: Report) -> str:
     """Of how many experiments the comparison speaks, where not of all."""
     ended = sum(row.ended_at is not None for row in report.rows)
@@ -175,6 +204,7 @@ def accounting(report: Report) -> list[tuple[str, str]]:
             met += f", {report.immediate_intensity:.0f} if run at once"
         found.append(("Intensity", met))
     found.append(("Makespan", makespan(report)))
+    found += [("What was possible", text) for text in certified(report)]
     found += [("Settled", text) for text in settled(report)]
     found += [("Compute Gardener", text) for text in gardened(report)]
     return found

@@ -35,7 +35,15 @@ from gridsweep.spec.values import (
 )
 from gridsweep.sweep import Percentile
 
-POLICIES = ("planned", "threshold", "immediate", "on_off")
+POLICIES = (
+    "planned",
+    "threshold",
+    "immediate",
+    "on_off",
+    "lowest_window",
+    "carbon_time",
+    "lets_wait_awhile",
+)
 MOST_RULES = 100
 
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
@@ -125,6 +133,20 @@ class PlannedSection(Section):
     )
 
 
+class RuleOfOneSection(Section):
+    """A rule of the literature, which looks at one experiment at a time."""
+
+    capacity_aware: bool = Field(
+        default=False, description="One experiment after another on what earlier ones leave; false: as published."
+    )
+
+
+class AwhileSection(RuleOfOneSection):
+    """Let's Wait Awhile (Middleware 2021)."""
+
+    interrupting: bool = Field(default=False, description="The cheapest slots, pausing between them; false: a window.")
+
+
 class PolicySection(Choice):
     """When experiments start; exactly one key."""
 
@@ -136,6 +158,15 @@ class PolicySection(Choice):
     )
     immediate: Plain | None = Field(default=None, description="As soon as a device is free.")
     on_off: OnOffSection | None = Field(default=None, description="Between two limits, pausing what runs.")
+    lowest_window: RuleOfOneSection | None = Field(
+        default=None, description="In the cleanest window before its latest start: GAIA (ASPLOS 2024)."
+    )
+    carbon_time: RuleOfOneSection | None = Field(
+        default=None, description="Where most carbon is saved for the time it takes: GAIA (ASPLOS 2024)."
+    )
+    lets_wait_awhile: AwhileSection | None = Field(
+        default=None, description="In the cleanest window or slots: Let's Wait Awhile (Middleware 2021)."
+    )
 
 
 class DeviceSection(Section):
@@ -244,7 +275,7 @@ class SpecFile(Section):
     )
     finish_by: Annotated[timedelta | datetime | None, SpanOrMoment()] = Field(
         default=None,
-        description="When all must have ended: a span from the first submission, an instant, or auto (the tiers' delays).",
+        description="When all must have ended: a span from the submission, an instant, or auto (the tiers' delays).",
         json_schema_extra={"default": "auto"},
     )
     clock: ClockSection | None = Field(default=None, description="Default: the wall clock.")

@@ -1,0 +1,319 @@
+"""A plan: a sweep rehearsed on the forecast, what that would save, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from heapq import heapify, heapreplace
+
+import numpy as np
+
+from gridsweep.carbon import HOUR, Forecast, Trace
+from gridsweep.errors import DeadlineError, SpecError, TraceError
+from gridsweep.ledger import Ledger, charge, ledger
+from gridsweep.loop import Provider
+from gridsweep.policies import policy_for
+from gridsweep.policy import Immediate
+from gridsweep.rehearse import rehearse
+from gridsweep.savings import band_of, continued, in_past_weeks, over_paths
+from gridsweep.state import State
+from gridsweep.stint import Device
+from gridsweep.sweep import Sweep
+from gridsweep.worlds import Foreseen
+
+DAY = timedelta(days=1)
+MIN_SAVING = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One experiment's place in a plan, with what it would emit if it ran at once and as planned, in g.
+
+    `earliest` is when it would start if all ran at once. `late_h` is how far `start` lies behind `latest_start`, which
+    counts the tier's `max_delay` and the sweep's `finish_by`. Eight of ten past forecasts would have kept
+    `emissions_g` between `emissions_low_g` and `emissions_high_g`; None where nobody knows yet.
+    """
+
+    experiment: str
+    tier: str
+    device: str
+    earliest: datetime
+    start: datetime
+    end: datetime
+    latest_start: datetime
+    late_h: float
+    pauses: int
+    why: str
+    energy_kwh: float
+    emissions_now_g: float | None
+    emissions_g: float | None
+    emissions_low_g: float | None
+    emissions_high_g: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the policy would do if the forecast came true; `reduction` is against `immediate` on the same devices.
+
+    `saving_p10` to `saving_p90` are shares over what `saving_from` says; None where there is too little to try it on.
+    Columns are gCO2eq/kWh a slot from `intensity_start` on, None where unknown. `unknown_kwh` meets hours of which the
+    forecast says nothing: they are in no emissions. `notes` say what a reader must know.
+    """
+
+    sweep: str
+    policy: str
+    issued_at: datetime
+    forecast: str
+    source: str
+    quality: str
+    devices: tuple[str, ...]
+    rows: tuple[PlanRow, ...]
+    finish: datetime
+    finish_immediate: datetime
+    deadline: datetime | None
+    energy_kwh: float
+    emissions_g: float
+    emissions_immediate_g: float
+    emissions_low_g: float | None
+    emissions_high_g: float | None
+    unknown_kwh: float
+    idle_kwh: float
+    idle_g: float
+    slow_down: float
+    saving_p10: float | None
+    saving_p50: float | None
+    saving_p90: float | None
+    saving_from: str
+    notes: tuple[str, ...]
+    intensity_start: datetime
+    intensity_step_h: float
+    intensity: tuple[float | None, ...]
+    intensity_low: tuple[float | None, ...]
+    intensity_high: tuple[float | None, ...]
+    schema_version: int = 2
+
+    @property
+    def reduction(self) -> float:
+        """The share that is expected to be saved; NaN where part of the forecast is unknown."""
+        if self.unknown_kwh:
+            return float("nan")
+        return 1 - self.emissions_g / self.emissions_immediate_g if self.emissions_immediate_g > 0 else 0.0
+
+    @property
+    def late(self) -> bool:
+        """Whether the plan misses the sweep's deadline."""
+        return self.deadline is not None and self.finish > self.deadline
+
+
+def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
+    """Rehearse a sweep submitted at `now` on the forecast of `now`, as if it came true.
+
+    Raises `TraceError` when the provider knows too little to forecast, `SpecError` for work that cannot be planned.
+    """
+    check_work(sweep)
+    reading = provider.read(now)
+    forecast = reading.forecast
+    if forecast is None or not np.isfinite(forecast.mean.values).any():
+        raise TraceError(
+            f"{reading.provenance.title} knows less than 24 hours before {now:%Y-%m-%d %H:%M} UTC, which is too little "
+            "to forecast from; choose a later start, or a longer trace"
+        )
+    policy, deadline = policy_for(sweep.policy), sweep.deadline(now)
+    reach = _reach(sweep, now)
+    until = now + reach + least_makespan(sweep) + DAY
+    expected = continued(reading.history, forecast, forecast.mean.values, until)
+    seen = Foreseen(expected, replace(reading.provenance, title=forecast.source, quality="forecast"))
+    planned, atonce = rehearse(sweep, now, seen, policy), rehearse(sweep, now, seen, Immediate())
+    book, base = ledger(planned), ledger(atonce)
+    band = band_of(reading.history, forecast, until)
+    rows = _rows(planned, atonce, book, base, band)
+    low, high = (_emitted(ledger(planned, side)) for side in band) if band else (None, None)
+    unknown = book.total.unknown_kwh + base.total.unknown_kwh
+    savings, tried = in_past_weeks(sweep, reading, now, reach)
+    if not savings and not unknown:
+        savings, tried = over_paths(planned, atonce, reading.history, forecast, until)
+    p10, p50, p90 = (float(p) for p in np.percentile(savings, (10, 50, 90))) if savings else (None, None, None)
+    shown = expected.between(now - DAY, max(book.ended_at, base.ended_at, min(deadline or now, now + reach)) + 6 * HOUR)
+    made = Plan(
+        sweep=sweep.name,
+        policy=sweep.policy.name,
+        issued_at=now,
+        forecast=forecast.source,
+        source=reading.provenance.title,
+        quality=reading.provenance.quality,
+        devices=tuple(device.name for device in sweep.devices),
+        rows=rows,
+        finish=book.ended_at,
+        finish_immediate=base.ended_at,
+        deadline=deadline,
+        energy_kwh=book.total.energy_kwh,
+        emissions_g=book.total.emissions_g,
+        emissions_immediate_g=base.total.emissions_g,
+        emissions_low_g=low,
+        emissions_high_g=high,
+        unknown_kwh=unknown,
+        idle_kwh=book.idle.energy_kwh,
+        idle_g=book.idle.emissions_g,
+        slow_down=book.makespan / base.makespan,
+        saving_p10=p10,
+        saving_p50=p50,
+        saving_p90=p90,
+        saving_from=tried,
+        notes=(),
+        intensity_start=shown.start,
+        intensity_step_h=shown.step / HOUR,
+        intensity=_column(shown),
+        intensity_low=_column(band[0].between(shown.start, shown.end), forecast.start) if band else (),
+        intensity_high=_column(band[1].between(shown.start, shown.end), forecast.start) if band else (),
+    )
+    return replace(made, notes=tuple(_notes(made, forecast, getattr(policy, "min_saving", MIN_SAVING))))
+
+
+# -- what cannot be planned
+
+
+def check_work(sweep: Sweep) -> None:
+    """Raises `SpecError` for work that takes no time, or that has no device to run on."""
+    if not sweep.devices:
+        raise SpecError(f"{sweep.name} has no device to run on; give at least one")
+    if sweep.estimates.duration <= timedelta(0):
+        raise SpecError(f"the estimated duration is {sweep.estimates.duration}; estimate a positive one")
+
+
+def check_deadline(sweep: Sweep, now: datetime) -> None:
+    """Raises `DeadlineError` when the sweep cannot end by its deadline even if all of it starts at once."""
+    check_work(sweep)
+    deadline = sweep.deadline(now)
+    if deadline is None:
+        return
+    if deadline <= now:
+        raise DeadlineError(
+            f"finish_by is {deadline:%Y-%m-%d %H:%M} UTC, which is {_hours(now - deadline)} before the sweep begins; "
+            "move finish_by"
+        )
+    work = least_makespan(sweep)
+    if now + work > deadline:
+        raise DeadlineError(
+            f"{len(sweep.experiments)} experiments of {sweep.estimates.duration} on {len(sweep.devices)} device(s) "
+            f"take {work}, and finish_by leaves {deadline - now}; move finish_by, add devices, or "
+            "sample fewer experiments"
+        )
+
+
+def least_makespan(sweep: Sweep) -> timedelta:
+    """How long all of it takes at best: equal work, each next where it would end first."""
+    spans = {device.name: sweep.estimates.duration / device.speed for device in sweep.devices}
+    last = timedelta(0)
+    pinned = {e.device for e in sweep.experiments}
+    for only in pinned:
+        free = [device for device in sweep.devices if only in (None, device.name)] or [Device(str(only))]
+        ends = [(spans.get(device.name, sweep.estimates.duration), i) for i, device in enumerate(free)]
+        heapify(ends)
+        for _ in (e for e in sweep.experiments if e.device == only):
+            end, i = ends[0]
+            last = max(last, end)
+            heapreplace(ends, (end + spans.get(free[i].name, sweep.estimates.duration), i))
+    return last
+
+
+def _reach(sweep: Sweep, now: datetime) -> timedelta:
+    """When all should be over at the latest, after the submission."""
+    latest = max(tier.max_delay for tier in sweep.tiers) + least_makespan(sweep)
+    deadline = sweep.deadline(now)
+    return latest if deadline is None else max(least_makespan(sweep), min(latest, deadline - now))
+
+
+# -- what is expected
+
+
+def _emitted(book: Ledger) -> float | None:
+    return None if book.total.unknown_kwh else book.total.emissions_g
+
+
+def _rows(
+    planned: State, atonce: State, book: Ledger, base: Ledger, band: tuple[Trace, Trace] | None
+) -> tuple[PlanRow, ...]:
+    sweep, now = planned.sweep, planned.submitted_at
+    deadline, fastest = sweep.deadline(now), max(device.speed for device in sweep.devices)
+    rows = []
+    for id, standing in planned.standings.items():
+        attempts = [planned.attempts[a] for a in standing.attempts]
+        first, account, other = attempts[0], book.experiments[id], base.experiments[id]
+        latest = now + sweep.tier(standing.experiment.tier).max_delay
+        if deadline is not None:
+            latest = min(latest, deadline - sweep.estimates.duration / fastest)
+        drawn = [segment for attempt in attempts for segment in attempt.energy]
+        sides = [charge(drawn, side) for side in band] if band else []
+        low, high = [None if side.unknown_kwh else side.emissions_g for side in sides] or [None, None]
+        rows.append(
+            PlanRow(
+                experiment=id,
+                tier=standing.experiment.tier,
+                device=first.device,
+                earliest=atonce.attempts[atonce.standings[id].attempts[0]].requested_at,
+                start=first.requested_at,
+                end=attempts[-1].ended_at or book.ended_at,
+                latest_start=latest,
+                late_h=max(0.0, (first.requested_at - latest) / HOUR),
+                pauses=len(attempts) - 1,
+                why=first.why,
+                energy_kwh=account.energy_kwh,
+                emissions_now_g=None if other.unknown_kwh else other.emissions_g,
+                emissions_g=None if account.unknown_kwh else account.emissions_g,
+                emissions_low_g=low,
+                emissions_high_g=high,
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (row.start, row.device)))
+
+
+# -- what a reader must know
+
+
+def _notes(made: Plan, forecast: Forecast, min_saving: float) -> list[str]:
+    notes = []
+    waits = sorted(row.start for row in made.rows) != sorted(row.earliest for row in made.rows)
+    more = made.finish - made.finish_immediate
+    if made.policy == "planned" and not waits:
+        notes.append(f"waiting would save less than {_percent(min_saving)}: it runs at once")
+    elif waits and made.reduction < min_saving:
+        notes.append(
+            f"waiting is not worth it here: {_percent(made.reduction)} less, {_hours(more)} later than at once"
+        )
+    elif waits and made.saving_p50 is not None and made.saving_p50 < min_saving:
+        notes.append(f"waiting may not be worth it: half of the time it saves {_percent(made.saving_p50)} or less")
+    late = sorted((row for row in made.rows if row.late_h > 0), key=lambda row: -row.late_h)
+    if late:
+        listed = ", ".join(f"{row.experiment} {_hours(row.late_h * HOUR)}" for row in late[:3])
+        rest = f" and {len(late) - 3} more" if len(late) > 3 else ""
+        notes.append(
+            f"{len(late)} experiments start later than they should, on {len(made.devices)} device(s): {listed}{rest}"
+        )
+    if max(made.finish, max(row.latest_start for row in made.rows)) > forecast.end:
+        notes.append(f"the forecast ends on {forecast.end:%Y-%m-%d %H:%M} UTC; from then on its last day goes on")
+    holes = int((~np.isfinite(forecast.mean.values)).sum())
+    if holes:
+        cost = " and what meets them is in no emissions" if made.unknown_kwh else ""
+        notes.append(f"the forecast has {holes} unknown hour(s) or slots{cost}")
+    if made.emissions_low_g is None and not made.unknown_kwh:
+        notes.append("how wrong such a forecast usually is, nobody knows yet: there is no band")
+    return notes
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share + 0.0:.1f} %"
+
+
+def _hours(span: timedelta) -> str:
+    return f"{span / HOUR:.1f} h"
+
+
+def _column(trace: Trace, since: datetime | None = None) -> tuple[float | None, ...]:
+    """By slot, None where unknown; and before `since`."""
+    known: Sequence[float] = trace.values.tolist()
+    moments = (trace.start + i * trace.step for i in range(len(known)))
+    return tuple(
+        value if np.isfinite(value) and (since is None or moment >= since) else None
+        for value, moment in zip(known, moments, strict=True)
+    )

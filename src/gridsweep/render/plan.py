@@ -1,0 +1,195 @@
+"""A plan, as text and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from gridsweep.carbon import HOUR
+from gridsweep.errors import GridsweepError
+from gridsweep.plans import Plan, PlanRow
+from gridsweep.render.figures import energy, energy_scale, grams, hours, mass_scale, percent
+from gridsweep.render.pictures import TIER_COLOURS
+from gridsweep.render.progress import clock
+from gridsweep.render.screen import console, table
+
+ROOM = 24
+"""So many devices have a line of their own in the picture; more are counted."""
+
+
+def text(made: Plan) -> None:
+    """What starts when on the forecast, what it would save, and what a reader must know."""
+    out = console()
+    mass = mass_scale(value for row in made.rows for value in (row.emissions_now_g, row.emissions_high_g))
+    kwh = energy_scale(row.energy_kwh for row in made.rows)
+    now, planned, band = f"now, {mass.unit}", f"planned, {mass.unit}", "8 of 10"
+    columns = ("experiment", "tier", "device", "earliest", "planned", "latest", kwh.unit, now, planned, band, "why")
+    rows = table(*columns, right=(kwh.unit, now, planned, band))
+    for row in made.rows:
+        latest = clock(row.latest_start)
+        rows.add_row(
+            row.experiment,
+            escape(row.tier),
+            escape(row.device),
+            clock(row.earliest),
+            clock(row.start) + (f" +{row.pauses}" if row.pauses else ""),
+            f"[red]{latest}, {hours(row.late_h)} late[/red]" if row.late_h else latest,
+            kwh.text(row.energy_kwh),
+            mass.text(row.emissions_now_g),
+            mass.text(row.emissions_g),
+            _range(mass.text, row.emissions_low_g, row.emissions_high_g),
+            escape(row.why),
+        )
+    out.print(rows)
+    if any(row.pauses for row in made.rows):
+        out.print("[dim]+1: paused once[/dim]")
+    wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
+    out.print(f"\nforecast: {escape(made.forecast)} ({escape(made.source)}, {made.quality}), times in UTC")
+    out.print(f"at once:  {grams(made.emissions_immediate_g)}, done after {hours(atonce)}")
+    between = _range(grams, made.emissions_low_g, made.emissions_high_g)
+    out.print(
+        f"planned:  {grams(made.emissions_g)}{f' ({between})' if between else ''} with {energy(made.energy_kwh)}, "
+        f"done after {hours(wait)} ({clock(made.finish)}), {made.slow_down:.1f} times as long"
+    )
+    if made.unknown_kwh:
+        out.print("saving:   unknown, as part of the forecast is")
+    else:
+        less = f"{percent(abs(made.reduction))} {'less' if made.reduction >= 0 else 'more'}"
+        out.print(f"saving:   {less}, if the forecast comes true")
+    if made.saving_p50 is not None:
+        spread = " / ".join(percent(p) for p in (made.saving_p10, made.saving_p50, made.saving_p90))
+        out.print(f"likely:   {spread} (p10 / p50 / p90): {escape(made.saving_from)}")
+    if made.idle_kwh:
+        out.print(f"idle:     {energy(made.idle_kwh)}, {grams(made.idle_g)}, counted in both")
+    for note in made.notes:
+        out.print(f"[yellow]{escape(note)}[/yellow]")
+    if made.late and made.deadline:
+        out.print(f"[red]the plan misses the deadline of {clock(made.deadline)} UTC[/red]")
+
+
+def _range(written: Any, low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{written(low)} to {written(high)}"
+
+
+def png(made: Plan, path: Path) -> None:
+    """The forecast with its band, and below it what runs where, as a PNG picture.
+
+    Raises `GridsweepError` without matplotlib, or for a path that cannot be written.
+    """
+    try:
+        from matplotlib import dates
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise GridsweepError("a picture needs the extra `report`: pip install 'gridsweep[report]'") from None
+    lanes = len(made.devices) if len(made.devices) <= ROOM else 8
+    figure = Figure(figsize=(10, 3.6 + 0.26 * lanes), dpi=150, layout="constrained")
+    grid, work = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 0.3 + 0.26 * lanes))
+    _forecast(grid, made)
+    tiers = list(dict.fromkeys(row.tier for row in sorted(made.rows, key=lambda row: row.latest_start)))
+    colours = {tier: TIER_COLOURS[i % len(TIER_COLOURS)] for i, tier in enumerate(tiers)}
+    (_bars if len(made.devices) <= ROOM else _counts)(work, made, colours)
+    end = made.intensity_start + len(made.intensity) * timedelta(hours=made.intensity_step_h)
+    for axes in (grid, work):
+        axes.axvline(made.issued_at, color="#222222", linewidth=0.8, linestyle=":")
+        if made.deadline is not None and made.deadline <= end:
+            axes.axvline(made.deadline, color="#a02020", linewidth=1.0, label="finish_by")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    grid.set_title(_title(made), loc="left", fontsize=11)
+    work.xaxis.set_major_locator(dates.DayLocator())  # type: ignore[no-untyped-call]
+    work.xaxis.set_major_formatter(dates.DateFormatter("%a %d %b"))  # type: ignore[no-untyped-call]
+    work.xaxis.set_minor_locator(dates.HourLocator(byhour=(6, 12, 18)))  # type: ignore[no-untyped-call]
+    handles, labels = (a + b for a, b in zip(*(axes.get_legend_handles_labels() for axes in (grid, work)), strict=True))
+    found = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        found.values(), [_plain(label) for label in found], loc="outside lower left", ncols=9, frameon=False, fontsize=8
+    )
+    try:
+        figure.savefig(path, format="png")
+    except (OSError, ValueError) as error:
+        raise GridsweepError(f"cannot write {path}: {error}; name a .png file in a folder that exists") from None
+
+
+def _plain(label: str) -> str:
+    """Text that matplotlib shows as it is written: a dollar sign begins no formula."""
+    return label.replace("$", r"\$")
+
+
+def _title(made: Plan) -> str:
+    saving = "saving unknown" if made.unknown_kwh else f"{percent(made.reduction)} less than at once"
+    if made.saving_p50 is not None:
+        saving += f" (likely {percent(made.saving_p10)} to {percent(made.saving_p90)})"
+    return _plain(f"{made.sweep}, {made.policy}: {saving}, in {hours((made.finish - made.issued_at) / HOUR)}")
+
+
+def _forecast(axes: Any, made: Plan) -> None:
+    """Observed and expected intensity as steps; the slots that were to come have a band."""
+    step = timedelta(hours=made.intensity_step_h)
+    edges = [made.intensity_start + i * step for i in range(len(made.intensity) + 1)]
+    levels = _nans(made.intensity)
+    split = sum(edge <= made.issued_at for edge in edges[:-1])
+    before, after = slice(0, split), slice(max(0, split - 1), None)
+    for part, colour, label in ((before, "#5b6b7a", "observed"), (after, "#1a6fb5", "expected")):
+        if shown := levels[part]:
+            axes.stairs(shown, edges[part] + [edges[part][-1] + step] if part is before else edges[after],
+                        baseline=None, color=colour, linewidth=1.6, label=label)  # fmt: skip
+    if made.intensity_low:
+        low, high = _nans(made.intensity_low), _nans(made.intensity_high)
+        axes.fill_between(
+            edges, [*low, low[-1]], [*high, high[-1]], step="post", color="#1a6fb5", alpha=0.18, linewidth=0,
+            label="eight of ten past errors",
+        )  # fmt: skip
+    axes.axvspan(made.issued_at, made.finish_immediate, ymax=0.03, color="#8c8c8c", alpha=0.9, linewidth=0,
+                 label="all of it run at once")  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("gCO2eq/kWh")
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+
+
+def _bars(axes: Any, made: Plan, colours: dict[str, str]) -> None:
+    """A line a device; from the first start to the last end of each experiment."""
+    at = {name: i for i, name in enumerate(made.devices)}
+    for tier, colour in colours.items():
+        rows = [row for row in made.rows if row.tier == tier]
+        axes.barh(
+            [at[row.device] for row in rows], [row.end - row.start for row in rows], left=[row.start for row in rows],
+            height=0.72, color=colour, edgecolor="white", linewidth=0.6, label=tier,
+        )  # fmt: skip
+    axes.set_yticks(range(len(at)), [_plain(name) for name in at], fontsize=8)
+    axes.set_ylim(len(at) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def _counts(axes: Any, made: Plan, colours: dict[str, str]) -> None:
+    """How many devices are at work, by tier."""
+    edges = sorted({moment for row in made.rows for moment in (row.start, row.end)})
+    floor = [0] * (len(edges) - 1)
+    for tier, colour in colours.items():
+        top = [
+            below + n for below, n in zip(floor, _busy(edges, [r for r in made.rows if r.tier == tier]), strict=True)
+        ]
+        axes.stairs(top, edges, baseline=floor, fill=True, color=colour, label=tier)
+        floor = top
+    axes.set_ylabel(f"devices of {len(made.devices)}")
+    axes.set_ylim(0, len(made.devices))
+
+
+def _busy(edges: Sequence[datetime], rows: Sequence[PlanRow]) -> list[int]:
+    """How many rows are under way between each edge and the next."""
+    change = dict.fromkeys(edges, 0)
+    for row in rows:
+        change[row.start] += 1
+        change[row.end] -= 1
+    count, found = 0, []
+    for edge in edges[:-1]:
+        count += change[edge]
+        found.append(count)
+    return found
+
+
+def _nans(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]

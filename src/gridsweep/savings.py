@@ -1,0 +1,104 @@
+"""What a plan may save, and how sure that is: tried on past weeks, or on the courses its forecast holds possible."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from gridsweep.carbon import Column, Forecast, Trace, ceil_to
+from gridsweep.forecast import from_history
+from gridsweep.ledger import Ledger, ledger
+from gridsweep.policies import policy_for
+from gridsweep.policy import Immediate
+from gridsweep.readings import Provenance, Reading
+from gridsweep.rehearse import rehearse
+from gridsweep.state import State
+from gridsweep.sweep import Sweep
+from gridsweep.worlds import Observations
+
+DAY = timedelta(days=1)
+WEEKS = timedelta(weeks=4)
+"""So far back lie the days on which the same policy is tried."""
+KNOWN = timedelta(weeks=1)
+"""A day is tried where at least so much was known before it."""
+TRIES, FEWEST = 12, 5
+"""At most so many days are tried; fewer than five outcomes say nothing of their spread."""
+WORK = 600
+"""So many experiments are rehearsed on past days, in all."""
+
+
+def continued(history: Trace, forecast: Forecast, values: Column, until: datetime) -> Trace:
+    """History, then values on the forecast's slots; past their end their last day is repeated."""
+    step = forecast.step
+    wanted = max(len(values), (ceil_to(until, step) - forecast.start) // step)
+    day = min(len(values), DAY // step)
+    more = np.resize(values[-day:], wanted - len(values))
+    before = history.between(history.start, forecast.start).values
+    return Trace(forecast.start - len(before) * step, step, np.concatenate([before, values, more]))
+
+
+def band_of(history: Trace, forecast: Forecast, until: datetime) -> tuple[Trace, Trace] | None:
+    """What eight of ten past forecasts would have kept to; None where nobody knows, or where it has no bound."""
+    sides = [side.values for side in forecast.band()]
+    known = np.isfinite(forecast.mean.values)
+    if not all(np.isfinite(side[known]).all() for side in sides):
+        return None
+    if np.isnan(forecast.typical_error) and np.array_equal(sides[0][known], sides[1][known]):
+        return None  # a single course, and no past error to put around it
+    low, high = (continued(history, forecast, side, until) for side in sides)
+    return low, high
+
+
+class _Remembered(Observations):
+    """A provider of the past as it was known then, with the forecast that its history alone let expect."""
+
+    def __init__(self, trace: Trace, provenance: Provenance, horizon: timedelta):
+        super().__init__(trace, provenance)
+        self.horizon = horizon
+
+    def read(self, now: datetime) -> Reading:
+        past = super().read(now).history
+        return Reading(past, lambda: from_history(past, now, self.horizon), self.provenance)
+
+
+def in_past_weeks(sweep: Sweep, reading: Reading, now: datetime, reach: timedelta) -> tuple[list[float], str]:
+    """What the same sweep would have saved at this hour on days of the past weeks, and on which."""
+    history = reading.history
+    first = -(-reach // DAY)
+    last = min(first + WEEKS // DAY - 1, (now - history.start - KNOWN) // DAY)
+    days = np.arange(first, last + 1)
+    tries = min(TRIES, WORK // max(1, len(sweep.experiments)), len(days))
+    if tries < FEWEST:
+        return [], ""
+    chosen = days[np.unique(np.linspace(0, len(days) - 1, tries).astype(int))]
+    deadline = sweep.deadline(now)
+    then = replace(sweep, finish_by=None if deadline is None else deadline - now, replay=None)
+    past = _Remembered(history, reading.provenance, reach + DAY)
+    found = []
+    for day in chosen.tolist():
+        start = now - day * DAY
+        books = [ledger(rehearse(then, start, past, policy)) for policy in (policy_for(sweep.policy), Immediate())]
+        if all(book.ended_at <= history.end and not book.total.unknown_kwh for book in books):
+            found.append(_saving(*books))
+    if len(found) < FEWEST:
+        return [], ""
+    return found, f"the same sweep at this hour on {len(found)} days of the past {-(-int(chosen[-1]) // 7)} weeks"
+
+
+def over_paths(
+    planned: State, atonce: State, history: Trace, forecast: Forecast, until: datetime
+) -> tuple[list[float], str]:
+    """What this very plan would save on each course that the forecast holds possible."""
+    paths = forecast.paths[: max(FEWEST, WORK * 5 // max(1, len(planned.standings)))]
+    if len(paths) < FEWEST or not np.isfinite(paths).all():
+        return [], ""
+    grids = [continued(history, forecast, path, until) for path in paths]
+    found = [_saving(ledger(planned, grid), ledger(atonce, grid)) for grid in grids]
+    return found, f"this plan, never made anew, on {len(found)} courses that the forecast holds possible"
+
+
+def _saving(book: Ledger, base: Ledger) -> float:
+    emitted = base.total.emissions_g
+    return 1 - book.total.emissions_g / emitted if emitted > 0 else 0.0

@@ -1,0 +1,151 @@
+"""A back-test on a terminal, as JSON by its command, and as a picture."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from gridsweep.backtest import Bound, PolicyResult, Simulation
+from gridsweep.carbon import HOUR
+from gridsweep.cli import main
+from gridsweep.errors import GridsweepError
+from gridsweep.readings import Provenance
+from gridsweep.render import simulation
+
+HEADER = "issued,timestamp,forecast,actual"
+START = datetime(2024, 6, 10, tzinfo=UTC)
+GATE = PolicyResult("threshold", 2074.0, 0.315, 0.05, 0.34, 0.49, 64.6, 103.5, 3421, 13.4, 0.0, 0.01, 0.32, 0.46, 0.685)
+AT_ONCE = PolicyResult("immediate", 3028.0, 0.0, 0.0, 0.0, 0.0, 16.5, 16.5, 0, 13.4, 0.0, 1.0)
+MADE = Simulation(
+    1316, 2, (GATE, AT_ONCE), "history", 51.5,
+    Bound(1316, 1635.0, 0.46, 80.2, True), Bound(1300, 1632.0, 0.461, 80.1, False),
+)  # fmt: skip
+GRID = Provenance("a grid")
+
+
+def test_the_table_says_what_was_possible(capsys):
+    simulation.text(MADE, GRID)
+    out = capsys.readouterr().out
+    gate = next(line for line in out.splitlines() if line.startswith("threshold"))
+    assert [word in gate for word in ("31.5 %", "68.5 %", "64.6 h", "13.4 kWh", "1.0 %", "3421")] == [True] * 6
+    assert "possible never pausing: 46.0 % in 80.2 h\n" in out
+    assert "pausing for nothing: 46.1 % in 80.1 h, or a little more (over 1300 starts" in out
+    assert "1316 starts on 2 device(s), all within 51.5 h, a grid (measured), forecast: history" in out
+
+
+def test_without_bounds_nothing_is_said_of_them(capsys):
+    bare = replace(GATE, bound_reduction=None, share_of_bound=None)
+    simulation.text(replace(MADE, policies=(bare,), bound=None, bound_pausing=None, finish_by_h=None), GRID)
+    out = capsys.readouterr().out
+    assert "possible never" not in out and "unknown" not in out and "all within" not in out
+
+
+def test_the_picture_is_a_png_of_some_size(tmp_path):
+    simulation.png(MADE, tmp_path / "saving.png", "published, a grid")
+    data = (tmp_path / "saving.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 10_000
+
+
+def test_the_picture_shows_every_policy(tmp_path):
+    simulation.png(MADE, tmp_path / "two.png")
+    simulation.png(replace(MADE, policies=(AT_ONCE,)), tmp_path / "one.png")
+    assert (tmp_path / "two.png").read_bytes() != (tmp_path / "one.png").read_bytes()
+
+
+def test_a_policy_outside_its_own_percentiles_can_be_drawn(tmp_path):
+    """A mean over grams may lie outside the percentiles over starts."""
+    simulation.png(replace(MADE, policies=(replace(GATE, reduction=0.6, makespan_h_mean=120.0),)), tmp_path / "x.png")
+
+
+def test_a_picture_that_cannot_be_written_is_said(tmp_path):
+    with pytest.raises(GridsweepError, match=r"name a \.png file in a folder that exists"):
+        simulation.png(MADE, tmp_path / "nowhere" / "x.png")
+
+
+def test_the_picture_library_is_loaded_for_pictures_only():
+    code = "import sys, gridsweep.render.simulation; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
+
+
+SPEC = """\
+name: small
+model: tiny-qwen2
+dataset: stdlib
+recipe: {steps: 12, checkpoint_every: 4}
+space: {r: [16], alpha: [32, 64], lr: [1e-4], dropout: [0.1]}
+design: grid
+devices: 2
+estimates: {duration: 90m, power_w: 100}
+"""
+
+
+@pytest.fixture
+def gridsweep(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SPEC)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gridsweep", "simulate", "small.yaml", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+VALLEY = ("--trace", "solar-valley", "--from", "2025-06-01", "--to", "2025-06-02")
+
+
+def test_the_command_drives_policies_side_by_side_and_draws_them(gridsweep, tmp_path):
+    options = ("--finish-by", "30h", "--devices", "1", "--idle-power", "10", "--forecast", "perfect", "--png", "x.png")
+    code, out, err = gridsweep(*VALLEY, *options, "--policy", "planned", "--policy", "immediate", "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert (made["schema_version"], made["starts"], made["devices"], made["finish_by_h"]) == (2, 4, 1, 30)
+    assert made["forecast"] == "perfect"
+    planned, immediate = made["policies"]
+    assert 0.9 < planned["share_of_bound"] <= 1 and immediate["share_of_bound"] == 0
+    assert planned["bound_reduction"] == made["bound"]["reduction"] <= made["bound_pausing"]["reduction"]
+    assert {"pauses_mean", "kwh_mean", "never_waited", "reduction_waited"} < set(planned)
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_bounds_can_be_left_out(gridsweep):
+    made = json.loads(gridsweep(*VALLEY, "--no-bound", "--json")[1])
+    assert made["bound"] is made["bound_pausing"] is made["policies"][0]["share_of_bound"] is None
+
+
+def test_recorded_forecasts_bring_their_trace(gridsweep, tmp_path):
+    lines = [HEADER]
+    for issue in range(0, 72, 24):
+        moments = [START + (issue + i) * HOUR for i in range(48)]
+        lines += [f"{moments[0].isoformat()},{moment.isoformat()},100,{100 + moment.hour}" for moment in moments]
+    (tmp_path / "told.csv").write_text("\n".join(lines))
+    window = ("--from", "2024-06-11", "--to", "2024-06-12")
+    code, out, err = gridsweep("--forecast", "recorded:told.csv", *window, "--policy", "immediate")
+    assert code == 0, err
+    assert "4 starts" in out and "told.csv (measured), forecast: recorded:told.csv" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "needs a trace; name one with --trace"),
+        ((*VALLEY, "--forecast", "magic"), "say history, perfect or recorded:FILE"),
+        (("--forecast", "recorded:nope.csv"), "nope.csv: there is no such file"),
+        ((*VALLEY, "--devices", "0"), "--devices"),
+        ((*VALLEY, "--idle-power", "-5"), "--idle-power"),
+        ((*VALLEY, "--finish-by", "soon"), "--finish-by"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_a_word(gridsweep, arguments, words):
+    code, out, err = gridsweep(*arguments)
+    assert (code, out) == (2, "") and words in err and "Traceback" not in err
