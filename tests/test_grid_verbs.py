@@ -156,6 +156,12 @@ def test_check_warns_of_a_limit_that_sorts_nothing(gridsweep, write, threshold, 
     assert code == 0 and words in warning and "p40" in warning
 
 
+def test_check_judges_no_limit_by_a_yearly_average(gridsweep, write):
+    _, out, _ = gridsweep("check", write(carbon='provider: uk, zone: GB, base_url: "http://127.0.0.1:9"'), "--json")
+    (warning,) = json.loads(out)["warnings"]
+    assert "cannot be judged" in warning and "cannot be reached" in warning
+
+
 def test_check_is_content_with_a_percentile(gridsweep, write):
     code, out, _ = gridsweep("check", write(), "--json")
     assert (code, json.loads(out)["warnings"]) == (0, [])

@@ -83,7 +83,7 @@ def test_a_week_asks_at_most_twelve_times_an_hour_and_once_at_a_time(name, tmp_p
     ("length", "rungs"),
     [
         (timedelta(minutes=5), ["stale"]),
-        (timedelta(hours=6), ["stale"]),
+        (timedelta(hours=6), ["stale", "forecast"]),  # its last answer came before it began
         (timedelta(days=5), ["stale", "forecast"]),
     ],
     ids=str,

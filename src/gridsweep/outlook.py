@@ -125,6 +125,8 @@ def cleanest(expected: Trace, now: datetime, duration: timedelta, atonce: float)
 
 def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> list[str]:
     """The tiers whose limit every slot of the last week met, or none: they sort nothing on this grid."""
+    if reading.lost:
+        return [f"nothing is known of the grid just now, so that limits cannot be judged: {reading.why}"]
     history, found = reading.history, []
     week = history.between(now - WEEK, now + timedelta(microseconds=1))
     known = week.values[np.isfinite(week.values)]
