@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, grid, make_sweep
-from gridsweep.backtest import optimum, play, simulate, start_instants, under, what_comes
+from gridsweep.backtest import drawn, optimum, play, simulate, start_instants, under, what_comes
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
 from gridsweep.policy import Immediate
@@ -270,3 +270,16 @@ def test_instants_outside_the_trace_are_refused(first, end):
     trace = Trace(START, HOUR, [1.0] * 100)
     with pytest.raises(TraceError, match=r"no start instant from .* choose --from and --to inside it"):
         start_instants(trace, HOUR, *(None if hours is None else after(hours) for hours in (first, end)))
+
+
+# lengths that differ from the estimate
+
+
+def test_experiments_take_what_their_ids_draw_and_every_policy_meets_the_same():
+    lengths = drawn(SWEEP, 0.4)
+    assert lengths == drawn(SWEEP, 0.4) and len(set(lengths.values())) == 3
+    assert drawn(SWEEP, 0.0) == dict.fromkeys(lengths, 1.0)
+    made = simulate(SWEEP, grid(*DAY * 6), starts=STARTS, policies=["immediate", "threshold"], lengths=0.4)
+    kwh = 0.1 * 1.5 * sum(lengths.values())
+    assert [policy.kwh_mean for policy in made.policies] == pytest.approx([kwh, kwh])
+    assert made.bound is None or made.bound_pausing is not None

@@ -40,20 +40,21 @@ def simulate(
     devices: int | None = None,
     finish_by: timedelta | None = None,
     idle_power_w: float | None = None,
+    lengths: float = 0.0,
     bounds: bool = True,
 ) -> Simulation:
     """Back-test policies (the sweep's own if none is named) on a trace: a CSV file, or `solar-valley`.
 
     Start instants lie every `every` from `start` (28 days into the trace) to before `end` (nine days before its end).
     `forecast` is what policies are shown: `history`, `perfect`, or `recorded:FILE`, which needs no trace. `devices`
-    counts devices like the sweep's first one, `finish_by` takes the place of the tiers' start deadlines, and without
-    `bounds` nothing is said of what was possible.
+    counts devices like the sweep's first one, `finish_by` takes the place of the tiers' start deadlines, `lengths`
+    spreads what experiments really take about the estimate, and without `bounds` nothing is said of what was possible.
     """
     provider = open_replay(None if trace is None else str(trace), forecast)
     starts = backtest.start_instants(provider.trace, every, start, end)
     return backtest.simulate(
         sweep, provider, starts=starts, policies=policies, tick=tick, forecast=forecast, devices=devices,
-        finish_by=finish_by, idle_power_w=idle_power_w, bounds=bounds,
+        finish_by=finish_by, idle_power_w=idle_power_w, lengths=lengths, bounds=bounds,
     )  # fmt: skip
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import exp
+from statistics import NormalDist
 
 import numpy as np
 
 from gridsweep.carbon import HOUR, Column, Trace
 from gridsweep.errors import DeadlineError, SpecError, TraceError
+from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider
 from gridsweep.optima import Job, Optimum, bound
@@ -110,34 +114,39 @@ def simulate(
     devices: int | None = None,
     finish_by: timedelta | None = None,
     idle_power_w: float | None = None,
+    lengths: float = 0.0,
     bounds: bool = True,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Simulation:
     """Drive a sweep's estimates from every start instant, once for each policy (the sweep's own if none is named).
 
     `provider` replays a trace; with the forecast `perfect` policies are shown what comes instead of its own, which goes
-    by any other name. For the rest see `under`. Without `bounds` no optimum is sought. Raises `TraceError` when a sweep
+    by any other name. With `lengths` experiments really take longer or shorter than estimated (see `drawn`); the bound
+    that never pauses is then left out, since nobody can prove it, and all are held against the other. For the rest see
+    `under`. Without `bounds` no optimum is sought. Raises `TraceError` when a sweep
     would run past the trace's end, `SpecError` for a policy that is none.
     """
     sweep = under(sweep, tick=tick, devices=devices, finish_by=finish_by, idle_power_w=idle_power_w)
     own = {sweep.policy.name: sweep.policy}  # a name alone means the spec's options, if it chose that policy
     named = [own.get(p, PolicyChoice(p)) if isinstance(p, str) else p for p in policies or [sweep.policy]]
     tried = [policy_for(choice) for choice in named]
+    factors = drawn(sweep, lengths) if lengths else {}
     outcomes: list[list[Outcome]] = [[] for _ in tried]
     atonce: list[Outcome] = []
     best: dict[bool, list[Optimum | None]] = {False: [], True: []}
     for count, start in enumerate(starts, 1):
         comes = what_comes(sweep, provider, start) if bounds or forecast == "perfect" else None
         seen = Foreseen(comes, provider.read(start).provenance) if comes and forecast == "perfect" else provider
-        atonce.append(play(sweep, start, seen, Immediate()))
+        atonce.append(play(sweep, start, seen, Immediate(), factors))
         for policy, of in zip(tried, outcomes, strict=True):
-            of.append(atonce[-1] if isinstance(policy, Immediate) else play(sweep, start, seen, policy))
+            of.append(atonce[-1] if isinstance(policy, Immediate) else play(sweep, start, seen, policy, factors))
         for pausing, found in best.items():
-            found.append(optimum(sweep, comes, start, pausing=pausing) if bounds and comes else None)
+            sought = comes is not None and bounds and (pausing or not factors)
+            found.append(optimum(sweep, comes, start, factors, pausing=pausing) if sought and comes else None)
         tell(count)
     results = []
     for choice, of in zip(named, outcomes, strict=True):
-        results.append(compared(choice.name, of, atonce, best[any(outcome.pauses for outcome in of)]))
+        results.append(compared(choice.name, of, atonce, best[bool(factors) or any(outcome.pauses for outcome in of)]))
     deadline = sweep.finish_by
     return Simulation(
         starts=len(starts),
@@ -172,9 +181,23 @@ def under(
     return replace(sweep, tick=tick or sweep.tick, devices=own, tiers=tiers, finish_by=by, replay=None)
 
 
-def play(sweep: Sweep, start: datetime, provider: Provider, policy: Policy) -> Outcome:
-    """One sweep from one start instant. Raises `TraceError` where it runs past the end of what `provider` knows."""
-    state = rehearse(sweep, start, provider, policy)
+def drawn(sweep: Sweep, spread: float) -> dict[str, float]:
+    """How many times its estimate each experiment takes: log-normal of mean 1, keyed by its id."""
+    found = {}
+    for experiment in sweep.experiments:
+        digest = int.from_bytes(hashlib.sha256(experiment.id.encode()).digest()[:6], "big")
+        found[experiment.id] = exp(spread * NormalDist().inv_cdf((digest + 0.5) / 2**48) - spread**2 / 2)
+    return found
+
+
+def play(
+    sweep: Sweep, start: datetime, provider: Provider, policy: Policy, factors: Mapping[str, float] | None = None
+) -> Outcome:
+    """One sweep from one start instant; `factors` of the estimates are what experiments really take.
+
+    Raises `TraceError` where it runs past the end of what `provider` knows.
+    """
+    state = rehearse(sweep, start, provider, policy, Simulated(factors=factors))
     book = ledger(state)
     if book.ended_at > state.history.end:
         raise TraceError(
@@ -192,7 +215,9 @@ def play(sweep: Sweep, start: datetime, provider: Provider, policy: Policy) -> O
     )
 
 
-def optimum(sweep: Sweep, comes: Trace, start: datetime, *, pausing: bool = False) -> Optimum | None:
+def optimum(
+    sweep: Sweep, comes: Trace, start: datetime, factors: Mapping[str, float] | None = None, *, pausing: bool = False
+) -> Optimum | None:
     """The least a sweep could emit on what comes, with its devices and deadlines, pausing for nothing or never.
 
     None where they cannot all be kept, where an hour up to them is unknown, or where no solver is installed for it.
@@ -200,7 +225,8 @@ def optimum(sweep: Sweep, comes: Trace, start: datetime, *, pausing: bool = Fals
     power = sweep.estimates.power_w
     devices = [replace(d, power_w=power if d.power_w is None else d.power_w) for d in sweep.devices]
     delays = {tier.name: tier.max_delay for tier in sweep.tiers}
-    jobs = [Job(e.id, sweep.estimates.duration, start + delays[e.tier], device=e.device) for e in sweep.experiments]
+    took = {e.id: sweep.estimates.duration * (factors or {}).get(e.id, 1.0) for e in sweep.experiments}
+    jobs = [Job(e.id, took[e.id], start + delays[e.tier], device=e.device) for e in sweep.experiments]
     try:
         return bound(jobs, devices, comes, start, pausing=pausing, finish_by=sweep.deadline(start))
     except (DeadlineError, SpecError):

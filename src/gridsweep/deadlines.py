@@ -29,7 +29,10 @@ class Pressure:
 
     def forced(self) -> list[tuple[Work, str]]:
         """What has to start now, each with the free device it starts on."""
-        queue, found = self._queue(), []
+        found: list[tuple[Work, str]] = []
+        if self._early():
+            return found
+        queue = self._queue()
         for lane in self._free():
             must = queue.must_start(lane, self.tick / HOUR)[0] if queue.left else None
             if must is not None:
@@ -39,9 +42,19 @@ class Pressure:
 
     def next(self) -> datetime | None:
         """When something has to start on a device that is free; None for not before the tick."""
+        if self._early():
+            return None
         queue = self._queue()
         soonest = min((queue.must_start(lane, self.tick / HOUR)[1] for lane in self._free()), default=inf)
         return self.now + timedelta(hours=soonest) if soonest < inf else None
+
+    def _early(self) -> bool:
+        """Whether, all devices held until the tick, even a careless order ends in time: most looks end here."""
+        begin = max(self.now + self.tick, max(self.busy.values(), default=self.now))
+        spans = [work.duration for work in self.left]
+        speeds = [device.speed for device in self.devices]
+        careless = sum(spans, timedelta(0)) / sum(speeds) + max(spans, default=timedelta(0)) / min(speeds)
+        return begin + careless <= self.deadline
 
     def _free(self) -> list[int]:
         """The fastest first."""

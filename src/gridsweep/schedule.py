@@ -188,6 +188,7 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
     of its latest start is not paused; of equal work the first in order starts.
     """
     works = {work.experiment: work for work in seen.waiting}
+    known = frozenset(works)
     free = {device.name: device for device in seen.free}
     active = {busy.attempt: busy for busy in seen.running}
     kept: list[Decision] = []
@@ -214,7 +215,7 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
                 if not (active[attempt].due or active[attempt].pausing):
                     kept.append(decision)
             case Wait(experiment):
-                if all(work.experiment != experiment for work in seen.waiting):
+                if experiment not in known:
                     raise PolicyError(f"the policy waits with {experiment}, which does not wait")
                 kept.append(decision)
     for work in seen.waiting:

@@ -26,6 +26,13 @@ from gridsweep.clusters import GATES, Gate
 @click.option("--devices", type=click.IntRange(min=1), help="So many devices like the spec's first one.")
 @click.option("--finish-by", type=Span(), help="All ends within this span; replaces the tiers' start deadlines.")
 @click.option("--idle-power", type=click.FloatRange(min=0), metavar="WATTS", help="What an idle device draws.")
+@click.option(
+    "--lengths",
+    type=click.FloatRange(0, 3),
+    default=0.0,
+    metavar="SPREAD",
+    help="How far experiments really differ from the estimated duration: 0.5 for about half.",
+)
 @click.option("--every", type=Span(), default="6h", show_default=True, help="Between start instants.")
 @click.option("--from", "start", type=Moment(), help="First start (default: 28 days into the trace).")
 @click.option("--to", "end", type=Moment(), help="Starts lie before it (default: 9 days before the trace's end).")
@@ -41,6 +48,7 @@ def simulate(
     devices: int | None,
     finish_by: timedelta | None,
     idle_power: float | None,
+    lengths: float,
     every: timedelta,
     start: datetime | None,
     end: datetime | None,
@@ -59,7 +67,7 @@ def simulate(
     with progress.counting("simulating", len(starts)) as tell:
         made = backtest.simulate(
             sweep, provider, starts=starts, policies=policies, tick=tick, forecast=forecast, devices=devices,
-            finish_by=finish_by, idle_power_w=idle_power, bounds=bounds, tell=tell,
+            finish_by=finish_by, idle_power_w=idle_power, lengths=lengths, bounds=bounds, tell=tell,
         )  # fmt: skip
     if png is not None:
         simulation.png(made, png, f"{sweep.name}, {provider.provenance.title}, {made.starts} starts")

@@ -23,11 +23,13 @@ class Profile:
 class Simulated:
     """Ends are derived from the state: a stint occupies `[start, start + duration)`.
 
-    Durations and energy come from the sweep's estimates, or from `profiles` by experiment where those are given.
+    Durations and energy come from the sweep's estimates, or from `profiles` by experiment where those are given;
+    `factors` by experiment say how many times its estimate one really takes.
     """
 
-    def __init__(self, profiles: Mapping[str, Profile] | None = None):
+    def __init__(self, profiles: Mapping[str, Profile] | None = None, factors: Mapping[str, float] | None = None):
         self.profiles = profiles or {}
+        self.factors = factors or {}
 
     def observe(self, state: State, now: datetime) -> Sequence[Event]:
         events: list[Event] = []
@@ -52,6 +54,9 @@ class Simulated:
         ids = [member.experiment for member in attempt.stint.members]
         if ids[0] in self.profiles:
             span = max(self.profiles[id].duration for id in ids)
+        elif self.factors:  # of the spec's estimate: what the loop has learned is a guess
+            speed = device_named(state, attempt.device).speed
+            span = state.sweep.duration_per_step * steps / speed * max(self.factors[id] for id in ids)
         else:
             span = duration(state, steps, device_named(state, attempt.device))
         if attempt.pausing_since is not None and attempt.pausing_since < start + span:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gridsweep.carbon import Trace, utc
+from gridsweep.carbon import Forecast, Trace, utc
 from gridsweep.errors import TraceError
 from gridsweep.forecast import from_history
 from gridsweep.readings import Provenance, Quality, Reading, Stretch
@@ -25,6 +25,8 @@ DAY = timedelta(days=1)
 HISTORY = timedelta(days=60)
 """A forecast is made of 28 days, and judged by how it did in the 28 before."""
 HORIZON = timedelta(hours=96)
+REMEMBERED = 512
+"""So many forecasts are kept: of ten days of half-hour ticks."""
 
 
 def open_trace(file: str, base: Path | None = None, zone: str | None = None) -> TraceProvider:
@@ -75,6 +77,7 @@ class TraceProvider:
         self._shown = trace
         self._present: int | None = None
         self._history = trace
+        self._made: dict[datetime, Forecast | None] = {}
 
     def read(self, now: datetime) -> Reading:
         """The last 60 days up to the present slot, as a view, and the forecast from them."""
@@ -91,7 +94,15 @@ class TraceProvider:
             self._present = present
             self._history = Trace(trace.start + first * trace.step, trace.step, trace.values[first:last])
         history = self._history
-        return Reading(history, lambda: from_history(history, now, HORIZON), self._provenance_until(now))
+        return Reading(history, lambda: self._forecast(history, now), self._provenance_until(now))
+
+    def _forecast(self, history: Trace, now: datetime) -> Forecast | None:
+        """Made once for a moment: back-tests from many starts look at the same ones."""
+        if now not in self._made:
+            if len(self._made) >= REMEMBERED:
+                del self._made[next(iter(self._made))]
+            self._made[now] = from_history(history, now, HORIZON)
+        return self._made[now]
 
     def _provenance_until(self, now: datetime) -> Provenance | list[Stretch]:
         begun = [stretch for stretch in self._stretches if stretch.start <= now]
