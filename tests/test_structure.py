@@ -14,7 +14,7 @@ CORE = {
     "backtest", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "errors", "events",
     "forecast", "gardener", "grid", "latest_starts", "ledger", "literature", "optima", "optima.counts",
     "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood", "optima.problem",
-    "optima.streams", "outlook", "pausing", "placements", "planned", "plans", "policies", "policy", "postponing",
+    "optima.streams", "outlook", "placements", "planned", "plans", "policies", "policy", "postponing",
     "readings", "rehearse", "reports", "savings", "schedule", "settlement", "solar_valley", "state",
     "stint", "sweep", "windows",
 }  # fmt: skip
