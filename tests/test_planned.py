@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -165,3 +166,42 @@ def test_one_policy_may_judge_several_sweeps():
     for levels in (SUN, [200.0] * len(HOURS)):
         alone, _ = swept(Planned(), levels=levels)
         assert starts(swept(policy, levels=levels)[0]) == starts(alone)
+
+
+# pausing
+
+
+def test_a_long_stint_pauses_through_the_night_and_ends_in_time():
+    options = {"n": 1, "hours": 16.0, "steps": 64, "finish_by": 50 * HOUR}
+    whole, _ = swept(Planned(), **options)
+    state, _ = swept(Planned(pausing=True), **options)
+    attempts = list(state.attempts.values())
+    assert 2 <= len(attempts) <= 4
+    assert grams(state) < 0.8 * grams(whole)
+    assert max(s.ended_at for s in state.standings.values()) <= after(50)
+
+
+def test_short_stints_are_placed_whole_whether_they_may_pause_or_not():
+    assert starts(swept(Planned(pausing=True), devices=2)[0]) == starts(swept(Planned(), devices=2)[0])
+
+
+def test_coming_back_costs_time_and_energy():
+    sweep = make_sweep(1, tiers=(PATIENT,), hours=16.0, steps=64, finish_by=50 * HOUR)
+    states = [
+        rehearse(sweep, START, provider(), Planned(pausing=True), Simulated(restart=restart))
+        for restart in (timedelta(0), timedelta(minutes=3))
+    ]
+    kwh = [ledger(state).total.energy_kwh for state in states]
+    pauses = len(states[1].attempts) - 1
+    assert kwh[0] == pytest.approx(1.6)
+    assert kwh[1] == pytest.approx(1.6 + pauses * 0.1 / 20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 2), st.integers(0, 30), st.integers(0, 9999))
+def test_a_deadline_holds_with_pauses_too(n, devices, slack, seed):
+    levels = np.random.default_rng(seed).uniform(20, 600, len(HOURS)).round()
+    finish_by = (-(-n // devices) * 8.0 + slack) * HOUR
+    options = {"n": n, "devices": devices, "hours": 8.0, "steps": 64, "levels": levels, "finish_by": finish_by}
+    state, _ = swept(Planned(pausing=True), **options)
+    assert max(s.ended_at for s in state.standings.values()) <= START + finish_by

@@ -14,7 +14,8 @@ CORE = {
     "backtest", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "errors", "events",
     "forecast", "gardener", "grid", "latest_starts", "ledger", "literature", "optima", "optima.counts",
     "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood", "optima.problem",
-    "optima.streams", "outlook", "placements", "planned", "plans", "policies", "policy", "postponing",
+    "lineup", "optima.streams", "outlook", "pausing", "placements", "planned", "plans", "policies", "policy",
+    "postponing", "resting",
     "readings", "rehearse", "reports", "savings", "schedule", "settlement", "solar_valley", "state",
     "stint", "sweep", "windows",
 }  # fmt: skip

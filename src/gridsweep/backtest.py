@@ -20,6 +20,7 @@ from gridsweep.optima import Job, Optimum, bound
 from gridsweep.policies import policy_for
 from gridsweep.policy import Immediate, Policy
 from gridsweep.rehearse import rehearse
+from gridsweep.resting import RESTART
 from gridsweep.schedule import makespan
 from gridsweep.state import State
 from gridsweep.sweep import PolicyChoice, Sweep
@@ -197,7 +198,7 @@ def play(
 
     Raises `TraceError` where it runs past the end of what `provider` knows.
     """
-    state = rehearse(sweep, start, provider, policy, Simulated(factors=factors))
+    state = rehearse(sweep, start, provider, policy, Simulated(factors=factors, restart=RESTART))
     book = ledger(state)
     if book.ended_at > state.history.end:
         raise TraceError(

@@ -90,6 +90,10 @@ class Queue:
         self.left, self.free = left, free
         return fits
 
+    def fits(self) -> bool:
+        """Whether all that is left can end in time, placed backwards."""
+        return not self.left or bool(self._chains()[0])
+
     def _chains(self) -> tuple[list[float], list[int]]:
         """When each device has to begin, and with what: all stints as late as can be. Empty where they do not fit."""
         tails = np.full(len(self.lanes), inf)

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import HOUR
 from gridsweep.forecast import from_history
-from gridsweep.latest_starts import Lane, Remaining
+from gridsweep.lineup import lanes, remaining
 from gridsweep.policy import NO_DEVICE, Decision, Situation, Start, Wait, Work, place
 from gridsweep.postponing import CLEANER, savings, verdicts
+from gridsweep.resting import around, is_long
 
 MINUTE = timedelta(minutes=1)
 
@@ -27,13 +27,17 @@ class Planned:
 
     Where the whole sweep, as it was submitted, would save less than `min_saving` of its emissions on half of the
     courses that the days before suggest, it all runs at once: that is judged on what was known then, and stands.
+    With `pausing`, stints that are still long pause at a checkpoint where that saves more than coming back costs.
     """
 
     min_saving: float = 0.05
+    pausing: bool = False
     _judged: dict[object, float] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
         waiting = situation.waiting
+        if self.pausing and (path := situation.forecast and situation.forecast.mean) and is_long(situation):
+            return around(situation, path)
         if not waiting:
             return []
         if not situation.free:
@@ -106,31 +110,3 @@ def _until(work: Work, until: datetime | None) -> datetime:
     if until is None or until > work.latest_start:
         return work.latest_start
     return until - timedelta(seconds=until.second, microseconds=until.microsecond) + MINUTE
-
-
-def remaining(situation: Situation) -> list[Remaining]:
-    """The waiting work with its latest ends: what starts by its latest start ends so, on the fastest device."""
-    fastest = max(device.speed for device in situation.devices)
-    deadline = situation.deadline
-    found = []
-    for work in situation.waiting:
-        end = work.latest_start + work.duration / fastest
-        found.append(Remaining(work.duration, min(end, deadline) if deadline else end))
-    return found
-
-
-def lanes(situation: Situation) -> list[Lane]:
-    """The devices, each free when what runs on it is expected to end."""
-    soon = situation.now + MINUTE  # what runs longer than expected still holds its device
-    busy = {each.device: max(each.expected_end, soon) for each in situation.running}
-    work = situation.waiting[0]
-    usual = work.energy_kwh / (work.duration / HOUR)
-    return [
-        Lane(
-            busy.get(device.name, situation.now),
-            device.speed,
-            device.power_w / 1000 if device.power_w is not None else usual,
-            device.idle_power_w / 1000,
-        )
-        for device in situation.devices
-    ]

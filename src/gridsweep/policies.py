@@ -9,7 +9,7 @@ from gridsweep.policy import Immediate, OnOff, Policy, Threshold
 from gridsweep.sweep import PolicyChoice
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "planned": ("min_saving",),
+    "planned": ("min_saving", "pausing"),
     "immediate": (),
     "threshold": (),
     "on_off": ("pause_above", "resume_below"),
@@ -30,7 +30,8 @@ def policy_for(choice: PolicyChoice) -> Policy:
         raise SpecError(f"the policy {name} has no option {', '.join(unknown)}; it takes {takes}")
     match name:
         case "planned":
-            return Planned(options["min_saving"]) if options else Planned()
+            usual = Planned()
+            return Planned(options.get("min_saving", usual.min_saving), bool(options.get("pausing", False)))
         case "immediate":
             return Immediate()
         case "threshold":

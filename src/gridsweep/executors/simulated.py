@@ -24,12 +24,19 @@ class Simulated:
     """Ends are derived from the state: a stint occupies `[start, start + duration)`.
 
     Durations and energy come from the sweep's estimates, or from `profiles` by experiment where those are given;
-    `factors` by experiment say how many times its estimate one really takes.
+    `factors` by experiment say how many times its estimate one really takes, `restart` how long a resumed one runs
+    before its next step.
     """
 
-    def __init__(self, profiles: Mapping[str, Profile] | None = None, factors: Mapping[str, float] | None = None):
+    def __init__(
+        self,
+        profiles: Mapping[str, Profile] | None = None,
+        factors: Mapping[str, float] | None = None,
+        restart: timedelta = timedelta(0),
+    ):
         self.profiles = profiles or {}
         self.factors = factors or {}
+        self.restart = restart
 
     def observe(self, state: State, now: datetime) -> Sequence[Event]:
         events: list[Event] = []
@@ -59,6 +66,10 @@ class Simulated:
             span = state.sweep.duration_per_step * steps / speed * max(self.factors[id] for id in ids)
         else:
             span = duration(state, steps, device_named(state, attempt.device))
+        if min(member.from_step for member in attempt.stint.members) > 0:
+            start += self.restart
+            if attempt.pausing_since is not None and attempt.pausing_since <= start:
+                return start, 0
         if attempt.pausing_since is not None and attempt.pausing_since < start + span:
             begun = -(-(attempt.pausing_since - start) * steps // span)
             return start + span * begun / steps, begun

@@ -131,6 +131,7 @@ class PlannedSection(Section):
     min_saving: Annotated[float, Number(least=0, below=1)] = Field(
         default=0.05, description="The share of what is left to emit that waiting must save; below it all runs at once."
     )
+    pausing: bool = Field(default=False, description="Whether long stints (over 4 h) pause at a checkpoint.")
 
 
 class RuleOfOneSection(Section):
