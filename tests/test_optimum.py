@@ -60,8 +60,13 @@ def whole_by_force(
     kw: Sequence[Sequence[float]],
     idle: Sequence[float],
     grid: Sequence[float],
+    taken: Sequence[int] = (),
 ) -> float:
-    """Every schedule of jobs that are never paused, hour by hour; `lengths` and `kw` by job and device."""
+    """Every schedule of jobs that are never paused, hour by hour; `lengths` and `kw` by job and device.
+
+    Devices are `taken` for so many hours from the start.
+    """
+    taken = tuple(taken) or (0,) * len(idle)
     met = [sum(grid[:i]) for i in range(len(grid) + 1)]
     everything = (1 << len(lengths)) - 1
 
@@ -83,9 +88,10 @@ def whole_by_force(
                     least = min(least, (kw[j][d] - idle[d]) * (met[end] - met[t]) + then)
             return least
 
-        return rest(0, (0,) * len(idle), 0) + sum(idle) * met[horizon]
+        return rest(0, taken, 0) + sum(idle) * met[horizon]
 
-    return min(until(h) for h in range(1, len(grid) + 1)) if any(idle) else until(len(grid))
+    first = max(1, *taken)
+    return min(until(h) for h in range(first, len(grid) + 1)) if any(idle) else until(len(grid))
 
 
 def pieces_by_force(
@@ -107,9 +113,12 @@ def pieces_by_force(
     return rest(0, tuple(lengths))
 
 
-def found_or_never(jobs: Sequence[Job], devices: Sequence[Device], grid: Trace, *, pausing: bool = False) -> float:
+def found_or_never(
+    jobs: Sequence[Job], devices: Sequence[Device], grid: Trace, *, pausing: bool = False, taken: Sequence[int] = ()
+) -> float:
+    free_at = {device.name: START + hours * HOUR for device, hours in zip(devices, taken, strict=bool(taken))}
     try:
-        found = bound(jobs, devices, grid, START, pausing=pausing)
+        found = bound(jobs, devices, grid, START, pausing=pausing, free_at=free_at)
     except DeadlineError:
         return NEVER
     assert found.proven
@@ -150,6 +159,21 @@ def test_unequal_jobs_and_devices_are_placed_as_well_as_by_brute_force(case):
     assert found_or_never(jobs_of(lengths, latest), devices, Trace(START, HOUR, grid)) == pytest.approx(
         forced, rel=1e-9
     )
+
+
+@pytest.mark.parametrize("case", range(150))
+def test_devices_that_are_taken_for_a_while_are_used_as_well_as_by_brute_force(case):
+    draw = random.Random(case)
+    grid, n, m = some_levels(draw, 24), draw.randint(1, 4), draw.randint(1, 2)
+    equal, idle = draw.random() < 0.5, draw.choice([0.0, 0.0, 60.0])
+    lengths = [draw.randint(1, 4)] * n if equal else [draw.randint(1, 4) for _ in range(n)]
+    latest = [draw.randint(0, len(grid)) for _ in range(n)]
+    last = min(len(grid), max(by + length for by, length in zip(latest, lengths, strict=True)))
+    taken = [min(last, draw.randint(0, 6)) for _ in range(m)]
+    kw, spans = [[0.425] * m] * n, [[length] * m for length in lengths]
+    forced = whole_by_force(spans, latest, kw, [idle / 1000] * m, grid, taken)
+    found = found_or_never(jobs_of(lengths, latest), alike(m, idle=idle), Trace(START, HOUR, grid), taken=taken)
+    assert found == pytest.approx(forced, rel=1e-9)
 
 
 @pytest.mark.parametrize("case", range(150))

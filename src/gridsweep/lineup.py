@@ -39,13 +39,16 @@ def lanes(situation: Situation) -> list[Lane]:
     ]
 
 
-def running(situation: Situation) -> dict[int, Remaining]:
-    """What is left of the stints that may pause, by the position of their device: not what is due, or pausing."""
+def running(situation: Situation, most: int) -> dict[int, Remaining]:
+    """What is left of the stints that may pause, by the position of their device.
+
+    Not what is due, or pausing, or has paused `most` times.
+    """
     places = {device.name: i for i, device in enumerate(situation.devices)}
     return {
         places[busy.device]: Remaining(_left(situation, busy), _latest_end(situation, busy))
         for busy in situation.running
-        if not (busy.due or busy.pausing) and busy.expected_end > situation.now
+        if not (busy.due or busy.pausing) and busy.pauses < most and busy.expected_end > situation.now
     }
 
 

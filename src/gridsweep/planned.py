@@ -12,13 +12,20 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from gridsweep.carbon import HOUR, Trace
+from gridsweep.exact import placed
 from gridsweep.forecast import from_history
+from gridsweep.latest_starts import SECOND, Remaining
 from gridsweep.lineup import lanes, remaining
 from gridsweep.policy import NO_DEVICE, Decision, Situation, Start, Wait, Work, place
-from gridsweep.postponing import CLEANER, savings, verdicts
+from gridsweep.postponing import CHEAPEST, CLEANER, savings, verdicts
 from gridsweep.resting import around, is_long
 
 MINUTE = timedelta(minutes=1)
+AHEAD = timedelta(hours=96)
+FEW = 24
+"""So many stints of unequal lengths at most are placed exactly; more are counted in the length of the next one."""
+REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +34,36 @@ class Planned:
 
     Where the whole sweep, as it was submitted, would save less than `min_saving` of its emissions on half of the
     courses that the days before suggest, it all runs at once: that is judged on what was known then, and stands.
-    With `pausing`, stints that are still long pause at a checkpoint where that saves more than coming back costs.
+    With `pausing`, stints that are still long pause at a checkpoint where that saves more than coming back costs,
+    each at most `max_pauses` times. `exact` places stints by the exact optimum at every look, at any instant; without
+    it that is done where lengths differ and the stints are few.
     """
 
     min_saving: float = 0.05
     pausing: bool = False
+    exact: bool = False
+    max_pauses: int = 6
     _judged: dict[object, float] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
         waiting = situation.waiting
-        if self.pausing and (path := situation.forecast and situation.forecast.mean) and is_long(situation):
-            return around(situation, path)
-        if not waiting:
+        path = situation.forecast.mean if situation.forecast else None
+        resting = self.pausing and path is not None and is_long(situation)
+        if not resting and not waiting:
             return []
-        if not situation.free:
+        if not resting and not situation.free:
             return [Wait(work.experiment, work.latest_start, NO_DEVICE) for work in waiting]
         if self.min_saving > 0 and (saving := self.expected_saving(situation)) < self.min_saving:
             why = f"waiting would save about {saving:.0%}, less than {self.min_saving:.0%}: runs at once"
             return place(situation, waiting, lambda work: why)
-        return self._placed(situation, waiting)
+        if resting and path is not None:
+            return around(situation, path, self.max_pauses)
+        unequal = len({work.duration for work in waiting}) > 1
+        if path is not None and (self.exact or (unequal and len(waiting) <= FEW)):
+            found = _exactly(situation, path)
+            if found is not None:
+                return found
+        return self._placed(situation, path, waiting)
 
     def expected_saving(self, situation: Situation) -> float:
         """The share that placing the sweep well was likely to save, by what was known when it was submitted.
@@ -62,6 +80,8 @@ class Planned:
             situation.devices,
         )
         if key not in self._judged:
+            while len(self._judged) >= REMEMBERED:  # a back-test asks for one start after another
+                del self._judged[next(iter(self._judged))]
             step = situation.history.step
             known = situation.history.between(situation.history.start, at + timedelta(microseconds=1))
             forecast = from_history(known, at, AHEAD) if len(known) else None
@@ -69,19 +89,15 @@ class Planned:
                 self._judged[key] = float("inf")
             else:
                 then = replace(situation, now=at, waiting=work, running=())
-                found = savings(forecast, at, remaining(then), lanes(then), tick=situation.tick)
+                stints = remaining(then)
+                if self.pausing and is_long(then):
+                    stints = [piece for stint in stints for piece in _pieces(stint)]
+                found = savings(forecast, at, stints, lanes(then), tick=situation.tick)
                 self._judged[key] = float(np.median(found))
         return self._judged[key]
 
-    def _placed(self, situation: Situation, waiting: Sequence[Work]) -> list[Decision]:
-        forecast = situation.forecast
-        found = verdicts(
-            forecast.mean if forecast else None,
-            situation.now,
-            remaining(situation),
-            lanes(situation),
-            tick=situation.tick,
-        )
+    def _placed(self, situation: Situation, path: Trace | None, waiting: Sequence[Work]) -> list[Decision]:
+        found = verdicts(path, situation.now, remaining(situation), lanes(situation), tick=situation.tick)
         decisions: list[Decision] = []
         started: set[str] = set()
         until: datetime | None = None
@@ -102,7 +118,28 @@ class Planned:
         return decisions
 
 
-AHEAD = timedelta(hours=96)
+def _exactly(situation: Situation, path: Trace) -> list[Decision] | None:
+    """What the exact optimum on a path starts now, and until when it holds the rest; None where not all fits."""
+    pieces = placed(situation, path)
+    if pieces is None:
+        return None
+    free = {device.name for device in situation.free}
+    works = {work.experiment: work for work in situation.waiting}
+    decisions: list[Decision] = []
+    for piece in pieces:
+        work = works.pop(piece.job)
+        if piece.start - situation.now <= SECOND * HOUR and piece.device in free:
+            free.remove(piece.device)
+            decisions.append(Start((work.experiment,), work.to_step, piece.device, CHEAPEST))
+        else:
+            decisions.append(Wait(work.experiment, piece.start, CLEANER if free else NO_DEVICE))
+    return decisions
+
+
+def _pieces(stint: Remaining) -> list[Remaining]:
+    """A stint that may pause, as stints of an hour at most."""
+    count = -(-stint.length // HOUR)
+    return [Remaining(stint.length / count, stint.latest_end)] * count
 
 
 def _until(work: Work, until: datetime | None) -> datetime:

@@ -9,7 +9,7 @@ from gridsweep.policy import Immediate, OnOff, Policy, Threshold
 from gridsweep.sweep import PolicyChoice
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "planned": ("min_saving", "pausing"),
+    "planned": ("min_saving", "pausing", "exact", "max_pauses"),
     "immediate": (),
     "threshold": (),
     "on_off": ("pause_above", "resume_below"),
@@ -31,7 +31,12 @@ def policy_for(choice: PolicyChoice) -> Policy:
     match name:
         case "planned":
             usual = Planned()
-            return Planned(options.get("min_saving", usual.min_saving), bool(options.get("pausing", False)))
+            return Planned(
+                options.get("min_saving", usual.min_saving),
+                bool(options.get("pausing", usual.pausing)),
+                bool(options.get("exact", usual.exact)),
+                int(options.get("max_pauses", usual.max_pauses)),
+            )
         case "immediate":
             return Immediate()
         case "threshold":

@@ -45,7 +45,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A device at work. `due` work was started because its latest start had come: it is not to be paused."""
+    """A device at work. `due` work was started because its latest start had come: it is not to be paused.
+
+    `pauses` is how often what runs on it has paused before.
+    """
 
     attempt: str
     device: str
@@ -54,6 +57,7 @@ class Busy:
     expected_end: datetime
     due: bool
     pausing: bool
+    pauses: int = 0
 
 
 @dataclass(frozen=True, slots=True)

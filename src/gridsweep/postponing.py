@@ -27,6 +27,7 @@ from gridsweep.latest_starts import SECOND, Lane, Queue, Remaining
 from gridsweep.placements import Costs, cheapest, shared
 
 TICK = timedelta(minutes=30)
+DAY = timedelta(days=1)
 TIE = 1e-9
 DEADLINES = 8
 """So many different deadlines are looked at; more are taken together, the earlier for the later."""
@@ -51,7 +52,6 @@ CHEAPEST = "no cheaper time is expected"
 CLEANER = "cleaner hours are expected"
 DUE = "its deadline leaves no choice"
 UNKNOWN = "nothing is known of the hours ahead"
-NOT_WORTH = "waiting would save too little"
 
 
 def verdicts(
@@ -61,14 +61,11 @@ def verdicts(
     lanes: Sequence[Lane],
     *,
     tick: timedelta = TICK,
-    min_saving: float = 0.0,
 ) -> list[Verdict]:
     """One for each device that is free, while work waits; of work due together the first in the order given starts.
 
     `path` holds the present slot and what is expected after it, gCO2eq/kWh; past its end its last day goes on. Without
-    it, or where it knows nothing, all runs at once; so it does where the path promises less than `min_saving`, a share
-    of what running all that is left at once would emit. Judge that at submission only: asked anew at every look it
-    breaks off waits that were worth it.
+    it, or where it knows nothing, all runs at once.
     """
     queue = Queue(now, stints, lanes)
     free = [i for i in queue.by_energy() if queue.free[i] <= SECOND]
@@ -76,7 +73,6 @@ def verdicts(
     found: list[Verdict] = []
     held: tuple[tuple[float, float, float], Verdict] | None = None
     trial: _Trial | None = None
-    worth_waiting = not min_saving
     for lane in free:
         if not queue.left:
             break
@@ -93,11 +89,9 @@ def verdicts(
             trial = _Trial(guess, queue, tick / HOUR)
         grams, fits = trial.gain(lane), queue.fits_after(lane)
         pays = grams >= -TIE * max(guess.scale * lanes[lane].power_kw, TIE)
-        if not pays and not worth_waiting and not found:
-            worth_waiting = trial.saving() >= min_saving
-        if fits and (pays or not worth_waiting):
+        if fits and pays:
             trial.start(lane)
-            found.append(Verdict(lane, queue.start(lane), grams, None, CHEAPEST if pays else NOT_WORTH))
+            found.append(Verdict(lane, queue.start(lane), grams, None, CHEAPEST))
         else:
             wait = min(later, trial.next_start(lane))
             verdict = Verdict(lane, None, grams, now + timedelta(hours=wait) if wait < inf else None, CLEANER)
@@ -122,23 +116,28 @@ def savings(
     return found
 
 
+def extended(path: Trace, now: datetime, until: datetime) -> Trace:
+    """A path without holes, up to `until` at least: past its end its last day goes on."""
+    values = path.values
+    known = np.isfinite(values)
+    if not known.all():
+        values = np.interp(np.arange(len(values)), np.flatnonzero(known), values[known])
+    wanted = -((path.start - until) // path.step)
+    if wanted > len(values):
+        day = values[-max(1, min(len(values), DAY // path.step)) :]
+        values = np.concatenate([values, np.resize(day, wanted - len(values))])
+    return Trace(path.start, path.step, values)
+
+
 class Guess:
     """A path as a running sum from now on, without holes."""
 
     def __init__(self, path: Trace, now: datetime, horizon: float):
-        step = path.step / HOUR
-        begin = (path.start - now) / HOUR
-        values = path.values
-        known = np.isfinite(values)
-        if not known.all():
-            values = np.interp(np.arange(len(values)), np.flatnonzero(known), values[known])
-        wanted = ceil((2 * max(horizon, 0.0) + 48 - begin) / step)
-        if wanted > len(values):
-            day = values[-max(1, min(len(values), round(24 / step))) :]
-            values = np.concatenate([values, np.resize(day, wanted - len(values))])
-        self.scale = float(np.abs(values).max())
-        self.edges = begin + step * np.arange(len(values) + 1)
-        self.sums = np.concatenate(([0.0], np.cumsum(values) * step))
+        path = extended(path, now, now + (2 * max(horizon, 0.0) + 48) * HOUR)
+        step, begin = path.step / HOUR, (path.start - now) / HOUR
+        self.scale = float(np.abs(path.values).max())
+        self.edges = begin + step * np.arange(len(path) + 1)
+        self.sums = np.concatenate(([0.0], np.cumsum(path.values) * step))
         self.sums -= np.interp(0.0, self.edges, self.sums)
 
     def upto(self, hours: Column) -> Column:

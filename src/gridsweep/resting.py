@@ -36,9 +36,12 @@ def _fitting(situation: Situation, stints: list[Remaining], devices: list[Lane],
     return None
 
 
-def around(situation: Situation, path: Trace) -> list[Decision]:
-    """Pauses what had better rest until the next look, and starts on free devices what had better run."""
-    now, stints, devices, on = situation.now, remaining(situation), lanes(situation), running(situation)
+def around(situation: Situation, path: Trace, most: int) -> list[Decision]:
+    """Pauses what had better rest until the next look, and starts on free devices what had better run.
+
+    Nothing pauses that has done so `most` times.
+    """
+    now, stints, devices, on = situation.now, remaining(situation), lanes(situation), running(situation, most)
     attempts = {busy.device: busy.attempt for busy in situation.running}
     resting = pauses(path, now, stints, devices, on, RESTART, situation.tick)
     decisions: list[Decision] = [

@@ -89,11 +89,14 @@ def busy(state: State, attempt: Attempt) -> Busy:
     """A running attempt as a policy sees it."""
     sweep = state.sweep
     device = device_named(state, attempt.device)
+    before = (state.standings[m.experiment].attempts for m in attempt.stint.members)
+    pauses = max(sum(state.attempts[id].end == "paused" for id in ids) for ids in before)
     tiers = (sweep.tier(state.standings[m.experiment].experiment.tier) for m in attempt.stint.members)
     best = min(tiers, key=lambda tier: tier.rank)
     since = attempt.running_at or attempt.requested_at
     end = since + duration(state, attempt.stint.steps, device)
-    return Busy(attempt.id, attempt.device, best, since, end, attempt.due, attempt.pausing_since is not None)
+    pausing = attempt.pausing_since is not None
+    return Busy(attempt.id, attempt.device, best, since, end, attempt.due, pausing, pauses)
 
 
 def device_named(state: State, name: str) -> Device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from gridsweep.carbon import Trace, utc
@@ -22,6 +22,7 @@ def bound(
     pausing: bool = False,
     finish_by: datetime | None = None,
     grid: timedelta | None = None,
+    free_at: Mapping[str, datetime] | None = None,
 ) -> Optimum:
     """The schedule of jobs on devices that emits least on a trace, between `start` and the last deadline.
 
@@ -35,7 +36,7 @@ def bound(
     start = utc(start)
     if not jobs:
         return Optimum(0.0, 0.0, (), start, start, True)
-    problem = problem_of(jobs, devices, trace, start, finish_by)
+    problem = problem_of(jobs, devices, trace, start, finish_by, free_at)
     runs, proven = _paused(problem) if pausing else _whole(problem, None if grid is None else grid // TICK)
     emissions, idle = problem.emissions(runs)
     pieces = [

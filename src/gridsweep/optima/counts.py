@@ -59,7 +59,7 @@ def instants(problem: Problem, kinds: Kinds) -> list[Ticks] | None:
     """For each device every start an optimum may need; None where they are too many."""
     sums = [_sums(problem.lengths[:, d], kinds) for d in range(problem.devices)]
     joint = np.unique(np.concatenate([s for s in sums if s is not None] or [np.empty(0, np.int64)]))
-    edges = np.unique(np.concatenate([problem.edges, problem.ready]))
+    edges = np.unique(np.concatenate([problem.edges, problem.ready, problem.free]))
     found = []
     for d, own in enumerate(sums):
         if own is None:
@@ -84,7 +84,9 @@ def coarse(problem: Problem, taken: Sequence[Run] = ()) -> list[Ticks]:
         lengths = np.unique(problem.lengths[:, d])
         offsets = np.unique(np.concatenate([[0], lengths, -lengths, (-lengths[:, None] - lengths).ravel()]))
         own = [time for run in taken if run[1] == d for time in run[2:]]
-        anchors = np.concatenate([problem.edges, problem.ready, problem.latest[:, d], np.array(own, np.int64)])
+        anchors = np.concatenate(
+            [problem.edges, problem.ready, problem.free, problem.latest[:, d], np.array(own, np.int64)]
+        )
         starts = np.unique(np.unique(anchors)[:, None] + offsets)
         found.append(starts[(starts >= problem.ready.min()) & (starts <= problem.latest[:, d].max())])
     return found
@@ -109,7 +111,7 @@ def best(problem: Problem, kinds: Kinds, starts: Sequence[Ticks], taken: Sequenc
         _Lane(problem, kinds, d, starts[d], [r for r in taken if r[1] == d], scale) for d in range(problem.devices)
     ]
     horizons = np.unique(np.concatenate([lane.times for lane in lanes]))
-    horizons = horizons[horizons >= max((run[3] for run in taken), default=0)]
+    horizons = horizons[horizons >= max([int(problem.free.max()), *(run[3] for run in taken)])]
     if not len(horizons):
         return None
     idle = rounded(problem.idle.sum() * problem.exposure(horizons), scale)
@@ -189,8 +191,8 @@ class _Lane:
 
 def _free(problem: Problem, job: int, device: int, starts: Ticks, taken: Sequence[Run]) -> Ticks:
     """The starts at which a job may run on a device beside what is taken there."""
-    length = int(problem.lengths[job, device])
-    able = (starts >= problem.ready[job]) & (starts <= problem.latest[job, device]) & problem.allowed[job, device]
+    length, begin = int(problem.lengths[job, device]), max(problem.ready[job], problem.free[device])
+    able = (starts >= begin) & (starts <= problem.latest[job, device]) & problem.allowed[job, device]
     for _, _, start, end in taken:
         able &= (starts + length <= start) | (starts >= end)
     free: Ticks = starts[able]

@@ -43,7 +43,7 @@ def at_once(problem: Problem, *, by_end: bool = False) -> list[Run] | None:
 
     With `by_end`, on the device that ends it first.
     """
-    free = [0] * problem.devices
+    free = problem.free.tolist()
     runs: list[Run] = []
     for j in sorted(range(problem.jobs), key=lambda j: (int(problem.ends[j] - problem.lengths[j].min()), j)):
         devices = [d for d in range(problem.devices) if problem.allowed[j, d]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -70,7 +70,7 @@ class Problem:
 
     `edges` (slots + 1) and `levels` (slots, gCO2eq/kWh) cover the window `[0, edges[-1])`. `ready` and `ends` (when
     it must have ended if it may be paused) have shape (jobs,); `lengths`, `power`, `latest` (start) and `allowed`
-    have shape (jobs, devices); `idle` (devices,).
+    have shape (jobs, devices); `idle` and `free` (when it is first free, at 0 or later) (devices,).
     """
 
     edges: Ticks
@@ -82,6 +82,7 @@ class Problem:
     latest: Ticks
     allowed: npt.NDArray[np.bool_]
     idle: Column
+    free: Ticks
 
     @property
     def jobs(self) -> int:
@@ -120,9 +121,16 @@ class Problem:
 
 
 def problem_of(
-    jobs: Sequence[Job], devices: Sequence[Device], trace: Trace, start: datetime, finish_by: datetime | None
+    jobs: Sequence[Job],
+    devices: Sequence[Device],
+    trace: Trace,
+    start: datetime,
+    finish_by: datetime | None,
+    free_at: Mapping[str, datetime] | None = None,
 ) -> Problem:
     """The arrays of at least one job. The window ends with the last latest end, `finish_by`, or the trace.
+
+    `free_at` names devices that are taken until then.
 
     Raises `ValueError` for no device, a length or a speed that is not positive or a power that nobody knows,
     `TraceError` where the window's intensity is unknown, `DeadlineError` for a job that cannot end in time alone.
@@ -158,9 +166,11 @@ def problem_of(
     start_by = np.array([until if j.latest_start is None else (j.latest_start - start) // TICK for j in jobs], np.int64)
     ends = np.minimum(start_by + slowest, until)
     until = int(ends.max())
+    taken = free_at or {}
+    free = np.array([(utc(taken.get(d.name, start)) - start) // TICK for d in devices], np.int64).clip(0, until)
     ready = np.array([0 if j.ready_at is None else max(0, (j.ready_at - start) // TICK) for j in jobs], np.int64)
     latest = np.minimum(start_by[:, None], until - lengths)
-    able = allowed & (latest >= ready[:, None])
+    able = allowed & (latest >= np.maximum(ready[:, None], free))
     for i, job in enumerate(jobs):
         if not able[i].any():
             begin, end = start + int(ready[i]) * TICK, start + int(ends[i]) * TICK
@@ -185,6 +195,7 @@ def problem_of(
         latest=latest,
         allowed=able,
         idle=np.array([d.idle_power_w for d in devices]) / 1000,
+        free=free,
     )
 
 

@@ -132,6 +132,12 @@ class PlannedSection(Section):
         default=0.05, description="The share of what is left to emit that waiting must save; below it all runs at once."
     )
     pausing: bool = Field(default=False, description="Whether long stints (over 4 h) pause at a checkpoint.")
+    max_pauses: Annotated[int, Number(least=0, most=1000, whole=True)] = Field(
+        default=6, description="How often one experiment may pause, where `pausing` is set."
+    )
+    exact: bool = Field(
+        default=False, description="Place by the exact optimum at every look, which takes longer; else where needed."
+    )
 
 
 class RuleOfOneSection(Section):
