@@ -32,7 +32,7 @@ def work(name, hours, by=SLOTS, device=None):
     return Work(name, PATIENT, START, after(by - hours), 0, 10, hours * HOUR, kwh, device)
 
 
-def seen(now, waiting, running, devices, trace, deadline=after(SLOTS)):
+def seen(now, waiting, running, devices, trace):
     first = trace.index(now)
     path = Trace(trace.start + first * trace.step, trace.step, trace.values[first:])
     reading = Reading(
@@ -40,7 +40,7 @@ def seen(now, waiting, running, devices, trace, deadline=after(SLOTS)):
         Forecast(now, path.start, path.step, path.values[np.newaxis], "a test"),
         Provenance("a test"),
     )
-    return Situation(now, waiting, running, devices, reading, reading.history, deadline=deadline, tick=TICK)
+    return Situation(now, waiting, running, devices, reading, reading.history, deadline=after(SLOTS), tick=TICK)
 
 
 def rolled(policy: Policy, works, devices, levels):

@@ -18,7 +18,7 @@ from gridsweep.postponing import CLEANER
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.readings import Provenance
 from gridsweep.rehearse import rehearse
-from gridsweep.stint import Device
+from gridsweep.stint import RESTART, Device
 from gridsweep.sweep import PolicyChoice, Tier
 from gridsweep.worlds import Foreseen
 
@@ -173,8 +173,8 @@ def test_one_policy_may_judge_several_sweeps():
 
 def test_a_long_stint_pauses_through_the_night_and_ends_in_time():
     options = {"n": 1, "hours": 16.0, "steps": 64, "finish_by": 50 * HOUR}
-    whole, _ = swept(Planned(), **options)
-    state, _ = swept(Planned(pausing=True), **options)
+    whole, _ = swept(Planned(pausing=False), **options)
+    state, _ = swept(Planned(), **options)
     attempts = list(state.attempts.values())
     assert 2 <= len(attempts) <= 4
     assert grams(state) < 0.8 * grams(whole)
@@ -182,13 +182,13 @@ def test_a_long_stint_pauses_through_the_night_and_ends_in_time():
 
 
 def test_short_stints_are_placed_whole_whether_they_may_pause_or_not():
-    assert starts(swept(Planned(pausing=True), devices=2)[0]) == starts(swept(Planned(), devices=2)[0])
+    assert starts(swept(Planned(), devices=2)[0]) == starts(swept(Planned(pausing=False), devices=2)[0])
 
 
 def test_coming_back_costs_time_and_energy():
     sweep = make_sweep(1, tiers=(PATIENT,), hours=16.0, steps=64, finish_by=50 * HOUR)
     states = [
-        rehearse(sweep, START, provider(), Planned(pausing=True), Simulated(restart=restart))
+        rehearse(sweep, START, provider(), Planned(), Simulated(restart=restart))
         for restart in (timedelta(0), timedelta(minutes=3))
     ]
     kwh = [ledger(state).total.energy_kwh for state in states]
@@ -197,11 +197,28 @@ def test_coming_back_costs_time_and_energy():
     assert kwh[1] == pytest.approx(1.6 + pauses * 0.1 / 20)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 2), st.integers(0, 30), st.integers(0, 9999))
-def test_a_deadline_holds_with_pauses_too(n, devices, slack, seed):
+def test_nothing_pauses_more_often_than_it_may():
+    options = {"n": 1, "hours": 16.0, "steps": 64, "finish_by": 98 * HOUR}
+    pauses = [
+        sum(attempt.end == "paused" for attempt in swept(Planned(max_pauses=most), **options)[0].attempts.values())
+        for most in (0, 1, 6)
+    ]
+    assert pauses[:2] == [0, 1]
+    assert pauses[2] > 1
+
+
+def test_where_waiting_saves_little_a_long_stint_does_not_pause_either():
+    nearly = 500 + (SUN - 300) / 100
+    state, _ = swept(Planned(), n=1, hours=16.0, steps=64, levels=nearly)
+    assert [attempt.end for attempt in state.attempts.values()] == ["ended"]
+    assert starts(state) == {"e00": 0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 2), st.integers(0, 30), st.integers(0, 9999))
+def test_a_deadline_holds_with_pauses_too_and_with_the_time_that_coming_back_takes(n, devices, slack, seed):
     levels = np.random.default_rng(seed).uniform(20, 600, len(HOURS)).round()
     finish_by = (-(-n // devices) * 8.0 + slack) * HOUR
-    options = {"n": n, "devices": devices, "hours": 8.0, "steps": 64, "levels": levels, "finish_by": finish_by}
-    state, _ = swept(Planned(pausing=True), **options)
+    sweep = make_sweep(n, tiers=(PATIENT,), devices=devices, hours=8.0, steps=64, finish_by=finish_by)
+    state = rehearse(sweep, START, provider(levels), Planned(), Simulated(restart=RESTART))
     assert max(s.ended_at for s in state.standings.values()) <= START + finish_by

@@ -52,7 +52,7 @@ def test_the_least_spec_is_the_published_sweep_on_another_model() -> None:
     assert sweep.devices == (Device("device0", power_w=425.0),)
     assert sweep.carbon == CarbonSource() and sweep.executor.name == "local"
     assert sweep.policy == PolicyChoice(
-        "planned", {"min_saving": 0.05, "pausing": False, "max_pauses": 6, "exact": False}
+        "planned", {"min_saving": 0.05, "pausing": True, "max_pauses": 6, "exact": False}
     )
     assert sweep.tick == timedelta(minutes=30)
     assert sweep.finish_by is None and sweep.replay is None

@@ -11,13 +11,12 @@ import gridsweep
 
 ROOT = Path(gridsweep.__file__).parent
 CORE = {
-    "backtest", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "errors", "events",
-    "forecast", "gardener", "grid", "latest_starts", "ledger", "literature", "optima", "optima.counts",
-    "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood", "optima.problem",
-    "lineup", "optima.streams", "outlook", "pausing", "placements", "planned", "plans", "policies", "policy",
-    "postponing", "resting",
-    "readings", "rehearse", "reports", "savings", "schedule", "settlement", "solar_valley", "state",
-    "stint", "sweep", "windows",
+    "backtest", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "errors", "events", "exact",
+    "feasible", "forecast", "gardener", "grid", "holding", "latest_starts", "ledger", "lineup", "literature",
+    "optima", "optima.counts", "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood",
+    "optima.problem", "optima.streams", "outlook", "pausing", "placements", "planned", "plans", "policies",
+    "policy", "postponing", "readings", "rehearse", "reports", "resting", "savings", "schedule", "settlement",
+    "solar_valley", "state", "stint", "sweep", "windows",
 }  # fmt: skip
 LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in

@@ -20,9 +20,9 @@ from gridsweep.optima import Job, Optimum, bound
 from gridsweep.policies import policy_for
 from gridsweep.policy import Immediate, Policy
 from gridsweep.rehearse import rehearse
-from gridsweep.resting import RESTART
 from gridsweep.schedule import makespan
 from gridsweep.state import State
+from gridsweep.stint import RESTART
 from gridsweep.sweep import PolicyChoice, Sweep
 from gridsweep.worlds import Foreseen
 

@@ -225,7 +225,7 @@ def _jobs(situation: Situation) -> list[_Job]:
         end = situation.submitted_at + tier.max_delay + whole if situation.submitted_at else renewed
         return _Job(tier.rank, min(end, situation.deadline or end), left, which)
 
-    found = [job(w.tier, w.latest_start + w.duration, w.duration / slowest, w) for w in situation.waiting]
+    found = [job(w.tier, w.latest_start + w.duration, w.training / slowest, w) for w in situation.waiting]
     for busy in situation.running:
         if _may_pause(busy):
             left = max(busy.expected_end - situation.now, MOMENT)

@@ -40,7 +40,7 @@ class Planned:
     """
 
     min_saving: float = 0.05
-    pausing: bool = False
+    pausing: bool = True
     exact: bool = False
     max_pauses: int = 6
     _judged: dict[object, float] = field(default_factory=dict, compare=False, repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gridsweep.errors import SpecError
+from gridsweep.holding import Held
 from gridsweep.literature import CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.planned import Planned
 from gridsweep.policy import Immediate, OnOff, Policy, Threshold
@@ -11,7 +12,7 @@ from gridsweep.sweep import PolicyChoice
 OPTIONS: dict[str, tuple[str, ...]] = {
     "planned": ("min_saving", "pausing", "exact", "max_pauses"),
     "immediate": (),
-    "threshold": (),
+    "threshold": ("hold_deadlines",),
     "on_off": ("pause_above", "resume_below"),
     "lowest_window": ("capacity_aware",),
     "carbon_time": ("capacity_aware",),
@@ -40,7 +41,7 @@ def policy_for(choice: PolicyChoice) -> Policy:
         case "immediate":
             return Immediate()
         case "threshold":
-            return Threshold()
+            return Held(Threshold()) if options.get("hold_deadlines") else Threshold()
         case "lowest_window":
             return LowestWindow(**{option: bool(value) for option, value in options.items()})
         case "carbon_time":

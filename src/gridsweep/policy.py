@@ -25,7 +25,10 @@ A_DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Remaining steps of one experiment, waiting. `duration` and `energy_kwh` are estimates at device speed 1."""
+    """Remaining steps of one experiment, waiting. `duration` and `energy_kwh` are estimates at device speed 1.
+
+    Of the duration `restart` is what coming back costs.
+    """
 
     experiment: str
     tier: Tier
@@ -36,6 +39,12 @@ class Work:
     duration: timedelta
     energy_kwh: float
     device: str | None = None
+    restart: timedelta = timedelta(0)
+
+    @property
+    def training(self) -> timedelta:
+        """The duration without the restart."""
+        return self.duration - self.restart
 
     @property
     def order(self) -> tuple[int, datetime, str]:

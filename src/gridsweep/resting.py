@@ -11,11 +11,10 @@ from gridsweep.lineup import lanes, remaining, running
 from gridsweep.pausing import on_or_off, pauses
 from gridsweep.policy import NO_DEVICE, Decision, Pause, Situation, Start, Wait
 from gridsweep.postponing import CHEAPEST, CLEANER
+from gridsweep.stint import RESTART
 
 LONG = timedelta(hours=4)
 """Shorter stints are better placed whole: pausing is worth 0.2 points for 90 minutes, 20 for 16 hours."""
-RESTART = timedelta(minutes=3)
-"""What coming back costs: the time a resumed stint runs before it has taken its next step."""
 
 
 def is_long(situation: Situation) -> bool:

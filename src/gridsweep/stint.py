@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
+
+RESTART = timedelta(minutes=3)
+"""What coming back costs: so long a resumed stint is expected to run before it has taken its next step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ way or the other until one of its runs begins or ends at a slot's edge, or meets
 an optimum begins every run at such an instant plus or minus a whole number of lengths: a finite list, exact for any
 real start. (Idle power changes nothing: the horizon is the end of a run, and moves with its block.)
 
-A device that is taken until a moment is one whose chain began with a run that ends there, if that is no further off than
-a length: so that it began first. Chains are dealt to devices in the order in which these are free.
+A device that is taken until a moment is one whose chain began with a run that ends there, if that is no further off
+than a length: so that it began first. Chains are dealt to devices in the order in which these are free.
 """
 
 from __future__ import annotations

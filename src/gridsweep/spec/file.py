@@ -125,13 +125,22 @@ class OnOffSection(Section):
     resume_below: Intensity = Field(description="gCO2eq/kWh at or below which it goes on; at most pause_above.")
 
 
+class ThresholdSection(Section):
+    """The published gate: starts at or below the tier's threshold."""
+
+    hold_deadlines: bool = Field(
+        default=False,
+        description="Start early enough for the devices to keep every max_delay; false: as published, some start late.",
+    )
+
+
 class PlannedSection(Section):
     """Places all that is left where it is expected to emit least."""
 
     min_saving: Annotated[float, Number(least=0, below=1)] = Field(
         default=0.05, description="The share of what is left to emit that waiting must save; below it all runs at once."
     )
-    pausing: bool = Field(default=False, description="Whether long stints (over 4 h) pause at a checkpoint.")
+    pausing: bool = Field(default=True, description="Whether long stints (4 h and more) pause at a checkpoint.")
     max_pauses: Annotated[int, Number(least=0, most=1000, whole=True)] = Field(
         default=6, description="How often one experiment may pause, where `pausing` is set."
     )
@@ -160,7 +169,7 @@ class PolicySection(Choice):
     planned: PlannedSection | None = Field(
         default=None, description="When all that is left is expected to emit least; asked anew at every tick."
     )
-    threshold: Plain | None = Field(
+    threshold: ThresholdSection | None = Field(
         default=None, description="At or below their tier's threshold, or past its max_delay."
     )
     immediate: Plain | None = Field(default=None, description="As soon as a device is free.")

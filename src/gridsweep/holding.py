@@ -1,0 +1,65 @@
+"""Start deadlines that hold: what a gate would start too late is brought forward, counted on the devices.
+
+A gate looks at one experiment at a time, and lets all of a tier become due together: with more of them than devices,
+the last start late. Held, the same gate starts the first of them so early that the last one still makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from math import inf
+
+from gridsweep.carbon import HOUR
+from gridsweep.latest_starts import Queue
+from gridsweep.lineup import lanes, remaining
+from gridsweep.policy import Decision, Policy, Situation, Start, Wait
+
+WHY = "or not all would start by their latest start"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A policy whose waiting work starts, whatever the policy says, when the devices could not start it later."""
+
+    policy: Policy
+
+    def decide(self, situation: Situation) -> Sequence[Decision]:
+        decisions = list(self.policy.decide(situation))
+        starts = {d.device: d for d in decisions if isinstance(d, Start)}
+        begun = {id for start in starts.values() for id in start.members}
+        left = [i for i, work in enumerate(situation.waiting) if work.experiment not in begun]
+        if not left:
+            return decisions
+        spans = {work.experiment: work.duration for work in situation.waiting}
+        line = lanes(situation)
+        for i, device in enumerate(situation.devices):
+            if device.name in starts:
+                longest = max(spans[id] for id in starts[device.name].members)
+                line[i] = replace(line[i], free_at=situation.now + longest / device.speed)
+        stints = remaining(situation)
+        queue = Queue(situation.now, [stints[i] for i in left], line)
+        free = {device.name for device in situation.free} - set(starts)
+        forced: list[Start] = []
+        soonest = inf
+        for lane, device in enumerate(situation.devices):
+            if device.name not in free or not queue.left:
+                continue
+            must, later = queue.must_start(lane, situation.tick / HOUR)
+            soonest = min(soonest, later)
+            if must is not None:
+                work = situation.waiting[left[must]]
+                if work.device in (None, device.name):
+                    queue.start(lane, must)
+                    forced.append(Start((work.experiment,), work.to_step, device.name, WHY, due=True))
+        ids = {id for start in forced for id in start.members}
+        again = situation.now + timedelta(hours=soonest) if 0 < soonest < inf else None
+        return [
+            *forced,
+            *(
+                replace(d, until=min(d.until or again, again)) if isinstance(d, Wait) and again else d
+                for d in decisions
+                if not (isinstance(d, Wait) and d.experiment in ids)
+            ),
+        ]
