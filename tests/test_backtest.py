@@ -283,3 +283,21 @@ def test_experiments_take_what_their_ids_draw_and_every_policy_meets_the_same():
     kwh = 0.1 * 1.5 * sum(lengths.values())
     assert [policy.kwh_mean for policy in made.policies] == pytest.approx([kwh, kwh])
     assert made.bound is None or made.bound_pausing is not None
+
+
+# variants of one policy
+
+
+def test_variants_of_a_policy_stand_side_by_side_and_are_told_apart():
+    tried = ["planned", "planned:min_saving=0", "planned:exact,min_saving=0", "threshold:hold_deadlines"]
+    made = simulate(SWEEP, grid(*DAY * 6), starts=STARTS, policies=tried)
+    assert [result.name for result in made.policies] == tried
+    choices = [PolicyChoice("planned"), PolicyChoice("planned", {"min_saving": 0.0})]
+    made = simulate(SWEEP, grid(*DAY * 6), starts=STARTS, policies=choices)
+    assert [result.name for result in made.policies] == ["planned", "planned:min_saving=0"]
+
+
+@pytest.mark.parametrize("wrong", ["planned:exact=maybe", "planned:nonsense", "nobody:exact"])
+def test_a_variant_that_is_none_is_an_error_that_names_it(wrong):
+    with pytest.raises(SpecError, match=r"maybe|nonsense|nobody"):
+        simulate(SWEEP, grid(*DAY * 6), starts=STARTS, policies=[wrong])

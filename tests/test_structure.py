@@ -14,7 +14,7 @@ CORE = {
     "backtest", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "errors", "events", "exact",
     "feasible", "forecast", "gardener", "grid", "holding", "latest_starts", "ledger", "lineup", "literature",
     "optima", "optima.counts", "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood",
-    "optima.problem", "optima.streams", "outlook", "pausing", "placements", "planned", "plans", "policies",
+    "optima.problem", "optima.streams", "outlook", "pace", "pausing", "placements", "planned", "plans", "policies",
     "policy", "postponing", "readings", "rehearse", "reports", "resting", "savings", "schedule", "settlement",
     "solar_valley", "state", "stint", "sweep", "windows",
 }  # fmt: skip

@@ -17,13 +17,13 @@ from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider
 from gridsweep.optima import Job, Optimum, bound
-from gridsweep.policies import policy_for
+from gridsweep.policies import choice_of, policy_for
 from gridsweep.policy import Immediate, Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.schedule import makespan
 from gridsweep.state import State
 from gridsweep.stint import RESTART
-from gridsweep.sweep import PolicyChoice, Sweep
+from gridsweep.sweep import PolicyChoice, Sweep, number
 from gridsweep.worlds import Foreseen
 
 HISTORY = timedelta(days=28)
@@ -121,6 +121,8 @@ def simulate(
 ) -> Simulation:
     """Drive a sweep's estimates from every start instant, once for each policy (the sweep's own if none is named).
 
+    A policy may be named with options, `planned:exact` or `planned:min_saving=0`, so that variants stand side by side.
+
     `provider` replays a trace; with the forecast `perfect` policies are shown what comes instead of its own, which goes
     by any other name. With `lengths` experiments really take longer or shorter than estimated (see `drawn`); the bound
     that never pauses is then left out, since nobody can prove it, and all are held against the other. For the rest see
@@ -129,7 +131,10 @@ def simulate(
     """
     sweep = under(sweep, tick=tick, devices=devices, finish_by=finish_by, idle_power_w=idle_power_w)
     own = {sweep.policy.name: sweep.policy}  # a name alone means the spec's options, if it chose that policy
-    named = [own.get(p, PolicyChoice(p)) if isinstance(p, str) else p for p in policies or [sweep.policy]]
+    named = [own.get(p, choice_of(p)) if isinstance(p, str) else p for p in policies or [sweep.policy]]
+    labels = [p if isinstance(p, str) else p.name for p in policies or [sweep.policy.name]]
+    if len(set(labels)) < len(labels):  # variants of one policy are told apart by their options
+        labels = [_labelled(choice) for choice in named]
     tried = [policy_for(choice) for choice in named]
     factors = drawn(sweep, lengths) if lengths else {}
     outcomes: list[list[Outcome]] = [[] for _ in tried]
@@ -146,8 +151,8 @@ def simulate(
             found.append(optimum(sweep, comes, start, factors, pausing=pausing) if sought and comes else None)
         tell(count)
     results = []
-    for choice, of in zip(named, outcomes, strict=True):
-        results.append(compared(choice.name, of, atonce, best[bool(factors) or any(outcome.pauses for outcome in of)]))
+    for label, of in zip(labels, outcomes, strict=True):
+        results.append(compared(label, of, atonce, best[bool(factors) or any(outcome.pauses for outcome in of)]))
     deadline = sweep.finish_by
     return Simulation(
         starts=len(starts),
@@ -317,6 +322,11 @@ def _bound(starts: Sequence[datetime], best: Sequence[Optimum | None], atonce: S
         makespan_h_mean=float(np.mean([(of.finish - start) / HOUR for start, of, _ in found])),
         proven=all(of.proven for _, of, _ in found),
     )
+
+
+def _labelled(choice: PolicyChoice) -> str:
+    options = ",".join(f"{key}={number(value)}" for key, value in choice.options.items())
+    return f"{choice.name}:{options}" if options else choice.name
 
 
 def _grams(outcomes: Sequence[Outcome]) -> Column:

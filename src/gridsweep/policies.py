@@ -20,6 +20,26 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """The policies, each with the options it takes."""
 
+WORDS = {"true": 1.0, "false": 0.0}
+
+
+def choice_of(text: str) -> PolicyChoice:
+    """A policy as people write it: `planned`, or with options, `planned:exact,min_saving=0`.
+
+    An option without a value is on. Raises `SpecError` for a value that is no number.
+    """
+    name, _, listed = text.partition(":")
+    options: dict[str, float] = {}
+    for option in filter(None, listed.split(",")):
+        key, given, value = option.partition("=")
+        try:
+            options[key.strip()] = WORDS[value] if value in WORDS else float(value) if given else 1.0
+        except ValueError:
+            raise SpecError(
+                f"the policy option {option!r} has no number; write it like min_saving=0.05, or exact for yes"
+            ) from None
+    return PolicyChoice(name, options)
+
 
 def policy_for(choice: PolicyChoice) -> Policy:
     """The policy a spec chose. Raises `SpecError` for a name or an option that is not one."""

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
 from itertools import takewhile
-from statistics import median
 
 from gridsweep.carbon import ceil_to
 from gridsweep.deadlines import Pressure
 from gridsweep.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
 from gridsweep.feasible import checked
+from gridsweep.pace import deadline_for, duration
 from gridsweep.policy import Busy, Pause, Policy, Situation, Start, Wait, Work, blind
 from gridsweep.readings import Reading, Rung
 from gridsweep.state import Attempt, State
@@ -23,23 +23,10 @@ LOADING_PATIENCE = 6
 SILENT_STEPS = 10
 """A worker may be silent for so many steps of the estimate, if that is longer than the patience."""
 NO_TIME, SECOND = timedelta(0), timedelta(seconds=1)
-TAUGHT, LIKE = 2, 0.01
-"""So many stints must have ended before they are believed over the estimate, and by so much they must differ."""
 GRACE = 0.1
 """What a worker has to heed a pause before it is killed, as a share of the patience."""
 IDENTICAL_FAILURES = 3
 """So many experiments lost in a row, each in its first minute and in the same way, stop the sweep."""
-
-
-def duration(state: State, steps: int, device: Device | None = None) -> timedelta:
-    """What so many steps are expected to take: the spec's estimate, until the stints that have ended teach better."""
-    if state.whole is None:
-        state.whole = state.sweep.estimates.duration
-        if len(state.paces) >= TAUGHT:
-            learned = median(pace.total_seconds() for pace in state.paces) * state.sweep.total_steps * SECOND
-            if abs(learned - state.whole) > LIKE * state.whole:
-                state.whole = learned
-    return state.whole * steps / state.sweep.total_steps / (device.speed if device else 1.0)
 
 
 def waiting(state: State) -> list[Work]:
@@ -120,7 +107,7 @@ def remaining(state: State) -> list[Work]:
     """The waiting work; where the sweep has a deadline, no latest start is later than one that could meet it."""
     if state.works is None:
         works = waiting(state)
-        deadline = state.sweep.deadline(state.submitted_at)
+        deadline = deadline_for(state)
         if deadline is not None and works:
             fastest = max(device.speed for device in state.sweep.devices)
             works = [replace(w, latest_start=min(w.latest_start, deadline - w.duration / fastest)) for w in works]
@@ -140,7 +127,7 @@ def situation(state: State, reading: Reading, now: datetime) -> Situation:
         reading,
         state.history,
         min_wait=sweep.min_wait,
-        deadline=sweep.deadline(state.submitted_at),
+        deadline=deadline_for(state),
         tick=sweep.tick,
         submitted_at=state.submitted_at,
         submitted=submitted(state),
@@ -192,7 +179,7 @@ def wake_at(state: State, now: datetime) -> datetime:
     for standing in state.standings.values():
         if standing.status == "waiting" and standing.until is not None and standing.until > now:
             moments.append(standing.until)
-    deadline = state.sweep.deadline(state.submitted_at)
+    deadline = deadline_for(state)
     if deadline is not None and (left := remaining(state)):
         ends = {attempt.device: busy(state, attempt).expected_end for attempt in state.active.values()}
         forced = Pressure(now, deadline, state.sweep.tick, left, state.sweep.devices, ends).next()

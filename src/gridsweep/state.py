@@ -249,7 +249,8 @@ class State:
         attempt = self._close(event)
         if isinstance(event, Ended):
             self.facts.update(event.facts)
-            if attempt.running_at and attempt.stint.steps > 0 and event.at > attempt.running_at:
+            whole = min(m.from_step for m in attempt.stint.members) == 0  # what came back also had to load
+            if whole and attempt.running_at and attempt.stint.steps > 0 and event.at > attempt.running_at:
                 speed = next((d.speed for d in self.sweep.devices if d.name == attempt.device), 1.0)
                 self.whole = None
                 self.paces.append((event.at - attempt.running_at) * speed / attempt.stint.steps)

@@ -15,7 +15,13 @@ from gridsweep.clusters import GATES, Gate
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--trace", help="A CSV file `timestamp,carbon_intensity`, or `solar-valley`.")
-@click.option("--policy", "policies", multiple=True, help="A policy to try; may be given several times.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="NAME[:OPTION[=VALUE],...]",
+    help="A policy to try, such as threshold or planned:min_saving=0; may be given several times.",
+)
 @click.option(
     "--forecast",
     default="history",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gridsweep.events import Ended, Event, Paused, Progressed, Running, Segment
-from gridsweep.schedule import device_named, duration
+from gridsweep.schedule import device_named
 from gridsweep.state import Attempt, State
 from gridsweep.stint import Checkpoint, Outcome
 
@@ -61,11 +61,10 @@ class Simulated:
         ids = [member.experiment for member in attempt.stint.members]
         if ids[0] in self.profiles:
             span = max(self.profiles[id].duration for id in ids)
-        elif self.factors:  # of the spec's estimate: what the loop has learned is a guess
+        else:  # of the spec's estimate: what the loop has learned is a guess
             speed = device_named(state, attempt.device).speed
-            span = state.sweep.duration_per_step * steps / speed * max(self.factors[id] for id in ids)
-        else:
-            span = duration(state, steps, device_named(state, attempt.device))
+            factor = max(self.factors[id] for id in ids) if self.factors else 1.0
+            span = state.sweep.duration_per_step * steps / speed * factor
         if min(member.from_step for member in attempt.stint.members) > 0:
             start += self.restart
             if attempt.pausing_since is not None and attempt.pausing_since <= start:
