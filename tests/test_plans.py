@@ -135,8 +135,18 @@ def test_where_every_day_is_the_same_the_past_saved_what_is_expected():
     made = plan(make_sweep(3, tiers=(PATIENT,), policy=PLANNED), Repeating(DAY), START)
     assert made.reduction == pytest.approx(2 / 3)
     assert (made.saving_p10, made.saving_p50, made.saving_p90) == pytest.approx((made.reduction,) * 3)
-    assert made.saving_from == "the same sweep at this hour on 12 days of the past 5 weeks"
+    assert made.saving_from == "the best placement on 28 courses like those of the past weeks"
+    assert (made.past_p10, made.past_p50, made.past_p90) == pytest.approx((made.reduction,) * 3)
+    assert made.past_from == "the same sweep at this hour on 12 days of the past 5 weeks"
     assert made.notes == ()
+
+
+@pytest.mark.parametrize("swing", [0.0, 3.0, 10.0, 30.0, 200.0])
+def test_it_waits_exactly_where_half_of_the_courses_it_tells_save_enough(swing):
+    day = [300 - swing * (8 <= hour < 14) for hour in range(24)]
+    made = plan(make_sweep(3, tiers=(PATIENT,), policy=PLANNED), Repeating(day, noise=0.1), START)
+    waits = any(row.start != row.earliest for row in made.rows)
+    assert waits == (made.saving_p50 >= 0.05)
 
 
 def test_the_band_of_each_experiment_holds_what_it_is_expected_to_emit():
@@ -263,7 +273,7 @@ def test_a_plan_comes_back_from_its_json_with_its_old_keys():
     text = codec.dumps(made)
     assert codec.loads(Plan, text) == made
     told = json.loads(text)
-    assert told["schema_version"] == 2
+    assert told["schema_version"] == 3
     assert {"sweep", "policy", "issued_at", "forecast", "source", "quality", "rows", "finish", "finish_immediate",
             "deadline", "energy_kwh", "emissions_g", "emissions_immediate_g"} <= set(told)  # fmt: skip
     assert {"experiment", "tier", "device", "start", "end", "latest_start", "why", "energy_kwh", "emissions_now_g",

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon import HOUR, Column, Trace
 from gridsweep.exact import placed
 from gridsweep.forecast import from_history
 from gridsweep.latest_starts import SECOND, Remaining
@@ -43,7 +43,7 @@ class Planned:
     pausing: bool = True
     exact: bool = False
     max_pauses: int = 6
-    _judged: dict[object, float] = field(default_factory=dict, compare=False, repr=False)
+    _judged: dict[object, Column | None] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
         waiting = situation.waiting
@@ -68,7 +68,15 @@ class Planned:
     def expected_saving(self, situation: Situation) -> float:
         """The share that placing the sweep well was likely to save, by what was known when it was submitted.
 
-        The median over the courses of a forecast from history; infinite where there is none: then nobody can say.
+        The median of `expected_savings`; infinite where there are none: then nobody can say.
+        """
+        found = self.expected_savings(situation)
+        return float("inf") if found is None else float(np.median(found))
+
+    def expected_savings(self, situation: Situation) -> Column | None:
+        """What placing the sweep well would save on each course that the days before its submission suggest: shares.
+
+        The courses are the past weeks' own, from this hour of the day on, bent to begin at the present intensity.
         """
         at, work = situation.submitted_at or situation.now, situation.submitted
         key = (
@@ -76,25 +84,25 @@ class Planned:
             situation.history.at(at),
             len(work),
             work[0] if work else None,
-            situation.deadline,
+            situation.finish_by,
             situation.devices,
         )
         if key not in self._judged:
             while len(self._judged) >= REMEMBERED:  # a back-test asks for one start after another
                 del self._judged[next(iter(self._judged))]
-            step = situation.history.step
-            known = situation.history.between(situation.history.start, at + timedelta(microseconds=1))
-            forecast = from_history(known, at, AHEAD) if len(known) else None
-            if forecast is None or not work or forecast.start > at or step > AHEAD:
-                self._judged[key] = float("inf")
-            else:
-                then = replace(situation, now=at, waiting=work, running=())
-                stints = remaining(then)
-                if self.pausing and is_long(then):
-                    stints = [piece for stint in stints for piece in _pieces(stint)]
-                found = savings(forecast, at, stints, lanes(then), tick=situation.tick)
-                self._judged[key] = float(np.median(found))
+            self._judged[key] = self._on_courses(situation, at, work)
         return self._judged[key]
+
+    def _on_courses(self, situation: Situation, at: datetime, work: Sequence[Work]) -> Column | None:
+        known = situation.history.between(situation.history.start, at + timedelta(microseconds=1))
+        forecast = from_history(known, at, AHEAD) if len(known) else None
+        if forecast is None or not work or forecast.start > at or situation.history.step > AHEAD:
+            return None
+        then = replace(situation, now=at, waiting=work, running=(), deadline=situation.finish_by)
+        stints = remaining(then)
+        if self.pausing and is_long(then):
+            stints = [piece for stint in stints for piece in _pieces(stint)]
+        return savings(forecast, at, stints, lanes(then), tick=situation.tick)
 
     def _placed(self, situation: Situation, path: Trace | None, waiting: Sequence[Work]) -> list[Decision]:
         found = verdicts(path, situation.now, remaining(situation), lanes(situation), tick=situation.tick)

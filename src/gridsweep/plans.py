@@ -9,14 +9,16 @@ from heapq import heapify, heapreplace
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Forecast, Trace
+from gridsweep.carbon import HOUR, Column, Forecast, Trace
 from gridsweep.errors import DeadlineError, SpecError, TraceError
 from gridsweep.ledger import Ledger, charge, ledger
 from gridsweep.loop import Provider
+from gridsweep.planned import Planned
 from gridsweep.policies import policy_for
-from gridsweep.policy import Immediate
+from gridsweep.policy import Immediate, Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.savings import band_of, continued, in_past_weeks, over_paths
+from gridsweep.schedule import situation
 from gridsweep.state import State
 from gridsweep.stint import Device
 from gridsweep.sweep import Sweep
@@ -57,6 +59,7 @@ class Plan:
     """What the policy would do if the forecast came true; `reduction` is against `immediate` on the same devices.
 
     `saving_p10` to `saving_p90` are shares over what `saving_from` says; None where there is too little to try it on.
+    Of the default policy they are what it judges itself by; `past_p10` to `past_p90` say what it did on past days.
     Columns are gCO2eq/kWh a slot from `intensity_start` on, None where unknown. `unknown_kwh` meets hours of which the
     forecast says nothing: they are in no emissions. `notes` say what a reader must know.
     """
@@ -85,13 +88,17 @@ class Plan:
     saving_p50: float | None
     saving_p90: float | None
     saving_from: str
+    past_p10: float | None
+    past_p50: float | None
+    past_p90: float | None
+    past_from: str
     notes: tuple[str, ...]
     intensity_start: datetime
     intensity_step_h: float
     intensity: tuple[float | None, ...]
     intensity_low: tuple[float | None, ...]
     intensity_high: tuple[float | None, ...]
-    schema_version: int = 2
+    schema_version: int = 3
 
     @property
     def reduction(self) -> float:
@@ -133,7 +140,11 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
     savings, tried = in_past_weeks(sweep, reading, now, reach)
     if not savings and not unknown:
         savings, tried = over_paths(planned, atonce, reading.history, forecast, until)
-    p10, p50, p90 = (float(p) for p in np.percentile(savings, (10, 50, 90))) if savings else (None, None, None)
+    past, past_from = _tenths(savings), tried
+    judged = _judged(policy, planned, seen, now)
+    if judged is not None:
+        savings, tried = judged.tolist(), f"the best placement on {len(judged)} courses like those of the past weeks"
+    p10, p50, p90 = _tenths(savings)
     shown = expected.between(now - DAY, max(book.ended_at, base.ended_at, min(deadline or now, now + reach)) + 6 * HOUR)
     made = Plan(
         sweep=sweep.name,
@@ -160,6 +171,10 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
         saving_p50=p50,
         saving_p90=p90,
         saving_from=tried,
+        past_p10=past[0],
+        past_p50=past[1],
+        past_p90=past[2],
+        past_from=past_from,
         notes=(),
         intensity_start=shown.start,
         intensity_step_h=shown.step / HOUR,
@@ -225,6 +240,21 @@ def _reach(sweep: Sweep, now: datetime) -> timedelta:
 
 
 # -- what is expected
+
+
+def _tenths(savings: Sequence[float]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """The 10th, 50th and 90th percentile."""
+    if not savings:
+        return None, None, None
+    p10, p50, p90 = np.percentile(savings, (10, 50, 90)).tolist()
+    return p10, p50, p90
+
+
+def _judged(policy: Policy, planned: State, provider: Provider, now: datetime) -> Column | None:
+    """What the default policy judges by whether waiting is worth it; None where it, or another one, does not."""
+    if not isinstance(policy, Planned) or policy.min_saving <= 0:
+        return None
+    return policy.expected_savings(situation(planned, provider.read(now), now))
 
 
 def _emitted(book: Ledger) -> float | None:

@@ -73,9 +73,9 @@ class Busy:
 class Situation:
     """All that may be known at `now`. `waiting` is in order; `ahead` is work that does not exist yet.
 
-    By the `deadline` all must have ended; waits shorter than `min_wait` are not worth it; the next look is after a
-    `tick`, at the latest. `submitted` is all the work there was
-    at `submitted_at`.
+    By the `deadline` all should have ended; it keeps room before `finish_by`, the sweep's own, where lengths differ.
+    Waits shorter than `min_wait` are not worth it; the next look is after a `tick`, at the latest. `submitted` is all
+    the work there was at `submitted_at`.
     """
 
     now: datetime
@@ -90,6 +90,7 @@ class Situation:
     tick: timedelta = timedelta(minutes=30)
     submitted_at: datetime | None = None
     submitted: Sequence[Work] = ()
+    finish_by: datetime | None = None
 
     @property
     def forecast(self) -> Forecast | None:

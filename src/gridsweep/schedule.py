@@ -131,6 +131,7 @@ def situation(state: State, reading: Reading, now: datetime) -> Situation:
         tick=sweep.tick,
         submitted_at=state.submitted_at,
         submitted=submitted(state),
+        finish_by=sweep.deadline(state.submitted_at),
     )
 
 

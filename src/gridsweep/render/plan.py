@@ -63,6 +63,9 @@ def text(made: Plan) -> None:
     if made.saving_p50 is not None:
         spread = " / ".join(percent(p) for p in (made.saving_p10, made.saving_p50, made.saving_p90))
         out.print(f"likely:   {spread} (p10 / p50 / p90): {escape(made.saving_from)}")
+    if made.past_p50 is not None and made.past_from != made.saving_from:
+        spread = " / ".join(percent(p) for p in (made.past_p10, made.past_p50, made.past_p90))
+        out.print(f"before:   {spread} (p10 / p50 / p90): {escape(made.past_from)}")
     if made.idle_kwh:
         out.print(f"idle:     {energy(made.idle_kwh)}, {grams(made.idle_g)}, counted in both")
     for note in made.notes:
