@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gridsweep import codec
-from gridsweep.attempt import write_file
+from gridsweep.attempt import replace_file
 from gridsweep.carbon import Forecast, Trace
 from gridsweep.events import Observed
 from gridsweep.grid import Grid
@@ -116,7 +116,7 @@ class Archive:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.chmod(path.parent, 0o700)  # noqa: PTH101
-            write_file(path, codec.dumps(page))
+            replace_file(path, codec.dumps(page))
 
 
 def _written(told: Forecast) -> _Told:
