@@ -13,7 +13,7 @@ import numpy as np
 
 from gridsweep import codec
 from gridsweep.attempt import replace_file
-from gridsweep.carbon import Forecast, Trace
+from gridsweep.carbon import Forecast, Trace, or_nan, or_none
 from gridsweep.events import Observed
 from gridsweep.grid import Grid
 from gridsweep.readings import Reading, Stretch
@@ -89,7 +89,7 @@ class Archive:
             told.mean.at(slot) if known.at(slot) != known.at(slot) else float("nan")
             for slot in (first + i * known.step for i in range(max(0, (now - first) // known.step)))
         ]
-        expected = tuple(None if value != value else value for value in values)
+        expected = tuple(map(or_none, values))
         if any(value is not None for value in expected):
             provenance = replace(reading.provenance, title=told.source, quality="forecast", issued_at=told.issued_at)
             self.grid.take(Observed(now, first, known.step, expected, provenance))
@@ -121,10 +121,8 @@ class Archive:
 
 def _written(told: Forecast) -> _Told:
     mean = told.mean.between(told.start, told.start + LONGEST_AHEAD)
-    values = tuple(None if v != v else v for v in mean.values.tolist())
-    return _Told(told.issued_at, mean.start, mean.step, values, told.source)
+    return _Told(told.issued_at, mean.start, mean.step, tuple(map(or_none, mean.values.tolist())), told.source)
 
 
 def _read(told: _Told) -> Forecast:
-    values = np.array([np.nan if v is None else v for v in told.values])
-    return Forecast(told.issued_at, told.start, told.step, values[np.newaxis, :], source=told.source)
+    return Forecast(told.issued_at, told.start, told.step, or_nan(told.values)[np.newaxis, :], source=told.source)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import Column, Trace
+from gridsweep.carbon import Column, Trace, or_nan, or_none
 from gridsweep.events import Observed, Settled
 from gridsweep.readings import Provenance, Quality
 
@@ -46,7 +46,7 @@ class Grid:
         provenance = event.provenance.timeless
         if provenance not in self.provenances:
             self.provenances.append(provenance)
-        values = np.array(event.values, dtype=np.float64)  # None becomes NaN
+        values = or_nan(event.values)
         told = np.isfinite(values)
         if provenance.meaning != self.provenances[0].meaning:
             self.foreign += int(told.sum())
@@ -75,7 +75,7 @@ class Grid:
                 at,
                 self._start + (begin + a) * self._step,
                 self._step,
-                tuple(None if v != v else v for v in self._column[begin + a : begin + b].tolist()),
+                tuple(map(or_none, self._column[begin + a : begin + b].tolist())),
                 self.provenances[marks[a]],
             )
             for a, b in pairwise(edges)

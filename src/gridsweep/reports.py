@@ -9,7 +9,7 @@ from itertools import pairwise, zip_longest
 from statistics import mean
 
 from gridsweep import gardener
-from gridsweep.carbon import HOUR
+from gridsweep.carbon import HOUR, or_none
 from gridsweep.caveats import caveats
 from gridsweep.certificate import Certificate, certificate
 from gridsweep.gardener import Gardened
@@ -201,7 +201,7 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         immediate_bars=tuple(bars(other[0], other[1].ended_at)) if other else (),
         intensity_start=grid.start,
         intensity_step_h=grid.step / HOUR,
-        intensity=tuple(None if v != v else v for v in grid.values.tolist()),
+        intensity=tuple(map(or_none, grid.values.tolist())),
         thresholds={tier.name: _limit(state, tier) for tier in sorted(sweep.tiers, key=lambda tier: tier.rank)},
         baseline=sweep.baseline,
     )
