@@ -13,7 +13,7 @@ import numpy as np
 
 from gridsweep import codec
 from gridsweep.attempt import replace_file
-from gridsweep.carbon import Forecast, Trace, or_nan, or_none
+from gridsweep.carbon import DAY, Forecast, Trace, or_nan, or_none
 from gridsweep.events import Observed
 from gridsweep.grid import Grid
 from gridsweep.readings import Reading, Stretch
@@ -22,7 +22,6 @@ from gridsweep.sweep import CarbonSource
 
 KEPT = timedelta(days=60)
 LONGEST_AHEAD = timedelta(days=8)
-A_DAY = timedelta(days=1)
 JUDGED = 28
 """By so many of its forecasts a provider is judged."""
 
@@ -77,7 +76,7 @@ class Archive:
             self.grid.take(fact)
         self.told = reading.forecast
         self.fetched_at = now
-        if self.told and (not self.earlier or self.told.issued_at - self.earlier[-1].issued_at >= A_DAY):
+        if self.told and (not self.earlier or self.told.issued_at - self.earlier[-1].issued_at >= DAY):
             self.earlier = [*self.earlier, self.told][-JUDGED:]
         if self.path is not None:
             self._save(self.path, now)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 Column = npt.NDArray[np.float64]
 
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 POUNDS_PER_MWH = 0.45359237
 """In gCO2eq/kWh: a pound is 453.59237 g, a MWh 1,000 kWh."""
 
@@ -219,7 +220,7 @@ class Forecast:
     @property
     def typical_error(self) -> float:
         """The mean share by which earlier issues were wrong on their first day; NaN where too few are known."""
-        day = self.error[1 : 1 + -(-timedelta(days=1) // self.step)]
+        day = self.error[1 : 1 + -(-DAY // self.step)]
         known = day[np.isfinite(day)]
         return float(known.mean()) if len(known) else float("nan")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import Column, Trace, or_nan, or_none
+from gridsweep.carbon import HOUR, Column, Trace, or_nan, or_none
 from gridsweep.events import Observed, Settled
 from gridsweep.readings import Provenance, Quality
 
@@ -27,7 +27,7 @@ class Grid:
         self._marks: npt.NDArray[np.int16] = np.empty(0, dtype=np.int16)
         self._slots = 0
         self._start: datetime | None = None
-        self._step = timedelta(hours=1)
+        self._step = HOUR
         self._trace: Trace | None = None
 
     def take(self, event: Observed | Settled) -> None:

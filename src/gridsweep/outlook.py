@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Trace, or_none
+from gridsweep.carbon import DAY, HOUR, Trace, or_none
 from gridsweep.policy import TRAILING
 from gridsweep.readings import Reading
 from gridsweep.sweep import Percentile, Tier
@@ -78,7 +78,7 @@ def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timed
         expected = forecast.mean.between(now, end)
         low, high = (side.between(now, end) for side in forecast.band())
     atonce = expected.mean(now, now + duration) if len(expected) else float("nan")
-    past = history.between(now - timedelta(days=1), now + timedelta(microseconds=1))
+    past = history.between(now - DAY, now + timedelta(microseconds=1))
     sources = [
         Source(max(a.start, past.start), b, p.title, p.quality, p.kind, p.basis)
         for a, b in zip(reading.stretches, [*(s.start for s in reading.stretches[1:]), history.end], strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from gridsweep.carbon import HOUR, Trace, or_nan
+from gridsweep.carbon import DAY, HOUR, Trace, or_nan
 from gridsweep.errors import GridsweepError
 from gridsweep.outlook import Outlook, Window
 from gridsweep.render.figures import hours, percent
@@ -17,7 +17,6 @@ from gridsweep.render.screen import console, table
 
 BARS = "▁▂▃▄▅▆▇█"
 PLAIN = "12345678"
-DAY = timedelta(days=1)
 COLOURS = ("green", "green", "yellow", "yellow", "red", "red", "red", "red")
 
 
