@@ -22,9 +22,9 @@ CORE = {
 LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in
 EDGES = {
-    "archive", "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader", "cluster_status",
-    "codec", "executors.local", "executors_for", "handover", "journal", "meters", "providers_for", "recorded",
-    "resolver", "servable", "sources", "zones",
+    "amendments", "archive", "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader",
+    "cluster_status", "codec", "executors.local", "executors_for", "handover", "journal", "meters", "providers_for",
+    "recorded", "resolver", "servable", "sources", "zones",
 }  # fmt: skip
 ENTRY = {"adapters", "api", "contracts", "contracts_grid", "doctor", "runs", "settle", "testing"}
 DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files
