@@ -7,9 +7,10 @@ from gridsweep import codec
 from gridsweep.events import Ended, Halted, Observed, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.policy import Immediate, OnOff, Threshold
+from gridsweep.ranking import effects
 from gridsweep.readings import Provenance
 from gridsweep.rehearse import baseline
-from gridsweep.reports import Report, effects, make_report
+from gridsweep.reports import Report, make_report
 from gridsweep.state import State
 from gridsweep.stint import Device, Member, Outcome, Stint
 from gridsweep.sweep import Experiment, LoraParams, Replay

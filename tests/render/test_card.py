@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from conftest import HOSTILE
+from gridsweep.ranking import Row
 from gridsweep.render import card
-from gridsweep.reports import Report, Row
+from gridsweep.reports import Report
 
 
 def front(text: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from datetime import datetime
 from importlib.resources import files
 
 from gridsweep.errors import GridsweepError
+from gridsweep.ranking import Effect
 from gridsweep.render import figures, pictures, scatter, timeline, wording
-from gridsweep.reports import Effect, Report
+from gridsweep.reports import Report
 from gridsweep.sweep import number
 
 

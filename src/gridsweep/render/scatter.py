@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from gridsweep.ranking import Row
 from gridsweep.render import wording
 from gridsweep.render.figures import Scale, energy, grams, loss, mass_scale, signed
 from gridsweep.render.pictures import SYMBOLS, axis, colours, looks, note, safe
-from gridsweep.reports import Report, Row
+from gridsweep.reports import Report
 from gridsweep.sweep import number
 
 

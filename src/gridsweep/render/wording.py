@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gridsweep.ranking import Row
 from gridsweep.render.figures import UNKNOWN, Scale, energy, grams, hours, loss, percent, signed
-from gridsweep.reports import Report, Row
+from gridsweep.reports import Report
 from gridsweep.sweep import number
 
 
