@@ -17,6 +17,7 @@ from gridsweep.attempt import (
     Progress,
     Result,
     digest,
+    replace_file,
     verify,
 )
 from gridsweep.handover import read_lines
@@ -166,6 +167,21 @@ def test_a_result_comes_back(folder):
 def test_a_corrupt_result_is_none(folder, text):
     (folder.path / "result.json").write_text(text)
     assert folder.result() is None
+
+
+def interrupted(handle: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_file_that_is_replaced_stays_as_it_was_where_that_fails(tmp_path, monkeypatch):
+    path = tmp_path / "report.md"
+    replace_file(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        replace_file(path, "new, and then a letter that cannot be written: \ud800")
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def save_for_ever(folder: AttemptFolder) -> None:

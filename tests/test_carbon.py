@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.carbon import HOUR, Exposure, Forecast, Trace, ceil_to, floor_to, utc
+from gridsweep.carbon import HOUR, Exposure, Forecast, Trace, ceil_to, floor_to, or_nan, or_none, utc
 from gridsweep.readings import Provenance, Reading
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -128,6 +128,13 @@ def test_an_empty_trace_knows_nothing():
 def test_unknown_time_around_a_trace_is_counted():
     trace = Trace(START, HOUR, [100])
     assert trace.exposure(START - HOUR, START + 3 * HOUR) == Exposure(100, HOUR, 3 * HOUR)
+
+
+def test_an_unknown_level_is_none_where_it_is_written_and_nan_where_it_is_read():
+    written = tuple(map(or_none, [0.0, float("nan"), 312.5, float("inf")]))
+    assert written == (0.0, None, 312.5, None)
+    assert or_nan(written) == pytest.approx([0.0, float("nan"), 312.5, float("nan")], nan_ok=True)
+    assert or_nan(()).shape == (0,)
 
 
 def test_times_of_any_zone_are_one_time():

@@ -11,7 +11,6 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from gridsweep.cli import main
 from gridsweep.errors import EXIT_CODES
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -26,26 +25,6 @@ devices: 2
 estimates: {duration: 1h, power_w: 15}
 clock: {replay: {from: "2024-06-10T16:00:00Z", speed: 7200}}
 """
-
-
-@pytest.fixture
-def gridsweep(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder with the stand-in worker: `code, out, err = gridsweep("check", "x.yaml")`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDSWEEP_WORKER", "gridsweep.testing")
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.01")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gridsweep", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

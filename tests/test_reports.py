@@ -9,7 +9,8 @@ from gridsweep.ledger import ledger
 from gridsweep.policy import Immediate, OnOff, Threshold
 from gridsweep.readings import Provenance
 from gridsweep.rehearse import baseline
-from gridsweep.reports import Report, effects, make_report
+from gridsweep.reports import Report, make_report
+from gridsweep.results import effects
 from gridsweep.state import State
 from gridsweep.stint import Device, Member, Outcome, Stint
 from gridsweep.sweep import Experiment, LoraParams, Replay

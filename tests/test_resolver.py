@@ -1,5 +1,6 @@
 """The rungs: in order, honest about themselves, and without a stampede."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from math import isnan
 
@@ -209,6 +210,24 @@ def test_a_damaged_archive_costs_history_and_no_answer(tmp_path):
     service.down = [(BEGIN, BEGIN + HOUR)]
     assert Resolver(service, Archive(SETTINGS, tmp_path)).read(BEGIN).rung == "none"
     assert Resolver(Service(), Archive(SETTINGS, tmp_path)).read(BEGIN).rung == "live"
+
+
+def test_a_crash_while_the_archive_is_written_leaves_the_old_one(tmp_path, monkeypatch):
+    reads = Resolver(Service(), Archive(SETTINGS, tmp_path))
+    reads.read(BEGIN)
+    (file,) = (tmp_path / "grid").iterdir()
+    before = file.read_bytes()
+
+    def interrupted(handle):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as disk, pytest.raises(KeyboardInterrupt):
+        disk.setattr(os, "fsync", interrupted)
+        reads.read(BEGIN + HOUR)
+    assert file.read_bytes() == before and list((tmp_path / "grid").iterdir()) == [file]
+    assert Archive(SETTINGS, tmp_path).fetched_at == BEGIN
+    reads.read(BEGIN + 2 * HOUR)
+    assert Archive(SETTINGS, tmp_path).fetched_at == BEGIN + 2 * HOUR
 
 
 # whole sweeps through outages

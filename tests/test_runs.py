@@ -10,10 +10,11 @@ import pytest
 
 from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, make_sweep, real_sweep, until
 from gridsweep import errors, runs
+from gridsweep.amendments import amendments
 from gridsweep.errors import DeadlineError, LeaseError, SpecError, TraceError
 from gridsweep.events import ClockAnchored, Resumed, Stopping
 from gridsweep.journal import Journal, holder
-from gridsweep.runs import RunFolder, amendments, exit_code
+from gridsweep.runs import RunFolder, exit_code
 from gridsweep.state import State
 from gridsweep.stint import Device
 from gridsweep.sweep import CarbonSource, PolicyChoice, Recipe

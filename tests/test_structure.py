@@ -15,15 +15,15 @@ CORE = {
     "feasible", "forecast", "gardener", "grid", "holding", "latest_starts", "ledger", "lineup", "literature",
     "optima", "optima.counts", "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood",
     "optima.problem", "optima.streams", "outlook", "pace", "pausing", "placements", "planned", "plans", "policies",
-    "policy", "postponing", "readings", "rehearse", "reports", "resting", "savings", "schedule", "settlement",
-    "solar_valley", "state", "stint", "sweep", "windows",
+    "policy", "postponing", "readings", "rehearse", "reports", "resting", "results", "savings", "schedule",
+    "settlement", "solar_valley", "state", "stint", "sweep", "windows",
 }  # fmt: skip
 LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in
 EDGES = {
-    "archive", "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader", "cluster_status",
-    "codec", "executors.local", "executors_for", "handover", "journal", "meters", "providers_for", "recorded",
-    "resolver", "servable", "sources", "zones",
+    "amendments", "archive", "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader",
+    "cluster_status", "codec", "executors.local", "executors_for", "handover", "journal", "meters", "providers_for",
+    "recorded", "resolver", "servable", "sources", "zones",
 }  # fmt: skip
 ENTRY = {"adapters", "api", "contracts", "contracts_grid", "doctor", "runs", "settle", "testing"}
 DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files

@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from gridsweep.attempt import MANIFEST, sync, verify, write_file
-from gridsweep.reports import Report, Row
+from gridsweep.reports import Report
+from gridsweep.results import Row
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.servable import FILES, AdapterError, plain_files, shown
 from gridsweep.state import State

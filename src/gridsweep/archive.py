@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from gridsweep import codec
-from gridsweep.attempt import write_file
-from gridsweep.carbon import Forecast, Trace
+from gridsweep.attempt import replace_file
+from gridsweep.carbon import DAY, Forecast, Trace, or_nan, or_none
 from gridsweep.events import Observed
 from gridsweep.grid import Grid
 from gridsweep.readings import Reading, Stretch
@@ -22,7 +22,6 @@ from gridsweep.sweep import CarbonSource
 
 KEPT = timedelta(days=60)
 LONGEST_AHEAD = timedelta(days=8)
-A_DAY = timedelta(days=1)
 JUDGED = 28
 """By so many of its forecasts a provider is judged."""
 
@@ -77,7 +76,7 @@ class Archive:
             self.grid.take(fact)
         self.told = reading.forecast
         self.fetched_at = now
-        if self.told and (not self.earlier or self.told.issued_at - self.earlier[-1].issued_at >= A_DAY):
+        if self.told and (not self.earlier or self.told.issued_at - self.earlier[-1].issued_at >= DAY):
             self.earlier = [*self.earlier, self.told][-JUDGED:]
         if self.path is not None:
             self._save(self.path, now)
@@ -89,7 +88,7 @@ class Archive:
             told.mean.at(slot) if known.at(slot) != known.at(slot) else float("nan")
             for slot in (first + i * known.step for i in range(max(0, (now - first) // known.step)))
         ]
-        expected = tuple(None if value != value else value for value in values)
+        expected = tuple(map(or_none, values))
         if any(value is not None for value in expected):
             provenance = replace(reading.provenance, title=told.source, quality="forecast", issued_at=told.issued_at)
             self.grid.take(Observed(now, first, known.step, expected, provenance))
@@ -116,15 +115,13 @@ class Archive:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.chmod(path.parent, 0o700)  # noqa: PTH101
-            write_file(path, codec.dumps(page))
+            replace_file(path, codec.dumps(page))
 
 
 def _written(told: Forecast) -> _Told:
     mean = told.mean.between(told.start, told.start + LONGEST_AHEAD)
-    values = tuple(None if v != v else v for v in mean.values.tolist())
-    return _Told(told.issued_at, mean.start, mean.step, values, told.source)
+    return _Told(told.issued_at, mean.start, mean.step, tuple(map(or_none, mean.values.tolist())), told.source)
 
 
 def _read(told: _Told) -> Forecast:
-    values = np.array([np.nan if v is None else v for v in told.values])
-    return Forecast(told.issued_at, told.start, told.step, values[np.newaxis, :], source=told.source)
+    return Forecast(told.issued_at, told.start, told.step, or_nan(told.values)[np.newaxis, :], source=told.source)

@@ -172,9 +172,7 @@ class AttemptFolder:
 
     def finish(self, result: Result) -> None:
         """Write result.json: the last thing a worker does."""
-        draft = self.path / ".result.json"
-        write_file(draft, codec.dumps(result, indent=1))
-        draft.rename(self.path / "result.json")
+        replace_file(self.path / "result.json", codec.dumps(result, indent=1))
         sync(self.path)
 
     # -- read by the starter
@@ -257,6 +255,16 @@ def write_file(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file whole or not at all: a crash in the middle leaves what stood there."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_file(draft, text)
+        draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:

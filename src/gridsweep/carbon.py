@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,19 @@ import numpy.typing as npt
 Column = npt.NDArray[np.float64]
 
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 POUNDS_PER_MWH = 0.45359237
 """In gCO2eq/kWh: a pound is 453.59237 g, a MWh 1,000 kWh."""
+
+
+def or_none(level: float) -> float | None:
+    """A level as values that are kept or shown say it: None where it is unknown. `or_nan` reads them back."""
+    return level if isfinite(level) else None
+
+
+def or_nan(levels: Sequence[float | None]) -> Column:
+    """The column of such levels: NaN for None."""
+    return np.array(levels, dtype=np.float64)
 
 
 def utc(moment: datetime) -> datetime:
@@ -208,7 +220,7 @@ class Forecast:
     @property
     def typical_error(self) -> float:
         """The mean share by which earlier issues were wrong on their first day; NaN where too few are known."""
-        day = self.error[1 : 1 + -(-timedelta(days=1) // self.step)]
+        day = self.error[1 : 1 + -(-DAY // self.step)]
         known = day[np.isfinite(day)]
         return float(known.mean()) if len(known) else float("nan")
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Trace, ceil_to, floor_to
+from gridsweep.carbon import DAY, HOUR, Trace, ceil_to, floor_to
 from gridsweep.errors import SignalError
 from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.client import HttpClient
@@ -32,7 +32,6 @@ from gridsweep.testing_grid.server import GridApi, GridServer, Stranger, nobody
 from gridsweep.testing_grid.transport import GridTransport
 
 NOW = datetime(2026, 5, 4, 14, 20, 30, tzinfo=UTC)
-DAY = timedelta(days=1)
 DEADLINE_SECONDS, SHORT_SECONDS = 10.0, 0.3
 """Of a request on the loopback interface, and of one that is not going to be answered."""
 RECORDED = "behaviour"

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 
-from gridsweep.carbon import Trace
+from gridsweep.carbon import DAY, Trace
 from gridsweep.errors import DeadlineError
 from gridsweep.lineup import lanes
 from gridsweep.optima import Job, Piece, bound
 from gridsweep.policy import Situation
 from gridsweep.postponing import extended
-
-DAY = timedelta(days=1)
 
 
 def placed(situation: Situation, path: Trace) -> Sequence[Piece] | None:

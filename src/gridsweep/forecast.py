@@ -14,11 +14,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import Column, Forecast, Trace
+from gridsweep.carbon import DAY, Column, Forecast, Trace
 
 Mask = npt.NDArray[np.bool_]
 
-DAY = timedelta(hours=24)
 DAYS = 28
 FADE = timedelta(hours=24)
 """A deviation is down to 37 percent after so long."""

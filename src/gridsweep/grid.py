@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import Column, Trace
+from gridsweep.carbon import HOUR, Column, Trace, or_nan, or_none
 from gridsweep.events import Observed, Settled
 from gridsweep.readings import Provenance, Quality
 
@@ -27,7 +27,7 @@ class Grid:
         self._marks: npt.NDArray[np.int16] = np.empty(0, dtype=np.int16)
         self._slots = 0
         self._start: datetime | None = None
-        self._step = timedelta(hours=1)
+        self._step = HOUR
         self._trace: Trace | None = None
 
     def take(self, event: Observed | Settled) -> None:
@@ -46,7 +46,7 @@ class Grid:
         provenance = event.provenance.timeless
         if provenance not in self.provenances:
             self.provenances.append(provenance)
-        values = np.array(event.values, dtype=np.float64)  # None becomes NaN
+        values = or_nan(event.values)
         told = np.isfinite(values)
         if provenance.meaning != self.provenances[0].meaning:
             self.foreign += int(told.sum())
@@ -75,7 +75,7 @@ class Grid:
                 at,
                 self._start + (begin + a) * self._step,
                 self._step,
-                tuple(None if v != v else v for v in self._column[begin + a : begin + b].tolist()),
+                tuple(map(or_none, self._column[begin + a : begin + b].tolist())),
                 self.provenances[marks[a]],
             )
             for a, b in pairwise(edges)

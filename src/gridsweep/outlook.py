@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon import DAY, HOUR, Trace, or_none
 from gridsweep.policy import TRAILING
 from gridsweep.readings import Reading
 from gridsweep.sweep import Percentile, Tier
@@ -78,7 +78,7 @@ def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timed
         expected = forecast.mean.between(now, end)
         low, high = (side.between(now, end) for side in forecast.band())
     atonce = expected.mean(now, now + duration) if len(expected) else float("nan")
-    past = history.between(now - timedelta(days=1), now + timedelta(microseconds=1))
+    past = history.between(now - DAY, now + timedelta(microseconds=1))
     sources = [
         Source(max(a.start, past.start), b, p.title, p.quality, p.kind, p.basis)
         for a, b in zip(reading.stretches, [*(s.start for s in reading.stretches[1:]), history.end], strict=True)
@@ -90,7 +90,7 @@ def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timed
         provider=seen.provider,
         zone=seen.zone,
         now=now,
-        intensity=_known(level),
+        intensity=or_none(level),
         rung=reading.rung,
         why=reading.why,
         step_h=history.step / HOUR,
@@ -100,9 +100,9 @@ def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timed
         high=_column(high),
         past_start=past.start,
         past=_column(past),
-        typical_error=_known(forecast.typical_error) if forecast is not None else None,
+        typical_error=or_none(forecast.typical_error) if forecast is not None else None,
         duration_h=duration / HOUR,
-        now_intensity=_known(atonce),
+        now_intensity=or_none(atonce),
         windows=tuple(cleanest(expected, now, duration, atonce)),
         sources=tuple(sources),
     )
@@ -149,9 +149,5 @@ def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> li
     return found
 
 
-def _known(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
 def _column(trace: Trace) -> tuple[float | None, ...]:
-    return tuple(_known(value) for value in trace.values.tolist())
+    return tuple(map(or_none, trace.values.tolist()))

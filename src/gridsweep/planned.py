@@ -35,8 +35,8 @@ class Planned:
     Where the whole sweep, as it was submitted, would save less than `min_saving` of its emissions on half of the
     courses that the days before suggest, it all runs at once: that is judged on what was known then, and stands.
     With `pausing`, stints that are still long pause at a checkpoint where that saves more than coming back costs,
-    each at most `max_pauses` times. `exact` places stints by the exact optimum at every look, at any instant; without
-    it that is done where lengths differ and the stints are few.
+    each at most `max_pauses` times. `exact` places stints by the exact optimum at every look, at any instant, and never
+    pauses; without it that is done where lengths differ and the stints are few.
     """
 
     min_saving: float = 0.05
@@ -48,7 +48,7 @@ class Planned:
     def decide(self, situation: Situation) -> Sequence[Decision]:
         waiting = situation.waiting
         path = situation.forecast.mean if situation.forecast else None
-        resting = self.pausing and path is not None and is_long(situation)
+        resting = self.pausing and not self.exact and path is not None and is_long(situation)
         if not resting and not waiting:
             return []
         if not resting and not situation.free:
@@ -100,7 +100,7 @@ class Planned:
             return None
         then = replace(situation, now=at, waiting=work, running=(), deadline=situation.finish_by)
         stints = remaining(then)
-        if self.pausing and is_long(then):
+        if self.pausing and not self.exact and is_long(then):
             stints = [piece for stint in stints for piece in _pieces(stint)]
         return savings(forecast, at, stints, lanes(then), tick=situation.tick)
 

@@ -9,7 +9,7 @@ from heapq import heapify, heapreplace
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Column, Forecast, Trace
+from gridsweep.carbon import DAY, HOUR, Column, Forecast, Trace
 from gridsweep.errors import DeadlineError, SpecError, TraceError
 from gridsweep.ledger import Ledger, charge, ledger
 from gridsweep.loop import Provider
@@ -24,7 +24,6 @@ from gridsweep.stint import Device
 from gridsweep.sweep import Sweep
 from gridsweep.worlds import Foreseen
 
-DAY = timedelta(days=1)
 MIN_SAVING = 0.05
 
 

@@ -13,14 +13,13 @@ from functools import cache
 from math import isnan
 from typing import Protocol
 
-from gridsweep.carbon import Forecast, Trace
+from gridsweep.carbon import DAY, Forecast, Trace
 from gridsweep.readings import Reading
 from gridsweep.stint import Device
 from gridsweep.sweep import Percentile, SignalLoss, Tier, number
 
 TRAILING = timedelta(days=28)
 """Over so much of the past a percentile is taken."""
-A_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ class Situation:
         if not isinstance(tier.threshold, Percentile):
             return tier.threshold
         end = min(self.history.end, self.now + self.history.step)
-        if self.history.known(end - TRAILING, end) >= A_DAY or self.forecast is None:
+        if self.history.known(end - TRAILING, end) >= DAY or self.forecast is None:
             return self.history.percentile(tier.threshold.percent, end, TRAILING)
         expected = self.forecast.mean
         return expected.percentile(tier.threshold.percent, expected.end, expected.end - expected.start)

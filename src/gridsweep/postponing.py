@@ -22,12 +22,11 @@ from math import ceil, inf
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Column, Forecast, Trace
+from gridsweep.carbon import DAY, HOUR, Column, Forecast, Trace
 from gridsweep.latest_starts import SECOND, Lane, Queue, Remaining
 from gridsweep.placements import Costs, cheapest, shared
 
 TICK = timedelta(minutes=30)
-DAY = timedelta(days=1)
 TIE = 1e-9
 DEADLINES = 8
 """So many different deadlines are looked at; more are taken together, the earlier for the later."""

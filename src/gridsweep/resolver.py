@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from gridsweep.archive import Archive
-from gridsweep.carbon import Forecast, Trace, floor_to
+from gridsweep.carbon import DAY, HOUR, Forecast, Trace, floor_to
 from gridsweep.errors import SignalError
 from gridsweep.forecast import blend, from_history, with_past
 from gridsweep.readings import Provenance, Quality, Reading, Rung, Stretch
@@ -24,8 +24,6 @@ AGAIN = timedelta(minutes=2)
 """After a failure the provider is left alone for so long, whatever its own limits allow."""
 HISTORY = timedelta(days=60)
 HORIZON = timedelta(hours=96)
-A_DAY = timedelta(days=1)
-HOUR = timedelta(hours=1)
 
 
 class Resolver:
@@ -86,7 +84,7 @@ class Resolver:
             return "cached"
         if age is not None and timedelta(0) <= age <= STALE:
             return "stale"
-        if self.archive.grid.trace(now).known(now - HISTORY, now) >= A_DAY:
+        if self.archive.grid.trace(now).known(now - HISTORY, now) >= DAY:
             return "forecast"
         return "static" if self.average else "none"
 

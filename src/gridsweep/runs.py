@@ -7,20 +7,20 @@ runs/<sweep>/store/   stints/     experiments/<id>/adapter
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
 from gridsweep import codec
+from gridsweep.amendments import amendments
 from gridsweep.attempt import write_file
 from gridsweep.errors import (
     DEADLINE,
@@ -53,7 +53,6 @@ from gridsweep.worlds import Live, Replayed, Workers
 PATIENCE = timedelta(minutes=10)
 """A worker that says nothing for so long is stopped."""
 CTRL_C = "interrupted by Ctrl-C"
-AMENDABLE = ("tiers", "policy", "devices", "finish_by")
 STOP_PATIENCE = 180.0
 DETACH_PATIENCE = 20.0
 
@@ -232,43 +231,6 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
     if not state.sweep.replay:
         now = max(now, datetime.now(UTC))
     return [Resumed(now, epoch, sweep or state.sweep, tuple(amendments(state.sweep, sweep or state.sweep)))]
-
-
-def amendments(old: Sweep, new: Sweep) -> list[str]:
-    """What changed from one spec to the next, a line each. Raises `SpecError` when more changed than may."""
-    bare = [[replace(e, tier="", reason="") for e in sweep.experiments] for sweep in (old, new)]
-    changed = list(_differences("", *(_plain(replace(sweep, experiments=())) for sweep in (old, new))))
-    refused = [line for line in changed if re.split(r"[.:\[]", line)[0] not in AMENDABLE]
-    if bare[0] != bare[1]:
-        refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and not the same ones")
-    if refused:
-        listed = "\n  ".join(refused)
-        raise SpecError(
-            f"the folder holds another sweep; only {', '.join(AMENDABLE)} may change on the way:\n  {listed}\n"
-            "put these back, or choose another folder with --folder"
-        )
-    pairs = zip(old.experiments, new.experiments, strict=True)
-    moved = sum((was.tier, was.reason) != (now.tier, now.reason) for was, now in pairs)
-    return changed + ([f"tiers of {moved} experiments"] if moved else [])
-
-
-def _plain(sweep: Sweep) -> object:
-    import json
-
-    return json.loads(codec.dumps(sweep))
-
-
-def _differences(path: str, old: object, new: object) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(k for k in new if k not in old)]:
-            yield from _differences(f"{path}.{key}" if path else str(key), old.get(key), new.get(key))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, (a, b) in enumerate(zip(old, new, strict=True)):
-            yield from _differences(f"{path}[{index}]", a, b)
-    elif isinstance(old, list) and isinstance(new, list):
-        yield f"{path}: {len(old)} before, {len(new)} now"
-    elif old != new:
-        yield f"{path}: {old!r} before, {new!r} now"
 
 
 def exit_code(state: State) -> int:

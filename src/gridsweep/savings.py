@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import Column, Forecast, Trace, ceil_to
+from gridsweep.carbon import DAY, Column, Forecast, Trace, ceil_to
 from gridsweep.forecast import from_history
 from gridsweep.ledger import Ledger, ledger
 from gridsweep.policies import policy_for
@@ -18,7 +18,6 @@ from gridsweep.state import State
 from gridsweep.sweep import Sweep
 from gridsweep.worlds import Observations
 
-DAY = timedelta(days=1)
 WEEKS = timedelta(weeks=4)
 """So far back lie the days on which the same policy is tried."""
 KNOWN = timedelta(weeks=1)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import HOUR, Column, Trace, ceil_to
+from gridsweep.carbon import DAY, HOUR, Column, Trace, ceil_to
 
 Moments = npt.NDArray[np.int64]
 MOMENT = timedelta(microseconds=1)
@@ -38,7 +38,7 @@ class Course:
             values = np.interp(np.arange(len(values)), np.flatnonzero(seen), values[seen])
         wanted = -((ahead.start - until) // ahead.step)
         if 0 < len(ahead) < wanted:
-            day = values[-max(1, min(len(ahead), timedelta(days=1) // ahead.step)) :]
+            day = values[-max(1, min(len(ahead), DAY // ahead.step)) :]
             values = np.concatenate([values, np.resize(day, wanted - len(ahead))])
         # The last slot of the history lasts until the forecast begins.
         pieces = (before.start, before.step, len(before)), (ahead.start, ahead.step, len(values) - len(before) + 1)

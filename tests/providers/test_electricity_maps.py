@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridsweep.carbon import HOUR, floor_to
-from gridsweep.contracts_grid import DAY, NOW, MovableClock, ProviderContract, truth
+from gridsweep.carbon import DAY, HOUR, floor_to
+from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import CredentialError, LimitError, SignalError, SpecError, UnreachableError
 from gridsweep.providers.electricity_maps import ElectricityMaps
 from gridsweep.sources import Fetched, Means

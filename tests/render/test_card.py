@@ -11,7 +11,8 @@ import yaml
 
 from conftest import HOSTILE
 from gridsweep.render import card
-from gridsweep.reports import Report, Row
+from gridsweep.reports import Report
+from gridsweep.results import Row
 
 
 def front(text: str) -> dict[str, Any]:

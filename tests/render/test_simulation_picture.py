@@ -5,12 +5,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
 from gridsweep.backtest import Bound, PolicyResult, Simulation
 from gridsweep.carbon import HOUR
-from gridsweep.cli import main
 from gridsweep.errors import GridsweepError
 from gridsweep.readings import Provenance
 from gridsweep.render import simulation
@@ -84,29 +84,18 @@ estimates: {duration: 90m, power_w: 100}
 
 
 @pytest.fixture
-def gridsweep(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def simulate(gridsweep, tmp_path):
+    """Simulate a small sweep: `code, out, err = simulate("--no-bound")`."""
     (tmp_path / "small.yaml").write_text(SPEC)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gridsweep", "simulate", "small.yaml", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+    return partial(gridsweep, "simulate", "small.yaml")
 
 
 VALLEY = ("--trace", "solar-valley", "--from", "2025-06-01", "--to", "2025-06-02")
 
 
-def test_the_command_drives_policies_side_by_side_and_draws_them(gridsweep, tmp_path):
+def test_the_command_drives_policies_side_by_side_and_draws_them(simulate, tmp_path):
     options = ("--finish-by", "30h", "--devices", "1", "--idle-power", "10", "--forecast", "perfect", "--png", "x.png")
-    code, out, err = gridsweep(*VALLEY, *options, "--policy", "planned", "--policy", "immediate", "--json")
+    code, out, err = simulate(*VALLEY, *options, "--policy", "planned", "--policy", "immediate", "--json")
     assert code == 0, err
     made = json.loads(out)
     assert (made["schema_version"], made["starts"], made["devices"], made["finish_by_h"]) == (2, 4, 1, 30)
@@ -118,19 +107,19 @@ def test_the_command_drives_policies_side_by_side_and_draws_them(gridsweep, tmp_
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
-def test_bounds_can_be_left_out(gridsweep):
-    made = json.loads(gridsweep(*VALLEY, "--no-bound", "--json")[1])
+def test_bounds_can_be_left_out(simulate):
+    made = json.loads(simulate(*VALLEY, "--no-bound", "--json")[1])
     assert made["bound"] is made["bound_pausing"] is made["policies"][0]["share_of_bound"] is None
 
 
-def test_recorded_forecasts_bring_their_trace(gridsweep, tmp_path):
+def test_recorded_forecasts_bring_their_trace(simulate, tmp_path):
     lines = [HEADER]
     for issue in range(0, 72, 24):
         moments = [START + (issue + i) * HOUR for i in range(48)]
         lines += [f"{moments[0].isoformat()},{moment.isoformat()},100,{100 + moment.hour}" for moment in moments]
     (tmp_path / "told.csv").write_text("\n".join(lines))
     window = ("--from", "2024-06-11", "--to", "2024-06-12")
-    code, out, err = gridsweep("--forecast", "recorded:told.csv", *window, "--policy", "immediate")
+    code, out, err = simulate("--forecast", "recorded:told.csv", *window, "--policy", "immediate")
     assert code == 0, err
     assert "4 starts" in out and "told.csv (measured), forecast: recorded:told.csv" in out
 
@@ -146,6 +135,6 @@ def test_recorded_forecasts_bring_their_trace(gridsweep, tmp_path):
         ((*VALLEY, "--finish-by", "soon"), "--finish-by"),
     ],
 )
-def test_bad_usage_ends_with_2_and_a_word(gridsweep, arguments, words):
-    code, out, err = gridsweep(*arguments)
+def test_bad_usage_ends_with_2_and_a_word(simulate, arguments, words):
+    code, out, err = simulate(*arguments)
     assert (code, out) == (2, "") and words in err and "Traceback" not in err

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gridsweep.carbon import HOUR
 from gridsweep.events import Ended, Event, Paused, Progressed, Running, Segment
 from gridsweep.schedule import device_named
 from gridsweep.state import Attempt, State
@@ -100,5 +101,5 @@ class Simulated:
             ]
         device = device_named(state, attempt.device)
         power = device.power_w if device.power_w is not None else state.sweep.estimates.power_w
-        kwh = power / 1000 * ((at - start) / timedelta(hours=1))
+        kwh = power / 1000 * ((at - start) / HOUR)
         return [Segment(start, at, kwh, "estimated", step)]

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from gridsweep.carbon import HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.carbon import DAY, HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, SignalError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
@@ -25,7 +25,6 @@ HISTORY = timedelta(days=28)
 RECENT = timedelta(hours=23, minutes=45)
 """Electricity Maps gives those who do not pay the last 24 hours, if nothing older is asked for with them."""
 QUARTER = timedelta(minutes=15)
-DAY = timedelta(days=1)
 NO_HISTORY = (400, 401, 403, 404, 501)
 NO_FORECAST = (400, 404, 501)
 """Statuses by which the SDK says that its source has none: then it is not asked again for a day, or an hour."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from gridsweep.carbon import HOUR, floor_to, utc
+from gridsweep.carbon import DAY, HOUR, floor_to, utc
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
@@ -25,7 +25,6 @@ PATH = "/v2/electricity/rto/fuel-type-data/data/"
 TOKEN = "env:EIA_API_KEY"
 
 HISTORY = timedelta(days=28)
-DAY = timedelta(days=1)
 PAGE = 5000
 MOST_ROWS = 40_000
 MOST_MWH = 2e6

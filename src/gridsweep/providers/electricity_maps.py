@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from gridsweep.carbon import HOUR, Forecast, floor_to, utc
+from gridsweep.carbon import DAY, HOUR, Forecast, floor_to, utc
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, SpecError
 from gridsweep.fetch.parsing import (
     Point,
@@ -29,7 +29,6 @@ NAME = "electricity_maps"
 BASE_URL = "https://api.electricitymaps.com/v3"
 TOKEN = "env:ELECTRICITY_MAPS_TOKEN"
 
-DAY = timedelta(days=1)
 LATEST_KEEP, HISTORY_KEEP, FORECAST_KEEP = timedelta(minutes=15), timedelta(minutes=55), timedelta(minutes=55)
 """So no hour has more than eight requests, even where the present is never told: four, two and two."""
 TRAILING = 28 * DAY

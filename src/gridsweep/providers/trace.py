@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gridsweep.carbon import Forecast, Trace, utc
+from gridsweep.carbon import DAY, Forecast, Trace, utc
 from gridsweep.errors import TraceError
 from gridsweep.forecast import from_history
 from gridsweep.readings import Provenance, Quality, Reading, Stretch
@@ -21,7 +21,6 @@ from gridsweep.trace_files import read_recording
 
 BUNDLED = "solar-valley"
 
-DAY = timedelta(days=1)
 HISTORY = timedelta(days=60)
 """A forecast is made of 28 days, and judged by how it did in the 28 before."""
 HORIZON = timedelta(hours=96)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from gridsweep.carbon import HOUR, Forecast, floor_to, utc
+from gridsweep.carbon import DAY, HOUR, Forecast, floor_to, utc
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
@@ -24,7 +24,6 @@ SLOT = timedelta(minutes=30)
 HISTORY = timedelta(days=28)
 LONGEST_RANGE = timedelta(days=14)
 HORIZON = timedelta(hours=48)
-DAY = timedelta(days=1)
 SETTLED = timedelta(days=2)
 """So long after its end a range is not asked again for a day; the present one is, once an hour."""
 

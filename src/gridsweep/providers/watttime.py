@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.carbon import DAY, HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError
 from gridsweep.fetch.parsing import (
     MOST_GRAMS,
@@ -34,7 +34,6 @@ BASE_URL = "https://api.watttime.org"
 USERNAME, PASSWORD = "env:WATTTIME_USERNAME", "env:WATTTIME_PASSWORD"
 SIGNAL = "co2_moer"
 
-DAY = timedelta(days=1)
 STEP = timedelta(minutes=5)
 TOKEN_KEEP = timedelta(minutes=25)
 """A token is good for 30 minutes."""

@@ -12,7 +12,8 @@ import yaml
 from gridsweep.render import wording
 from gridsweep.render.figures import energy, grams, hours, loss, percent, signed
 from gridsweep.render.markdown import escape
-from gridsweep.reports import Report, Row
+from gridsweep.reports import Report
+from gridsweep.results import Row
 from gridsweep.sweep import is_local, number
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

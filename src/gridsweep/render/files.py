@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from gridsweep import codec
-from gridsweep.attempt import write_file
+from gridsweep.attempt import replace_file
 from gridsweep.errors import ExecutorError
 from gridsweep.render import card, html, markdown
 from gridsweep.reports import Report
@@ -26,20 +25,14 @@ def publish(folder: Path, made: Report) -> list[Path]:
         texts = {"report.html": html.render(made), **texts}
     try:
         for name, text in texts.items():
-            _replace(place.state / name, text)
+            replace_file(place.state / name, text)
         for row in made.rows:
             home = place.store / "experiments" / row.experiment
             if (home / "adapter").is_dir():
-                _replace(home / "README.md", card.render(made, row))
+                replace_file(home / "README.md", card.render(made, row))
     except OSError as error:
         raise ExecutorError(
             f"cannot write the report into {place.state}: {error.strerror}; put that right and run "
             f"`gridsweep report {folder}`: nothing is lost"
         ) from None
     return [place.state / name for name in texts]
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    write_file(draft, text)
-    draft.rename(path)

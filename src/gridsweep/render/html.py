@@ -11,7 +11,8 @@ from importlib.resources import files
 
 from gridsweep.errors import GridsweepError
 from gridsweep.render import figures, pictures, scatter, timeline, wording
-from gridsweep.reports import Effect, Report
+from gridsweep.reports import Report
+from gridsweep.results import Effect
 from gridsweep.sweep import number
 
 

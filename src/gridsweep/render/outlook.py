@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon import DAY, HOUR, Trace, or_nan
 from gridsweep.errors import GridsweepError
 from gridsweep.outlook import Outlook, Window
 from gridsweep.render.figures import hours, percent
@@ -17,7 +17,6 @@ from gridsweep.render.screen import console, table
 
 BARS = "▁▂▃▄▅▆▇█"
 PLAIN = "12345678"
-DAY = timedelta(days=1)
 COLOURS = ("green", "green", "yellow", "yellow", "red", "red", "red", "red")
 
 
@@ -66,8 +65,8 @@ def _present(made: Outlook) -> str:
 def _chart(made: Outlook, bars: str) -> list[str]:
     """Two columns an hour; what has been is dim, the best window underlined."""
     step = timedelta(hours=made.step_h)
-    past = Trace(made.past_start, step, _nans(made.past))
-    ahead = Trace(made.start, step, _nans(made.expected))
+    past = Trace(made.past_start, step, or_nan(made.past))
+    ahead = Trace(made.start, step, or_nan(made.expected))
     known = [v for v in (*made.past, *made.expected) if v is not None]
     low, high = min(known), max(known)
     first = past.start.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -159,11 +158,7 @@ def _line(axes: Any, start: datetime, step: timedelta, values: tuple[float | Non
 def _stairs(start: datetime, step: timedelta, values: tuple[float | None, ...]) -> tuple[list[datetime], list[float]]:
     """Both ends of every slot, so that a slot is drawn as long as it lasts."""
     moments = [start + (i + side) * step for i in range(len(values)) for side in (0, 1)]
-    return moments, [v for value in _nans(values) for v in (value, value)]
-
-
-def _nans(values: tuple[float | None, ...]) -> list[float]:
-    return [float("nan") if value is None else value for value in values]
+    return moments, [v for value in or_nan(values).tolist() for v in (value, value)]
 
 
 def _level(value: float | None) -> str:

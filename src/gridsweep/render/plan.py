@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon import HOUR, or_nan
 from gridsweep.errors import GridsweepError
 from gridsweep.plans import Plan, PlanRow
 from gridsweep.render.figures import energy, energy_scale, grams, hours, mass_scale, percent
@@ -133,7 +133,7 @@ def _forecast(axes: Any, made: Plan) -> None:
     """Observed and expected intensity as steps; the slots that were to come have a band."""
     step = timedelta(hours=made.intensity_step_h)
     edges = [made.intensity_start + i * step for i in range(len(made.intensity) + 1)]
-    levels = _nans(made.intensity)
+    levels = or_nan(made.intensity).tolist()
     split = sum(edge <= made.issued_at for edge in edges[:-1])
     before, after = slice(0, split), slice(max(0, split - 1), None)
     for part, colour, label in ((before, "#5b6b7a", "observed"), (after, "#1a6fb5", "expected")):
@@ -141,7 +141,7 @@ def _forecast(axes: Any, made: Plan) -> None:
             axes.stairs(shown, edges[part] + [edges[part][-1] + step] if part is before else edges[after],
                         baseline=None, color=colour, linewidth=1.6, label=label)  # fmt: skip
     if made.intensity_low:
-        low, high = _nans(made.intensity_low), _nans(made.intensity_high)
+        low, high = or_nan(made.intensity_low), or_nan(made.intensity_high)
         axes.fill_between(
             edges, [*low, low[-1]], [*high, high[-1]], step="post", color="#1a6fb5", alpha=0.18, linewidth=0,
             label="eight of ten past errors",
@@ -192,7 +192,3 @@ def _busy(edges: Sequence[datetime], rows: Sequence[PlanRow]) -> list[int]:
         count += change[edge]
         found.append(count)
     return found
-
-
-def _nans(values: Sequence[float | None]) -> list[float]:
-    return [float("nan") if value is None else value for value in values]

@@ -9,7 +9,8 @@ from typing import Any
 from gridsweep.render import wording
 from gridsweep.render.figures import Scale, energy, grams, loss, mass_scale, signed
 from gridsweep.render.pictures import SYMBOLS, axis, colours, looks, note, safe
-from gridsweep.reports import Report, Row
+from gridsweep.reports import Report
+from gridsweep.results import Row
 from gridsweep.sweep import number
 
 

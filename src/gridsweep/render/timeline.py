@@ -9,7 +9,8 @@ from typing import Any
 from gridsweep.carbon import HOUR
 from gridsweep.render.figures import grams, hours, loss
 from gridsweep.render.pictures import at, axis, colours, looks, note, safe, short
-from gridsweep.reports import Bar, Report, Row
+from gridsweep.reports import Bar, Report
+from gridsweep.results import Row
 from gridsweep.sweep import number
 
 LANE_PX = 29

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gridsweep.render.figures import UNKNOWN, Scale, energy, grams, hours, loss, percent, signed
-from gridsweep.reports import Report, Row
+from gridsweep.reports import Report
+from gridsweep.results import Row
 from gridsweep.sweep import number
 
 

@@ -145,7 +145,8 @@ class PlannedSection(Section):
         default=6, description="How often one experiment may pause, where `pausing` is set."
     )
     exact: bool = Field(
-        default=False, description="Place by the exact optimum at every look, which takes longer; else where needed."
+        default=False,
+        description="Place by the exact optimum at every look, never pausing; else only where lengths differ.",
     )
 
 

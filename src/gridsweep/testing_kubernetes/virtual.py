@@ -10,6 +10,7 @@ from typing import Any
 
 from gridsweep import codec
 from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Outcome, Progress, Result
+from gridsweep.carbon import HOUR
 from gridsweep.manifests.names import STORE
 
 
@@ -45,7 +46,7 @@ class VirtualWork:
 
     def poll(self) -> int | None:
         while self.code is None and self.begun + self.step <= self.now():
-            kwh = 0.1 * (self.step / timedelta(hours=1))
+            kwh = 0.1 * (self.step / HOUR)
             self.folder.append(EnergyLine(self.begun, self.step.total_seconds(), kwh, "modelled", self.done + 1))
             self.begun, self.done = self.begun + self.step, self.done + 1
             self.folder.append(Progress(self.begun, "training", self.done, {self.part.experiment: 1.0 / self.done}))

@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon import DAY, HOUR, Trace
 from gridsweep.readings import Quality
 from gridsweep.trace_files.problems import VALUE, Problems, iso
 
-SHORTEST, LONGEST = timedelta(minutes=1), timedelta(days=1)
+SHORTEST, LONGEST = timedelta(minutes=1), DAY
 
 
 @dataclass(frozen=True, slots=True)

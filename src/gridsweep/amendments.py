@@ -1,0 +1,49 @@
+"""What may change of a sweep between two runs of it, and what did."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gridsweep import codec
+from gridsweep.errors import SpecError
+from gridsweep.sweep import Sweep
+
+AMENDABLE = ("tiers", "policy", "devices", "finish_by")
+
+
+def amendments(old: Sweep, new: Sweep) -> list[str]:
+    """What changed from one spec to the next, a line each. Raises `SpecError` when more changed than may."""
+    bare = [[replace(e, tier="", reason="") for e in sweep.experiments] for sweep in (old, new)]
+    changed = list(_differences("", *(_plain(replace(sweep, experiments=())) for sweep in (old, new))))
+    refused = [line for line in changed if re.split(r"[.:\[]", line)[0] not in AMENDABLE]
+    if bare[0] != bare[1]:
+        refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and not the same ones")
+    if refused:
+        listed = "\n  ".join(refused)
+        raise SpecError(
+            f"the folder holds another sweep; only {', '.join(AMENDABLE)} may change on the way:\n  {listed}\n"
+            "put these back, or choose another folder with --folder"
+        )
+    pairs = zip(old.experiments, new.experiments, strict=True)
+    moved = sum((was.tier, was.reason) != (now.tier, now.reason) for was, now in pairs)
+    return changed + ([f"tiers of {moved} experiments"] if moved else [])
+
+
+def _plain(sweep: Sweep) -> object:
+    return json.loads(codec.dumps(sweep))
+
+
+def _differences(path: str, old: object, new: object) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _differences(f"{path}.{key}" if path else str(key), old.get(key), new.get(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(f"{path}[{index}]", a, b)
+    elif isinstance(old, list) and isinstance(new, list):
+        yield f"{path}: {len(old)} before, {len(new)} now"
+    elif old != new:
+        yield f"{path}: {old!r} before, {new!r} now"

@@ -1,0 +1,130 @@
+"""The experiments beside one another: by loss, with what each cost; and what a hyperparameter does to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from statistics import mean
+
+from gridsweep.carbon import HOUR
+from gridsweep.ledger import Account, Ledger
+from gridsweep.state import Standing, State
+from gridsweep.sweep import PARAMS
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One experiment. `difference` is its loss less the baseline's; `tied` says that the best is not surely better."""
+
+    place: int | None
+    experiment: str
+    r: int
+    alpha: float
+    lr: float
+    dropout: float
+    tier: str
+    tier_reason: str
+    status: str
+    loss: float | None
+    difference: float | None
+    tied: bool
+    initial_loss: float | None
+    energy_kwh: float
+    mean_intensity: float | None
+    emissions_g: float
+    immediate_g: float | None
+    unknown_kwh: float
+    wait_h: float | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    device: str | None
+    attempts: int
+    why: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What changing one hyperparameter does to the loss, over pairs of experiments alike in all others."""
+
+    param: str
+    low: float
+    high: float
+    pairs: int
+    difference: float
+    separable: bool | None
+
+
+def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
+    """The experiments by validation loss, then those without one in the order of the sweep."""
+    sweep = state.sweep
+    reference = _loss(state.standings.get(sweep.baseline or ""))
+    order = sorted(state.standings.values(), key=lambda s: (_loss(s) is None, _loss(s) or 0.0))
+    best = _loss(order[0]) if order else None
+    noise = sweep.estimates.loss_noise
+    rows = []
+    for place, standing in enumerate(order, 1):
+        loss, id = _loss(standing), standing.experiment.id
+        account, attempts = book.experiments[id], [state.attempts[a] for a in standing.attempts]
+        params = standing.experiment.params
+        began = standing.first_running_at
+        rows.append(
+            Row(
+                place=place if loss is not None else None,
+                experiment=id,
+                r=params.r,
+                alpha=params.alpha,
+                lr=params.lr,
+                dropout=params.dropout,
+                tier=standing.experiment.tier,
+                tier_reason=standing.experiment.reason,
+                status=standing.status,
+                loss=loss,
+                difference=loss - reference if loss is not None and reference is not None else None,
+                tied=noise is not None and loss is not None and best is not None and loss - best <= noise,
+                initial_loss=standing.outcome.initial_validation_loss if standing.outcome else None,
+                energy_kwh=account.energy_kwh,
+                mean_intensity=account.mean_intensity,
+                emissions_g=account.emissions_g,
+                immediate_g=_known(base.experiments.get(id)) if base else None,
+                unknown_kwh=account.unknown_kwh,
+                wait_h=max(0.0, (began - state.submitted_at) / HOUR) if began else None,
+                started_at=began,
+                ended_at=standing.ended_at,
+                device=attempts[-1].device if attempts else None,
+                attempts=len(attempts),
+                why=attempts[0].why if attempts else standing.why,
+                reason=standing.reason,
+            )
+        )
+    return tuple(rows)
+
+
+def _loss(standing: Standing | None) -> float | None:
+    return standing.outcome.validation_loss if standing and standing.outcome and standing.status == "done" else None
+
+
+def _known(account: Account | None) -> float | None:
+    """Emissions in g, None where part of the energy met an unknown intensity."""
+    return account.emissions_g if account and not account.unknown_kwh else None
+
+
+def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
+    """For each hyperparameter and each pair of its values: the mean difference over otherwise equal experiments."""
+    found = []
+    done = {tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None}
+    for axis, param in enumerate(PARAMS):
+        levels = sorted({point[axis] for point in done})
+        for low, high in pairwise(levels):
+            pairs = [
+                loss - done[twin]
+                for point, loss in done.items()
+                if point[axis] == high and (twin := (*point[:axis], low, *point[axis + 1 :])) in done
+            ]
+            if pairs:
+                change = mean(pairs)
+                separable = None if noise is None else abs(change) > noise
+                found.append(Effect(param, low, high, len(pairs), change, separable))
+    return tuple(found)
