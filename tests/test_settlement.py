@@ -2,7 +2,7 @@
 
 import pytest
 
-from builders import START, URGENT, after, grid, make_sweep
+from builders import RELAXED, START, URGENT, after, grid, make_sweep
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.errors import SpecError
 from gridsweep.events import Settled, Submitted
@@ -30,10 +30,14 @@ class Revised:
 
 @pytest.fixture
 def swept(tmp_path):
+    return kept(tmp_path, URGENT)
+
+
+def kept(tmp_path, tier):
     """A folder with a sweep that has run: it waited three hours for a clean grid."""
     place = RunFolder(tmp_path / "run")
     events = []
-    rehearse(make_sweep(2, tiers=(URGENT,)), START, grid(*LEVELS), Threshold(), journal=events)
+    rehearse(make_sweep(2, tiers=(tier,)), START, grid(*LEVELS), Threshold(), journal=events)
     with lease(place.state) as epoch:
         journal = Journal(place.journal, epoch=epoch)
         journal.extend(events)
@@ -85,3 +89,19 @@ def test_a_settlement_of_another_kind_than_the_sweeps_own_is_still_a_second_figu
     state.apply(Settled(after(99), START, HOUR, tuple(REVISED), marginal))
     assert state.settled.provenances == [marginal]
     assert state.history.at(START) == 300.0
+
+
+def test_hours_after_the_end_count_for_what_was_possible(tmp_path):
+    swept = kept(tmp_path, RELAXED)  # it ended after five hours, and could have waited for twelve
+    before = summarize(swept.read()).certificate
+    assert before.share == pytest.approx(1.0) and before.until == after(6)
+    levels = [300.0] * 3 + [100.0] * 3 + [10.0] * 40
+    made = settle(swept.path, Revised(levels), after(99))
+    assert made.certificate.until == after(13)
+    assert made.certificate.share == pytest.approx(400 / 580)
+    assert (made.settlement.slots, made.settlement.revised) == (6, 0)
+
+
+def test_hours_that_have_not_come_yet_are_not_asked_for(tmp_path):
+    made = settle(kept(tmp_path, RELAXED).path, Revised(LEVELS), after(7.5))
+    assert made.certificate.until == after(7)

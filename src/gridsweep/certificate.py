@@ -68,7 +68,7 @@ class Certificate:
 def certificate(state: State, found: Comparison, grid: Trace | None = None) -> Certificate | None:
     """Of what has ended in a state, beside its comparison with running at once. None before anything has ended.
 
-    A `grid` known for longer than the state observed it lets hours count that came after the sweep's end.
+    Hours after the sweep's end count as far as a `grid` knows them, or a settlement did.
     """
     immediate, actual = found.immediate_g, found.actual_g
     if immediate is None:
@@ -76,7 +76,7 @@ def certificate(state: State, found: Comparison, grid: Trace | None = None) -> C
     nobody = Certificate(None, None, immediate, actual, None, None, False, None, "")
     if found.saving_g is None:
         return replace(nobody, why="not all of the energy met hours that were observed")
-    case = _case(state, grid or state.history)
+    case = _case(state, grid or _known(state))
     if not case.works:
         return replace(nobody, why="nothing that has ended took any time")
     if len(case.works) > MOST:
@@ -100,6 +100,29 @@ def certificate(state: State, found: Comparison, grid: Trace | None = None) -> C
     share = min(1.0, found.saving_g / possible) if possible > NOTHING * immediate else None
     proven = paused or whole is None or exact
     return Certificate(whole, pausing, immediate, actual, share, actual - best, proven, case.until, "; ".join(notes))
+
+
+def window_of(state: State) -> datetime:
+    """When all had to have ended, by the tiers' delays and the sweep's deadline: as far as an optimum looks."""
+    sweep, start = state.sweep, state.submitted_at
+    slowest = min(device.speed for device in sweep.devices)
+    latest = start + max(tier.max_delay for tier in sweep.tiers) + sweep.estimates.duration / slowest
+    deadline = sweep.deadline(start)
+    return latest if deadline is None else min(latest, deadline)
+
+
+def _known(state: State) -> Trace:
+    """The grid as it was observed, and then as it was settled."""
+    history = state.history
+    if state.settled is None:
+        return history
+    later = state.settled.trace(state.submitted_at)
+    if later.step != history.step or later.end <= history.end:
+        return history
+    after = later.between(history.end, later.end)
+    if after.start != history.end:
+        return history
+    return Trace(history.start, history.step, np.concatenate([history.values, after.values]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gridsweep.carbon import ceil_to, floor_to
+from gridsweep.certificate import window_of
 from gridsweep.errors import SpecError
 from gridsweep.events import Settled
 from gridsweep.fetch.budget import TokenBucket
@@ -26,6 +27,7 @@ from gridsweep.sweep import CarbonSource
 def settle(folder: str | Path, provider: Source | None = None, at: datetime | None = None) -> Report:
     """Read the sweep's hours again, journal them as settled, and report both figures.
 
+    Hours after its end, up to when it had to end, are read too: what was possible counts them.
     May be done again: the latest counts. Raises `LeaseError` while a run holds the folder, `SignalError` when the
     provider does not answer, `SpecError` when nothing has run yet.
     """
@@ -39,10 +41,11 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
             if other is None:
                 raise SpecError(f"{folder}: nothing has ended yet, so that there is nothing to settle")
             step = state.history.step
-            start = floor_to(state.submitted_at, step)
-            end = ceil_to(max(ledger(state).ended_at, other[1].ended_at), step)
-            reading = (provider or _patient(state.sweep.carbon)).past(start, end)
             now = at or datetime.now(UTC)
+            start = floor_to(state.submitted_at, step)
+            ended = max(ledger(state).ended_at, other[1].ended_at)
+            end = max(ceil_to(ended, step), min(ceil_to(window_of(state), step), floor_to(now, step)))
+            reading = (provider or _patient(state.sweep.carbon)).past(start, end)
             events = [
                 Settled(now, fact.start, fact.step, fact.values, fact.provenance) for fact in facts(reading, 0, now)
             ]

@@ -66,7 +66,8 @@ def settlement(state: State, other: State | None) -> Settlement | None:
     """The latest settlement of a state; `other` is the baseline's replay. None before it was settled."""
     if state.settled is None or state.settled_at is None:
         return None
-    grid, known = state.settled.trace(state.submitted_at), state.history
+    known = state.history
+    grid = state.settled.trace(state.submitted_at).between(known.start, known.end)  # later hours met nothing of it
     book = ledger(state, grid)
     found = compare(state, book, ledger(other, grid) if other else None)
     pairs = [(grid.at(moment), known.at(moment)) for moment in (grid.start + i * grid.step for i in range(len(grid)))]
