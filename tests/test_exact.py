@@ -88,7 +88,7 @@ def least(works, devices, levels):
     return found.emissions_g
 
 
-@pytest.mark.parametrize("number", range(60))
+@pytest.mark.parametrize("number", range(250))
 @pytest.mark.parametrize("equal", [True, False])
 def test_on_a_grid_that_does_as_expected_the_exact_plan_reaches_the_optimum(number, equal):
     works, devices, levels = a_case(number, equal)
@@ -100,7 +100,7 @@ def test_the_usual_rule_is_hardly_above_the_optimum_whatever_the_lengths():
     excess = {}
     for equal in (True, False):
         found = []
-        for number in range(60):
+        for number in range(150):
             works, devices, levels = a_case(number, equal)
             grams, _ = rolled(Planned(min_saving=0, pausing=False), works, devices, levels)
             best = least(works, devices, levels)
