@@ -16,7 +16,7 @@ CORE = {
     "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood", "optima.problem",
     "lineup", "optima.streams", "outlook", "pausing", "placements", "planned", "plans", "policies", "policy",
     "postponing", "resting",
-    "differences", "ranking",
+    "differences", "halving", "ranking", "rungs",
     "readings", "rehearse", "reports", "savings", "schedule", "settlement", "solar_valley", "state",
     "stint", "sweep", "windows",
 }  # fmt: skip
