@@ -16,7 +16,7 @@ CORE = {
     "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood", "optima.problem",
     "lineup", "optima.streams", "outlook", "pausing", "placements", "planned", "plans", "policies", "policy",
     "postponing", "resting",
-    "differences", "halving", "ranking", "rungs",
+    "differences", "halving", "proposals", "ranking", "rungs", "search_space",
     "readings", "rehearse", "reports", "savings", "schedule", "settlement", "solar_valley", "state",
     "stint", "sweep", "windows",
 }  # fmt: skip
