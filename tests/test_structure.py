@@ -11,12 +11,13 @@ import gridsweep
 
 ROOT = Path(gridsweep.__file__).parent
 CORE = {
-    "backtest", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "errors", "events", "exact",
-    "feasible", "forecast", "gardener", "grid", "holding", "latest_starts", "ledger", "lineup", "literature",
-    "optima", "optima.counts", "optima.interruptible", "optima.layout", "optima.linear", "optima.neighbourhood",
-    "optima.problem", "optima.streams", "outlook", "pace", "pausing", "placements", "planned", "plans", "policies",
-    "policy", "postponing", "readings", "rehearse", "reports", "resting", "results", "savings", "schedule",
-    "settlement", "solar_valley", "state", "stint", "sweep", "windows",
+    "backtest", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "differences", "errors",
+    "events", "exact", "feasible", "forecast", "gardener", "grid", "halving", "holding", "latest_starts", "ledger",
+    "lineup", "literature", "optima", "optima.counts", "optima.interruptible", "optima.layout", "optima.linear",
+    "optima.neighbourhood", "optima.problem", "optima.streams", "outlook", "pace", "pausing", "placements",
+    "planned", "plans", "policies", "policy", "postponing", "proposals", "ranking", "readings", "rehearse",
+    "reports", "resting", "results", "rungs", "savings", "schedule", "search_space", "settlement", "solar_valley",
+    "state", "stint", "sweep", "windows",
 }  # fmt: skip
 LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in

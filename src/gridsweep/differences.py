@@ -1,0 +1,162 @@
+"""How far two experiments' losses lie apart, and how sure that is: compared sample by sample.
+
+Most of a validation loss's noise is the samples': some are hard for every adapter. Two experiments judged on the same
+samples share that noise, and their difference is known far better than either loss. A loss is a mean over tokens, so
+the difference is a weighted mean too: sum(t d) / sum(t), with `t` the tokens of a sample and `d` its difference. Its
+standard error is the jackknife's for a ratio (Cochran, Sampling Techniques, chapter 6): how far the mean moves when one
+sample is left out. With samples of equal length that is the paired t-test, and one long sample cannot make it small.
+
+With several seeds the pairs are seed by seed as well. Two things then vary, the samples and the seeds, and both
+variances are added; what is neither, noise of one sample under one seed, is counted in both, so the interval errs on
+the wide side. With one seed the interval is about these adapters: another seed may move them further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, isfinite, sqrt
+from statistics import NormalDist
+from typing import TypeAlias
+
+import numpy as np
+
+from gridsweep.carbon import Column
+
+NORMAL = 500.0
+"""From so many degrees of freedom on Student's t is taken for a normal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """One experiment's losses on the validation samples, in an order that all experiments share.
+
+    `values` are means over each sample's tokens, nats a token, NaN or infinite where it diverged; `tokens` are the
+    tokens that count, 0 for a sample that has none. Raises `ValueError` where the two do not belong together.
+    """
+
+    values: tuple[float, ...]
+    tokens: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.tokens):
+            raise ValueError(f"{len(self.values)} losses do not belong to {len(self.tokens)} counts of tokens")
+        if not all(isfinite(count) and count >= 0 for count in self.tokens) or not sum(self.tokens):
+            raise ValueError("counts of tokens are finite, none below 0, and at least one above")
+
+    @property
+    def mean(self) -> float:
+        """Over tokens, nats; NaN or infinite for an experiment that diverged."""
+        counted = [(loss, count) for loss, count in zip(self.values, self.tokens, strict=True) if count]
+        return sum(loss * count for loss, count in counted) / sum(self.tokens)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every sample that counts has a loss."""
+        return all(isfinite(loss) for loss, count in zip(self.values, self.tokens, strict=True) if count)
+
+
+Measured: TypeAlias = Losses | Mapping[int, Losses]
+"""One experiment's losses, or those of its repeats by seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One loss less another: below 0 the first is the better one. `mean` and `standard_error` in nats a token.
+
+    `dof` are the degrees of freedom of the standard error; they need not be whole. `samples` and `seeds` were common to
+    both. A standard error is infinite where a single sample leaves it open.
+    """
+
+    mean: float
+    standard_error: float
+    dof: float
+    samples: int
+    seeds: int = 1
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """From, to; it holds the true difference with this probability."""
+        reach = student(confidence, self.dof) * self.standard_error if self.standard_error else 0.0
+        return self.mean - reach, self.mean + reach
+
+    def separable(self, confidence: float = 0.95) -> bool:
+        """Whether 0 lies outside the interval: the two losses can be told apart."""
+        low, high = self.interval(confidence)
+        return low > 0 or high < 0
+
+
+def separable(a: Measured, b: Measured, confidence: float = 0.95) -> bool:
+    """Whether two experiments can be told apart. Raises as `difference` does."""
+    return difference(a, b).separable(confidence)
+
+
+def difference(a: Measured, b: Measured) -> Difference:
+    """The loss of `a` less that of `b`, over the seeds and samples both have.
+
+    Raises `ValueError` without a common seed, where the samples are not the same, or where a loss is not finite.
+    """
+    first, second = _by_seed(a), _by_seed(b)
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        raise ValueError(f"seeds {sorted(first)} and {sorted(second)} have none in common; losses are paired by seed")
+    tokens = first[seeds[0]].tokens
+    for losses in (side[seed] for side in (first, second) for seed in seeds):
+        if losses.tokens != tokens:
+            raise ValueError("losses of other samples, or in another order, cannot be paired")
+        if not losses.finite:
+            raise ValueError("an experiment that diverged has no difference from another")
+    counts = np.asarray(tokens, dtype=np.float64)
+    weights = counts[counts > 0] / counts.sum()
+    pairs = np.array([_counted(first[seed], counts) - _counted(second[seed], counts) for seed in seeds])
+    mean, variance, dof = _over_samples(pairs.mean(axis=0), weights)
+    if len(seeds) > 1:
+        between = float((pairs @ weights).var(ddof=1)) / len(seeds)
+        variance, dof = _added(variance, dof, between, len(seeds) - 1)
+    return Difference(mean, sqrt(variance), dof, len(weights), len(seeds))
+
+
+def _by_seed(measured: Measured) -> Mapping[int, Losses]:
+    return {0: measured} if isinstance(measured, Losses) else measured
+
+
+def _counted(losses: Losses, counts: Column) -> Column:
+    """The losses of the samples that have tokens; of the others nothing is known."""
+    values: Column = np.asarray(losses.values, dtype=np.float64)[counts > 0]
+    return values
+
+
+def _over_samples(pairs: Column, weights: Column) -> tuple[float, float, float]:
+    """The weighted mean of the samples' differences, its variance, and the degrees of freedom.
+
+    The samples count as many as alike ones would, by Kish's 1 / sum(w^2).
+    """
+    mean = float(weights @ pairs)
+    if len(weights) < 2:
+        return mean, inf, 1.0
+    moved = weights * (pairs - mean) / (1 - weights)
+    variance = float(moved @ moved) * (len(weights) - 1) / len(weights)
+    return mean, variance, max(1.0, 1 / float(weights @ weights) - 1)
+
+
+def _added(one: float, dof_one: float, other: float, dof_other: float) -> tuple[float, float]:
+    """The sum of two variances with its degrees of freedom, after Satterthwaite."""
+    total = one + other
+    if not 0 < total < inf:
+        return total, dof_one
+    return total, 1 / ((one / total) ** 2 / dof_one + (other / total) ** 2 / dof_other)
+
+
+def student(confidence: float, dof: float) -> float:
+    """How many standard errors an interval of this confidence reaches to each side; at least 1 degree of freedom.
+
+    With t = sqrt(dof) tan(u) the density becomes cos(u)^(dof - 1), which is summed from 0 and read backwards. Raises
+    `ValueError` for a confidence outside 0 to 1, or fewer degrees of freedom.
+    """
+    if not 0 < confidence < 1 or not dof >= 1:
+        raise ValueError(f"no interval of confidence {confidence:g} with {dof:g} degrees of freedom")
+    if dof >= NORMAL:
+        return NormalDist().inv_cdf((1 + confidence) / 2)
+    angles = np.linspace(0, np.pi / 2, 2049)
+    density = np.cos(angles) ** (dof - 1)
+    below = np.concatenate(([0.0], np.cumsum((density[1:] + density[:-1]) / 2)))
+    return sqrt(dof) * float(np.tan(np.interp(confidence, below / below[-1], angles)))

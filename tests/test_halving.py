@@ -1,0 +1,174 @@
+from math import ceil, inf, isfinite, nan
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridsweep.differences import Losses
+from gridsweep.halving import TIE_ROOM, Score, cut, promotable, which_score
+from gridsweep.spec.study import SCHEDULES
+
+TOKENS = (100.0, 50.0, 80.0, 120.0)
+values = st.one_of(st.none(), st.just(nan), st.just(inf), st.floats(0.5, 3.0), st.sampled_from([1.0, 1.5]))
+samples = st.one_of(st.none(), st.tuples(*[st.floats(0.5, 3.0)] * 4).map(lambda found: Losses(found, TOKENS)))
+standings = st.dictionaries(st.sampled_from("abcdefghijkl"), st.builds(Score, values, values, samples), max_size=12)
+keeps = st.integers(1, 6)
+
+
+def scores(**losses):
+    return {name: Score(loss) for name, loss in losses.items()}
+
+
+def judged(*losses):
+    return Score(sum(losses) / len(losses), samples=Losses(losses, (1.0,) * len(losses)))
+
+
+def test_the_best_are_kept():
+    found = cut(scores(a=1.3, b=1.1, c=1.2, d=1.4), 2)
+    assert found.kept == ("b", "c")
+    assert found.stopped == ("a", "d")
+    assert found.tied == found.diverged == ()
+
+
+def test_the_baseline_goes_on_beyond_the_number():
+    assert cut(scores(a=1.3, b=1.1, c=1.2, d=1.4), 2, {"d"}).kept == ("b", "c", "d")
+    assert cut(scores(a=1.3, b=1.1, c=1.2, d=1.4), 2, {"b", "ended"}).kept == ("b", "c")
+
+
+def test_whoever_diverged_is_stopped_even_the_baseline():
+    found = cut(scores(a=nan, b=1.1, c=None, d=inf), 3, {"a"})
+    assert found.kept == ("b",)
+    assert found.stopped == found.diverged == ("a", "c", "d")
+
+
+WIDE = {
+    "far": judged(9.0, 9.0, 9.0, 9.0),
+    "further": judged(9.1, 9.1, 9.1, 9.1),
+    "furthest": judged(9.2, 9.2, 9.2, 9.2),
+}
+
+
+def test_whoever_samples_cannot_tell_from_the_last_one_kept_is_kept_too():
+    last, next_one = judged(1.0, 1.2, 1.4, 1.6), judged(1.1, 1.1, 1.5, 1.52)
+    assert cut({"last": last, "next": next_one, **WIDE}, 1).tied == ("next",)
+
+
+def test_a_small_but_sure_difference_is_no_tie():
+    last, next_one = judged(1.0, 1.2, 1.4, 1.6), judged(1.01, 1.21, 1.41, 1.611)
+    assert cut({"last": last, "next": next_one, **WIDE}, 1).tied == ()
+
+
+def test_an_unsure_but_wide_difference_is_no_tie():
+    last, next_one = judged(1.0, 1.2, 1.4, 1.6), judged(0.2, 2.4, 0.9, 2.9)
+    assert cut({"last": last, "next": next_one, **WIDE}, 1).tied == ()
+
+
+def test_without_samples_only_equal_scores_are_tied():
+    assert cut(scores(a=1.0, b=1.0, c=1.000001, d=2.0, e=2.0), 1).kept == ("a", "b")
+
+
+def test_on_a_plateau_a_quarter_more_is_kept():
+    plateau = {f"e{i:02}": Score(1.0) for i in range(21)}
+    assert [len(cut(plateau, keep).kept) for keep in (11, 6, 3)] == [14, 8, 4]
+    assert len(cut(plateau, 11, room=0).kept) == 11
+
+
+def test_the_disagreement_of_the_two_scores_is_counted():
+    both = {"a": Score(1.0, 2.0), "b": Score(1.1, 1.0), "c": Score(1.2, 1.1), "d": Score(1.3, 3.0)}
+    averaged, raw = cut(both, 2), cut(both, 2, by="raw")
+    assert (averaged.kept, averaged.decided_by, averaged.disagreed) == (("a", "b"), "averaged", 1)
+    assert (raw.kept, raw.decided_by, raw.disagreed) == (("b", "c"), "raw", 1)
+    assert cut({**both, "e": Score(1.4, None)}, 2).disagreed is None
+    assert cut({**both, "b": Score(1.1, nan)}, 2).disagreed == 1
+
+
+@given(standings, keeps, st.sets(st.sampled_from("abcdefghijkl"), max_size=2), st.randoms())
+def test_the_order_of_experiments_does_not_matter(found, keep, always, random):
+    mixed = list(found.items())
+    random.shuffle(mixed)
+    assert cut(dict(mixed), keep, always) == cut(found, keep, always)
+
+
+@given(standings, keeps, st.sets(st.sampled_from("abcdefghijkl"), max_size=2))
+def test_everybody_is_kept_or_stopped_and_nobody_who_diverged_is_kept(found, keep, always):
+    done = cut(found, keep, always)
+    finite = {name for name, score in found.items() if score.value is not None and isfinite(score.value)}
+    assert sorted(done.kept + done.stopped) == sorted(found)
+    assert set(done.kept) <= finite
+    assert set(done.diverged) == found.keys() - finite
+    assert always & finite <= set(done.kept)
+
+
+@given(standings, keeps)
+def test_nobody_goes_on_while_a_better_one_is_stopped(found, keep):
+    done = cut(found, keep)
+    finite = len(found) - len(done.diverged)
+    assert min(keep, finite) <= len(done.kept) <= keep + ceil(TIE_ROOM * keep)
+    stopped = [found[name].value for name in done.stopped if name not in done.diverged]
+    assert not stopped or not done.kept or max(found[name].value for name in done.kept) <= min(stopped)
+    assert done.kept[len(done.kept) - len(done.tied) :] == done.tied
+
+
+@given(standings, keeps)
+def test_what_is_tied_costs_at_most_a_fiftieth_of_the_spread(found, keep):
+    done = cut(found, keep)
+    if done.tied:
+        finite = [score.value for score in found.values() if score.value is not None and isfinite(score.value)]
+        last = found[done.kept[keep - 1]].value
+        reach = 0.02 * (median(finite) - min(finite)) + 1e-12
+        assert all(found[name].value - last <= reach for name in done.tied)
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.5, 3.0).map(Score)), keeps)
+def test_keeping_one_more_stops_nobody_else(found, keep):
+    assert set(cut(found, keep, room=0).kept) <= set(cut(found, keep + 1, room=0).kept)
+
+
+@given(standings, keeps)
+def test_a_second_look_at_those_kept_stops_none_of_the_best(found, keep):
+    done = cut(found, keep, room=0)
+    assert cut({name: found[name] for name in done.kept}, keep, room=0).kept == done.kept
+
+
+def test_a_rung_keeps_somebody():
+    with pytest.raises(ValueError, match="one experiment at least"):
+        cut(scores(a=1.0), 0)
+
+
+def test_averages_decide_while_the_learning_rate_decays():
+    assert {name: which_score(name) for name in SCHEDULES} == {
+        "cosine": "averaged",
+        "linear": "averaged",
+        "constant": "raw",
+    }
+    with pytest.raises(ValueError, match="no learning-rate schedule 'wsd'"):
+        which_score("wsd")
+
+
+def test_a_third_of_those_who_came_may_go_on():
+    first = {"a": 1.0, "b": 1.1, "c": 1.2, "d": 1.3, "e": 1.4, "f": None}
+    assert promotable([first]) == ((0, "a"), (0, "b"))
+    assert promotable([first, {"a": 0.9}]) == ((0, "b"),)
+    assert promotable([first], [{"b"}]) == ((0, "a"),)
+    assert promotable([first, {"a": 0.9, "b": 0.8, "c": 1.0}]) == ((1, "b"),)
+    assert promotable([{"a": 1.0, "b": 1.1}]) == ()
+
+
+def test_whoever_is_named_goes_on_unless_it_diverged():
+    assert promotable([{"a": 1.0, "b": 1.1}], always={"b"}) == ((0, "b"),)
+    assert promotable([{"a": 1.0, "b": nan}], always={"b"}) == ()
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcdefgh"), values), max_size=3), st.floats(1.5, 5), st.randoms())
+def test_promotions_do_not_depend_on_the_order_of_the_record(reached, eta, random):
+    mixed = [dict(random.sample(list(rung.items()), len(rung))) for rung in reached]
+    assert promotable(mixed, eta=eta) == promotable(reached, eta=eta)
+    for rung, name in promotable(reached, eta=eta):
+        assert isfinite(reached[rung][name])
+        assert rung + 1 == len(reached) or name not in reached[rung + 1]
+
+
+def test_an_eta_of_one_would_stop_nobody():
+    with pytest.raises(ValueError, match="above 1"):
+        promotable([{"a": 1.0}], eta=1.0)
