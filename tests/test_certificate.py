@@ -41,7 +41,7 @@ def certified(state: State, known: Trace | None = None) -> Certificate:
 def ran(sweep: Sweep, values: Sequence[float], runs: Sequence[tuple[float, float]], policy: Policy) -> State:
     """A sweep whose experiments really took so many hours and drew so many watts."""
     profiles = {
-        e.id: Profile(hours * HOUR, ((timedelta(0), hours * HOUR, hours * watts / 1000),))
+        (e.id, sweep.total_steps): Profile(hours * HOUR, ((timedelta(0), hours * HOUR, hours * watts / 1000),))
         for e, (hours, watts) in zip(sweep.experiments, runs, strict=True)
     }
     return rehearse(sweep, START, grid(*values), policy, Simulated(profiles))

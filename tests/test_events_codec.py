@@ -12,6 +12,8 @@ from pydantic import Field
 from builders import START, make_sweep
 from gridsweep import codec
 from gridsweep.events import Event, Progressed, Submitted
+from gridsweep.losses import Losses
+from gridsweep.rungs import Rungs
 
 ANY_EVENT = Annotated[Event, Field(discriminator="kind")]
 LEAVES: dict[Any, st.SearchStrategy[Any]] = {
@@ -40,6 +42,11 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.tuples(*map(values, args))
     if origin is dict:
         return st.dictionaries(values(args[0]), values(args[1]), max_size=2)
+    if kind is Losses:  # as many counts as values
+        pairs = st.lists(st.tuples(values(float), st.floats(1, 1e6)), min_size=1, max_size=3)
+        return pairs.map(lambda found: Losses(*map(tuple, zip(*found, strict=True))))
+    if kind is Rungs:
+        return st.sampled_from([Rungs(), Rungs((), ()), Rungs((0.5,), (2,), ("e00",))])
     assert is_dataclass(kind)
     return st.builds(kind, **{name: values(hint) for name, hint in get_type_hints(kind).items()})
 

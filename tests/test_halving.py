@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.differences import Losses
 from gridsweep.halving import TIE_ROOM, Score, cut, promotable, which_score
+from gridsweep.losses import Losses
 from gridsweep.spec.study import SCHEDULES
 
 TOKENS = (100.0, 50.0, 80.0, 120.0)

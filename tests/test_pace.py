@@ -12,7 +12,7 @@ from gridsweep.backtest import drawn
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Ended, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated
-from gridsweep.pace import deadline_for, duration, spread
+from gridsweep.pace import duration, spread
 from gridsweep.planned import Planned
 from gridsweep.policy import Immediate
 from gridsweep.providers.trace import TraceProvider
@@ -20,6 +20,7 @@ from gridsweep.rehearse import rehearse
 from gridsweep.state import State
 from gridsweep.stint import Member, Outcome, Stint
 from gridsweep.sweep import Tier
+from gridsweep.worklist import deadline_for
 
 PATIENT = Tier("patient", 0.0, timedelta(days=4), 1)
 

@@ -156,7 +156,7 @@ def test_without_any_forecast_it_runs_at_once():
 
 def test_a_stint_that_runs_longer_than_expected_still_holds_its_device():
     sweep = make_sweep(2, tiers=(PATIENT,), hours=1.5)
-    slow = Simulated({"e00": Profile(4 * HOUR, ((timedelta(0), 4 * HOUR, 0.1),))})
+    slow = Simulated({("e00", 6): Profile(4 * HOUR, ((timedelta(0), 4 * HOUR, 0.1),))})
     state = rehearse(sweep, START, provider([100.0] * len(HOURS)), Planned(), slow)
     assert starts(state) == {"e00": 0, "e01": 4}
 

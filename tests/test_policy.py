@@ -38,9 +38,9 @@ from gridsweep.policy import (
     blind,
 )
 from gridsweep.readings import Provenance, Reading
-from gridsweep.schedule import makespan
 from gridsweep.stint import Device
 from gridsweep.sweep import Percentile, PolicyChoice, Tier
+from gridsweep.worklist import makespan
 
 DAILY = [300.0] * 6 + [100.0] * 6
 EVERY_POLICY = [Immediate(), Threshold(), OnOff(200, 150)]

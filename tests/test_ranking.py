@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.differences import Losses
+from gridsweep.losses import Losses
 from gridsweep.ranking import Place, best_against_last, places, regret_bound, spearman, tied_set
 
 TOKENS = (30.0, 80.0, 50.0, 120.0)

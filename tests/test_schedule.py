@@ -34,12 +34,14 @@ from gridsweep.events import (
     Submitted,
 )
 from gridsweep.executors.simulated import Simulated
+from gridsweep.pace import duration
 from gridsweep.policy import Immediate, OnOff, Pause, Start, Threshold, Wait
 from gridsweep.readings import Provenance, Reading
-from gridsweep.schedule import duration, makespan, observed, situation, step, wake_at
+from gridsweep.schedule import observed, situation, step, wake_at
 from gridsweep.state import State
 from gridsweep.stint import Checkpoint, Device, Member, Outcome, Stint
 from gridsweep.sweep import Tier
+from gridsweep.worklist import makespan
 
 
 class Says:
@@ -467,11 +469,11 @@ def test_stints_that_ended_teach_how_long_the_others_take():
 def test_a_fast_device_teaches_what_an_ordinary_one_takes():
     sweep = make_sweep(3, hours=1, devices=(Device("d0", speed=4.0),))
     state = submitted(sweep)
-    state.paces = [timedelta(minutes=20)] * 2  # of a sixth of the steps
+    state.paces = [2.0] * 2
     assert duration(state, 6) == 2 * HOUR
 
 
 def test_an_estimate_that_is_right_to_a_hundredth_stays():
     state = submitted(make_sweep(3, hours=1))
-    state.paces = [timedelta(minutes=10, seconds=3)] * 5
+    state.paces = [1.005] * 5
     assert duration(state, 6) == HOUR

@@ -13,11 +13,11 @@ ROOT = Path(gridsweep.__file__).parent
 CORE = {
     "backtest", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "differences", "errors",
     "events", "exact", "feasible", "forecast", "gardener", "grid", "halving", "holding", "latest_starts", "ledger",
-    "lineup", "literature", "optima", "optima.counts", "optima.interruptible", "optima.layout", "optima.linear",
-    "optima.neighbourhood", "optima.problem", "optima.streams", "outlook", "pace", "pausing", "placements",
-    "planned", "plans", "policies", "policy", "postponing", "proposals", "ranking", "readings", "rehearse",
-    "reports", "resting", "results", "rungs", "savings", "schedule", "search_space", "settlement", "solar_valley",
-    "state", "stint", "sweep", "windows",
+    "lineup", "literature", "losses", "optima", "optima.counts", "optima.interruptible", "optima.layout",
+    "optima.linear", "optima.neighbourhood", "optima.problem", "optima.streams", "outlook", "pace", "pausing",
+    "placements", "planned", "plans", "policies", "policy", "postponing", "proposals", "ranking", "readings",
+    "rehearse", "reports", "resting", "results", "rungs", "savings", "schedule", "search_space", "settlement",
+    "solar_valley", "state", "stint", "stopping", "sweep", "windows", "worklist",
 }  # fmt: skip
 LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in

@@ -20,10 +20,10 @@ from gridsweep.optima import Job, Optimum, bound
 from gridsweep.policies import choice_of, policy_for
 from gridsweep.policy import Immediate, Policy
 from gridsweep.rehearse import rehearse
-from gridsweep.schedule import makespan
 from gridsweep.state import State
 from gridsweep.stint import RESTART
 from gridsweep.sweep import PolicyChoice, Sweep, number
+from gridsweep.worklist import makespan
 from gridsweep.worlds import Foreseen
 
 HISTORY = timedelta(days=28)

@@ -184,12 +184,21 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A rung was decided: these experiments stop here."""
+    """A rung was decided: these experiments stop here, all others that reached it go on.
+
+    `tied` were kept because they cannot be told from the last one kept; `diverged` are among `stopped`. `disagreed`
+    counts those among the best that another score would not have kept; None where that is not known. `by` decided.
+    """
 
     at: datetime
     step: int
     stopped: tuple[str, ...]
     why: str
+    kept: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
+    diverged: tuple[str, ...] = ()
+    disagreed: int | None = None
+    by: str = ""
     kind: Literal["Ranked"] = "Ranked"
 
 

@@ -17,7 +17,8 @@ from math import ceil, floor, isfinite
 from statistics import median
 from typing import Literal, TypeAlias
 
-from gridsweep.differences import Losses, difference
+from gridsweep.differences import difference
+from gridsweep.losses import Losses
 
 ScoreName: TypeAlias = Literal["averaged", "raw"]
 DECIDES: dict[str, ScoreName] = {"cosine": "averaged", "linear": "averaged", "constant": "raw"}

@@ -16,6 +16,7 @@ from gridsweep.policy import Policy
 from gridsweep.readings import Reading
 from gridsweep.schedule import answered, observed, step, wake_at
 from gridsweep.state import State
+from gridsweep.stopping import ranked
 
 
 class Journal(Protocol):
@@ -96,6 +97,7 @@ def drive(
             commit(observed(state, reading, now))
             shown = reading.history
         commit(answered(state, reading, now))
+        commit(ranked(state, now))
         commit(step(state, policy, reading, now, stop()))
         commit(world.clock(state))
         world.executor.act(state)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import sqrt
-from statistics import median, stdev
+from statistics import fmean, median, stdev
 
 from gridsweep.state import State
 from gridsweep.stint import Device
@@ -13,39 +13,41 @@ TAUGHT, LIKE = 2, 0.01
 """So many stints must have ended before they are believed over the estimate, and by so much they must differ."""
 SURE = 2.0
 """So many standard deviations of the work that is left are kept free before the deadline."""
-SECOND = timedelta(seconds=1)
 
 
-def duration(state: State, steps: int, device: Device | None = None) -> timedelta:
-    """What so many steps are expected to take."""
-    if state.whole is None:
-        state.whole = state.sweep.estimates.duration
+def scale(state: State) -> float:
+    """How many times the spec's estimate stints are expected to take: 1 until those that have ended teach better."""
+    if state.scale is None:
+        state.scale = 1.0
         if len(state.paces) >= TAUGHT:
-            learned = median(pace.total_seconds() for pace in state.paces) * state.sweep.total_steps * SECOND
-            if abs(learned - state.whole) > LIKE * state.whole:
-                state.whole = learned
-    return state.whole * steps / state.sweep.total_steps / (device.speed if device else 1.0)
+            learned = median(state.paces)
+            if abs(learned - 1) > LIKE:
+                state.scale = learned
+    return state.scale
+
+
+def duration(state: State, steps: int, device: Device | None = None, members: int = 1) -> timedelta:
+    """What so many steps of so many members together are expected to take."""
+    return state.sweep.span(members, 0, steps) * scale(state) / (device.speed if device else 1.0)
 
 
 def spread(state: State) -> float:
     """By which share of its duration one stint usually differs from the next; 0 until two have ended."""
     if len(state.paces) < TAUGHT:
         return 0.0
-    seconds = [pace.total_seconds() for pace in state.paces]
-    usual = sum(seconds) / len(seconds)
-    found = stdev(seconds) / usual if usual > 0 else 0.0
+    found = stdev(state.paces) / fmean(state.paces)
     return found if found > LIKE else 0.0
 
 
-def deadline_for(state: State) -> datetime | None:
-    """By when all should have ended, so that the sweep's deadline holds though lengths differ from what is expected.
+def reserve(state: State) -> timedelta:
+    """What is kept free before a deadline, so that it holds though lengths differ from what is expected.
 
     The stints that a device does one after another differ by the root of their number times what one does.
     """
-    deadline = state.sweep.deadline(state.submitted_at)
-    if deadline is None or not (share := spread(state)):
-        return deadline
+    share = spread(state)
+    if not share:
+        return timedelta(0)
     left = sum(standing.status in ("waiting", "running") for standing in state.standings.values())
     chain = -(-left // len(state.sweep.devices))
     fastest = max(device.speed for device in state.sweep.devices)
-    return deadline - SURE * share * sqrt(chain) * duration(state, state.sweep.total_steps) / fastest
+    return SURE * share * sqrt(chain) * scale(state) * state.sweep.estimates.duration / fastest

@@ -24,9 +24,9 @@ TRAILING = timedelta(days=28)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Remaining steps of one experiment, waiting. `duration` and `energy_kwh` are estimates at device speed 1.
+    """Remaining steps of an experiment, waiting, and of `others` trained with it in one stint.
 
-    Of the duration `restart` is what coming back costs.
+    `duration` and `energy_kwh` are estimates at device speed 1; of the duration `restart` is what coming back costs.
     """
 
     experiment: str
@@ -39,6 +39,11 @@ class Work:
     energy_kwh: float
     device: str | None = None
     restart: timedelta = timedelta(0)
+    others: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (self.experiment, *self.others)
 
     @property
     def training(self) -> timedelta:

@@ -16,7 +16,8 @@ from math import inf, isnan, nan
 import numpy as np
 
 from gridsweep.carbon import Column
-from gridsweep.differences import Difference, Losses, Measured, difference
+from gridsweep.differences import Difference, Measured, difference
+from gridsweep.losses import Losses
 
 
 @dataclass(frozen=True, slots=True)

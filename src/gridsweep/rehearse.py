@@ -35,23 +35,43 @@ def rehearse(
 def baseline(state: State) -> tuple[State, Ledger] | None:
     """The same work run at once: same devices, same energy, the intensities that were observed.
 
-    Of every experiment that has ended: its pieces are joined into one run on its device, keeping energy by elapsed
-    time; pauses, reloads and lost attempts count only in the actual world. None before anything has ended.
+    Of every experiment that has ended: its pieces up to each rung are joined into one run, keeping energy by elapsed
+    time, on the device it ended on where devices differ or nothing is packed; pauses, reloads and lost attempts count
+    only in the actual world. What a rung stopped is stopped there. None before anything has ended.
     """
-    profiles: dict[str, Profile] = {}
+    sweep = state.sweep
+    profiles: dict[tuple[str, int], Profile] = {}
+    stopped: dict[str, int] = {}
     experiments = []
+    alike = len({(d.speed, d.power_w) for d in sweep.devices}) == 1
     for id, standing in state.standings.items():
         attempts = [state.attempts[a] for a in standing.attempts]
         if standing.ended_at is None or not attempts:
             continue
-        profiles[id] = joined(attempts)
-        experiments.append(replace(standing.experiment, device=attempts[-1].device))
+        stages = {stage for attempt in attempts for stage in stages_of(attempt, id)}
+        for stage in stages:
+            profiles[id, stage] = joined([attempt for attempt in attempts if stage in stages_of(attempt, id)])
+        if max(stages) < sweep.total_steps:
+            stopped[id] = max(stages)
+        free = alike and (sweep.pack > 1 or sweep.rungs is not None)
+        experiments.append(standing.experiment if free else replace(standing.experiment, device=attempts[-1].device))
     if not experiments:
         return None
-    sweep = replace(state.sweep, experiments=tuple(experiments), finish_by=None)
+    rungs = sweep.rungs and replace(sweep.rungs, keep=tuple(len(state.standings) + n for n in _falling(sweep)))
+    other = replace(sweep, experiments=tuple(experiments), finish_by=None, rungs=rungs)
     seen = Observations(state.history, Provenance("observed"))
-    other = rehearse(sweep, state.submitted_at, seen, Immediate(), Simulated(profiles))
-    return other, ledger(other)
+    made = rehearse(other, state.submitted_at, seen, Immediate(), Simulated(profiles, stopped=stopped))
+    return made, ledger(made)
+
+
+def _falling(sweep: Sweep) -> range:
+    """Numbers to keep that stop nobody."""
+    return range(len(sweep.stages), 1, -1)
+
+
+def stages_of(attempt: Attempt, experiment: str) -> set[int]:
+    """The step to which an attempt was to take an experiment."""
+    return {member.to_step for member in attempt.stint.members if member.experiment == experiment}
 
 
 def joined(attempts: Sequence[Attempt]) -> Profile:

@@ -25,9 +25,9 @@ class Rungs:
     `ValueError` for shares that do not rise within 0 to 1, or numbers that do not fall to 1 at least.
     """
 
-    at: tuple[Fraction | float, ...] = (Fraction(1, 8), Fraction(1, 4), Fraction(1, 2))
+    at: tuple[float, ...] = (0.125, 0.25, 0.5)
     keep: tuple[int, ...] = (11, 6, 3)
-    keep_always: frozenset[str] = frozenset()
+    keep_always: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.at) != len(self.keep):
@@ -42,7 +42,7 @@ class Rungs:
             raise ValueError(f"each rung keeps fewer than the one before it: {_listed(self.keep)}")
 
 
-def _listed(values: Sequence[Fraction | float]) -> str:
+def _listed(values: Sequence[float]) -> str:
     return ", ".join(str(value) for value in values)
 
 

@@ -2,76 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
-from heapq import heapify, heapreplace
 from itertools import takewhile
 
 from gridsweep.carbon import ceil_to
 from gridsweep.deadlines import Pressure
 from gridsweep.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
 from gridsweep.feasible import checked
-from gridsweep.pace import deadline_for, duration
-from gridsweep.policy import Busy, Pause, Policy, Situation, Start, Wait, Work, blind
+from gridsweep.pace import duration, scale
+from gridsweep.policy import Busy, Pause, Policy, Situation, Start, Wait, blind
 from gridsweep.readings import Reading, Rung
 from gridsweep.state import Attempt, State
-from gridsweep.stint import RESTART, Device, Member, Stint
+from gridsweep.stint import Device, Member, Stint
+from gridsweep.worklist import ahead, deadline_for, remaining, submitted
 
 LOADING_PATIENCE = 6
 """A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""
 SILENT_STEPS = 10
 """A worker may be silent for so many steps of the estimate, if that is longer than the patience."""
-NO_TIME, SECOND = timedelta(0), timedelta(seconds=1)
+SECOND = timedelta(seconds=1)
 GRACE = 0.1
 """What a worker has to heed a pause before it is killed, as a share of the patience."""
 IDENTICAL_FAILURES = 3
 """So many experiments lost in a row, each in its first minute and in the same way, stop the sweep."""
-
-
-def waiting(state: State) -> list[Work]:
-    """The remaining steps of all waiting experiments, in order: tier rank, age, id."""
-    sweep = state.sweep
-    tiers = {tier.name: tier for tier in sweep.tiers}
-    works = []
-    for standing in state.standings.values():
-        if standing.status != "waiting":
-            continue
-        experiment = standing.experiment
-        tier = tiers[experiment.tier]
-        steps = sweep.total_steps - standing.step
-        restart = RESTART if standing.step else NO_TIME
-        span = duration(state, steps) + restart
-        works.append(
-            Work(
-                experiment.id,
-                tier,
-                standing.ready_at,
-                standing.ready_at + tier.max_delay,
-                standing.step,
-                sweep.total_steps,
-                span,
-                span / timedelta(hours=1) * sweep.estimates.power_w / 1000,
-                experiment.device,
-                restart,
-            )
-        )
-    works.sort(key=lambda work: work.order)
-    return works
-
-
-def submitted(state: State) -> list[Work]:
-    """All the work as it was submitted, by the spec's estimates."""
-    if state.submitted is None:
-        sweep, at = state.sweep, state.submitted_at
-        span = sweep.estimates.duration
-        kwh = span / timedelta(hours=1) * sweep.estimates.power_w / 1000
-        tiers = {tier.name: tier for tier in sweep.tiers}
-        state.submitted = [
-            Work(e.id, tiers[e.tier], at, at + tiers[e.tier].max_delay, 0, sweep.total_steps, span, kwh, e.device)
-            for e in sweep.experiments
-        ]
-    return state.submitted
 
 
 def busy(state: State, attempt: Attempt) -> Busy:
@@ -83,7 +36,7 @@ def busy(state: State, attempt: Attempt) -> Busy:
     tiers = (sweep.tier(state.standings[m.experiment].experiment.tier) for m in attempt.stint.members)
     best = min(tiers, key=lambda tier: tier.rank)
     since = attempt.running_at or attempt.requested_at
-    end = since + duration(state, attempt.stint.steps, device)
+    end = since + sweep.taken(attempt.stint.parts) * scale(state) / device.speed
     pausing = attempt.pausing_since is not None
     return Busy(attempt.id, attempt.device, best, since, end, attempt.due, pausing, pauses)
 
@@ -91,28 +44,6 @@ def busy(state: State, attempt: Attempt) -> Busy:
 def device_named(state: State, name: str) -> Device:
     """A device of the sweep; one that is gone from the spec is taken as an ordinary one."""
     return next((device for device in state.sweep.devices if device.name == name), Device(name))
-
-
-def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta:
-    """How long the spans (at speed 1) take on the devices: the longest first, on the device that is free first."""
-    loads = [(timedelta(0), i) for i in range(len(devices))]
-    heapify(loads)
-    for span in sorted(spans, reverse=True):
-        load, i = loads[0]
-        heapreplace(loads, (load + span / devices[i].speed, i))
-    return max(load for load, _ in loads)
-
-
-def remaining(state: State) -> list[Work]:
-    """The waiting work; where the sweep has a deadline, no latest start is later than one that could meet it."""
-    if state.works is None:
-        works = waiting(state)
-        deadline = deadline_for(state)
-        if deadline is not None and works:
-            fastest = max(device.speed for device in state.sweep.devices)
-            works = [replace(w, latest_start=min(w.latest_start, deadline - w.duration / fastest)) for w in works]
-        state.works = works
-    return state.works
 
 
 def situation(state: State, reading: Reading, now: datetime) -> Situation:
@@ -131,6 +62,7 @@ def situation(state: State, reading: Reading, now: datetime) -> Situation:
         tick=sweep.tick,
         submitted_at=state.submitted_at,
         submitted=submitted(state),
+        ahead=ahead(state),
         finish_by=sweep.deadline(state.submitted_at),
     )
 
@@ -158,7 +90,8 @@ def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: st
     for decision in checked(seen, decisions, forced=not (reading.lost and how == "wait")):
         match decision:
             case Start():
-                members = [Member(id, works[id].from_step, decision.to_step) for id in decision.members]
+                packs = [works[id] for id in decision.members]
+                members = [Member(id, work.from_step, decision.to_step) for work in packs for id in work.members]
                 stint = Stint(tuple(members))
                 attempt = f"{stint.id}/{state.tries.get(stint.id, 0) + 1}"
                 due = decision.due or any(seen.due(works[id]) for id in decision.members)
@@ -166,9 +99,10 @@ def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: st
             case Pause():
                 events.append(Pausing(now, decision.attempt, decision.why))
             case Wait(experiment, until, why):
-                standing = state.standings[experiment]
-                if (standing.until, standing.why) != (until, why):
-                    events.append(Decided(now, experiment, until, why))
+                for id in works[experiment].members:
+                    standing = state.standings[id]
+                    if (standing.until, standing.why) != (until, why):
+                        events.append(Decided(now, id, until, why))
     return events
 
 

@@ -39,7 +39,8 @@ from gridsweep.sweep import Experiment, Sweep
 FRUITLESS_ATTEMPTS = 3
 """An experiment has failed after so many lost attempts in a row that kept no new step."""
 
-Status = Literal["waiting", "running", "done", "failed", "stopped"]
+Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
+"""`reached`: at a rung, until all others are there."""
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class Standing:
     attempts: list[str] = field(default_factory=list)
     loss: float | None = None
     outcome: Outcome | None = None
+    scores: dict[int, Outcome] = field(default_factory=dict)  # by rung
 
 
 @dataclass(slots=True)
@@ -107,14 +109,16 @@ class State:
         self.halted: str = ""
         self.facts: dict[str, str] = {}
         self.grid = Grid()
+        self.rankings: list[Ranked] = []
         self.settled: Grid | None = None
         self.settled_at: datetime | None = None
         self.answers: list[Answered] = []
-        self.paces: list[timedelta] = []  # what a step took on a device of speed 1, of each stint that ended
+        self.paces: list[float] = []  # how many times its estimate each stint that ended took, at speed 1
         self.early_losses: list[tuple[str, str]] = []  # in a row: experiment, why
-        self.submitted: list[Work] | None = None  # memos of schedule's, dropped when they change
-        self.whole: timedelta | None = None
-        self.works: list[Work] | None = None  # a memo of schedule.waiting, dropped when who waits changes
+        self.submitted: list[Work] | None = None  # a memo of worklist's, dropped when the sweep changes
+        self.scale: float | None = None  # a memo of pace.scale
+        self.works: list[Work] | None = None  # memos of worklist's, dropped when who waits changes
+        self.ahead: tuple[int, list[list[Work]]] | None = None
         for event in events:
             self.apply(event)
 
@@ -133,7 +137,8 @@ class State:
         """Nothing runs, and nothing waits to run (or nothing may start any more)."""
         if self.active:
             return False
-        return bool(self.stopping or self.halted) or not any(s.status == "waiting" for s in self.standings.values())
+        left = any(standing.status in ("waiting", "reached") for standing in self.standings.values())
+        return bool(self.stopping or self.halted) or not left
 
     def count(self, status: Status) -> int:
         return sum(standing.status == status for standing in self.standings.values())
@@ -187,7 +192,7 @@ class State:
                     standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
         self.stopping = self.halted = ""
         self.early_losses.clear()
-        self.works = self.submitted = self.whole = None
+        self.works = self.submitted = self.scale = self.ahead = None
 
     def _stopping(self, event: Stopping) -> None:
         self.stopping = event.why
@@ -200,8 +205,12 @@ class State:
         standing.until, standing.why = event.until, event.why
 
     def _ranked(self, event: Ranked) -> None:
-        for id in event.stopped:
-            self.standings[id].status, self.standings[id].reason = "stopped", event.why
+        self.rankings.append(event)
+        for standing in self.standings.values():
+            if standing.experiment.id in event.stopped:
+                standing.status, standing.reason, standing.ended_at = "stopped", event.why, event.at
+            elif standing.status == "reached" and standing.step == event.step:
+                standing.status, standing.ready_at = "waiting", event.at
         self.works = None
 
     # -- attempts
@@ -252,8 +261,10 @@ class State:
             whole = min(m.from_step for m in attempt.stint.members) == 0  # what came back also had to load
             if whole and attempt.running_at and attempt.stint.steps > 0 and event.at > attempt.running_at:
                 speed = next((d.speed for d in self.sweep.devices if d.name == attempt.device), 1.0)
-                self.whole = None
-                self.paces.append((event.at - attempt.running_at) * speed / attempt.stint.steps)
+                self.scale = self.ahead = None
+                expected = self.sweep.taken(attempt.stint.parts)
+                if expected > timedelta(0):
+                    self.paces.append((event.at - attempt.running_at) * speed / expected)
         self.early_losses.clear()
         for outcome in event.outcomes:
             standing = self.standings[outcome.experiment]
@@ -261,6 +272,11 @@ class State:
                 if self._keep(standing, attempt, outcome.checkpoint):
                     standing.fruitless = 0
                 standing.status, standing.ready_at = "waiting", event.at
+            elif outcome.status == "reached":
+                self._keep(standing, attempt, outcome.checkpoint)
+                attempt.kept_step = max(attempt.kept_step, outcome.step)
+                standing.status, standing.fruitless = "reached", 0
+                standing.scores[outcome.step] = outcome
             else:
                 standing.status, standing.reason = outcome.status, outcome.reason
                 standing.step, standing.ended_at, standing.outcome = outcome.step, event.at, outcome

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from gridsweep.losses import Losses
+
 RESTART = timedelta(minutes=3)
 """What coming back costs: so long a resumed stint is expected to run before it has taken its next step."""
 
@@ -48,6 +50,11 @@ class Stint:
         return "s-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
+    def parts(self) -> list[tuple[int, int]]:
+        """The steps of each member."""
+        return [(m.from_step, m.to_step) for m in self.members]
+
+    @property
     def steps(self) -> int:
         """The steps of its longest member."""
         return max(m.to_step - m.from_step for m in self.members)
@@ -67,12 +74,15 @@ class Checkpoint:
 class Outcome:
     """What became of one member. `adapter` is the folder of the finished adapter, relative to the store.
 
-    `status` is `done` (reached `to_step`), `paused` (asked to stop; `checkpoint` holds it), or `failed` (never to be
-    tried again, for `reason`).
+    `status` is `done` (all steps made), `reached` (a rung: `checkpoint` holds it, and it waits to be compared),
+    `stopped` (a rung decided before, where the past is replayed), `paused` (asked to stop; `checkpoint` holds it), or
+    `failed` (never to be tried again, for `reason`). `losses` are those of the validation samples: at a rung of a fixed
+    part of them, with the weights averaged over the last steps; when done of all, with the last weights.
+    `averaged_validation_loss` is that of the averaged weights when done. `train_loss` is the mean of the last steps.
     """
 
     experiment: str
-    status: Literal["done", "paused", "failed"]
+    status: Literal["done", "reached", "stopped", "paused", "failed"]
     step: int
     reason: str = ""
     train_loss: float | None = None
@@ -80,3 +90,5 @@ class Outcome:
     initial_validation_loss: float | None = None
     checkpoint: Checkpoint | None = None
     adapter: str | None = None
+    losses: Losses | None = None
+    averaged_validation_loss: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,6 +13,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from gridsweep.clusters import LOCAL, ExecutorChoice
+from gridsweep.rungs import Rungs, steps
 from gridsweep.stint import Device
 
 PARAMS = ("r", "alpha", "lr", "dropout")
@@ -116,7 +118,11 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How every experiment is trained; `steps`, where given, overrides `epochs`."""
+    """How every experiment is trained; `steps`, where given, overrides `epochs`.
+
+    `layers` says which of the decoder's have adapters; `rslora` scales them by alpha / sqrt(r); `lora_plus` is how many
+    times the learning rate B is trained with.
+    """
 
     epochs: float = 3.0
     steps: int | None = None
@@ -139,6 +145,13 @@ class Recipe:
     seed: int = 42
     validation_share: float = 0.2
     checkpoint_every: int = 50
+    layers: Literal["all", "upper-half"] = "all"
+    rslora: bool = False
+    lora_plus: float = 1.0
+
+
+NEW_KEYS = {"layers": "all", "rslora": False, "lora_plus": 1.0}
+"""Keys of a recipe that count in an id only where they are not as they always were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +206,24 @@ class PolicyChoice:
 class Estimates:
     """What one experiment is expected to take on a device of speed 1.
 
-    `loss_noise` is how far another seed is known to move a validation loss; None where nobody measured it.
+    `loss_noise` is how far another seed is known to move a validation loss; None where nobody measured it. `packed`
+    says what a stint of so many members takes of the time they take one after another, by number of members; in between
+    it is interpolated. `evaluation` is what judging one experiment at a rung takes, as a share of its whole run.
     """
 
     duration: timedelta
     power_w: float
     loss_noise: float | None = None
+    packed: tuple[tuple[int, float], ...] = ()
+    evaluation: float = 0.0
+
+    def share(self, members: int) -> float:
+        """What so many members together take of the time they take one after another."""
+        known = sorted(self.packed) or [(1, 1.0)]
+        below = [point for point in known if point[0] <= members] or known[:1]
+        above = [point for point in known if point[0] >= members] or known[-1:]
+        (a, low), (b, high) = below[-1], above[0]
+        return low if a == b else low + (high - low) * (members - a) / (b - a)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +236,10 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Everything `sweep.yaml` says, checked and expanded; nothing else is read to run it."""
+    """Everything `sweep.yaml` says, checked and expanded; nothing else is read to run it.
+
+    Without `rungs` every experiment is trained to its end; `pack` of them at most are trained together.
+    """
 
     name: str
     model: Model
@@ -230,6 +258,8 @@ class Sweep:
     finish_by: timedelta | datetime | None = None
     replay: Replay | None = None
     baseline: str | None = None
+    rungs: Rungs | None = None
+    pack: int = 1
 
     @classmethod
     def load(cls, path: str | PurePath) -> Sweep:
@@ -237,6 +267,15 @@ class Sweep:
         from gridsweep.spec import load  # the one door from a core value to the edge that reads files
 
         return load(path)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The steps at which stints end: those of the rungs, then the last."""
+        return (*(steps(self.rungs, self.total_steps) if self.rungs else ()), self.total_steps)
+
+    def next_stage(self, step: int) -> int:
+        """The first of the stages that is after a step; the last step, where none is."""
+        return next((stage for stage in self.stages if stage > step), self.total_steps)
 
     def tier(self, name: str) -> Tier:
         return next(tier for tier in self.tiers if tier.name == name)
@@ -248,6 +287,20 @@ class Sweep:
     def duration_per_step(self) -> timedelta:
         """On a device of speed 1."""
         return self.estimates.duration / self.total_steps
+
+    def span(self, members: int, from_step: int, to_step: int) -> timedelta:
+        """What so many members together take over these steps by the estimates, on a device of speed 1."""
+        return self.taken([(from_step, to_step)] * members)
+
+    def taken(self, parts: Sequence[tuple[int, int]]) -> timedelta:
+        """The same of members each over their own steps.
+
+        At a rung they are judged, too; what judging them at the end takes is in `estimates.duration`.
+        """
+        shares = sum((end - begin) / self.total_steps for begin, end in parts)
+        if self.rungs is not None:
+            shares += self.estimates.evaluation * sum(end in self.stages[:-1] for _, end in parts)
+        return self.estimates.duration * shares * self.estimates.share(len(parts))
 
     def deadline(self, submitted_at: datetime) -> datetime | None:
         """When the whole sweep should have ended, if it says so."""
@@ -284,10 +337,15 @@ def experiment_id(params: LoraParams, seed: int, model: Model, dataset: Dataset,
         "seed": seed,
         "model": {**asdict(model), "id": _name(model.id)},
         "dataset": {**asdict(dataset), "id": _name(dataset.id)},
-        "recipe": _canonical({k: v for k, v in asdict(recipe).items() if k not in ("seed", "checkpoint_every")}),
+        "recipe": _canonical({k: v for k, v in asdict(recipe).items() if _decides(k, v)}),
     }
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return f"{slug(params)}-{digest}"
+
+
+def _decides(key: str, value: Any) -> bool:
+    """Whether a value of the recipe says which experiment it is."""
+    return key not in ("seed", "checkpoint_every") and not (key in NEW_KEYS and NEW_KEYS[key] == value)
 
 
 def _canonical(values: dict[str, Any]) -> dict[str, Any]:

@@ -61,14 +61,16 @@ def test_a_pause_is_heeded_after_the_step_that_had_begun(told, step, ends):
 
 def test_members_end_at_their_own_steps():
     state = running(Member("e00", 0, 6), Member("e01", 4, 6))
-    outcomes = Simulated().observe(state, after(1))[-1].outcomes
+    end = Simulated().observe(state, after(2))[-1]
+    assert end.at - START == 8 / 6 * HOUR, "the steps of both, one after another, unless the estimates know better"
+    outcomes = end.outcomes
     assert [(o.experiment, o.status, o.step) for o in outcomes] == [("e00", "done", 6), ("e01", "done", 6)]
 
 
 def test_a_profile_is_replayed_at_its_place():
     profile = Profile(3 * HOUR, ((timedelta(0), HOUR, 0.5), (2 * HOUR, HOUR, 0.25)))
     state = running()
-    _, progress, end = Simulated({"e00": profile}).observe(state, after(3))
+    _, progress, end = Simulated({("e00", 6): profile}).observe(state, after(3))
     assert [(s.start, s.end, s.kwh) for s in progress.energy] == [
         (START, after(1), 0.5),
         (after(2), after(3), 0.25),
@@ -78,5 +80,5 @@ def test_a_profile_is_replayed_at_its_place():
 
 def test_what_took_no_time_ends_at_once():
     state = running()
-    assert Simulated({"e00": Profile(timedelta(0), ())}).next_end(state) == START
-    assert isinstance(Simulated({"e00": Profile(timedelta(0), ())}).observe(state, START)[-1], Ended)
+    assert Simulated({("e00", 6): Profile(timedelta(0), ())}).next_end(state) == START
+    assert isinstance(Simulated({("e00", 6): Profile(timedelta(0), ())}).observe(state, START)[-1], Ended)

@@ -24,18 +24,21 @@ class Profile:
 class Simulated:
     """Ends are derived from the state: a stint occupies `[start, start + duration)`.
 
-    Durations and energy come from the sweep's estimates, or from `profiles` by experiment where those are given;
-    `factors` by experiment say how many times its estimate one really takes, `restart` how long a resumed one runs
-    before its next step.
+    Durations and energy come from the sweep's estimates, or from `profiles` by experiment and the step its stint ends
+    at; members' energies add up, and the longest of them counts. `factors` by experiment say how many times its
+    estimate one really takes, `restart` how long a resumed one runs before its next step. `stopped` says at which rung
+    experiments are known to have been stopped.
     """
 
     def __init__(
         self,
-        profiles: Mapping[str, Profile] | None = None,
+        profiles: Mapping[tuple[str, int], Profile] | None = None,
         factors: Mapping[str, float] | None = None,
         restart: timedelta = timedelta(0),
+        stopped: Mapping[str, int] | None = None,
     ):
         self.profiles = profiles or {}
+        self.stopped = stopped or {}
         self.factors = factors or {}
         self.restart = restart
 
@@ -60,12 +63,12 @@ class Simulated:
         """When an attempt ends and after how many steps: all, or, told to pause, those it had begun."""
         start, steps = attempt.requested_at, attempt.stint.steps
         ids = [member.experiment for member in attempt.stint.members]
-        if ids[0] in self.profiles:
-            span = max(self.profiles[id].duration for id in ids)
+        if profiles := self._profiles(attempt):
+            span = max(profile.duration for profile in profiles)
         else:  # of the spec's estimate: what the loop has learned is a guess
             speed = device_named(state, attempt.device).speed
             factor = max(self.factors[id] for id in ids) if self.factors else 1.0
-            span = state.sweep.duration_per_step * steps / speed * factor
+            span = state.sweep.taken(attempt.stint.parts) / speed * factor
         if min(member.from_step for member in attempt.stint.members) > 0:
             start += self.restart
             if attempt.pausing_since is not None and attempt.pausing_since <= start:
@@ -75,17 +78,27 @@ class Simulated:
             return start + span * begun / steps, begun
         return start + span, steps
 
+    def _profiles(self, attempt: Attempt) -> list[Profile]:
+        members = attempt.stint.members
+        return [self.profiles[m.experiment, m.to_step] for m in members if (m.experiment, m.to_step) in self.profiles]
+
     def _closing(self, state: State, attempt: Attempt, at: datetime, steps: int) -> list[Event]:
         """Progress up to a moment, then the end or the pause."""
         outcomes = []
         for member in attempt.stint.members:
             step = min(member.from_step + steps, member.to_step)
-            done = step == member.to_step
-            saved = None if done else Checkpoint(member.experiment, step, "", "")
-            outcomes.append(Outcome(member.experiment, "done" if done else "paused", step, checkpoint=saved))
+            saved = Checkpoint(member.experiment, step, "", "")
+            if step < member.to_step:
+                outcomes.append(Outcome(member.experiment, "paused", step, checkpoint=saved))
+            elif self.stopped.get(member.experiment) == step:
+                outcomes.append(Outcome(member.experiment, "stopped", step))
+            elif step < state.sweep.total_steps:
+                outcomes.append(Outcome(member.experiment, "reached", step, checkpoint=saved))
+            else:
+                outcomes.append(Outcome(member.experiment, "done", step))
         step = min(m.from_step for m in attempt.stint.members) + steps
         energy = tuple(self._energy(state, attempt, at, step))
-        close = Ended if all(outcome.status == "done" for outcome in outcomes) else Paused
+        close = Paused if any(outcome.status == "paused" for outcome in outcomes) else Ended
         return [
             Progressed(at, attempt.id, 1, step, {}, energy),
             close(at, attempt.id, tuple(outcomes)),
@@ -93,9 +106,8 @@ class Simulated:
 
     def _energy(self, state: State, attempt: Attempt, at: datetime, step: int) -> list[Segment]:
         start = attempt.requested_at
-        ids = [member.experiment for member in attempt.stint.members]
-        if ids[0] in self.profiles:
-            parts = [part for id in ids for part in self.profiles[id].segments]
+        if profiles := self._profiles(attempt):
+            parts = [part for profile in profiles for part in profile.segments]
             return [
                 Segment(start + offset, start + offset + span, kwh, "replayed", step) for offset, span, kwh in parts
             ]

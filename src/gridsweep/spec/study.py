@@ -120,6 +120,14 @@ class RecipeSection(Section):
     checkpoint_every: Count = Field(
         default=_RECIPE.checkpoint_every, description="Steps from checkpoint to checkpoint."
     )
+    layers: Annotated[str, OneOf(("all", "upper-half"))] = Field(
+        default=_RECIPE.layers,
+        description="Which of the decoder's layers have adapters; the lower half runs once for all.",
+    )
+    rslora: bool = Field(default=_RECIPE.rslora, description="Scale adapters by alpha / sqrt(r) instead of alpha / r.")
+    lora_plus: Annotated[float, Number(least=1, most=1000)] = Field(
+        default=_RECIPE.lora_plus, description="LoRA+: how many times the learning rate B is trained with."
+    )
 
 
 class SpaceSection(Section):

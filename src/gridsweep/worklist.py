@@ -1,0 +1,199 @@
+"""What is to be done: remaining steps in packs, up to the next rung; and the stints expected after it.
+
+Who stands at the same step and is not bound to another device may be trained together. All that are left on their way
+to a rung are dealt evenly to as few stints as `pack` allows, but to all devices: two of them share 21 experiments as 11
+and 10. What comes after a rung does not exist yet, and who will be in it nobody knows; how many will is known, and so
+it can be planned with, and deadlines count it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from heapq import heapify, heapreplace
+from itertools import pairwise
+from typing import TypeVar
+
+from gridsweep.carbon import HOUR
+from gridsweep.pace import reserve, scale
+from gridsweep.policy import Work
+from gridsweep.state import Standing, State
+from gridsweep.stint import RESTART, Device
+from gridsweep.sweep import Percentile, Sweep, Tier
+
+T = TypeVar("T")
+
+NO_TIME = timedelta(0)
+UNSET = datetime.min.replace(tzinfo=UTC)
+ALIVE = ("waiting", "running", "reached")
+
+
+def waiting(state: State) -> list[Work]:
+    """The remaining steps of all waiting experiments up to their next stage, in packs, in order: tier rank, age, id."""
+    sweep, factor = state.sweep, scale(state)
+    groups: dict[tuple[int, str | None], list[Standing]] = {}
+    alive: dict[tuple[int, str | None], int] = {}  # on their way to a stage, or there
+    for standing in state.standings.values():
+        reached, device = standing.status == "reached", standing.experiment.device
+        stage = standing.step if reached else sweep.next_stage(standing.step)
+        if standing.status in ALIVE:
+            alive[stage, device] = alive.get((stage, device), 0) + 1
+        if standing.status == "waiting":
+            groups.setdefault((standing.step, device), []).append(standing)
+    works = []
+    for (step, device), standings in groups.items():
+        stage = sweep.next_stage(step)
+        size = _size(sweep, alive[stage, device], device)
+        standings.sort(key=lambda s: _order(sweep, s))
+        for members in _dealt(standings, size):
+            works.append(_work(sweep, members, step, stage, factor))
+    works.sort(key=lambda work: work.order)
+    return works
+
+
+def remaining(state: State) -> list[Work]:
+    """What waits; where the sweep has a deadline, no latest start is later than one that could meet it."""
+    if state.works is None:
+        works = waiting(state)
+        deadline = deadline_for(state)
+        if deadline is not None and works:
+            fastest = max(device.speed for device in state.sweep.devices)
+            works = [replace(w, latest_start=min(w.latest_start, deadline - w.duration / fastest)) for w in works]
+        state.works = works
+    return state.works
+
+
+def ahead(state: State) -> list[Work]:
+    """The stints expected after the rung that is next, each with the latest start that leaves room for later ones."""
+    sweep = state.sweep
+    alive = [s for s in state.standings.values() if s.status in ALIVE]
+    if sweep.rungs is None or not alive:
+        return []
+    step = min(s.step for s in alive)
+    here = step if all(s.status == "reached" for s in alive) else sweep.next_stage(step)
+    if state.ahead is None or state.ahead[0] != here:
+        state.ahead = here, expected(sweep, here, len(alive), scale(state))
+    deadline = sweep.deadline(state.submitted_at)
+    fastest = max(device.speed for device in sweep.devices)
+    found: list[Work] = []
+    latest = None if deadline is None else deadline - reserve(state)
+    patience = max(tier.max_delay for tier in sweep.tiers)
+    begun = max(s.ready_at for s in alive)
+    for i, works in enumerate(state.ahead[1]):
+        if latest is not None:
+            by = latest - sum((makespan_of(later, sweep.devices) for later in state.ahead[1][i + 1 :]), NO_TIME)
+            found += [replace(w, ready_at=begun, latest_start=by - w.duration / fastest) for w in works]
+        else:
+            found += [replace(w, ready_at=begun, latest_start=begun + (i + 2) * patience) for w in works]
+    return found
+
+
+def expected(sweep: Sweep, stage: int, alive: int, factor: float = 1.0) -> list[list[Work]]:
+    """The stints of each stage after one, if rungs keep as many as they should; times are yet to be set."""
+    if sweep.rungs is None:
+        return []
+    keeps = dict(zip(sweep.stages, sweep.rungs.keep, strict=False))
+    found = []
+    tier = min(sweep.tiers, key=lambda tier: tier.rank)
+    for begin, end in pairwise(sweep.stages):
+        alive = min(alive, keeps[begin] + len(sweep.rungs.keep_always)) if begin >= stage else alive
+        if begin < stage:
+            continue
+        sizes = [len(part) for part in _dealt(range(alive), _size(sweep, alive, None))]
+        works = []
+        for i, size in enumerate(sizes):
+            span = sweep.span(size, begin, end) * factor + RESTART
+            kwh = span / HOUR * sweep.estimates.power_w / 1000
+            works.append(Work(f"ahead-{end}-{i}", tier, UNSET, UNSET, begin, end, span, kwh, None, RESTART))
+        found.append(works)
+    return found
+
+
+def deadline_for(state: State) -> datetime | None:
+    """By when all that exists should have ended, so that the sweep's deadline holds.
+
+    It leaves room for lengths that differ from what is expected, and for the stints after the rungs to come.
+    """
+    deadline = state.sweep.deadline(state.submitted_at)
+    if deadline is None:
+        return None
+    later = ahead(state)
+    stages: dict[int, list[Work]] = {}
+    for work in later:
+        stages.setdefault(work.to_step, []).append(work)
+    after = sum((makespan_of(works, state.sweep.devices) for works in stages.values()), NO_TIME)
+    return deadline - reserve(state) - after
+
+
+def submitted(state: State) -> list[Work]:
+    """All the work as it was submitted, by the spec's estimates: what is expected after rungs included."""
+    if state.submitted is None:
+        fresh = State()
+        fresh.sweep, fresh.submitted_at = state.sweep, state.submitted_at
+        fresh.standings = {e.id: Standing(e, state.submitted_at) for e in state.sweep.experiments}
+        state.submitted = [*remaining(fresh), *ahead(fresh)] if state.sweep.rungs else waiting(fresh)
+    return state.submitted
+
+
+def makespan_of(works: Iterable[Work], devices: Sequence[Device]) -> timedelta:
+    """How long works take on the devices."""
+    return makespan([work.duration for work in works], devices)
+
+
+def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta:
+    """How long the spans (at speed 1) take on the devices: the longest first, on the device that is free first."""
+    loads = [(NO_TIME, i) for i in range(len(devices))]
+    heapify(loads)
+    for span in sorted(spans, reverse=True):
+        load, i = loads[0]
+        heapreplace(loads, (load + span / devices[i].speed, i))
+    return max(load for load, _ in loads)
+
+
+def _size(sweep: Sweep, alive: int, device: str | None) -> int:
+    """How many members a stint gets where so many are on their way to the same stage."""
+    devices = len(sweep.devices) if device is None else 1
+    rounds = -(-alive // (max(1, sweep.pack) * devices))
+    return max(1, -(-alive // (devices * rounds)))
+
+
+def _dealt(all_: Sequence[T], size: int) -> list[Sequence[T]]:
+    """In order, in parts of nearly equal length, none above `size`."""
+    count = -(-len(all_) // size)
+    edges = [len(all_) * i // count for i in range(count + 1)] if count else [0]
+    return [all_[a:b] for a, b in pairwise(edges)]
+
+
+def _order(sweep: Sweep, standing: Standing) -> tuple[int, datetime, str]:
+    return (sweep.tier(standing.experiment.tier).rank, standing.ready_at, standing.experiment.id)
+
+
+def _work(sweep: Sweep, members: Sequence[Standing], step: int, stage: int, factor: float) -> Work:
+    tiers = [sweep.tier(s.experiment.tier) for s in members]
+    restart = RESTART if step else NO_TIME
+    span = sweep.span(len(members), step, stage) * factor + restart
+    return Work(
+        experiment=members[0].experiment.id,
+        tier=tiers[0] if len(set(tiers)) == 1 else _strictest(tiers),
+        ready_at=min(s.ready_at for s in members),
+        latest_start=min(s.ready_at + tier.max_delay for s, tier in zip(members, tiers, strict=True)),
+        from_step=step,
+        to_step=stage,
+        duration=span,
+        energy_kwh=span / HOUR * sweep.estimates.power_w / 1000,
+        device=members[0].experiment.device,
+        restart=restart,
+        others=tuple(s.experiment.id for s in members[1:]),
+    )
+
+
+def _strictest(tiers: Sequence[Tier]) -> Tier:
+    """The limit of the strictest, the rank of the best, the patience of the least patient."""
+
+    def limit(tier: Tier) -> tuple[bool, float]:
+        percentile = isinstance(tier.threshold, Percentile)
+        return percentile, tier.threshold.percent if isinstance(tier.threshold, Percentile) else tier.threshold
+
+    strict = min(tiers, key=limit)
+    return replace(strict, rank=min(t.rank for t in tiers), max_delay=min(t.max_delay for t in tiers))
