@@ -17,11 +17,11 @@ from gridsweep.errors import SpecError
 from gridsweep.sweep import Model, Recipe
 from gridsweep.train.lean.variants import Variant
 
-Weights = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [r, in], B [out, r]
+Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [r, in], B [out, r]
 
 
 def write_adapter(
-    folder: Path, weights: Weights, part: Part, variant: Variant, model: Model, targets: Sequence[str],
+    folder: Path, weights: Pairs, part: Part, variant: Variant, model: Model, targets: Sequence[str],
     layers: list[int] | None,
 ) -> None:  # fmt: skip
     """adapter_config.json and adapter_model.safetensors."""
@@ -43,10 +43,10 @@ def write_adapter(
         "use_rslora": variant.rslora,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    _write(named(weights), folder / "adapter_model.safetensors", {})
+    _write(weights, folder / "adapter_model.safetensors", {})
 
 
-def named(weights: Weights, adapter: str = "") -> dict[str, Tensor]:
+def named(weights: Pairs, adapter: str = "") -> dict[str, Tensor]:
     """A and B of every module by PEFT's names; with `adapter` by those its parameters have in a model."""
     names = {}
     for module, pair in weights.items():
@@ -65,9 +65,7 @@ def identity(
     return {name: json.dumps(value) for name, value in facts.items()}
 
 
-def write_state(
-    folder: Path, mean: Weights, square: Weights, average: Weights, steps: int, facts: Mapping[str, str]
-) -> None:
+def write_state(folder: Path, mean: Pairs, square: Pairs, average: Pairs, steps: int, facts: Mapping[str, str]) -> None:
     """optimizer.safetensors, by the names torch's AdamW on a PEFT model would have, and average.safetensors."""
     states = {
         **{f"exp_avg/{name}": tensor for name, tensor in named(mean, "default").items()},

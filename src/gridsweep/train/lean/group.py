@@ -176,12 +176,16 @@ class Group:
         self.parts = {name: part for name, part in self.parts.items() if name not in experiments}
         self.benches.clear()
 
-    def save_adapter(self, experiment: str, folder: Path, averaged: bool = False) -> None:
-        """The adapter alone, as plain PEFT reads it: its weights, or their moving average."""
+    def weights(self, experiment: str, averaged: bool = False) -> dict[str, Tensor]:
+        """A copy of the adapter, A and B of every module, by PEFT's names; or of its moving average."""
         stack, row = self._seat(experiment)
         rows = stack.corrected(self.average_decay) if averaged else stack.weights
+        return {name: tensor.clone() for name, tensor in files.named(self._pairs(stack, rows, row)).items()}
+
+    def save_adapter(self, experiment: str, folder: Path, averaged: bool = False) -> None:
+        """The adapter alone, as plain PEFT reads it: its weights, or their moving average."""
         files.write_adapter(
-            folder, self._weights(stack, rows, row), self.parts[experiment], self.variants[experiment],
+            folder, self.weights(experiment, averaged), self.parts[experiment], self.variants[experiment],
             self.model, self.recipe.target_modules, self.lean.upper,
         )  # fmt: skip
 
@@ -189,7 +193,7 @@ class Group:
         """Adapter, optimizer state, average and history; together with the step all there is to know. No pickle."""
         self.save_adapter(experiment, folder)
         stack, row = self._seat(experiment)
-        tensors = [self._weights(stack, rows, row) for rows in (stack.mean, stack.square, stack.average)]
+        tensors = [self._pairs(stack, rows, row) for rows in (stack.mean, stack.square, stack.average)]
         files.write_state(folder, *tensors, stack.steps[row], self._identity(experiment))
         (folder / "history.json").write_text(json.dumps(asdict(self.histories[experiment])), encoding="utf-8")
 
@@ -198,7 +202,7 @@ class Group:
         stack, row = self._seat(experiment)
         saved, steps = files.read_state(folder, self._identity(experiment))
         for kind, tensors in saved.items():
-            there = files.named(self._weights(stack, getattr(stack, kind), row))
+            there = files.named(self._pairs(stack, getattr(stack, kind), row))
             if {n: t.shape for n, t in there.items()} != {n: t.shape for n, t in tensors.items()}:
                 raise SpecError(
                     f"the checkpoint in {folder} does not fit this model and rank; remove it to start again"
@@ -299,7 +303,7 @@ class Group:
         ((stack, span, _),) = self._seats([experiment])
         return stack, span.start
 
-    def _weights(self, stack: Stack, rows: Tensor, row: int) -> files.Weights:
+    def _pairs(self, stack: Stack, rows: Tensor, row: int) -> files.Pairs:
         return {module: (a[0], b[0]) for module, (a, b) in stack.by_module(rows[row : row + 1]).items()}
 
     def _identity(self, experiment: str) -> dict[str, str]:
