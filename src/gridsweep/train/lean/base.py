@@ -39,13 +39,13 @@ class LeanBase:
             raise SpecError(f"{next(iter(names))} is in no decoder layer; set recipe.target_modules to some that are")
         example = self._example()
         before = self._plain_losses(example)
-        self.linears = [LoraLinear(name, module) for name, module in names.items()]
-        for linear in self.linears:
-            self._replace(linear.name, linear)
         for name, module in list(base.named_modules()):
             lean = lean_instead(module)
             if lean is not None:
                 self._replace(name, lean)
+        self.linears = [LoraLinear(name, module) for name, module in names.items()]
+        for linear in self.linears:
+            self._replace(linear.name, linear)
         self.hook = base.get_submodule(first[1]).register_forward_pre_hook(self._for_members)
         base.set_attn_implementation(NAME)
         try:
