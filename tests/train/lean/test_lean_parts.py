@@ -41,7 +41,7 @@ class TestGradients:
 
         spans, ranks = [slice(0, 1), slice(1, 3)], [1, 2]
         weights = [
-            (drawn(s.stop - s.start, r, width), drawn(s.stop - s.start, out, r))
+            (drawn(s.stop - s.start, r, width), drawn(s.stop - s.start, r, out))
             for s, r in zip(spans, ranks, strict=True)
         ]
         grads = [tuple(torch.zeros_like(w) for w in pair) for pair in weights]
@@ -58,7 +58,7 @@ class TestGradients:
             parts = []
             for s, scale, (a, b) in zip(spans, scales, weights, strict=True):
                 inner = x[s] * -bits("m", width, s).double() if dropout else x[s]
-                parts.append(there[s] + scale * inner @ a.mT @ b.mT)
+                parts.append(there[s] + scale * inner @ a.mT @ b)
             return torch.cat(parts)
 
         assert torch.autograd.gradcheck(lambda x: lora_product(x, weight, bias, "m", now), (x,))

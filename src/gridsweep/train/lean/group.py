@@ -143,9 +143,10 @@ class Group:
         pairs = self.roster.pairs(experiment, "weights")
         if averaged:
             stack, row = self.roster.seat(experiment)
-            views = stack.by_module(stack.corrected(self.average_decay)[row : row + 1])
-            pairs = {module: (a[0], b[0]) for module, (a, b) in views.items()}
-        return {name: tensor.clone() for name, tensor in files.named(pairs).items()}
+            pairs = stack.of_member(stack.corrected(self.average_decay), row)
+        return {
+            name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in files.named(pairs).items()
+        }
 
     def save_adapter(self, experiment: str, folder: Path, averaged: bool = False) -> None:
         """The adapter alone, as plain PEFT reads it: its weights, or their moving average."""

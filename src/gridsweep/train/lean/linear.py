@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gridsweep.train.lean.masks import masked
 
-Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [members, r, in], B [members, out, r]
+Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [members, r, in], B^T [members, r, out]
 Bits = Callable[[str, int, slice], Tensor]
 
 
@@ -57,8 +57,9 @@ def lora_product(x: Tensor, weight: Tensor, bias: Tensor | None, name: str, now:
     """x W^T + bias + scale * drop(x) A^T B^T, member by member.
 
     The frozen product keeps nothing for the backward pass. x is kept as it came, so that the projections that read the
-    same x keep it once; so is drop(x) A^T, which is as narrow as the rank. Masks are made again, or remembered. The
-    gradients of A and B are added to the blocks' own.
+    same x keep it once; so is A drop(x)^T, which is as narrow as the rank. Masks are made again, or remembered. The
+    gradients of A and B are added to the blocks' own. What is narrow is long and flat here, [r, tokens]: on a CPU
+    products of such shapes are up to five times as fast as of [tokens, r].
     """
     # Autograd does not know of A and B; what asks it for a backward pass, where even x does not, is this.
     asks = x.new_zeros((), requires_grad=any(block.grads is not None for block in now.blocks))
@@ -78,8 +79,8 @@ class _LoraProduct(torch.autograd.Function):
                 inner = masked(inner, bits)
                 if now.remember:
                     kept.append(bits)
-            h = torch.bmm(inner, a.mT).mul_(block.scale)
-            out[block.rows].baddbmm_(h, b.mT)
+            h = torch.bmm(a, inner.mT).mul_(block.scale)
+            out[block.rows].baddbmm_(h.mT, b)
             narrow.append(h)
         ctx.name, ctx.now = name, now
         ctx.save_for_backward(x, weight, *narrow, *kept)
@@ -98,14 +99,14 @@ class _LoraProduct(torch.autograd.Function):
             if now.bits is not None and block.drops:
                 bits = next(kept) if now.remember else now.bits(name, x.shape[-1], rows)
             inner = x[rows] if bits is None else masked(x[rows], bits)
-            grad_h = torch.bmm(grad[rows], b).mul_(block.scale)
+            grad_h = torch.bmm(b, grad[rows].mT).mul_(block.scale)
             grad_a, grad_b = block.grads[name]
-            _add_product(grad_a, grad_h.mT, inner)
-            _add_product(grad_b, grad[rows].mT, h)
+            _add_product(grad_a, grad_h, inner)
+            _add_product(grad_b, h, grad[rows])
             if grad_x is not None and bits is None:
-                grad_x[rows].baddbmm_(grad_h, a)
+                grad_x[rows].baddbmm_(grad_h.mT, a)
             elif grad_x is not None:
-                grad_x[rows] += masked(torch.bmm(grad_h, a), bits)
+                grad_x[rows] += masked(torch.bmm(grad_h.mT, a), bits)
         return grad_x, None, None, None, None, None
 
 

@@ -80,8 +80,7 @@ class Roster:
     def pairs(self, experiment: str, rows: str) -> Pairs:
         """Views of one member's A and B in its stack's `weights`, `mean`, `square` or `average`."""
         stack, row = self.seat(experiment)
-        views = stack.by_module(getattr(stack, rows)[row : row + 1])
-        return {module: (a[0], b[0]) for module, (a, b) in views.items()}
+        return stack.of_member(getattr(stack, rows), row)
 
     def drop(self, experiments: Collection[str]) -> None:
         """These leave; nothing changes for the others."""

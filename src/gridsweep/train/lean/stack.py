@@ -1,6 +1,6 @@
 """The adapters of all members of one rank as rows of one matrix, with AdamW and a moving average over it.
 
-A row holds every A of an adapter and then every B, each contiguous, so that A [members, r, in] and B [members, out, r]
+A row holds every A of an adapter and then every B^T, each contiguous. So A [members, r, in] and B^T [members, r, out]
 of a module are views, one optimizer step is a few operations whatever the number of members and modules, and members
 leave by picking rows. Members of another rank have another stack: padding ranks would cost work, and would change how
 a product is rounded with who else is there.
@@ -45,12 +45,16 @@ class Stack:
         self.steps = [self.steps[row] for row in rows]
 
     def by_module(self, rows: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Views of A and B of every module in some rows [members, weights]."""
+        """Views of A and B^T of every module in some rows [members, weights]."""
         views = {}
         for module, (a, b) in self.places.items():
             width, out = self.shapes[module]
-            views[module] = (rows[:, a].unflatten(1, (self.r, width)), rows[:, b].unflatten(1, (out, self.r)))
+            views[module] = (rows[:, a].unflatten(1, (self.r, width)), rows[:, b].unflatten(1, (self.r, out)))
         return views
+
+    def of_member(self, rows: Tensor, row: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Views of one member's A [r, in] and B [out, r] of every module in `rows`."""
+        return {module: (a[0], b[0].mT) for module, (a, b) in self.by_module(rows[row : row + 1]).items()}
 
     def corrected(self, decay: float) -> Tensor:
         """The moving average, corrected for its start at 0; before a member's first step its weights."""
