@@ -208,6 +208,28 @@ class TestErrors:
         with pytest.raises(SpecError, match="cannot be read"):
             group().load("a", tmp_path)
 
+    def test_a_damaged_checkpoint(self, tmp_path: Path) -> None:
+        group().save("a", tmp_path)
+        (tmp_path / "optimizer.safetensors").write_bytes(b"no tensors")
+        with pytest.raises(SpecError, match="cannot be read"):
+            group().load("a", tmp_path)
+
+    def test_attention_over_a_window_that_samples_outgrow(self) -> None:
+        base = small_base()
+        for layer in base.model.layers:
+            layer.self_attn.sliding_window = 14
+        windowed = group(base=base)
+        with pytest.raises(SpecError, match="limited to a window of 14 tokens"):
+            for step in range(4):
+                windowed.step(step, nothing)
+
+    def test_a_model_that_does_something_else_to_its_logits(self) -> None:
+        base = small_base()
+        base.lm_head.register_forward_hook(lambda module, inputs, logits: 5 * (logits / 5).tanh())
+        with pytest.raises(SpecError, match="Qwen2ForCausalLM cannot be trained lean: its losses come out otherwise"):
+            group(base=base)
+        assert base.config._attn_implementation == "sdpa"
+
     def test_who_is_not_there_cannot_leave(self) -> None:
         with pytest.raises(SpecError, match="z is not in this group of a, b, d, c"):
             group().drop(["z"])

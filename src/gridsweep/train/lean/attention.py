@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from gridsweep.errors import SpecError
 from gridsweep.train.lean.packing import Packed
 
 NAME = "gridsweep_packed"
@@ -48,15 +49,22 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     packed: Packed | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each sample. query [members, heads, tokens, width] -> [members, tokens, heads, width].
 
     The samples are padded on the right here and nowhere else, where it costs little: what is right of a token does
-    not reach it, so no mask is needed.
+    not reach it, so no mask is needed. Raises `SpecError` for attention of a kind that this is not.
     """
     if packed is None:
         raise ValueError("packed attention needs to be told of the samples")
+    if softcap is not None or (sliding_window is not None and packed.longest > sliding_window):
+        kind = "softcapped" if softcap is not None else f"limited to a window of {sliding_window} tokens"
+        raise SpecError(
+            f"the model's attention is {kind}, which is not supported with {packed.longest} tokens a sample"
+        )
     members, heads = query.shape[:2]
     across = [_samples(tensor, packed) for tensor in (query, key, value)]
     out = F.scaled_dot_product_attention(

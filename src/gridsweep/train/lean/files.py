@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -87,7 +87,7 @@ def read_state(folder: Path, facts: Mapping[str, str]) -> tuple[dict[str, dict[s
         optimizer = load_file(folder / "optimizer.safetensors")
         adapter = load_file(folder / "adapter_model.safetensors")
         average = load_file(folder / "average.safetensors")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise SpecError(f"the checkpoint {folder} cannot be read: {error}; go on from an earlier one") from error
     other = [
         f"{name} {there.get(name, 'unknown')} instead of {fact}"

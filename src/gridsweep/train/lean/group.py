@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class Group:
         before_pass: Callable[[int, int], None] = lambda members, tokens: None,
     ):
         self.recipe, self.total_steps, self.train, self.model = recipe, total_steps, train, model
-        self.plan, self.before_pass = plan or Plan(), before_pass
+        self.plan, self.before_pass = replace(plan or Plan()), before_pass
         self.histories = {part.experiment: History() for part in members}
         self.diverged: dict[str, str] = {}
         self.average_decay = 1 - 1 / max(1.0, WINDOW * total_steps)

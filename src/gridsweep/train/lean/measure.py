@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from gridsweep.train.lean.group import Group, Plan
-from gridsweep.train.lean.packing import pack, runs
+from gridsweep.train.lean.packing import Packed, pack, runs
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
@@ -73,7 +73,7 @@ def measure(
     )
 
 
-def _once(group: Group, plan: Plan, packed, clock: Callable[[], float]) -> float | None:
+def _once(group: Group, plan: Plan, packed: Packed, clock: Callable[[], float]) -> float | None:
     """The seconds of one pass; None where memory is too small."""
     group.plan = plan
     names = group.roster.portions(plan.members)[0]
