@@ -1,0 +1,86 @@
+"""Attention that keeps the samples of a packed row apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from gridsweep.errors import SpecError
+from gridsweep.train.lean.packing import Packed
+
+NAME = "gridsweep_packed"
+
+
+class Select(torch.autograd.Function):
+    """Rows `places` (all different) of x [members, rows, ...], without the slow sum that indexing needs for repeats."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+        ctx.places, ctx.shape = places, x.shape
+        return x.index_select(1, places)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        return grad.new_zeros(ctx.shape).index_copy_(1, ctx.places, grad), None
+
+
+class Spread(torch.autograd.Function):
+    """x [members, tokens, ...] as rows `places` of `rows` rows, the others 0: the inverse of `Select`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor, rows: int) -> Tensor:
+        ctx.places = places
+        return x.new_zeros(x.shape[0], rows, *x.shape[2:]).index_copy_(1, places, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        return grad.index_select(1, ctx.places), None, None
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    packed: Packed | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each sample. query [members, heads, tokens, width] -> [members, tokens, heads, width].
+
+    The samples are padded on the right here and nowhere else, where it costs little: what is right of a token does
+    not reach it, so no mask is needed. Raises `SpecError` for attention of a kind that this is not.
+    """
+    if packed is None:
+        raise ValueError("packed attention needs to be told of the samples")
+    if softcap is not None or (sliding_window is not None and packed.longest > sliding_window):
+        kind = "softcapped" if softcap is not None else f"limited to a window of {sliding_window} tokens"
+        raise SpecError(
+            f"the model's attention is {kind}, which is not supported with {packed.longest} tokens a sample"
+        )
+    members, heads = query.shape[:2]
+    across = [_samples(tensor, packed) for tensor in (query, key, value)]
+    out = F.scaled_dot_product_attention(
+        *across, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads
+    ).transpose(1, 2)
+    out = out.reshape(members, packed.samples * packed.longest, heads, out.shape[-1])
+    return out if packed.places is None else Select.apply(out, packed.places), None
+
+
+def _samples(tensor: Tensor, packed: Packed) -> Tensor:
+    """[members, heads, tokens, width] -> [members * samples, heads, longest, width]."""
+    tensor = tensor.transpose(1, 2)
+    if packed.places is not None:
+        tensor = Spread.apply(tensor, packed.places, packed.samples * packed.longest)
+    members, _, heads, width = tensor.shape
+    return tensor.reshape(members * packed.samples, packed.longest, heads, width).transpose(1, 2)
+
+
+AttentionInterface.register(NAME, packed_attention)

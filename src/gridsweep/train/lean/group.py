@@ -1,0 +1,270 @@
+"""A group: several experiments of one sweep trained together over one frozen base, step by step.
+
+What a member's numbers are depends on its own values only. On a CPU, with one thread, that is exact: every product is
+made in blocks of one member, so a member alone, in any group, after others have left or after a pause goes through the
+same losses bit for bit. On a GPU the products of all members are one, and differ by their rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gridsweep.attempt import Part
+from gridsweep.errors import SpecError
+from gridsweep.sweep import Model, Recipe
+from gridsweep.train.lean import files
+from gridsweep.train.lean.base import Layers, LeanBase
+from gridsweep.train.lean.linear import Bits, Pass
+from gridsweep.train.lean.masks import keep_bits, limits, token_keys
+from gridsweep.train.lean.packing import Packed, pack, runs
+from gridsweep.train.lean.roster import Roster
+from gridsweep.train.lean.variants import Variant
+from gridsweep.train.learning_rate import learning_rate
+from gridsweep.train.samples import Sample, by_length, effective_batch
+from gridsweep.train.training import EVALUATED_AT_ONCE, History
+
+WINDOW = 0.08  # of all steps, over which the average of the weights is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A member's summed loss and counted tokens of every sample, in the order they were given."""
+
+    sums: Tensor  # [samples], float64
+    counts: Tensor  # [samples], int64
+
+    @property
+    def mean(self) -> float:
+        """The mean loss over all counted tokens."""
+        return (self.sums.sum() / self.counts.sum()).item()
+
+
+@dataclass(slots=True)
+class Plan:
+    """How a step is cut up: members in a pass, tokens of each in a pass (None: all), and whether masks are kept.
+
+    Members and masks change no loss on a CPU, tokens only its rounding. `gridsweep.train.lean.measure` finds the
+    fastest; the default is a safe one.
+    """
+
+    members: int = 4
+    tokens: int | None = None
+    remember: bool = True
+
+
+class Group:
+    """Members on their way through `total_steps` optimizer steps over one frozen base, whose layers it takes over.
+
+    `train` are the samples all of them see. `variants` names members with rsLoRA or LoRA+; `layers` says which have
+    adapters; `home` is where adapters and optimizer states wait when it is not the base's device (the host's memory,
+    say); `before_pass(members, tokens)` is called before each training pass. Raises `SpecError` when a member does not
+    fit the model.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        members: Sequence[Part],
+        recipe: Recipe,
+        total_steps: int,
+        train: Sequence[Sample],
+        model: Model,
+        *,
+        variants: Mapping[str, Variant] | None = None,
+        layers: Layers = "all",
+        plan: Plan | None = None,
+        home: torch.device | None = None,
+        before_pass: Callable[[int, int], None] = lambda members, tokens: None,
+    ):
+        self.recipe, self.total_steps, self.train, self.model = recipe, total_steps, train, model
+        self.plan, self.before_pass = replace(plan or Plan()), before_pass
+        self.histories = {part.experiment: History() for part in members}
+        self.diverged: dict[str, str] = {}
+        self.average_decay = 1 - 1 / max(1.0, WINDOW * total_steps)
+        self.device = base.device
+        self.lean = LeanBase(base, recipe.target_modules, layers)
+        try:
+            self.roster = Roster(members, variants or {}, self.lean.shapes, self.device, home)
+        except SpecError:
+            self.close()
+            raise
+
+    @property
+    def members(self) -> list[str]:
+        """Who trains on, in the order of the passes."""
+        return list(self.roster.parts)
+
+    def step(self, step: int, breathe: Callable[[], None]) -> dict[str, float]:
+        """Make optimizer step `step` (from 0) for all members: each one's mean loss over its response tokens.
+
+        Calls `breathe` before each pass; what that raises leaves the state as it was before the step. A member whose
+        loss is no finite number makes no step: it is dropped, and `diverged` says why. Out of memory halves what is
+        in a pass and begins the step anew.
+        """
+        losses = self._fitting(lambda: self._losses(step, breathe), self.batch(step))
+        lost = {n: f"the training loss is {x} at step {step + 1}" for n, x in losses.items() if not math.isfinite(x)}
+        self.diverged |= lost
+        self.drop(lost)
+        recipe = self.recipe
+        for r, stack in self.roster.stacks.items():
+            parts = self.roster.of_rank(r)
+            rates = [learning_rate(recipe, part.params.lr, step, self.total_steps) for part in parts]
+            ratios = [self.roster.variants[part.experiment].b_ratio for part in parts]
+            stack.step(rates, ratios, recipe.weight_decay, recipe.clip, self.average_decay)
+        for name in self.members:
+            history = self.histories[name]
+            history.recent = [*history.recent, losses[name]][-max(1, self.total_steps // 10) :]
+        return losses
+
+    @torch.no_grad()
+    def evaluate(
+        self, samples: Sequence[Sample], breathe: Callable[[], None], averaged: bool = False
+    ) -> dict[str, Scores]:
+        """Every member's loss on every sample, with its weights or their average. Calls `breathe` before a pass."""
+        stacks, decay = self.roster.stacks, self.average_decay
+        weights = {r: stack.corrected(decay) if averaged else stack.weights for r, stack in stacks.items()}
+        return self._fitting(lambda: self._scores(samples, breathe, weights), [])
+
+    def drop(self, experiments: Collection[str]) -> None:
+        """These leave; nothing changes for the others."""
+        if experiments:
+            self.roster.drop(experiments)
+
+    def weights(self, experiment: str, averaged: bool = False) -> dict[str, Tensor]:
+        """A copy of the adapter, A and B of every module, by PEFT's names; or of its moving average."""
+        pairs = self.roster.pairs(experiment, "weights")
+        if averaged:
+            stack, row = self.roster.seat(experiment)
+            pairs = stack.of_member(stack.corrected(self.average_decay), row)
+        return {
+            name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in files.named(pairs).items()
+        }
+
+    def save_adapter(self, experiment: str, folder: Path, averaged: bool = False) -> None:
+        """The adapter alone, as plain PEFT reads it: its weights, or their moving average."""
+        files.write_adapter(
+            folder, self.weights(experiment, averaged), self.roster.parts[experiment],
+            self.roster.variants[experiment], self.model, self.recipe.target_modules, self.lean.upper,
+        )  # fmt: skip
+
+    def save(self, experiment: str, folder: Path) -> None:
+        """Adapter, optimizer state, average and history; together with the step all there is to know. No pickle."""
+        self.save_adapter(experiment, folder)
+        stack, row = self.roster.seat(experiment)
+        mean, square, average = (self.roster.pairs(experiment, kind) for kind in ("mean", "square", "average"))
+        files.write_state(folder, mean, square, average, stack.steps[row], self._identity(experiment))
+        (folder / "history.json").write_text(json.dumps(asdict(self.histories[experiment])), encoding="utf-8")
+
+    def load(self, experiment: str, folder: Path) -> None:
+        """Take up a member's saved state. Raises `SpecError` when it is of another training."""
+        stack, row = self.roster.seat(experiment)
+        saved, steps = files.read_state(folder, self._identity(experiment))
+        there = {kind: files.named(self.roster.pairs(experiment, kind)) for kind in saved}
+        for kind, tensors in saved.items():
+            if {n: t.shape for n, t in there[kind].items()} != {n: t.shape for n, t in tensors.items()}:
+                raise SpecError(f"the checkpoint in {folder} does not fit this model; remove it to start again")
+        for kind, tensors in saved.items():
+            for name, view in there[kind].items():
+                view.copy_(tensors[name])
+        stack.steps[row] = steps
+        self.histories[experiment] = History(**json.loads((folder / "history.json").read_text(encoding="utf-8")))
+
+    def close(self) -> None:
+        """Give the base model back as it was."""
+        self.lean.close()
+
+    def batch(self, step: int) -> list[Sample]:
+        """The samples of one optimizer step."""
+        return effective_batch(self.train, step, self.recipe.batch_size * self.recipe.accumulation, self.recipe.seed)
+
+    def forward_backward(self, names: Sequence[str], packed: Packed, step: int, counted: int) -> Tensor:
+        """Add to the gradients of a portion of the members; their share of the mean loss over `counted` tokens."""
+        self.before_pass(len(names), packed.tokens)
+        bench = self.roster.to_train(names)
+        now = Pass(len(names), bench.blocks, self._bits(names, packed, step), self.plan.remember)
+        each = self.lean.losses(now, packed).sum(1) / counted
+        each.sum().backward()
+        bench.give_back()
+        return each.detach()
+
+    def _losses(self, step: int, breathe: Callable[[], None]) -> dict[str, float]:
+        """Each member's loss; the gradients lie in the stacks."""
+        for stack in self.roster.stacks.values():
+            stack.grads.zero_()
+        samples = self.batch(step)
+        counted = sum(sample.counted for sample in samples)
+        packs: list[Packed] = []
+        for run in runs(samples, self.plan.tokens):
+            packs.append(pack(run, self.device, packs[-1].first + packs[-1].tokens if packs else 0))
+        losses: dict[str, float] = {}
+        for names in self.roster.portions(self.plan.members):
+            total = torch.zeros(len(names), device=self.device)
+            for packed in packs:
+                breathe()
+                total += self.forward_backward(names, packed, step, counted)
+            losses |= dict(zip(names, total.tolist(), strict=True))
+        return losses
+
+    def _scores(
+        self, samples: Sequence[Sample], breathe: Callable[[], None], weights: Mapping[int, Tensor]
+    ) -> dict[str, Scores]:
+        counts = torch.tensor([len(sample.ids) - max(1, sample.prompt) for sample in samples])
+        sums = {name: torch.zeros(len(samples), dtype=torch.float64) for name in self.members}
+        order = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))  # as `by_length` sorts
+        at = 0
+        for batch in by_length(samples, EVALUATED_AT_ONCE):
+            packed = pack(batch, self.device)
+            places = torch.tensor(order[at : (at := at + len(batch))])
+            for names in self.roster.portions(self.plan.members):
+                breathe()
+                now = Pass(len(names), self.roster.to_evaluate(names, weights))
+                losses = self.lean.losses(now, packed).double()
+                totals = losses.new_zeros(len(names), len(batch)).index_add_(1, packed.owner, losses).cpu()
+                for name, total in zip(names, totals, strict=True):
+                    sums[name][places] = total
+        return {name: Scores(total, counts) for name, total in sums.items()}
+
+    def _bits(self, names: Sequence[str], packed: Packed, step: int) -> Bits | None:
+        """The dropout masks of one pass."""
+        parts = [self.roster.parts[name] for name in names]
+        if not any(part.params.dropout for part in parts):
+            return None
+        positions = packed.first + torch.arange(packed.tokens, device=self.device)
+        keys = torch.stack([token_keys(part.seed, step, positions) for part in parts])
+        limit = limits([part.params.dropout for part in parts], self.device)
+        return lambda module, width, rows: keep_bits(keys[rows], module, width, limit[rows])
+
+    def _fitting(self, passes: Callable[[], Any], batch: Sequence[Sample]) -> Any:
+        """What `passes` returns; out of memory, half the members in a pass, or else half the tokens, and anew."""
+        while True:
+            try:
+                return passes()
+            except torch.OutOfMemoryError:
+                if not self._smaller([len(sample.ids) for sample in batch]):
+                    raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _smaller(self, lengths: Sequence[int]) -> bool:
+        """Plan half as much in a pass; whether that can be."""
+        members = min(self.plan.members, len(self.members))
+        tokens = min(self.plan.tokens or sum(lengths), sum(lengths))
+        if members > 1:
+            self.plan.members = (members + 1) // 2
+        elif lengths and tokens > max(lengths):
+            self.plan.tokens = max(max(lengths), tokens // 2)
+        else:
+            return False
+        return True
+
+    def _identity(self, experiment: str) -> dict[str, str]:
+        part, variant = self.roster.parts[experiment], self.roster.variants[experiment]
+        return files.identity(part, variant, self.recipe, self.total_steps, self.lean.upper)

@@ -1,0 +1,129 @@
+"""A frozen linear layer with the LoRA adapters of all members of a group beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gridsweep.train.lean.masks import masked
+
+Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [members, r, in], B^T [members, r, out]
+Bits = Callable[[str, int, slice], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Members of one rank, next to each other in the pass: their rows, scale [members, 1, 1] and weights by module.
+
+    `grads` is what a backward pass adds to; None when none is to come.
+    """
+
+    rows: slice
+    scale: Tensor
+    weights: Pairs
+    grads: Pairs | None
+    drops: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one forward pass computes with; `bits(module, width, rows)` are dropout's, `remember` keeps them."""
+
+    members: int
+    blocks: Sequence[Block]
+    bits: Bits | None = None
+    remember: bool = False
+
+
+class LoraLinear(nn.Module):
+    """Takes the place of a target `nn.Linear`: x [members, tokens, in] -> [members, tokens, out]."""
+
+    def __init__(self, name: str, base: nn.Linear):
+        super().__init__()
+        self.name, self.base = name, base
+        self.now: Pass | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.now is None:
+            return self.base(x)
+        return lora_product(x, self.base.weight, self.base.bias, self.name, self.now)
+
+
+def lora_product(x: Tensor, weight: Tensor, bias: Tensor | None, name: str, now: Pass) -> Tensor:
+    """x W^T + bias + scale * drop(x) A^T B^T, member by member.
+
+    The frozen product keeps nothing for the backward pass. x is kept as it came, so that the projections that read the
+    same x keep it once; so is A drop(x)^T, which is as narrow as the rank. Masks are made again, or remembered. The
+    gradients of A and B are added to the blocks' own. What is narrow is long and flat here, [r, tokens]: on a CPU
+    products of such shapes are up to five times as fast as of [tokens, r].
+    """
+    # Autograd does not know of A and B; what asks it for a backward pass, where even x does not, is this.
+    asks = x.new_zeros((), requires_grad=any(block.grads is not None for block in now.blocks))
+    return _LoraProduct.apply(x, weight, bias, name, now, asks)
+
+
+class _LoraProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, name: str, now: Pass, _: Tensor):
+        out = frozen_product(x, weight.mT, bias)
+        narrow, kept = [], []
+        for block in now.blocks:
+            a, b = (w.to(x.dtype) for w in block.weights[name])
+            inner = x[block.rows]
+            if now.bits is not None and block.drops:
+                bits = now.bits(name, x.shape[-1], block.rows)
+                inner = masked(inner, bits)
+                if now.remember:
+                    kept.append(bits)
+            h = torch.bmm(a, inner.mT).mul_(block.scale)
+            out[block.rows].baddbmm_(h.mT, b)
+            narrow.append(h)
+        ctx.name, ctx.now = name, now
+        ctx.save_for_backward(x, weight, *narrow, *kept)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        now, name = ctx.now, ctx.name
+        x, weight, *rest = ctx.saved_tensors
+        narrow, kept = rest[: len(now.blocks)], iter(rest[len(now.blocks) :])
+        grad = grad.contiguous()
+        grad_x = frozen_product(grad, weight) if ctx.needs_input_grad[0] else None
+        for block, h in zip(now.blocks, narrow, strict=True):
+            rows, bits = block.rows, None
+            a, b = (w.to(x.dtype) for w in block.weights[name])
+            if now.bits is not None and block.drops:
+                bits = next(kept) if now.remember else now.bits(name, x.shape[-1], rows)
+            inner = x[rows] if bits is None else masked(x[rows], bits)
+            grad_h = torch.bmm(b, grad[rows].mT).mul_(block.scale)
+            grad_a, grad_b = block.grads[name]
+            _add_product(grad_a, grad_h, inner)
+            _add_product(grad_b, h, grad[rows])
+            if grad_x is not None and bits is None:
+                grad_x[rows].baddbmm_(grad_h.mT, a)
+            elif grad_x is not None:
+                grad_x[rows] += masked(torch.bmm(grad_h.mT, a), bits)
+        return grad_x, None, None, None, None, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if total.dtype == left.dtype:
+        total.baddbmm_(left, right)
+    else:
+        total += torch.bmm(left, right)
+
+
+def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [members, tokens, in] @ weight [in, out] + bias.
+
+    On a CPU in a block for each member, because a matrix product's rounding may depend on how many rows it has: so a
+    member's numbers are the same bit for bit whoever trains beside it, at no cost. Elsewhere as one product.
+    """
+    if x.device.type != "cpu":
+        return x @ weight if bias is None else torch.addmm(bias, x.flatten(0, -2), weight).view(*x.shape[:-1], -1)
+    weight = weight.expand(x.shape[0], *weight.shape)
+    return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)

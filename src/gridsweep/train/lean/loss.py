@@ -1,0 +1,46 @@
+"""The cross-entropy of every counted token, from hidden states, without ever holding all logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gridsweep.train.lean.linear import frozen_product
+
+LOGITS_AT_ONCE = 2**18  # of each member; its number may not decide about the rounding of another's
+
+
+class TokenLosses(torch.autograd.Function):
+    """hidden [members, counted, hidden size], head [vocabulary, hidden size], targets [counted] -> [members, counted].
+
+    In float32. The gradient is made in the forward pass, while the logits are there; only it is kept, as large as
+    `hidden`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
+        rows = max(16, LOGITS_AT_ONCE // head.shape[0])
+        kept = torch.empty_like(hidden) if wanted else None
+        kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        losses = torch.empty(hidden.shape[:2], dtype=kind, device=hidden.device)
+        for first in range(0, hidden.shape[1], rows):
+            part = slice(first, first + rows)
+            logits = frozen_product(hidden[:, part], head.mT).to(kind)
+            logs = torch.log_softmax(logits, -1)
+            wants = targets[part].expand(hidden.shape[0], -1).unsqueeze(-1)
+            losses[:, part] = -logs.gather(-1, wants).squeeze(-1)
+            if kept is not None:
+                # The derivative by the logits: the probabilities, less one for the target.
+                slope = logs.exp_()
+                slope.scatter_(-1, wants, slope.gather(-1, wants) - 1)
+                kept[:, part] = frozen_product(slope.to(hidden.dtype), head)
+        ctx.save_for_backward(kept)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        (kept,) = ctx.saved_tensors
+        return kept * grad.unsqueeze(-1).to(kept.dtype), None, None

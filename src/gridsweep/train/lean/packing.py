@@ -1,0 +1,68 @@
+"""Samples one after another without padding, and what is read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gridsweep.train.samples import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Token ids of several samples in one row, with their positions, each [1, tokens].
+
+    `predicting` are the positions whose next token counts, `targets` those tokens and `owner` the sample each belongs
+    to, each [counted]. `first` is where the row begins in the packed effective batch. `places` [tokens] is where each
+    token lies in [samples, longest], None where all are of one length.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    predicting: Tensor
+    targets: Tensor
+    owner: Tensor
+    samples: int
+    longest: int
+    places: Tensor | None
+    first: int
+
+    @property
+    def tokens(self) -> int:
+        return self.ids.shape[1]
+
+
+def pack(samples: Sequence[Sample], device: torch.device, first: int = 0) -> Packed:
+    """The samples in one row, in this order."""
+    lengths = [len(sample.ids) for sample in samples]
+    longest, starts = max(lengths), [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    ids = torch.tensor([token for sample in samples for token in sample.ids])
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    # A first token has no predecessor that could predict it.
+    counted = [range(start + max(1, s.prompt), start + len(s.ids)) for start, s in zip(starts, samples, strict=False)]
+    at = torch.tensor([index for positions in counted for index in positions], dtype=torch.long)
+    owner = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(c) for c in counted]))
+    places = None
+    if any(length != longest for length in lengths):
+        places = torch.cat([number * longest + torch.arange(length) for number, length in enumerate(lengths)])
+        places = places.to(device, non_blocking=True)
+    moved = (t.to(device, non_blocking=True) for t in (ids[None], positions[None], at - 1, ids[at], owner))
+    return Packed(*moved, len(samples), longest, places, first)
+
+
+def runs(samples: Sequence[Sample], tokens: int | None) -> list[list[Sample]]:
+    """Consecutive samples in runs of at most `tokens` tokens (or a single sample); None is one run."""
+    parts: list[list[Sample]] = []
+    room = 0
+    for sample in samples:
+        if not parts or (tokens is not None and len(sample.ids) > room):
+            parts.append([])
+            room = tokens or 0
+        parts[-1].append(sample)
+        room -= len(sample.ids)
+    return parts

@@ -1,0 +1,104 @@
+"""The adapters of all members of one rank as rows of one matrix, with AdamW and a moving average over it.
+
+A row holds every A of an adapter and then every B^T, each contiguous. So A [members, r, in] and B^T [members, r, out]
+of a module are views, one optimizer step is a few operations whatever the number of members and modules, and members
+leave by picking rows. Members of another rank have another stack: padding ranks would cost work, and would change how
+a product is rounded with who else is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Shapes = Mapping[str, tuple[int, int]]  # module name -> (in, out)
+BETAS, EPS = (0.9, 0.999), 1e-8  # torch's own defaults
+
+
+class Stack:
+    """Weights, gradients, Adam's moments and the average of members of rank `r`: each [members, weights], float32."""
+
+    def __init__(self, r: int, shapes: Shapes, rows: Sequence[Tensor], scales: Sequence[float], device: torch.device):
+        self.r, self.shapes, self.device = r, shapes, device
+        self.places = _places(r, shapes)
+        self.split = sum(r * width for width, _ in shapes.values())  # where the Bs begin
+        self.weights = torch.stack(list(rows)).to(device)
+        self.grads = torch.zeros_like(self.weights)
+        self.mean = torch.zeros_like(self.weights)
+        self.square = torch.zeros_like(self.weights)
+        self.average = torch.zeros_like(self.weights)  # not corrected for its start at 0
+        self.scales = list(scales)
+        self.steps = [0] * len(rows)  # optimizer steps made
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these members stay."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.device)
+        for name in ("weights", "grads", "mean", "square", "average"):
+            setattr(self, name, getattr(self, name).index_select(0, index))
+        self.scales = [self.scales[row] for row in rows]
+        self.steps = [self.steps[row] for row in rows]
+
+    def by_module(self, rows: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Views of A and B^T of every module in some rows [members, weights]."""
+        views = {}
+        for module, (a, b) in self.places.items():
+            width, out = self.shapes[module]
+            views[module] = (rows[:, a].unflatten(1, (self.r, width)), rows[:, b].unflatten(1, (self.r, out)))
+        return views
+
+    def of_member(self, rows: Tensor, row: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Views of one member's A [r, in] and B [out, r] of every module in `rows`."""
+        return {module: (a[0], b[0].mT) for module, (a, b) in self.by_module(rows[row : row + 1]).items()}
+
+    def corrected(self, decay: float) -> Tensor:
+        """The moving average, corrected for its start at 0; before a member's first step its weights."""
+        made = _column([1 - decay**steps for steps in self.steps], self.average)
+        return torch.where(made > 0, self.average / made, self.weights)
+
+    def step(self, rates: Sequence[float], ratios: Sequence[float], decay: float, clip: float, average: float) -> None:
+        """One step of AdamW for each member, as torch makes it.
+
+        `rates` are learning rates, `ratios` how much larger B's is (LoRA+), `decay` the weight decay; each member's
+        gradient is scaled to a norm of at most `clip` (0: not at all). `average` is the moving average's decay.
+        """
+        beta, beta_square = BETAS
+        if clip > 0:
+            norms = torch.linalg.vector_norm(self.grads, dim=1, keepdim=True)
+            self.grads.mul_((clip / (norms + 1e-6)).clamp_(max=1.0))
+        self.steps = [steps + 1 for steps in self.steps]
+        self.mean.lerp_(self.grads, 1 - beta)
+        self.square.mul_(beta_square).addcmul_(self.grads, self.grads, value=1 - beta_square)
+        roots = _column([math.sqrt(1 - beta_square**steps) for steps in self.steps], self.weights)
+        change = self.square.sqrt().div_(roots).add_(EPS)
+        torch.div(self.mean, change, out=change)
+        halves = [(slice(None), [1.0] * len(ratios))]
+        if any(ratio != 1 for ratio in ratios):
+            halves = [(slice(0, self.split), [1.0] * len(ratios)), (slice(self.split, None), list(ratios))]
+        for half, factors in halves:
+            peak = [rate * factor for rate, factor in zip(rates, factors, strict=True)]
+            sizes = [rate / (1 - beta**steps) for rate, steps in zip(peak, self.steps, strict=True)]
+            weights = self.weights[:, half]
+            weights.mul_(_column([1 - rate * decay for rate in peak], weights))
+            weights.sub_(change[:, half].mul_(_column(sizes, weights)))
+        self.average.lerp_(self.weights, 1 - average)
+
+
+def _places(r: int, shapes: Shapes) -> dict[str, tuple[slice, slice]]:
+    """Where A and B of every module lie in a row."""
+    ends, at = {}, 0
+    for module, (width, _) in shapes.items():
+        ends[module] = slice(at, at := at + r * width)
+    places = {}
+    for module, (_, out) in shapes.items():
+        places[module] = (ends[module], slice(at, at := at + r * out))
+    return places
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(1)
