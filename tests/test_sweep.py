@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridsweep.identity import experiment_id, slug
 from gridsweep.spec import loads
 from gridsweep.sweep import (
     Condition,
@@ -19,10 +20,8 @@ from gridsweep.sweep import (
     LoraParams,
     Model,
     Recipe,
-    experiment_id,
     is_local,
     number,
-    slug,
 )
 
 BASE = (42, Model("org/model"), Dataset("org/data"), Recipe())

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import PurePath
@@ -148,10 +145,6 @@ class Recipe:
     layers: Literal["all", "upper-half"] = "all"
     rslora: bool = False
     lora_plus: float = 1.0
-
-
-NEW_KEYS = {"layers": "all", "rslora": False, "lora_plus": 1.0}
-"""Keys of a recipe that count in an id only where they are not as they always were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,43 +313,6 @@ def number(value: float) -> str:
     return f"{sign}{first}{'.' + rest if rest else ''}e{exact.adjusted()}"
 
 
-def slug(params: LoraParams) -> str:
-    """A readable name, safe as a folder and as a DNS label: `r16-a32-lr1e-4-d0p05`. Not unique by itself."""
-    parts = (("r", params.r), ("a", params.alpha), ("lr", params.lr), ("d", params.dropout))
-    text = "-".join(f"{name}{number(value)}" for name, value in parts)
-    return re.sub(r"[^a-z0-9-]", "p", text.lower())[:36].rstrip("-")
-
-
-def experiment_id(params: LoraParams, seed: int, model: Model, dataset: Dataset, recipe: Recipe) -> str:
-    """A slug and a digest of all that decides the result; of a local model or dataset only its last name.
-
-    At most 45 characters, a DNS-1035 label. Equal ids mean equal experiments, and the other way round.
-    """
-    values = {
-        "params": _canonical(asdict(params)),
-        "seed": seed,
-        "model": {**asdict(model), "id": _name(model.id)},
-        "dataset": {**asdict(dataset), "id": _name(dataset.id)},
-        "recipe": _canonical({k: v for k, v in asdict(recipe).items() if _decides(k, v)}),
-    }
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{slug(params)}-{digest}"
-
-
-def _decides(key: str, value: Any) -> bool:
-    """Whether a value of the recipe says which experiment it is."""
-    return key not in ("seed", "checkpoint_every") and not (key in NEW_KEYS and NEW_KEYS[key] == value)
-
-
-def _canonical(values: dict[str, Any]) -> dict[str, Any]:
-    """With numbers as text, so that an alpha of 32 and one of 32.0 are the same."""
-    return {key: number(v) if isinstance(v, int | float) else v for key, v in values.items()}
-
-
 def is_local(id: str) -> bool:
     """Whether a model or dataset id is written as a path: `./x`, `../x`, `/x`, `~/x`, or a data file name."""
     return id.startswith(("./", "../", "/", "~")) or id.endswith((".jsonl", ".json"))
-
-
-def _name(id: str) -> str:
-    return PurePath(id).name if is_local(id) else id

@@ -11,6 +11,7 @@ import pytest
 
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Ended, Event, Progressed, Segment, Submitted
+from gridsweep.identity import experiment_id
 from gridsweep.ledger import ledger
 from gridsweep.policies import policy_for
 from gridsweep.providers.trace import TraceProvider, open_trace
@@ -30,7 +31,6 @@ from gridsweep.sweep import (
     Replay,
     Sweep,
     Tier,
-    experiment_id,
 )
 
 START = datetime(2024, 6, 10, 16, tzinfo=UTC)

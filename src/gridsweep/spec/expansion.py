@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gridsweep import designs
 from gridsweep.designs import Space
+from gridsweep.identity import experiment_id
 from gridsweep.spec.clusters import executor_of
 from gridsweep.spec.file import (
     CarbonSection,
@@ -37,7 +38,6 @@ from gridsweep.sweep import (
     Rule,
     Sweep,
     Tier,
-    experiment_id,
     is_local,
 )
 
