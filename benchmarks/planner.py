@@ -32,17 +32,16 @@ from gridsweep.backtest import (
     PolicyResult,
     compared,
     drawn,
-    optimum,
     play,
     start_instants,
     under,
-    what_comes,
 )
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Submitted
 from gridsweep.loop import Provider
 from gridsweep.planned import Planned
 from gridsweep.policies import choice_of, policy_for
+from gridsweep.possible import optimum, what_comes
 from gridsweep.recorded import Replay, open_recorded, open_replay
 from gridsweep.schedule import observed, situation
 from gridsweep.state import State

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, grid, make_sweep
-from gridsweep.backtest import drawn, optimum, play, simulate, start_instants, under, what_comes
+from gridsweep.backtest import drawn, play, simulate, start_instants, under
 from gridsweep.carbon import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
 from gridsweep.policy import Immediate
+from gridsweep.possible import optimum, what_comes
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.stint import Device
 from gridsweep.sweep import PolicyChoice

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from builders import RELAXED, START, after, grid, make_sweep, rehearsed, starts, sweeps
 from gridsweep import codec
+from gridsweep.capacity import check_deadline, least_makespan
 from gridsweep.carbon import HOUR, Forecast, Trace
 from gridsweep.cli import cli
 from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceError
-from gridsweep.plans import Plan, check_deadline, least_makespan, plan
+from gridsweep.plans import Plan, plan
 from gridsweep.policy import Threshold
 from gridsweep.readings import Provenance, Reading
 from gridsweep.render import plan as pictures
@@ -262,7 +263,7 @@ def test_more_work_than_fits_is_refused_and_what_just_fits_is_not():
 
 def test_a_slow_device_that_would_only_delay_is_not_counted():
     devices = (Device("slow", speed=0.1), Device("fast", speed=10.0))
-    assert least_makespan(make_sweep(3, hours=10, devices=devices)) == timedelta(hours=3)
+    assert least_makespan(make_sweep(3, hours=10, devices=devices), START) == timedelta(hours=3)
 
 
 # Pictures and JSON

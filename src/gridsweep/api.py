@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep import backtest, plans, runs
+from gridsweep import backtest, capacity, plans, runs
 from gridsweep.backtest import Simulation
 from gridsweep.plans import Plan
 from gridsweep.providers_for import provider_for
@@ -23,7 +23,7 @@ def plan(sweep: Sweep, at: datetime | None = None) -> Plan:
     Raises `DeadlineError` when no plan can meet its deadline, `TraceError` when there is too little to forecast from.
     """
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
-    plans.check_deadline(sweep, now)
+    capacity.check_deadline(sweep, now)
     return plans.plan(sweep, provider_for(sweep.carbon), now)
 
 

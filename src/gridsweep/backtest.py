@@ -12,18 +12,18 @@ from statistics import NormalDist
 import numpy as np
 
 from gridsweep.carbon import HOUR, Column, Trace
-from gridsweep.errors import DeadlineError, SpecError, TraceError
+from gridsweep.errors import TraceError
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider
-from gridsweep.optima import Job, Optimum, bound
+from gridsweep.optima import Optimum
 from gridsweep.policies import choice_of, policy_for
 from gridsweep.policy import Immediate, Policy
+from gridsweep.possible import optimum, what_comes
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
 from gridsweep.stint import RESTART
 from gridsweep.sweep import PolicyChoice, Sweep, number
-from gridsweep.worklist import makespan
 from gridsweep.worlds import Foreseen
 
 HISTORY = timedelta(days=28)
@@ -76,7 +76,7 @@ class PolicyResult:
 class Bound:
     """The least that could have been emitted, means over the `starts` at which all deadlines can be kept.
 
-    Where not `proven`, the optimum may lie lower for some of them.
+    Where not `proven`, the optimum may lie a little lower for some of them; with rungs, a little higher.
     """
 
     starts: int
@@ -221,24 +221,6 @@ def play(
     )
 
 
-def optimum(
-    sweep: Sweep, comes: Trace, start: datetime, factors: Mapping[str, float] | None = None, *, pausing: bool = False
-) -> Optimum | None:
-    """The least a sweep could emit on what comes, with its devices and deadlines, pausing for nothing or never.
-
-    None where they cannot all be kept, where an hour up to them is unknown, or where no solver is installed for it.
-    """
-    power = sweep.estimates.power_w
-    devices = [replace(d, power_w=power if d.power_w is None else d.power_w) for d in sweep.devices]
-    delays = {tier.name: tier.max_delay for tier in sweep.tiers}
-    took = {e.id: sweep.estimates.duration * (factors or {}).get(e.id, 1.0) for e in sweep.experiments}
-    jobs = [Job(e.id, took[e.id], start + delays[e.tier], device=e.device) for e in sweep.experiments]
-    try:
-        return bound(jobs, devices, comes, start, pausing=pausing, finish_by=sweep.deadline(start))
-    except (DeadlineError, SpecError):
-        return None
-
-
 def start_instants(
     trace: Trace, every: timedelta, first: datetime | None = None, end: datetime | None = None
 ) -> list[datetime]:
@@ -257,19 +239,18 @@ def start_instants(
     return [first + i * every for i in range(-(-(end - first) // every))]
 
 
-def what_comes(sweep: Sweep, provider: Provider, start: datetime) -> Trace:
-    """What comes until a sweep should long have ended, and the weeks before, as far as the trace goes."""
-    work = makespan([sweep.estimates.duration] * len(sweep.experiments), sweep.devices)
-    delay = max(tier.max_delay for tier in sweep.tiers)
-    return provider.read(max(start + delay, sweep.deadline(start) or start) + 2 * work + timedelta(days=1)).history
-
-
 def _late(state: State, ended_at: datetime) -> int:
-    """How many experiments began after their tier's longest delay, or too late to end by the deadline."""
+    """How many experiments began after their tier's longest delay, or too late to end by the deadline.
+
+    With packs or rungs: how many ended after the deadline.
+    """
     sweep, late = state.sweep, 0
     fastest = max(device.speed for device in sweep.devices)
     deadline = sweep.deadline(state.submitted_at)
     for standing in state.standings.values():
+        if sweep.rungs is not None or sweep.pack > 1:
+            late += deadline is not None and (standing.ended_at or ended_at) > deadline
+            continue
         latest = state.submitted_at + sweep.tier(standing.experiment.tier).max_delay
         if deadline is not None:
             latest = min(latest, deadline - sweep.estimates.duration / fastest)

@@ -9,6 +9,7 @@ deadlines, on the grid as observed. Two optima are told: for experiments never p
   and the result as no less than the pausing optimum. Where they differ more, the exact optimum takes seconds and is not
   proven: the pausing one, which lies below it, stands for both.
 - Devices that differ: each experiment stays on the device it ran on, as in the comparison with running at once.
+- Packs and rungs: what was trained in one go is one work; that a rung comes after the one before it is left out.
 - A deadline that was missed counts as late as it really was, so that what happened is one of the choices.
 """
 
@@ -28,7 +29,7 @@ from gridsweep.optima import Job, bound
 from gridsweep.rehearse import joined
 from gridsweep.schedule import device_named
 from gridsweep.settlement import Comparison
-from gridsweep.state import State
+from gridsweep.state import Attempt, State
 from gridsweep.stint import Device
 
 MOST = 200
@@ -127,7 +128,7 @@ def _known(state: State) -> Trace:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """An ended experiment, its pieces joined; power in W."""
+    """An ended experiment, or a pack of them, its pieces joined; power in W."""
 
     name: str
     device: str
@@ -198,24 +199,53 @@ class _Case:
         return bound(jobs, devices, self.trace, self.start, pausing=pausing, finish_by=self.until).emissions_g
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What was trained in one go, its pieces together: the same members up to the same stage."""
+
+    members: tuple[str, ...]
+    from_step: int
+    attempts: list[Attempt]
+    ended_at: datetime
+
+
+def _runs(state: State) -> list[_Run]:
+    """Of all experiments that have ended."""
+    found: dict[tuple[tuple[str, ...], int], list[Attempt]] = {}
+    for attempt in state.attempts.values():
+        members = tuple(member.experiment for member in attempt.stint.members)
+        if all(state.standings[id].ended_at is not None for id in members):
+            found.setdefault((members, max(member.to_step for member in attempt.stint.members)), []).append(attempt)
+    runs = []
+    for (members, _), attempts in found.items():
+        first = min(member.from_step for attempt in attempts for member in attempt.stint.members)
+        ended = max(attempt.ended_at for attempt in attempts if attempt.ended_at is not None)
+        runs.append(_Run(members, first, attempts, ended))
+    return runs
+
+
 def _case(state: State, grid: Trace) -> _Case:
     sweep, start = state.sweep, state.submitted_at
     works: list[_Work] = []
     late, last = 0, start
-    for id, standing in state.standings.items():
-        attempts = [state.attempts[a] for a in standing.attempts]
-        if standing.ended_at is None or not attempts:
-            continue
-        profile = joined(attempts)
+    for run in _runs(state):
+        profile, members = joined(run.attempts), len(run.members)
         if profile.duration <= timedelta(0):
             continue
-        watts = 1000 * sum(kwh for _, _, kwh in profile.segments) / (profile.duration / HOUR)
-        latest = start + sweep.tier(standing.experiment.tier).max_delay
-        happened = max(attempts[0].requested_at, standing.ended_at - profile.duration)
+        watts = 1000 * members * sum(kwh for _, _, kwh in profile.segments) / (profile.duration / HOUR)
+        if run.from_step == 0:
+            delays = [sweep.tier(state.standings[id].experiment.tier).max_delay for id in run.members]
+            latest = start + min(delays)
+        else:  # it had to wait for its rung, and then for as long as everything may take
+            latest = window_of(state) - profile.duration
+        happened = max(run.attempts[0].requested_at, run.ended_at - profile.duration)
         late += happened - latest > sweep.min_wait
-        last = max(last, standing.ended_at)
+        last = max(last, run.ended_at)
         # Equal sums may differ in their last digits.
-        works.append(_Work(id, attempts[-1].device, profile.duration, float(f"{watts:.9g}"), max(latest, happened)))
+        name = run.attempts[-1].id
+        works.append(
+            _Work(name, run.attempts[-1].device, profile.duration, float(f"{watts:.9g}"), max(latest, happened))
+        )
     notes = []
     wanted = max((work.latest_start + work.length for work in works), default=start)
     deadline = sweep.deadline(start)

@@ -73,10 +73,10 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
 
 
 def _in_order(seen: Situation, starts: list[Start]) -> list[Start]:
-    """Of equal waiting work (tier, remaining steps, device), those first in order are the ones that start."""
+    """Of equal waiting work (tier, remaining steps, device, size), those first in order are the ones that start."""
 
-    def kind(work: Work) -> tuple[str, int, int, str | None]:
-        return (work.tier.name, work.from_step, work.to_step, work.device)
+    def kind(work: Work) -> tuple[str, int, int, str | None, int]:
+        return (work.tier.name, work.from_step, work.to_step, work.device, len(work.members))
 
     works = {work.experiment: work for work in seen.waiting}
     chosen = {start.members[0] for start in starts if len(start.members) == 1}

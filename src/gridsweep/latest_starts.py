@@ -48,6 +48,13 @@ class Queue:
         self.alike = len(set(self.length)) <= 1 and len({lane.speed for lane in lanes}) <= 1
         self.horizon = max(self.by, default=0.0)
 
+    def bring_forward(self, count: int) -> None:
+        """Put the first of the first `count` stints that is left before all others: the rest cannot start yet."""
+        first = next((i for i in self.left if i < count), None)
+        if first is not None and self.left[0] != first:
+            self.left.remove(first)
+            self.left.insert(0, first)
+
     def by_energy(self) -> list[int]:
         """The devices, those first that need least energy for the same work."""
         return sorted(range(len(self.lanes)), key=lambda i: (self.lanes[i].power_kw / self.lanes[i].speed, i))

@@ -22,6 +22,12 @@ def remaining(situation: Situation) -> list[Remaining]:
     return found
 
 
+def ahead(situation: Situation) -> list[Remaining]:
+    """What is expected after the rungs to come, by when it must have ended: it cannot be started yet."""
+    fastest = max(device.speed for device in situation.devices)
+    return [Remaining(work.duration, work.latest_start + work.duration / fastest) for work in situation.ahead]
+
+
 def lanes(situation: Situation) -> list[Lane]:
     """The devices, each free when what runs on it is expected to end; there must be work submitted or waiting."""
     soon = situation.now + MINUTE  # what runs longer than expected still holds its device

@@ -16,7 +16,7 @@ from gridsweep.carbon import HOUR, Column, Trace
 from gridsweep.exact import placed
 from gridsweep.forecast import from_history
 from gridsweep.latest_starts import SECOND, Remaining
-from gridsweep.lineup import lanes, remaining
+from gridsweep.lineup import ahead, lanes, remaining
 from gridsweep.policy import NO_DEVICE, Decision, Situation, Start, Wait, Work, place
 from gridsweep.postponing import CHEAPEST, CLEANER, savings, verdicts
 from gridsweep.resting import around, is_long
@@ -59,7 +59,7 @@ class Planned:
         if resting and path is not None:
             return around(situation, path, self.max_pauses)
         unequal = len({work.duration for work in waiting}) > 1
-        if path is not None and (self.exact or (unequal and len(waiting) <= FEW)):
+        if path is not None and not situation.ahead and (self.exact or (unequal and len(waiting) <= FEW)):
             found = _exactly(situation, path)
             if found is not None:
                 return found
@@ -105,7 +105,14 @@ class Planned:
         return savings(forecast, at, stints, lanes(then), tick=situation.tick)
 
     def _placed(self, situation: Situation, path: Trace | None, waiting: Sequence[Work]) -> list[Decision]:
-        found = verdicts(path, situation.now, remaining(situation), lanes(situation), tick=situation.tick)
+        found = verdicts(
+            path,
+            situation.now,
+            remaining(situation),
+            lanes(situation),
+            tick=situation.tick,
+            ahead=ahead(situation),
+        )
         decisions: list[Decision] = []
         started: set[str] = set()
         until: datetime | None = None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from heapq import heapify, heapreplace
+from datetime import datetime
 
 import numpy as np
 
+from gridsweep.capacity import check_work, hours, least_makespan, reach_of
 from gridsweep.carbon import DAY, HOUR, Column, Forecast, Trace
-from gridsweep.errors import DeadlineError, SpecError, TraceError
+from gridsweep.errors import TraceError
 from gridsweep.ledger import Ledger, charge, ledger
 from gridsweep.loop import Provider
 from gridsweep.planned import Planned
@@ -20,7 +20,6 @@ from gridsweep.rehearse import rehearse
 from gridsweep.savings import band_of, continued, in_past_weeks, over_paths
 from gridsweep.schedule import situation
 from gridsweep.state import State
-from gridsweep.stint import Device
 from gridsweep.sweep import Sweep
 from gridsweep.worlds import Foreseen
 
@@ -126,8 +125,8 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
             "to forecast from; choose a later start, or a longer trace"
         )
     policy, deadline = policy_for(sweep.policy), sweep.deadline(now)
-    reach = _reach(sweep, now)
-    until = now + reach + least_makespan(sweep) + DAY
+    reach = reach_of(sweep, now)
+    until = now + reach + least_makespan(sweep, now) + DAY
     expected = continued(reading.history, forecast, forecast.mean.values, until)
     seen = Foreseen(expected, replace(reading.provenance, title=forecast.source, quality="forecast"))
     planned, atonce = rehearse(sweep, now, seen, policy), rehearse(sweep, now, seen, Immediate())
@@ -184,60 +183,6 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
     return replace(made, notes=tuple(_notes(made, forecast, getattr(policy, "min_saving", MIN_SAVING))))
 
 
-# -- what cannot be planned
-
-
-def check_work(sweep: Sweep) -> None:
-    """Raises `SpecError` for work that takes no time, or that has no device to run on."""
-    if not sweep.devices:
-        raise SpecError(f"{sweep.name} has no device to run on; give at least one")
-    if sweep.estimates.duration <= timedelta(0):
-        raise SpecError(f"the estimated duration is {sweep.estimates.duration}; estimate a positive one")
-
-
-def check_deadline(sweep: Sweep, now: datetime) -> None:
-    """Raises `DeadlineError` when the sweep cannot end by its deadline even if all of it starts at once."""
-    check_work(sweep)
-    deadline = sweep.deadline(now)
-    if deadline is None:
-        return
-    if deadline <= now:
-        raise DeadlineError(
-            f"finish_by is {deadline:%Y-%m-%d %H:%M} UTC, which is {_hours(now - deadline)} before the sweep begins; "
-            "move finish_by"
-        )
-    work = least_makespan(sweep)
-    if now + work > deadline:
-        raise DeadlineError(
-            f"{len(sweep.experiments)} experiments of {sweep.estimates.duration} on {len(sweep.devices)} device(s) "
-            f"take {work}, and finish_by leaves {deadline - now}; move finish_by, add devices, or "
-            "sample fewer experiments"
-        )
-
-
-def least_makespan(sweep: Sweep) -> timedelta:
-    """How long all of it takes at best: equal work, each next where it would end first."""
-    spans = {device.name: sweep.estimates.duration / device.speed for device in sweep.devices}
-    last = timedelta(0)
-    pinned = {e.device for e in sweep.experiments}
-    for only in pinned:
-        free = [device for device in sweep.devices if only in (None, device.name)] or [Device(str(only))]
-        ends = [(spans.get(device.name, sweep.estimates.duration), i) for i, device in enumerate(free)]
-        heapify(ends)
-        for _ in (e for e in sweep.experiments if e.device == only):
-            end, i = ends[0]
-            last = max(last, end)
-            heapreplace(ends, (end + spans.get(free[i].name, sweep.estimates.duration), i))
-    return last
-
-
-def _reach(sweep: Sweep, now: datetime) -> timedelta:
-    """When all should be over at the latest, after the submission."""
-    latest = max(tier.max_delay for tier in sweep.tiers) + least_makespan(sweep)
-    deadline = sweep.deadline(now)
-    return latest if deadline is None else max(least_makespan(sweep), min(latest, deadline - now))
-
-
 # -- what is expected
 
 
@@ -265,14 +210,19 @@ def _rows(
 ) -> tuple[PlanRow, ...]:
     sweep, now = planned.sweep, planned.submitted_at
     deadline, fastest = sweep.deadline(now), max(device.speed for device in sweep.devices)
+    chain = least_makespan(sweep, now) if sweep.rungs is not None else None
     rows = []
     for id, standing in planned.standings.items():
         attempts = [planned.attempts[a] for a in standing.attempts]
         first, account, other = attempts[0], book.experiments[id], base.experiments[id]
         latest = now + sweep.tier(standing.experiment.tier).max_delay
         if deadline is not None:
-            latest = min(latest, deadline - sweep.estimates.duration / fastest)
-        drawn = [segment for attempt in attempts for segment in attempt.energy]
+            latest = min(latest, deadline - (chain or sweep.estimates.duration / fastest))
+        drawn = [
+            replace(segment, kwh=segment.kwh / len(attempt.stint.members))
+            for attempt in attempts
+            for segment in attempt.energy
+        ]
         sides = [charge(drawn, side) for side in band] if band else []
         low, high = [None if side.unknown_kwh else side.emissions_g for side in sides] or [None, None]
         rows.append(
@@ -285,7 +235,7 @@ def _rows(
                 end=attempts[-1].ended_at or book.ended_at,
                 latest_start=latest,
                 late_h=max(0.0, (first.requested_at - latest) / HOUR),
-                pauses=len(attempts) - 1,
+                pauses=sum(attempt.end == "paused" for attempt in attempts),
                 why=first.why,
                 energy_kwh=account.energy_kwh,
                 emissions_now_g=None if other.unknown_kwh else other.emissions_g,
@@ -307,14 +257,12 @@ def _notes(made: Plan, forecast: Forecast, min_saving: float) -> list[str]:
     if made.policy == "planned" and not waits:
         notes.append(f"waiting would save less than {_percent(min_saving)}: it runs at once")
     elif waits and made.reduction < min_saving:
-        notes.append(
-            f"waiting is not worth it here: {_percent(made.reduction)} less, {_hours(more)} later than at once"
-        )
+        notes.append(f"waiting is not worth it here: {_percent(made.reduction)} less, {hours(more)} later than at once")
     elif waits and made.saving_p50 is not None and made.saving_p50 < min_saving:
         notes.append(f"waiting may not be worth it: half of the time it saves {_percent(made.saving_p50)} or less")
     late = sorted((row for row in made.rows if row.late_h > 0), key=lambda row: -row.late_h)
     if late:
-        listed = ", ".join(f"{row.experiment} {_hours(row.late_h * HOUR)}" for row in late[:3])
+        listed = ", ".join(f"{row.experiment} {hours(row.late_h * HOUR)}" for row in late[:3])
         rest = f" and {len(late) - 3} more" if len(late) > 3 else ""
         notes.append(
             f"{len(late)} experiments start later than they should, on {len(made.devices)} device(s): {listed}{rest}"
@@ -332,10 +280,6 @@ def _notes(made: Plan, forecast: Forecast, min_saving: float) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share + 0.0:.1f} %"
-
-
-def _hours(span: timedelta) -> str:
-    return f"{span / HOUR:.1f} h"
 
 
 def _column(trace: Trace, since: datetime | None = None) -> tuple[float | None, ...]:

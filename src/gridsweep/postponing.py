@@ -60,22 +60,27 @@ def verdicts(
     lanes: Sequence[Lane],
     *,
     tick: timedelta = TICK,
+    ahead: Sequence[Remaining] = (),
 ) -> list[Verdict]:
     """One for each device that is free, while work waits; of work due together the first in the order given starts.
 
     `path` holds the present slot and what is expected after it, gCO2eq/kWh; past its end its last day goes on. Without
-    it, or where it knows nothing, all runs at once.
+    it, or where it knows nothing, all runs at once. Stints `ahead` are placed and counted with the rest, but cannot
+    start yet.
     """
-    queue = Queue(now, stints, lanes)
+    queue = Queue(now, [*stints, *ahead], lanes)
     free = [i for i in queue.by_energy() if queue.free[i] <= SECOND]
     guess = Guess(path, now, queue.horizon) if path is not None and np.isfinite(path.values).any() else None
     found: list[Verdict] = []
     held: tuple[tuple[float, float, float], Verdict] | None = None
     trial: _Trial | None = None
     for lane in free:
-        if not queue.left:
+        if not any(i < len(stints) for i in queue.left):
             break
+        queue.bring_forward(len(stints))
         must, later = queue.must_start(lane, tick / HOUR)
+        if must is not None and must >= len(stints):
+            must = queue.left[0]
         if must is not None or guess is None:
             found.append(Verdict(lane, queue.start(lane, must), inf, None, UNKNOWN if guess is None else DUE))
             trial = None

@@ -22,6 +22,7 @@ from types import FrameType
 from gridsweep import codec
 from gridsweep.amendments import amendments
 from gridsweep.attempt import write_file
+from gridsweep.capacity import check_deadline
 from gridsweep.errors import (
     DEADLINE,
     DONE,
@@ -41,7 +42,6 @@ from gridsweep.executors_for import STORE, executor_for, let_go, reach
 from gridsweep.journal import Journal, holder, lease
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
-from gridsweep.plans import check_deadline
 from gridsweep.policies import policy_for
 from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline

@@ -129,11 +129,29 @@ def deadline_for(state: State) -> datetime | None:
 def submitted(state: State) -> list[Work]:
     """All the work as it was submitted, by the spec's estimates: what is expected after rungs included."""
     if state.submitted is None:
-        fresh = State()
-        fresh.sweep, fresh.submitted_at = state.sweep, state.submitted_at
-        fresh.standings = {e.id: Standing(e, state.submitted_at) for e in state.sweep.experiments}
+        fresh = _fresh(state.sweep, state.submitted_at)
         state.submitted = [*remaining(fresh), *ahead(fresh)] if state.sweep.rungs else waiting(fresh)
     return state.submitted
+
+
+def stages_at_once(sweep: Sweep, start: datetime) -> list[list[Work]]:
+    """All the stints of a sweep by stage, as they are expected at its submission; times are set for the first only."""
+    fresh = _fresh(sweep, start)
+    first = waiting(fresh)
+    return [first, *expected(sweep, sweep.stages[0], len(sweep.experiments))]
+
+
+def least_makespan(sweep: Sweep, start: datetime) -> timedelta:
+    """How long a sweep takes at best: each stage when the one before it has ended."""
+    return sum((makespan_of(works, sweep.devices) for works in stages_at_once(sweep, start)), NO_TIME)
+
+
+def _fresh(sweep: Sweep, start: datetime) -> State:
+    """A sweep of which nothing has begun."""
+    fresh = State()
+    fresh.sweep, fresh.submitted_at = sweep, start
+    fresh.standings = {e.id: Standing(e, start) for e in sweep.experiments}
+    return fresh
 
 
 def makespan_of(works: Iterable[Work], devices: Sequence[Device]) -> timedelta:

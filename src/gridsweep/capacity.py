@@ -1,0 +1,70 @@
+"""What a sweep takes at best, and what no plan could make of it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from heapq import heapify, heapreplace
+
+from gridsweep import worklist
+from gridsweep.carbon import HOUR
+from gridsweep.errors import DeadlineError, SpecError
+from gridsweep.stint import Device
+from gridsweep.sweep import Sweep
+
+
+def check_work(sweep: Sweep) -> None:
+    """Raises `SpecError` for work that takes no time, or that has no device to run on."""
+    if not sweep.devices:
+        raise SpecError(f"{sweep.name} has no device to run on; give at least one")
+    if sweep.estimates.duration <= timedelta(0):
+        raise SpecError(f"the estimated duration is {sweep.estimates.duration}; estimate a positive one")
+
+
+def check_deadline(sweep: Sweep, now: datetime) -> None:
+    """Raises `DeadlineError` when the sweep cannot end by its deadline even if all of it starts at once."""
+    check_work(sweep)
+    deadline = sweep.deadline(now)
+    if deadline is None:
+        return
+    if deadline <= now:
+        raise DeadlineError(
+            f"finish_by is {deadline:%Y-%m-%d %H:%M} UTC, which is {hours(now - deadline)} before the sweep begins; "
+            "move finish_by"
+        )
+    work = least_makespan(sweep, now)
+    if now + work > deadline:
+        raise DeadlineError(
+            f"{len(sweep.experiments)} experiments of {sweep.estimates.duration} on {len(sweep.devices)} device(s) "
+            f"take {work}, and finish_by leaves {deadline - now}; move finish_by, add devices, or "
+            "sample fewer experiments"
+        )
+
+
+def least_makespan(sweep: Sweep, now: datetime) -> timedelta:
+    """How long all of it takes at best: equal work, each next where it would end first; stages one after another."""
+    if sweep.rungs is not None or sweep.pack > 1:
+        return worklist.least_makespan(sweep, now)
+    spans = {device.name: sweep.estimates.duration / device.speed for device in sweep.devices}
+    last = timedelta(0)
+    pinned = {e.device for e in sweep.experiments}
+    for only in pinned:
+        free = [device for device in sweep.devices if only in (None, device.name)] or [Device(str(only))]
+        ends = [(spans.get(device.name, sweep.estimates.duration), i) for i, device in enumerate(free)]
+        heapify(ends)
+        for _ in (e for e in sweep.experiments if e.device == only):
+            end, i = ends[0]
+            last = max(last, end)
+            heapreplace(ends, (end + spans.get(free[i].name, sweep.estimates.duration), i))
+    return last
+
+
+def reach_of(sweep: Sweep, now: datetime) -> timedelta:
+    """When all should be over at the latest, after the submission."""
+    latest = max(tier.max_delay for tier in sweep.tiers) + least_makespan(sweep, now)
+    deadline = sweep.deadline(now)
+    return latest if deadline is None else max(least_makespan(sweep, now), min(latest, deadline - now))
+
+
+def hours(span: timedelta) -> str:
+    """A span in hours, as people read it."""
+    return f"{span / HOUR:.1f} h"
