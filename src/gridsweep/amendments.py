@@ -11,7 +11,7 @@ from gridsweep import codec
 from gridsweep.errors import SpecError
 from gridsweep.sweep import Sweep
 
-AMENDABLE = ("tiers", "policy", "devices", "finish_by")
+AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack")
 
 
 def amendments(old: Sweep, new: Sweep) -> list[str]:

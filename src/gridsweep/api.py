@@ -42,6 +42,7 @@ def simulate(
     idle_power_w: float | None = None,
     lengths: float = 0.0,
     bounds: bool = True,
+    against: Sweep | None = None,
 ) -> Simulation:
     """Back-test policies (the sweep's own if none is named) on a trace: a CSV file, or `solar-valley`.
 
@@ -49,12 +50,13 @@ def simulate(
     `forecast` is what policies are shown: `history`, `perfect`, or `recorded:FILE`, which needs no trace. `devices`
     counts devices like the sweep's first one, `finish_by` takes the place of the tiers' start deadlines, `lengths`
     spreads what experiments really take about the estimate, and without `bounds` nothing is said of what was possible.
+    Reductions are against running the same sweep at once, or the sweep `against`.
     """
     provider = open_replay(None if trace is None else str(trace), forecast)
     starts = backtest.start_instants(provider.trace, every, start, end)
     return backtest.simulate(
         sweep, provider, starts=starts, policies=policies, tick=tick, forecast=forecast, devices=devices,
-        finish_by=finish_by, idle_power_w=idle_power_w, lengths=lengths, bounds=bounds,
+        finish_by=finish_by, idle_power_w=idle_power_w, lengths=lengths, bounds=bounds, against=against,
     )  # fmt: skip
 
 

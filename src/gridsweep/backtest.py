@@ -91,7 +91,9 @@ class Simulation:
     """A back-test of policies over many start instants of a trace, with the bounds for sweeps on these devices.
 
     `bound` never pauses, `bound_pausing` may, for nothing; both are None where they were not asked for, or no start
-    allows one.
+    allows one. `chain` says how many experiments are trained up to which step, where there are rungs. Reductions are
+    against running another sweep at once where `against` names one; `energy_share` is what running this one at once
+    needs of its energy, by estimates that were `measured` where it says.
     """
 
     starts: int
@@ -101,7 +103,11 @@ class Simulation:
     finish_by_h: float | None = None
     bound: Bound | None = None
     bound_pausing: Bound | None = None
-    schema_version: int = 2
+    chain: tuple[tuple[int, int], ...] = ()
+    against: str | None = None
+    energy_share: float | None = None
+    measured: str = ""
+    schema_version: int = 3
 
 
 def simulate(
@@ -117,6 +123,7 @@ def simulate(
     idle_power_w: float | None = None,
     lengths: float = 0.0,
     bounds: bool = True,
+    against: Sweep | None = None,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Simulation:
     """Drive a sweep's estimates from every start instant, once for each policy (the sweep's own if none is named).
@@ -124,12 +131,13 @@ def simulate(
     A policy may be named with options, `planned:exact` or `planned:min_saving=0`, so that variants stand side by side.
 
     `provider` replays a trace; with the forecast `perfect` policies are shown what comes instead of its own, which goes
-    by any other name. With `lengths` experiments really take longer or shorter than estimated (see `drawn`); the bound
-    that never pauses is then left out, since nobody can prove it, and all are held against the other. For the rest see
-    `under`. Without `bounds` no optimum is sought. Raises `TraceError` when a sweep
-    would run past the trace's end, `SpecError` for a policy that is none.
+    by any other name. With `against`, reductions are against running that sweep at once. With `lengths` experiments
+    really take longer or shorter than estimated (see `drawn`); the bound that never pauses is then left out, since
+    nobody can prove it, and all are held against the other. For the rest see `under`. Without `bounds` no optimum is
+    sought. Raises `TraceError` when a sweep would run past the trace's end, `SpecError` for a policy that is none.
     """
     sweep = under(sweep, tick=tick, devices=devices, finish_by=finish_by, idle_power_w=idle_power_w)
+    other = None if against is None else under(against, tick=tick, devices=devices, idle_power_w=idle_power_w)
     own = {sweep.policy.name: sweep.policy}  # a name alone means the spec's options, if it chose that policy
     named = [own.get(p, choice_of(p)) if isinstance(p, str) else p for p in policies or [sweep.policy]]
     labels = [p if isinstance(p, str) else p.name for p in policies or [sweep.policy.name]]
@@ -139,13 +147,16 @@ def simulate(
     factors = drawn(sweep, lengths) if lengths else {}
     outcomes: list[list[Outcome]] = [[] for _ in tried]
     atonce: list[Outcome] = []
+    kwh: list[float] = []
     best: dict[bool, list[Optimum | None]] = {False: [], True: []}
     for count, start in enumerate(starts, 1):
         comes = what_comes(sweep, provider, start) if bounds or forecast == "perfect" else None
         seen = Foreseen(comes, provider.read(start).provenance) if comes and forecast == "perfect" else provider
-        atonce.append(play(sweep, start, seen, Immediate(), factors))
+        plain = play(sweep, start, seen, Immediate(), factors)
+        atonce.append(plain if other is None else play(other, start, seen, Immediate()))
+        kwh.append(plain.energy_kwh / atonce[-1].energy_kwh)
         for policy, of in zip(tried, outcomes, strict=True):
-            of.append(atonce[-1] if isinstance(policy, Immediate) else play(sweep, start, seen, policy, factors))
+            of.append(plain if isinstance(policy, Immediate) else play(sweep, start, seen, policy, factors))
         for pausing, found in best.items():
             sought = comes is not None and bounds and (pausing or not factors)
             found.append(optimum(sweep, comes, start, factors, pausing=pausing) if sought and comes else None)
@@ -162,7 +173,21 @@ def simulate(
         finish_by_h=deadline / HOUR if isinstance(deadline, timedelta) else None,
         bound=_bound(starts, best[False], atonce),
         bound_pausing=_bound(starts, best[True], atonce),
+        chain=_chain(sweep),
+        against=None if other is None else other.name,
+        energy_share=None if other is None else float(np.mean(kwh)),
+        measured=sweep.estimates.measured,
     )
+
+
+def _chain(sweep: Sweep) -> tuple[tuple[int, int], ...]:
+    if sweep.rungs is None:
+        return ()
+    carried = len(sweep.rungs.keep_always)
+    counts = [len(sweep.experiments)]
+    for keep in sweep.rungs.keep:
+        counts.append(min(counts[-1], keep + carried))
+    return tuple(zip(counts, sweep.stages, strict=True))
 
 
 def under(

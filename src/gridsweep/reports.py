@@ -15,6 +15,7 @@ from gridsweep.ledger import Ledger
 from gridsweep.policy import TRAILING
 from gridsweep.readings import Quality
 from gridsweep.results import Effect, Row, effects, ranked
+from gridsweep.search_space import edges
 from gridsweep.settlement import Settlement, compare, settlement
 from gridsweep.state import State, Status
 from gridsweep.sweep import Percentile, Tier, number
@@ -30,6 +31,20 @@ class Bar:
     start: datetime
     end: datetime
     how: str
+
+
+@dataclass(frozen=True, slots=True)
+class RungRow:
+    """What a rung decided: of those that reached it so many went on. `disagreed` by another score; None: not known."""
+
+    step: int
+    at: datetime
+    kept: tuple[str, ...]
+    stopped: tuple[str, ...]
+    tied: tuple[str, ...]
+    diverged: tuple[str, ...]
+    disagreed: int | None
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +112,10 @@ class Report:
     intensity: tuple[float | None, ...]
     thresholds: dict[str, float]
     baseline: str | None
-    schema_version: int = 1
+    total_steps: int = 0
+    rungs: tuple[RungRow, ...] = ()
+    steps_share: float | None = None
+    schema_version: int = 2
 
     @property
     def best(self) -> Row | None:
@@ -152,7 +170,7 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         energy_sources=book.sources,
         facts={name: value for name, value in state.facts.items() if not name.startswith(f"{gardener.FACT}/")},
         gardened=gardener.from_facts(state.facts),
-        notes=tuple(caveats(state, book)),
+        notes=(*caveats(state, book), *_hygiene(state, rows)),
         bars=tuple(bars(state, book.ended_at)),
         immediate_bars=tuple(bars(other[0], other[1].ended_at)) if other else (),
         intensity_start=grid.start,
@@ -160,7 +178,28 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         intensity=tuple(map(or_none, grid.values.tolist())),
         thresholds={tier.name: _limit(state, tier) for tier in sorted(sweep.tiers, key=lambda tier: tier.rank)},
         baseline=sweep.baseline,
+        total_steps=sweep.total_steps,
+        rungs=tuple(
+            RungRow(r.step, r.at, r.kept, r.stopped, r.tied, r.diverged, r.disagreed, r.by) for r in state.rankings
+        ),
+        steps_share=_share(state),
     )
+
+
+def _hygiene(state: State, rows: tuple[Row, ...]) -> list[str]:
+    """What the winner says of the space."""
+    if not rows or rows[0].loss is None or state.count("waiting") or state.active:
+        return []
+    tried = [s.experiment.params for s in state.standings.values()]
+    best = state.standings[rows[0].experiment].experiment.params
+    return [f"The winner sits on the edge of the space: {edge}." for edge in edges(best, tried)]
+
+
+def _share(state: State) -> float | None:
+    """The share of all optimizer steps that were made and kept; None where nothing is left out on purpose."""
+    if state.sweep.rungs is None:
+        return None
+    return sum(s.step for s in state.standings.values()) / (state.sweep.total_steps * len(state.standings))
 
 
 def outages(state: State, end: datetime) -> list[Outage]:
@@ -185,7 +224,7 @@ def _limit(state: State, tier: Tier) -> float:
     return state.history.percentile(tier.threshold.percent, state.history.end, TRAILING)
 
 
-_STATUSES: tuple[Status, ...] = ("done", "running", "waiting", "failed", "stopped")
+_STATUSES: tuple[Status, ...] = ("done", "running", "waiting", "reached", "failed", "stopped")
 
 
 def bars(state: State, end: datetime) -> list[Bar]:

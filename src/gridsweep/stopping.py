@@ -26,8 +26,8 @@ def ranked(state: State, now: datetime) -> list[Event]:
     by = which_score(sweep.recipe.learning_rate_schedule)
     if any(known(s, step, by) for s in alive):
         made = cut({s.experiment.id: score(s, step, by) for s in alive}, keep, always, by=by)
-    else:  # a rehearsal knows no losses: the first in the order of the sweep go on
-        chosen = {*ids[:keep], *always}
+    else:  # a rehearsal knows no losses: the first in the order of the sweep go on, beside whoever always does
+        chosen = {*[id for id in ids if id not in always][:keep], *always}
         kept, stopped = (tuple(id for id in ids if (id in chosen) == goes) for goes in (True, False))
         made = Cut(kept, stopped, (), (), None, by)
     why = f"stopped at step {step} of {sweep.total_steps}: {len(made.kept)} of {len(alive)} go on, by the {WORDS[by]}"

@@ -209,6 +209,7 @@ class Estimates:
     loss_noise: float | None = None
     packed: tuple[tuple[int, float], ...] = ()
     evaluation: float = 0.0
+    measured: str = ""
 
     def share(self, members: int) -> float:
         """What so many members together take of the time they take one after another."""

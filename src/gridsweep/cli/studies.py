@@ -39,6 +39,12 @@ from gridsweep.clusters import GATES, Gate
     metavar="SPREAD",
     help="How far experiments really differ from the estimated duration: 0.5 for about half.",
 )
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="SPEC",
+    help="Compare with running this sweep at once, instead of the same one.",
+)
 @click.option("--every", type=Span(), default="6h", show_default=True, help="Between start instants.")
 @click.option("--from", "start", type=Moment(), help="First start (default: 28 days into the trace).")
 @click.option("--to", "end", type=Moment(), help="Starts lie before it (default: 9 days before the trace's end).")
@@ -55,6 +61,7 @@ def simulate(
     finish_by: timedelta | None,
     idle_power: float | None,
     lengths: float,
+    against: Path | None,
     every: timedelta,
     start: datetime | None,
     end: datetime | None,
@@ -73,7 +80,8 @@ def simulate(
     with progress.counting("simulating", len(starts)) as tell:
         made = backtest.simulate(
             sweep, provider, starts=starts, policies=policies, tick=tick, forecast=forecast, devices=devices,
-            finish_by=finish_by, idle_power_w=idle_power, lengths=lengths, bounds=bounds, tell=tell,
+            finish_by=finish_by, idle_power_w=idle_power, lengths=lengths, bounds=bounds,
+            against=None if against is None else load(against), tell=tell,
         )  # fmt: skip
     if png is not None:
         simulation.png(made, png, f"{sweep.name}, {provider.provenance.title}, {made.starts} starts")

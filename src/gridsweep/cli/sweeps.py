@@ -46,6 +46,7 @@ def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
     from gridsweep.outlook import useless_limits
     from gridsweep.providers_for import provider_for
+    from gridsweep.search_space import near_duplicates
 
     sweep = load(spec)
     now = sweep.replay.start if sweep.replay else datetime.now(UTC)
@@ -53,6 +54,7 @@ def check(spec: Path, as_json: bool) -> None:
         warnings = useless_limits(sweep.tiers, provider_for(sweep.carbon).read(now), now)
     except SignalError as error:
         warnings = [f"the grid cannot be read: {error}"]
+    warnings += [str(alike) for alike in near_duplicates([e.params for e in sweep.experiments], same_rank=True)]
     if as_json:
         listed = [experiment_as_dict(sweep, e.id) for e in sweep.experiments]
         print_json({"experiments": listed, "warnings": warnings})

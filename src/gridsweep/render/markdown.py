@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from gridsweep.render import wording
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
 from gridsweep.reports import Report
+from gridsweep.results import Row
 from gridsweep.sweep import number
 
 
@@ -31,7 +32,7 @@ def _headline(report: Report) -> list[str]:
     about = {"model": report.model, "dataset": report.dataset, "policy": report.policy, "zone": report.zone}
     saving = wording.saving(report)
     figure = saving.figure + (" carbon than running at once" if saving.kind in ("less", "more") else "")
-    said = (saving.sentence, wording.possible(report), wording.scope(report))
+    said = (saving.sentence, wording.possible(report), wording.rungs(report), wording.scope(report))
     best = f"`{report.best.experiment}`, " if report.best else ""
     return [
         *([badges] if badges else []),
@@ -72,7 +73,7 @@ def _ranking(report: Report) -> list[str]:
             number(row.dropout),
             escape(row.tier),
             loss(row.loss) if row.loss is not None else f"*{row.status}*",
-            "baseline" if row == baseline else signed(row.difference),
+            "baseline" if row == baseline else " ".join(filter(None, (signed(row.difference), _between(row)))),
             kwh.text(row.energy_kwh) if ran else "",
             intensity(row.mean_intensity) if ran else "",
             wording.emitted(row, mass) if ran else "",
@@ -83,6 +84,11 @@ def _ranking(report: Report) -> list[str]:
     note = wording.tie_note(report)
     table = _table(heads, "rlrrrrlrrrrrrrl", lines)
     return [table, f"≈ {note}."] if note else [table]
+
+
+def _between(row: Row) -> str:
+    interval = wording.interval(row)
+    return f"({interval})" if interval else ""
 
 
 def _effects(report: Report) -> list[str]:

@@ -37,10 +37,17 @@ def text(made: Simulation, grid: Provenance) -> None:
         short = "" if bound.starts == made.starts else f" (over {bound.starts} starts whose deadlines can be kept)"
         proven = "" if bound.proven else ", or a little more"
         out.print(f"possible {rule}: {percent(bound.reduction)} in {hours(bound.makespan_h_mean)}{proven}{short}")
+    if made.chain:
+        parts = " → ".join(f"{members} up to step {step}" for members, step in made.chain)
+        out.print(f"rungs: {parts} (ties would add to it)")
+    if made.energy_share is not None:
+        source = f", by costs measured on: {escape(made.measured)}" if made.measured else ", by the spec's estimates"
+        out.print(f"energy: {percent(made.energy_share)} of that of {escape(made.against or '')}{source}")
     within = f", all within {hours(made.finish_by_h)}" if made.finish_by_h is not None else ""
     out.print(
         f"{made.starts} starts on {made.devices} device(s){within}, {escape(grid.title)} ({grid.quality}), "
-        f"forecast: {escape(made.forecast)}; against running at once on the same devices"
+        f"forecast: {escape(made.forecast)}; against running "
+        f"{escape(made.against) + ' ' if made.against else ''}at once on the same devices"
     )
 
 

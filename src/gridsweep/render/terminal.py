@@ -50,16 +50,19 @@ def report(made: Report, *, short: bool = False) -> None:
     """The ranking and the account of a sweep; `short` leaves the accounting's small print to the files."""
     out = console()
     rows = table(
-        "", "experiment", "loss", "vs base", "tier", "energy", "g/kWh", "CO2eq", "at once", "wait", "started because",
-        right=("", "loss", "vs base", "energy", "g/kWh", "CO2eq", "at once", "wait"),
+        "", "experiment", "loss", "vs base", "places", "tier", "energy", "g/kWh", "CO2eq", "at once", "wait",
+        "started because",
+        right=("", "loss", "vs base", "places", "energy", "g/kWh", "CO2eq", "at once", "wait"),
     )  # fmt: skip
     for row in made.rows:
         loss = f"{row.loss:.4f}" if row.loss is not None else row.status
+        half = f" ±{(row.high - row.low) / 2:.4f}" if row.high is not None and row.low is not None else ""
         rows.add_row(
             f"{row.place or ''}{'=' if row.tied and row.place != 1 else ''}",
             row.experiment,
             loss,
-            f"{row.difference:+.4f}" if row.difference is not None else "",
+            f"{row.difference:+.4f}{half}" if row.difference is not None else "",
+            wording.places_of(row),
             row.tier,
             energy(row.energy_kwh),
             f"{row.mean_intensity:.0f}" if row.mean_intensity is not None else "",
@@ -70,7 +73,7 @@ def report(made: Report, *, short: bool = False) -> None:
         )
     out.print(rows)
     if any(row.tied and row.place != 1 for row in made.rows):
-        out.print(f"[dim]= not separable from the best: within {number(made.loss_noise or 0)}[/dim]")
+        out.print(f"[dim]= {wording.tie_note(made)}[/dim]")
     out.print()
     for line in headline(made):
         out.print(line)
@@ -106,6 +109,8 @@ def headline(made: Report) -> list[str]:
         )
     if said := wording.possible(made):
         lines.append(f"possible: {said}")
+    if said := wording.rungs(made):
+        lines.append(f"rungs:    {said}")
     return lines
 
 

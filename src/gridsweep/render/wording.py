@@ -98,6 +98,42 @@ def certified(report: Report) -> list[str]:
     return [f"{text}; {made.why}" if made.why else text]
 
 
+def rungs(report: Report) -> str:
+    """How many went on from each rung, with which share of the steps, and what that spared; empty without rungs."""
+    if report.steps_share is None:
+        return ""
+    if not report.rungs:
+        return "No rung is decided yet."
+    first = report.rungs[0]
+    chain = [len(first.kept) + len(first.stopped), *(len(rung.kept) for rung in report.rungs)]
+    at = ", ".join(str(rung.step) for rung in report.rungs)
+    text = f"{' → '.join(map(str, chain))} experiments at steps {at} of {report.total_steps}"
+    text += f": {percent(report.steps_share)} of all steps"
+    spared = sum(row.saved_kwh or 0.0 for row in report.rows)
+    if spared:
+        text += f"; about {energy(spared)} were not spent on those that were stopped (by what they had drawn)"
+    told = [rung.disagreed for rung in report.rungs if rung.disagreed is not None]
+    if told:
+        other = "training loss of the last steps" if report.rungs[0].by == "averaged" else "averaged weights"
+        text += f". By the {other}, {sum(told)} of {sum(len(r.kept) - len(r.tied) for r in report.rungs)} would differ"
+    tied = sum(len(rung.tied) for rung in report.rungs)
+    if tied:
+        text += f"; {tied} more were kept, as they could not be told from the last one"
+    return text + "."
+
+
+def interval(row: Row) -> str:
+    """That of the difference to the baseline, as `-0.0123 to -0.0050`; empty where it is not known."""
+    return f"{signed(row.low)} to {signed(row.high)}" if row.low is not None and row.high is not None else ""
+
+
+def places_of(row: Row) -> str:
+    """The places an experiment may hold: `2`, or `1 to 4`; empty where they are not known."""
+    if row.first is None or row.last is None:
+        return ""
+    return str(row.first) if row.first == row.last else f"{row.first} to {row.last}"
+
+
 def scope(report: Report) -> str:
     """Of how many experiments the comparison speaks, where not of all."""
     ended = sum(row.ended_at is not None for row in report.rows)
@@ -160,9 +196,14 @@ def winner(report: Report) -> str:
 
 def tie_note(report: Report) -> str:
     """What the sign of a tie means; empty where there is none."""
-    if report.loss_noise is None or not any(row.tied for row in report.rows[1:]):
+    if not any(row.tied for row in report.rows[1:]):
         return ""
-    return f"not separable from the best: within {number(report.loss_noise)}, the stated noise of the loss"
+    reasons = []
+    if report.loss_noise is not None:
+        reasons.append(f"within {number(report.loss_noise)}, the stated noise of the loss")
+    if any(row.first is not None for row in report.rows):
+        reasons.append("by paired differences on the validation samples (95 %, of these adapters)")
+    return f"not separable from the best: {', or '.join(reasons)}"
 
 
 def verdict(separable: bool | None) -> str:

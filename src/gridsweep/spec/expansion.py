@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
@@ -11,16 +13,19 @@ from pathlib import Path
 
 from gridsweep import designs
 from gridsweep.designs import Space
+from gridsweep.errors import SpecError
 from gridsweep.identity import experiment_id
 from gridsweep.spec.clusters import executor_of
 from gridsweep.spec.file import (
     CarbonSection,
     DeviceSection,
+    EstimatesSection,
     PolicySection,
     RuleSection,
     SpecFile,
     TierSection,
 )
+from gridsweep.spec.rungs import rungs_of
 from gridsweep.spec.study import DesignSection, Plain, SpaceSection
 from gridsweep.stint import Device
 from gridsweep.sweep import (
@@ -56,6 +61,9 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         assert rule is not None, "a file without faults sends every experiment to a tier"
         id = experiment_id(params, recipe.seed, model, dataset, recipe)
         experiments.append(Experiment(id, params, recipe.seed, rule.tier, rule.reason))
+    rungs = rungs_of(file.rungs, "rungs" in file.model_fields_set, len(experiments), experiments[0].id)
+    if rungs is not None and _total_steps(dataset, recipe) <= len(rungs.at):
+        rungs = None  # too few steps to look in between
     return Sweep(
         name=file.name or name,
         model=model,
@@ -63,7 +71,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         recipe=recipe,
         experiments=tuple(experiments),
         tiers=tiers_of(file.tiers),
-        estimates=Estimates(file.estimates.duration, file.estimates.power_w, file.estimates.loss_noise),
+        estimates=estimates_of(file.estimates, folder),
         devices=tuple(_device(device, file.estimates.power_w) for device in file.devices),
         total_steps=_total_steps(dataset, recipe),
         carbon=_carbon(file.carbon, folder),
@@ -74,7 +82,32 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         finish_by=file.finish_by,
         replay=Replay(file.clock.replay.start, file.clock.replay.speed) if file.clock else None,
         baseline=experiments[0].id,
+        rungs=rungs,
+        pack=file.pack or (len(experiments) if rungs else 1),
     )
+
+
+def estimates_of(section: EstimatesSection, folder: Path) -> Estimates:
+    """The estimates, with what a results file measured. Raises `SpecError` where it is missing or says too little."""
+    made = Estimates(section.duration, section.power_w, section.loss_noise)
+    if section.results is None:
+        return made
+    path = absolute(section.results, folder)
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        packed = tuple((int(members), float(share)) for members, share in told["packed"])
+        evaluation, where = float(told["evaluation"]), str(told["measured_on"])
+    except OSError as error:
+        raise SpecError(
+            f"estimates.results: cannot read {path}: {error.strerror}; measure them with benchmarks/lean_sweep.py"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpecError(
+            f"estimates.results: {path} is no results file ({error!r}); it needs packed, evaluation and measured_on"
+        ) from None
+    if not packed or any(members < 1 or not 0 < share <= 10 for members, share in packed) or not 0 <= evaluation < 1:
+        raise SpecError(f"estimates.results: {path} has packed or evaluation out of bounds; measure them again")
+    return replace(made, packed=packed, evaluation=evaluation, measured=f"{where} ({path.name})")
 
 
 def absolute(path: str, folder: Path) -> Path:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gridsweep.providers_for import names
 from gridsweep.spec.clusters import Executors
+from gridsweep.spec.rungs import OptionalRungs, Pack, RungsSection
 from gridsweep.spec.study import (
     Choice,
     Datasets,
@@ -211,6 +212,9 @@ class EstimatesSection(Section):
         default=None,
         description="How far another seed is known to move a validation loss; places closer than that are ties.",
     )
+    results: Annotated[str, Word(_TEXT, "the path of a results file")] | None = Field(
+        default=None, description="Measured costs of packs and rung evaluations (JSON), relative to this file."
+    )
 
 
 class ReplaySection(Section):
@@ -293,6 +297,16 @@ class SpecFile(Section):
     finish_by: Annotated[timedelta | datetime | None, SpanOrMoment()] = Field(
         default=None,
         description="When all must have ended: a span from the submission, an instant, or auto (the tiers' delays).",
+        json_schema_extra={"default": "auto"},
+    )
+    rungs: OptionalRungs = Field(
+        default=RungsSection(),
+        description="Where experiments that fall behind stop; none trains all to the end.",
+        json_schema_extra={"default": "default"},
+    )
+    pack: Annotated[int | None, Pack()] = Field(
+        default=None,
+        description="How many experiments a stint trains together at most; auto: with rungs as many as there are.",
         json_schema_extra={"default": "auto"},
     )
     clock: ClockSection | None = Field(default=None, description="Default: the wall clock.")

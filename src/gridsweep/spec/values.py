@@ -58,7 +58,7 @@ def shown(value: object) -> str:
     return "a list" if isinstance(value, list | tuple) else "a mapping"
 
 
-class _Value:
+class Value:
     """A field's annotation: `read` makes the value, `schema` describes what may be written."""
 
     def read(self, value: Any) -> Any:
@@ -75,7 +75,7 @@ class _Value:
 
 
 @dataclass(frozen=True)
-class Number(_Value):
+class Number(Value):
     """A finite number within bounds, also in quotes; `above` and `below` are exclusive."""
 
     above: float | None = None
@@ -120,7 +120,7 @@ class Number(_Value):
 
 
 @dataclass(frozen=True)
-class Span(_Value):
+class Span(Value):
     """A length of time: `24h`, `90m`, `1h30m`, `45s`, `2d`, `51.5h`; at least `least`."""
 
     least: timedelta = timedelta(seconds=1)
@@ -145,7 +145,7 @@ class Span(_Value):
         return {"type": "string", "pattern": SPAN_PATTERN, "examples": ["90m", "24h", "1h30m"]}
 
 
-class Moment(_Value):
+class Moment(Value):
     """An instant in ISO 8601 with its time zone: `2026-12-01T08:00:00Z`; read as UTC."""
 
     def read(self, value: Any) -> datetime:
@@ -163,7 +163,7 @@ class Moment(_Value):
         return {"type": "string", "format": "date-time", "examples": ["2026-12-01T08:00:00Z"]}
 
 
-class SpanOrMoment(_Value):
+class SpanOrMoment(Value):
     """A deadline: so long after the first submission, or an instant; `auto` for none but what else there is."""
 
     def read(self, value: Any) -> timedelta | datetime | None:
@@ -181,7 +181,7 @@ class SpanOrMoment(_Value):
 
 
 @dataclass(frozen=True)
-class Word(_Value):
+class Word(Value):
     """Text of a certain form, `allowed` in words."""
 
     pattern: str
@@ -199,7 +199,7 @@ class Word(_Value):
 
 
 @dataclass(frozen=True)
-class OneOf(_Value):
+class OneOf(Value):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -214,7 +214,7 @@ class OneOf(_Value):
         return {"enum": list(self.words)}
 
 
-class Limit(_Value):
+class Limit(Value):
     """A limit on the carbon intensity: `225` in gCO2eq/kWh, or `p40`, which so many percent of the hours meet."""
 
     _absolute = Number(least=0, most=5000)
@@ -233,7 +233,7 @@ class Limit(_Value):
         return {"anyOf": [self._absolute.schema(), {"type": "string", "pattern": self._pattern}]}
 
 
-class SecretReference(_Value):
+class SecretReference(Value):
     """Where a secret is, never the secret: `env:NAME` or `file:PATH`."""
 
     _pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]{1,1000})$"
@@ -253,7 +253,7 @@ class Comparison(NamedTuple):
     value: float
 
 
-class Compared(_Value):
+class Compared(Value):
     """A condition on a number: `16` for equal, or `">= 0.15"`."""
 
     def read(self, value: Any) -> Comparison:

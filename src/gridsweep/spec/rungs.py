@@ -1,0 +1,101 @@
+"""The sections of a `sweep.yaml` that say how much of each experiment is trained: rungs, packs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from gridsweep.rungs import Rungs, scaled
+from gridsweep.spec.study import Section
+from gridsweep.spec.values import Number, OneOf, Shorthand, Value, shown
+
+DEFAULT = Rungs()
+
+
+@dataclass(frozen=True)
+class ShareOfSteps(Value):
+    """A share of all steps, between 0 and 1: `1/8` or `0.125`."""
+
+    _pattern = r"^\s*(\d{1,6})\s*/\s*([1-9]\d{0,5})\s*$"
+    _number = Number(above=0, below=1)
+
+    def read(self, value: Any) -> float:
+        if isinstance(value, str) and (match := re.fullmatch(self._pattern, value, re.ASCII)):
+            share = Fraction(int(match[1]), int(match[2]))
+            if 0 < share < 1:
+                return float(share)
+        try:
+            return float(self._number.read(value))
+        except ValueError:
+            what = f"must be a share above 0 and below 1, such as 1/8 or 0.125, not {shown(value)}"
+            raise ValueError(what) from None
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self._number.schema(), {"type": "string", "pattern": self._pattern}]}
+
+
+class RungsSection(Section):
+    """At these shares of all steps experiments are compared, and so many go on."""
+
+    at: Annotated[tuple[Annotated[float, ShareOfSteps()], ...], Field(min_length=1, max_length=20)] = Field(
+        default=DEFAULT.at, description="Shares of all steps, rising: 1/8, 0.25."
+    )
+    keep: Annotated[
+        tuple[Annotated[int, Number(least=1, most=10_000, whole=True)], ...], Field(min_length=1, max_length=20)
+    ] = Field(default=DEFAULT.keep, description="How many go on from each, falling.")
+    carry: Annotated[str, OneOf(("baseline", "none"))] = Field(
+        default="baseline", description="Whether the baseline goes on to the end beside the best."
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> RungsSection:
+        Rungs(self.at, self.keep)
+        return self
+
+
+def _or_none(value: Any) -> Any:
+    if value == "none":
+        return None
+    if value == "default":
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"must be none, default, or a mapping with at and keep, not {shown(value)}")
+    return value
+
+
+OptionalRungs = Annotated[RungsSection | None, Shorthand(_or_none, {"enum": ["none", "default"]})]
+
+
+@dataclass(frozen=True)
+class Pack(Value):
+    """How many experiments are trained together at most: a number, or `auto`."""
+
+    _number = Number(least=1, most=10_000, whole=True)
+
+    def read(self, value: Any) -> int | None:
+        if value == "auto":
+            return None
+        try:
+            return int(self._number.read(value))
+        except ValueError:
+            raise ValueError(f"must be {self._number.allowed}, or auto, not {shown(value)}") from None
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self._number.schema(), {"const": "auto"}]}
+
+
+def rungs_of(section: RungsSection | None, given: bool, experiments: int, baseline: str) -> Rungs | None:
+    """The rungs of a sweep: as they were given, or the default ones scaled to so many experiments."""
+    if section is None:
+        return None
+    carried = (baseline,) if section.carry == "baseline" else ()
+    if given and section.keep != DEFAULT.keep:
+        kept = [(at, keep) for at, keep in zip(section.at, section.keep, strict=True) if keep < experiments]
+        made = Rungs(tuple(at for at, _ in kept), tuple(keep for _, keep in kept), carried)
+    else:
+        made = scaled(Rungs(section.at, section.keep, carried), experiments)
+    return made if made.at else None
