@@ -47,7 +47,6 @@ def reserve(state: State) -> timedelta:
     share = spread(state)
     if not share:
         return timedelta(0)
-    left = sum(standing.status in ("waiting", "running") for standing in state.standings.values())
-    chain = -(-left // len(state.sweep.devices))
+    chain = -(-state.left // len(state.sweep.devices))
     fastest = max(device.speed for device in state.sweep.devices)
     return SURE * share * sqrt(chain) * scale(state) * state.sweep.estimates.duration / fastest

@@ -188,7 +188,7 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
 
 def _hygiene(state: State, rows: tuple[Row, ...]) -> list[str]:
     """What the winner says of the space."""
-    if not rows or rows[0].loss is None or state.count("waiting") or state.active:
+    if not rows or rows[0].loss is None or state.left:
         return []
     tried = [s.experiment.params for s in state.standings.values()]
     best = state.standings[rows[0].experiment].experiment.params
@@ -248,6 +248,6 @@ def _condition(state: State) -> str:
         return f"halted: {state.halted}"
     if state.active:
         return "stopping" if state.stopping else "running"
-    if state.count("waiting"):
+    if state.left:
         return f"stopped: {state.stopping}" if state.stopping else "waiting"
     return "done"

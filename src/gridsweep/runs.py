@@ -237,7 +237,7 @@ def exit_code(state: State) -> int:
     """The exit code that says how a run ended."""
     if state.halted:
         return EXECUTOR
-    if state.stopping and state.count("waiting"):
+    if state.stopping and state.left:
         return INTERRUPTED if state.stopping == CTRL_C else SIGNALLED
     if state.count("failed"):
         return SOME_FAILED

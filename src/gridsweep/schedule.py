@@ -175,7 +175,8 @@ def _silent(state: State, now: datetime) -> list[Event]:
             if not attempt.killed and now - attempt.pausing_since > state.patience * GRACE:
                 events.append(Pausing(now, attempt.id, attempt.reason, kill=True))
             continue
-        limit = max(state.patience, duration(state, SILENT_STEPS, device_named(state, attempt.device)))
+        device, members = device_named(state, attempt.device), len(attempt.stint.members)
+        limit = max(state.patience, duration(state, SILENT_STEPS, device, members))
         if attempt.running_at is None:
             limit = state.patience * LOADING_PATIENCE
         if now - (attempt.seen_at or attempt.requested_at) > limit:

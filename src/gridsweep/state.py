@@ -41,6 +41,7 @@ FRUITLESS_ATTEMPTS = 3
 
 Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
 """`reached`: at a rung, until all others are there."""
+ALIVE: tuple[Status, ...] = ("waiting", "running", "reached")
 
 
 @dataclass(slots=True)
@@ -139,6 +140,11 @@ class State:
             return False
         left = any(standing.status in ("waiting", "reached") for standing in self.standings.values())
         return bool(self.stopping or self.halted) or not left
+
+    @property
+    def left(self) -> int:
+        """How many experiments have not ended."""
+        return sum(standing.status in ALIVE for standing in self.standings.values())
 
     def count(self, status: Status) -> int:
         return sum(standing.status == status for standing in self.standings.values())

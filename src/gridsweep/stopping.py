@@ -6,8 +6,7 @@ from datetime import datetime
 
 from gridsweep.events import Event, Ranked
 from gridsweep.halving import Cut, Score, ScoreName, cut, which_score
-from gridsweep.state import Standing, State
-from gridsweep.worklist import ALIVE
+from gridsweep.state import ALIVE, Standing, State
 
 WORDS = {"averaged": "validation loss of the averaged weights", "raw": "training loss of the last steps"}
 

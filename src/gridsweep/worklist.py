@@ -18,7 +18,7 @@ from typing import TypeVar
 from gridsweep.carbon import HOUR
 from gridsweep.pace import reserve, scale
 from gridsweep.policy import Work
-from gridsweep.state import Standing, State
+from gridsweep.state import ALIVE, Standing, State
 from gridsweep.stint import RESTART, Device
 from gridsweep.sweep import Percentile, Sweep, Tier
 
@@ -26,7 +26,6 @@ T = TypeVar("T")
 
 NO_TIME = timedelta(0)
 UNSET = datetime.min.replace(tzinfo=UTC)
-ALIVE = ("waiting", "running", "reached")
 
 
 def waiting(state: State) -> list[Work]:

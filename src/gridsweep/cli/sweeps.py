@@ -206,7 +206,7 @@ def stop(folder: Path | None) -> None:
 
     place = folder_of(folder)
     state = runs.stop(place.path, worker())
-    left = state.count("waiting")
+    left = state.left
     click.echo(
         f"{place.path} is stopped; {left} experiments remain: gridsweep run {place.path}"
         if left

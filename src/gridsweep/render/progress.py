@@ -19,8 +19,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from gridsweep.events import Ended, Event, Halted, Held, Lost, Paused, Requested, Resumed, Stopping, Submitted
+from gridsweep.events import Ended, Event, Halted, Held, Lost, Paused, Ranked, Requested, Resumed, Stopping, Submitted
 from gridsweep.state import State
+from gridsweep.stint import Stint
 
 Tell = Callable[[State, Sequence[Event]], None]
 
@@ -66,13 +67,13 @@ def told(state: State, event: Event) -> str:
                 f"watching {state.sweep.carbon.zone}"
             )
         case Resumed(changes=changes):
-            left = state.count("waiting") + state.count("running")
+            left = state.left
             return f"{at}  resumed: {left} experiments remain" + (f"; changed: {'; '.join(changes)}" if changes else "")
         case Requested(stint=stint, device=device, why=why):
-            names = ", ".join(member.experiment for member in stint.members)
-            return f"{at}  {device} starts {names}: {why}"
+            return f"{at}  {device} starts {named(stint)}: {why}"
         case Ended(outcomes=outcomes):
-            return "\n".join(
+            reached = [o for o in outcomes if o.status == "reached"]
+            lines = [
                 f"{at}  {_progress(state)} {o.experiment} "
                 + (
                     f"validation loss {o.validation_loss:.4f}"
@@ -80,14 +81,22 @@ def told(state: State, event: Event) -> str:
                     else f"{o.status}: {o.reason}"
                 )
                 for o in outcomes
-            )
+                if o.status != "reached"
+            ]
+            if reached:
+                lines.append(
+                    f"{at}  {_some([o.experiment for o in reached])} reached the rung at step {reached[0].step}"
+                )
+            return "\n".join(lines)
+        case Ranked(step=step, kept=kept, stopped=stopped):
+            return f"{at}  rung at step {step}: {len(kept)} of {len(kept) + len(stopped)} go on"
         case Paused(outcomes=outcomes):
             return "\n".join(f"{at}  {o.experiment} paused at step {o.step}" for o in outcomes)
         case Lost(attempt=attempt, why=why):
-            names = ", ".join(member.experiment for member in state.attempts[attempt].stint.members)
+            names = named(state.attempts[attempt].stint)
             return f"{at}  lost an attempt at {names}: {why}"
         case Held(attempt=attempt, by=by, why=why):
-            names = ", ".join(member.experiment for member in state.attempts[attempt].stint.members)
+            names = named(state.attempts[attempt].stint)
             return f"{at}  {by} holds {names}: {why}" if why else f"{at}  {by} holds {names} no longer"
         case Stopping(why=why):
             return f"{at}  {why}: stopping at checkpoints (Ctrl-C again leaves at once)"
@@ -96,9 +105,22 @@ def told(state: State, event: Event) -> str:
     return ""
 
 
+def named(stint: Stint) -> str:
+    """Who is trained in a stint."""
+    return _some([member.experiment for member in stint.members])
+
+
+def _some(ids: Sequence[str]) -> str:
+    """Two by name, more by number."""
+    return ", ".join(ids) if len(ids) <= 2 else f"{len(ids)} experiments ({ids[0]}, ...)"
+
+
+def _ended(state: State) -> int:
+    return len(state.standings) - state.left
+
+
 def _progress(state: State) -> str:
-    ended = len(state.standings) - state.count("waiting") - state.count("running")
-    return f"[{ended}/{len(state.standings)}]"
+    return f"[{_ended(state)}/{len(state.standings)}]"
 
 
 def picture(state: State) -> Group:
@@ -112,7 +134,7 @@ def picture(state: State) -> Group:
         head.append(f"{level:.0f} gCO2eq/kWh" if level == level else "intensity unknown", style="cyan")
     table = Table.grid(padding=(0, 2))
     for attempt in state.active.values():
-        names = ", ".join(member.experiment for member in attempt.stint.members)
+        names = named(attempt.stint)
         last = max(member.to_step for member in attempt.stint.members)
         what = "stopping" if attempt.pausing_since else "training" if attempt.running_at else "loading"
         what = f"held by {attempt.held}" if attempt.held else what
@@ -123,8 +145,9 @@ def picture(state: State) -> Group:
             reasons[standing.why or "waiting"] = reasons.get(standing.why or "waiting", 0) + 1
     waits = [Text(f"{count} wait: {why}", style="dim") for why, count in reasons.items()]
     bar = Progress(TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn())
-    ended = len(state.standings) - state.count("waiting") - state.count("running")
-    bar.add_task("experiments", total=len(state.standings), completed=ended)
+    at_rung = state.count("reached")
+    waits += [Text(f"{at_rung} wait at the rung for the others", style="dim")] if at_rung else []
+    bar.add_task("experiments", total=len(state.standings), completed=_ended(state))
     return Group(head, bar, table, *waits)
 
 

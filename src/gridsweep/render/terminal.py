@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 from rich.markup import escape
 
@@ -19,7 +20,7 @@ from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
 from gridsweep.reports import Report
 from gridsweep.runs import RunFolder
-from gridsweep.state import Standing, State
+from gridsweep.state import Standing, State, Status
 from gridsweep.sweep import Sweep, number
 
 
@@ -165,7 +166,7 @@ def status_json(state: State, pid: int | None) -> dict[str, object]:
         "sweep": state.sweep.name,
         "driven_by": pid,
         "grid_time": state.now,
-        "counts": {s: state.count(s) for s in ("waiting", "running", "done", "failed", "stopped")},
+        "counts": {s: state.count(s) for s in get_args(Status)},
         "experiments": [explain_json(state, standing) for standing in state.standings.values()],
     }
 
