@@ -129,9 +129,9 @@ class Publisher:
         for attempt in standing.attempts:
             home = self.store / "stints" / attempt / "checkpoints"
             for step in (*home.glob("*"), home):
-                folder = step / standing.experiment.id
-                if folder != kept:
-                    shutil.rmtree(folder, ignore_errors=True)
+                for name in (standing.experiment.id, f".{standing.experiment.id}"):  # and what a kill left half done
+                    if step / name != kept:
+                        shutil.rmtree(step / name, ignore_errors=True)
                 with suppress(OSError):  # others' are in it, or it is not there
                     step.rmdir()
 
