@@ -47,9 +47,11 @@ from gridsweep.train.lean.linear import Pass
 from gridsweep.train.lean.measure import Measured, measure
 from gridsweep.train.lean.memory import saved_bytes
 from gridsweep.train.lean.packing import pack
-from gridsweep.train.model import TINY_QWEN2, add_lora
-from gridsweep.train.samples import Sample, collate
-from gridsweep.train.training import Training
+from gridsweep.train.model import TINY_QWEN2
+from gridsweep.train.samples import Sample
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "train"))
+from plain_peft import Training, add_lora, collate
 
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 MODEL = Model("./random")

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gridsweep.journal import Journal
 from gridsweep.ledger import ledger
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
+from gridsweep.rungs import Rungs
 from gridsweep.runs import RunFolder
 from gridsweep.state import State
 from gridsweep.testing import STAND_IN
@@ -169,3 +171,42 @@ def test_a_sweep_whose_workers_are_killed_too_ends_the_same(tmp_path, monkeypatc
     state = check(tmp_path, wanted)
     ends = Counter(attempt.end for attempt in state.attempts.values())
     assert 3 < ends["lost"] <= sum(shot.values()) and ends["ended"] == 8  # some had just written their result
+
+
+RUNGS = replace(SWEEP, pack=3, rungs=Rungs((0.25, 0.5), (4, 2)))
+
+
+def found(folder: Path) -> dict:
+    """What became of each, with the losses at every rung."""
+    standings = RunFolder(folder).read().standings
+    rungs = {id: {step: o.losses for step, o in s.scores.items()} for id, s in standings.items()}
+    return {id: (*end, rungs[id]) for id, end in losses(RunFolder(folder).read()).items()}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_with_rungs_and_packs_the_same_experiments_go_on_whatever_is_killed(tmp_path, monkeypatch, seed):
+    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
+    assert runs.run(RUNGS, tmp_path / "undisturbed", command=STAND_IN).exit_code == 0
+    wanted = found(tmp_path / "undisturbed")
+    assert Counter(status for status, *_ in wanted.values()) == {"stopped": 6, "done": 2}
+    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.03")
+    random_, folder = random.Random(200 + seed), tmp_path / "disturbed"
+    shot: Counter[str] = Counter()
+    for _ in range(8):
+        loop = driven(RUNGS, folder)
+        time.sleep(0.2 + random_.random() * 0.3)
+        for attempt in attempts(folder):
+            members = [part.experiment for part in attempt.assignment().members]
+            pid = attempt.pid()
+            if pid and attempt.alive() and max(shot[id] for id in members) < 2 and random_.random() < 0.5:
+                os.killpg(pid, signal.SIGKILL)
+                shot.update(members)
+        loop.kill()
+        loop.join()
+    until(lambda: runs.run(RUNGS, folder, command=STAND_IN).exit_code == 0)
+    assert found(folder) == wanted
+    state = RunFolder(folder).read()
+    told_once(folder, state)
+    kept = {path.name for path in folder.glob("store/stints/*/*/checkpoints/*/*")}
+    assert kept == {id for id, (status, *_) in wanted.items() if status == "stopped"}
+    assert len(list(folder.glob("store/stints/*/*/checkpoints/*/*"))) == 6  # one each

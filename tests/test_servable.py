@@ -224,3 +224,8 @@ def test_what_peft_writes_of_its_defaults_is_known(tmp_path):
         '"fan_in_fan_out": false, "lora_bias": false, "exclude_modules": null, "peft_version": "0.21.2"}'
     )
     assert servable("a", write_adapter(tmp_path / "a", **more), BASE).rank == 4
+
+
+def test_the_workers_own_kinds_of_lora_are_servable(tmp_path):
+    """rsLoRA, and adapters in the upper layers only: the weights say by their names where they belong."""
+    assert servable("a", write_adapter(tmp_path / "a", use_rslora=True, layers_to_transform=[1]), BASE).rank == 4

@@ -18,11 +18,13 @@ PARAMS = LoraParams(8, 32.0, 1e-4, 0.05)
 def stint(tmp_path):
     """Makes an attempt folder and runs the stand-in on it; returns the folder and its exit code."""
 
-    def work(number: str, first: int, last: int, checkpoint: Checkpoint | None = None, wait: bool = True):
+    def work(number: str, first: int, last: int, *checkpoints: Checkpoint | None, wait: bool = True):
+        """With as many members as checkpoints, one at least."""
         folder = AttemptFolder(tmp_path / "store" / "stints" / "s-1" / number)
-        part = Part("e00", PARAMS, 3, first, last, checkpoint)
+        saved = checkpoints or (None,)
+        parts = tuple(Part(f"e{n:02}", PARAMS, 3 + n, first, last, c) for n, c in enumerate(saved))
         recipe = Recipe(checkpoint_every=4)
-        folder.prepare(Assignment(number, Model("m"), Dataset("d"), recipe, 10, Device("d0"), (part,)))
+        folder.prepare(Assignment(number, Model("m"), Dataset("d"), recipe, 10, Device("d0"), parts))
         with (folder.path / "log.txt").open("wb") as log:
             child = subprocess.Popen([*STAND_IN, str(folder.path)], stdout=log, stderr=log)
         return (folder, child.wait()) if wait else (folder, child)
@@ -59,6 +61,30 @@ def test_in_two_pieces_it_has_the_same_loss_bit_for_bit(stint):
     first, _ = stint("2", 0, 8)
     second, _ = stint("3", 8, 10, first.checkpoint("e00"))
     assert second.result().outcomes[0].validation_loss == whole.validation_loss
+
+
+def test_a_pack_reaches_a_rung_and_goes_on_as_each_would_alone(stint):
+    alone = [stint(f"alone{n}", 0, 10, *[None] * (n + 1))[0].result().outcomes[n] for n in range(2)]
+    first, _ = stint("first", 0, 5, None, None)
+    reached = first.result().outcomes
+    assert [(o.experiment, o.status, o.step, o.checkpoint.step) for o in reached] == [
+        ("e00", "reached", 5, 5), ("e01", "reached", 5, 5)
+    ]  # fmt: skip
+    for outcome in reached:
+        assert outcome.losses.mean == pytest.approx(outcome.train_loss, abs=1e-3) and outcome.losses.finite
+        assert outcome.adapter is None and outcome.validation_loss is None
+    assert reached[0].losses.tokens == reached[1].losses.tokens
+    assert set(lines(first)[-1].losses) == {"e00", "e01"}
+    second, _ = stint("second", 5, 10, *(o.checkpoint for o in reached))
+    assert [(o.status, o.losses) for o in second.result().outcomes] == [(o.status, o.losses) for o in alone]
+
+
+def test_in_a_pack_one_that_diverges_fails_alone(stint, monkeypatch):
+    whole = stint("1", 0, 10, None, None)[0].result().outcomes[1]
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "nan:e00")
+    one, other = stint("2", 0, 10, None, None)[0].result().outcomes
+    assert (one.status, one.step, other.status) == ("failed", 3, "done")
+    assert other.losses == whole.losses
 
 
 def test_sigterm_makes_it_pause_at_the_step_it_had_begun(stint, monkeypatch):

@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from gridsweep.events import Ended, Event, Lost, Paused, Pausing, Requested, Run
 from gridsweep.loop import Executor, World, drive
 from gridsweep.policy import Immediate
 from gridsweep.readings import Provenance
+from gridsweep.rungs import Rungs
 from gridsweep.state import State
 from gridsweep.stint import Device, Member, Stint
 from gridsweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
@@ -69,12 +71,12 @@ def sweep_of(n: int, *, steps: int = 6, devices: int = 2) -> Sweep:
     )
 
 
-def expected_loss(sweep: Sweep, id: str) -> float:
-    """The stand-in's last loss of an experiment that nothing disturbed."""
+def expected_loss(sweep: Sweep, id: str, steps: int | None = None) -> float:
+    """The stand-in's loss of an experiment that nothing disturbed, after its last step or another."""
     experiment = next(e for e in sweep.experiments if e.id == id)
     part = Part(id, experiment.params, experiment.seed, 0, sweep.total_steps)
     loss = loss_after(part, 0)
-    for step in range(1, sweep.total_steps + 1):
+    for step in range(1, (steps or sweep.total_steps) + 1):
         loss = loss_after(part, step, loss)
     return loss
 
@@ -286,6 +288,22 @@ class WorkerContract(ExecutorContract):
         story.request()
         assert isinstance(story.finish(), Ended)
         self.same_end(story)
+
+    def test_a_pack_of_three_is_compared_at_a_rung_and_the_best_goes_on(self, bench: Bench) -> None:
+        sweep = replace(sweep_of(3, devices=1), pack=3, rungs=Rungs((0.5,), (1,)))
+        story = Story(bench, bench.executor(stand_in()), sweep)
+        drive(story.state, story.journal, bench.world(story.executor), Immediate())
+        losses = {id: expected_loss(sweep, id, 3) for id in ("e00", "e01", "e02")}
+        best = min(losses, key=losses.__getitem__)
+        assert {id: s.status for id, s in story.state.standings.items()} == {
+            id: "done" if id == best else "stopped" for id in losses
+        }
+        assert story.loss(best) == expected_loss(sweep, best)
+        assert [a.stint.parts for a in story.state.attempts.values()] == [[(0, 3)] * 3, [(3, 6)]]
+        for id, standing in story.state.standings.items():
+            held = story.state.attempts[standing.attempts[0]].id
+            folders = [p.parent.name for p in (bench.store / "stints" / held).glob(f"checkpoints/*/{id}")]
+            assert folders == ([] if id == best else ["3"])  # a stopped one can still be looked at
 
     def test_one_that_is_deaf_is_ended_when_it_is_to_be_killed(self, bench: Bench) -> None:
         story = self.story(bench, misbehave="hang:e00")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,8 @@ from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part, Progr
 from gridsweep.errors import ExecutorError
 from gridsweep.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
 from gridsweep.schedule import device_named
-from gridsweep.state import Attempt, State
+from gridsweep.state import Attempt, Standing, State
+from gridsweep.stint import Checkpoint
 
 PROGRESS_EVERY = timedelta(minutes=1)
 
@@ -71,17 +73,37 @@ def _end(state: State, attempt: Attempt, folder: AttemptFolder, why: str) -> lis
     if result is None or result.error:
         at = state.grid_time(result.ended_at if result else touched(folder.path))
         why = result.error if result else attempt.reason or why or f"the worker vanished ({last_words(folder.path)})"
-        ids = [member.experiment for member in attempt.stint.members]
-        saved = [folder.checkpoint(id) for id in ids]
-        return [Lost(at, attempt.id, why, tuple(c for c in saved if c))]
+        return [Lost(at, attempt.id, why, _saved(state, attempt, folder))]
     at = state.grid_time(result.ended_at)
     if any(outcome.status == "paused" for outcome in result.outcomes):
         return [Paused(at, attempt.id, result.outcomes)]
     return [Ended(at, attempt.id, result.outcomes, result.facts or {})]
 
 
+def _saved(state: State, attempt: Attempt, folder: AttemptFolder) -> tuple[Checkpoint, ...]:
+    """What a lost attempt left to go on from.
+
+    The last step before a rung is made again, so that no rung is passed without a look. Members go on together: where
+    a worker was killed between their checkpoints of a step, all take the step before.
+    """
+    found: dict[str, Checkpoint] = {}
+    for member in attempt.stint.members:
+        at_most = member.to_step - 1 if member.to_step < state.sweep.total_steps else None
+        newest = folder.checkpoint(member.experiment, at_most)
+        if newest is not None:
+            found[member.experiment] = newest
+    common = min((checkpoint.step for checkpoint in found.values()), default=0)
+    for id, newest in found.items():
+        earlier = newest if newest.step == common else folder.checkpoint(id, common)
+        found[id] = earlier if earlier is not None and earlier.step == common else newest
+    return tuple(found.values())
+
+
 class Publisher:
-    """Puts finished adapters into experiments/, whole or not at all, and drops checkpoints nobody needs any more."""
+    """Puts finished adapters into experiments/, whole or not at all, and drops checkpoints nobody needs any more.
+
+    A stopped experiment keeps its last one, so that it can be looked at again.
+    """
 
     def __init__(self, store: Path):
         self.store = store
@@ -90,13 +112,28 @@ class Publisher:
     def publish(self, state: State) -> None:
         """Publish what the state says is done; doing it again changes nothing. Raises `ExecutorError`."""
         for id, standing in state.standings.items():
-            adapter = standing.outcome.adapter if standing.status == "done" and standing.outcome else None
-            if adapter is None or id in self._published:
+            if id in self._published:
                 continue
-            self._put(id, adapter)
-            for attempt in standing.attempts:
-                shutil.rmtree(self.store / "stints" / attempt / "checkpoints", ignore_errors=True)
+            if standing.status == "done" and standing.outcome and standing.outcome.adapter:
+                self._put(id, standing.outcome.adapter)
+                self._drop(standing)
+            elif standing.status == "stopped":
+                self._drop(standing, keep=standing.checkpoint)
+            else:
+                continue
             self._published.add(id)
+
+    def _drop(self, standing: Standing, keep: Checkpoint | None = None) -> None:
+        """Remove the checkpoints of one experiment and no other's."""
+        kept = self.store / keep.path if keep and keep.path else None
+        for attempt in standing.attempts:
+            home = self.store / "stints" / attempt / "checkpoints"
+            for step in (*home.glob("*"), home):
+                for name in (standing.experiment.id, f".{standing.experiment.id}"):  # and what a kill left half done
+                    if step / name != kept:
+                        shutil.rmtree(step / name, ignore_errors=True)
+                with suppress(OSError):  # others' are in it, or it is not there
+                    step.rmdir()
 
     def _put(self, id: str, adapter: str) -> None:
         final = self.store / "experiments" / id / "adapter"

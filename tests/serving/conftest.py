@@ -16,6 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from asking import Server
 
 from adapter_files import published, stand_in_run
+from gridsweep.attempt import Part
 from gridsweep.serving import launch
 from gridsweep.serving.access import check_free
 from gridsweep.serving.child import running
@@ -38,20 +39,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
-    from gridsweep.train.model import add_lora, load_base, save_adapter
+    from gridsweep.train.lean.group import Group
+    from gridsweep.train.model import load_base
+    from gridsweep.train.samples import Sample
 
     folder = stand_in_run(tmp_path_factory.mktemp("serving") / "run")
     model = Model("tiny-qwen2")
-    for index, home in enumerate(sorted((folder / "store" / "experiments").iterdir())):
-        base = load_base(model, torch.device("cpu"), torch.float32)[1]
-        lora = add_lora(base, model, LoraParams(4 + index, 32.0, 1e-4, 0.05), Recipe(), index)
-        with torch.no_grad():
-            for name, weights in lora.named_parameters():
-                if "lora_B" in name:
-                    weights.normal_(0, 0.02)
+    base = load_base(model, torch.device("cpu"), torch.float32)[1]
+    homes = sorted((folder / "store" / "experiments").iterdir())
+    parts = [Part(home.name, LoraParams(4 + n, 32.0, 1e-4, 0.05), n, 0, 1) for n, home in enumerate(homes)]
+    group = Group(base, parts, Recipe(), 1, [Sample((2, 3, 4), 1)], model)
+    for r, stack in group.roster.stacks.items():
+        stack.weights[:, stack.split :].normal_(0, 0.03, generator=torch.Generator().manual_seed(r))
+    for home in homes:
         shutil.rmtree(home / "adapter")
         with published(folder, home.name) as draft:
-            save_adapter(lora, draft)
+            group.save_adapter(home.name, draft)
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,7 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
-    """Makes attempt folders of one store: `assigned(attempt, from_step=..., checkpoint=...)`."""
+    """Makes attempt folders of one store: `assigned(attempt, from_step=..., checkpoint=...)`, or `parts=...`."""
 
     def prepare(
         attempt: str = "1",
@@ -60,10 +60,9 @@ def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
         model: str = "tiny-qwen2",
         dataset: Dataset | None = None,
         recipe: dict[str, object] | None = None,
-        members: int = 1,
+        parts: Sequence[Part] = (),
     ) -> AttemptFolder:
         folder = AttemptFolder(tmp_path / "store" / "stints" / "s-1" / attempt)
-        part = Part("x", params, 1, from_step, to_step, checkpoint)
         data = dataset or Dataset(str(pairs_file), train_samples=14, validation_samples=6)
         folder.prepare(
             Assignment(
@@ -73,7 +72,7 @@ def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
                 Recipe(**{**RECIPE, **(recipe or {})}),  # type: ignore[arg-type]
                 STEPS,
                 Device("cpu", power_w=10),
-                (part,) * members,
+                tuple(parts) or (Part("x", params, 1, from_step, to_step, checkpoint),),
             )
         )
         return folder

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 
 from gridsweep.train.model import TINY_QWEN2
 from gridsweep.train.pairs import Pair, asked
-from gridsweep.train.samples import IGNORED, Sample, by_length, collate, effective_batch, encode
+from gridsweep.train.samples import Sample, by_length, effective_batch, encode, judging
 
 pytestmark = pytest.mark.train
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +21,9 @@ def samples(*lengths: int) -> list[Sample]:
 
 def test_the_response_and_its_end_are_counted_and_nothing_else(tokenizer) -> None:
     (sample,) = encode(tokenizer, [asked("Add one.", "x += 1")], 64).samples
-    batch = collate([sample, *samples(50)], tokenizer.pad_token_id, CPU)
-    counted = batch["labels"][0] != IGNORED
-    assert tokenizer.decode(batch["labels"][0][counted]) == "x += 1<|endoftext|>"
-    assert tokenizer.decode(batch["input_ids"][0][: sample.prompt]) == "### Instruction:\nAdd one.\n\n### Response:\n"
-    assert counted.sum() == sample.counted
-    assert batch["attention_mask"][0].sum() == len(sample.ids)
+    assert tokenizer.decode(sample.ids[sample.prompt :]) == "x += 1<|endoftext|>"
+    assert tokenizer.decode(sample.ids[: sample.prompt]) == "### Instruction:\nAdd one.\n\n### Response:\n"
+    assert sample.counted == len(sample.ids) - sample.prompt
 
 
 def test_what_is_too_long_loses_its_end_and_a_prompt_that_fills_all_is_dropped(tokenizer) -> None:
@@ -67,3 +61,10 @@ def test_an_effective_batch_is_ordered_by_length() -> None:
 def test_evaluation_batches_hold_like_lengths_and_no_more_positions_than_allowed() -> None:
     batches = by_length(samples(9, 2, 3, 8, 40), 20)
     assert [[len(s.ids) for s in batch] for batch in batches] == [[2, 3], [8, 9], [40]]
+
+
+def test_a_quarter_judges_but_eight_at_least_and_the_seed_says_which() -> None:
+    assert [len(judging(count, 42)) for count in (3, 8, 20, 32, 65)] == [3, 8, 8, 8, 17]
+    assert judging(64, 42) == judging(64, 42) == sorted(set(judging(64, 42)))
+    assert judging(64, 42) != judging(64, 43)
+    assert judging(20, 42) == [2, 5, 6, 10, 11, 13, 15, 16]  # on any machine

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gridsweep.attempt import AttemptFolder, Outcome, verify
+from gridsweep.attempt import AttemptFolder, Outcome, Part, verify
 from gridsweep.errors import SpecError
 from gridsweep.sweep import Dataset, LoraParams
 from gridsweep.train import __main__ as program
@@ -25,9 +26,13 @@ Assigned = Callable[..., AttemptFolder]
 
 def work(folder: AttemptFolder, stopping: Callable[[], bool] = lambda: False) -> Outcome:
     """Run a worker in this process; its result is finished into the folder."""
-    result = Worker(folder, folder.assignment(), stopping).run()
-    folder.finish(result)
-    return result.outcomes[0]
+    return together(folder, stopping)[0]
+
+
+def together(folder: AttemptFolder, stopping: Callable[[], bool] = lambda: False) -> list[Outcome]:
+    """The same with an outcome per member, as the next to read them will."""
+    folder.finish(Worker(folder, folder.assignment(), stopping).run())
+    return list(folder.result().outcomes)
 
 
 def stop_when(folder: AttemptFolder, phase: str, step: int) -> Callable[[], bool]:
@@ -40,8 +45,8 @@ def lines(folder: AttemptFolder, name: str = "progress.jsonl") -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def losses(*folders: AttemptFolder) -> dict[int, float]:
-    return {line["step"]: line["losses"]["x"] for f in folders for line in lines(f) if line["losses"]}
+def losses(*folders: AttemptFolder, of: str = "x") -> dict[int, float]:
+    return {line["step"]: line["losses"][of] for f in folders for line in lines(f) if of in line["losses"]}
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +61,8 @@ def test_a_whole_experiment(assigned: Assigned) -> None:
     assert outcome.initial_validation_loss > outcome.validation_loss > 0
     assert outcome.train_loss == losses(folder)[STEPS]  # a tenth of six steps is the last one
     assert verify(folder.store / outcome.adapter)
+    assert outcome.losses.mean == pytest.approx(outcome.validation_loss) and len(outcome.losses.values) == 6
+    assert outcome.averaged_validation_loss == pytest.approx(outcome.validation_loss, abs=0.1)
     phases = [line["phase"] for line in lines(folder)]
     assert phases[:3] == ["loading", "training", "evaluating"] and phases[-1] == "evaluating"
     assert next(line for line in lines(folder) if line["phase"] == "training")["losses"] == {}
@@ -63,6 +70,7 @@ def test_a_whole_experiment(assigned: Assigned) -> None:
     assert sorted(int(p.name) for p in (folder.path / "checkpoints").iterdir()) == [4, 5]
     facts = folder.result().facts
     assert facts["train_samples"] == "14" and facts["device"] == "cpu" and len(facts["dataset_digest"]) == 64
+    assert int(facts["memory_predicted_mb"]) > 0 and "group" not in facts and "peft" not in facts
 
 
 def test_energy_is_told_from_loading_to_the_end(assigned: Assigned) -> None:
@@ -104,25 +112,159 @@ def test_interrupted_and_resumed_is_as_if_it_had_not_been(
     third = assigned("third", from_step=paused_at, checkpoint=paused.checkpoint)
     outcome = work(third)
     assert losses(first, third) == losses(whole)
-    for name in ("train_loss", "validation_loss", "initial_validation_loss"):
+    for name in FOUND:
         assert getattr(outcome, name) == getattr(expected, name)
 
 
-def test_a_stint_that_ends_at_a_rung_leaves_a_checkpoint_to_go_on_from(assigned: Assigned) -> None:
-    whole, first = assigned("whole"), assigned("first", to_step=3)
-    work(whole)
+FOUND = ("train_loss", "validation_loss", "initial_validation_loss", "losses", "averaged_validation_loss")
+
+
+@pytest.mark.parametrize(("schedule", "judged"), [("cosine", 8), ("linear", 8), ("constant", 0)])
+def test_a_rung_leaves_a_checkpoint_to_go_on_from_and_losses_where_the_rate_decays(
+    assigned: Assigned, pairs_file: Path, schedule: str, judged: int
+) -> None:
+    more = {
+        "recipe": {"learning_rate_schedule": schedule},
+        "dataset": Dataset(str(pairs_file), train_samples=10, validation_samples=10),
+    }
+    whole, first = assigned("whole", **more), assigned("first", to_step=3, **more)
+    expected = work(whole)
     outcome = work(first)
-    assert (outcome.status, outcome.step, outcome.checkpoint.step) == ("done", 3, 3)
-    assert outcome.validation_loss is not None
-    second = assigned("second", from_step=3, checkpoint=outcome.checkpoint)
-    work(second)
+    assert (outcome.status, outcome.step, outcome.checkpoint.step) == ("reached", 3, 3)
+    assert (outcome.validation_loss, outcome.adapter) == (None, None)
+    assert outcome.train_loss == losses(first)[3]
+    assert (len(outcome.losses.values) if outcome.losses else 0) == judged
+    second = assigned("second", from_step=3, checkpoint=outcome.checkpoint, **more)
+    ended = work(second)
     assert losses(first, second) == losses(whole)
+    assert all(getattr(ended, name) == getattr(expected, name) for name in FOUND)
+
+
+def test_stopped_while_it_is_judged_it_comes_back_to_the_rung(assigned: Assigned) -> None:
+    """A checkpoint of the rung itself would let it pass without having been compared."""
+    first = assigned("first", to_step=3)
+    paused = work(first, stop_when(first, "training", 3))
+    assert (paused.status, paused.step, paused.checkpoint.step) == ("paused", 2, 2)
+    assert first.checkpoint("x").step == 2
 
 
 def test_a_loss_that_is_no_number_fails_the_experiment(assigned: Assigned) -> None:
     outcome = work(assigned(params=LoraParams(4, 16, 1e38, 0.0)))
     assert (outcome.status, outcome.reason) == ("failed", "the training loss is nan at step 2")
     assert outcome.adapter is None
+
+
+THREE = (
+    Part("a", LoraParams(4, 16, 1e-3, 0.1), 1, 0, STEPS),
+    Part("b", LoraParams(8, 16, 2e-3, 0.2), 2, 0, STEPS),
+    Part("c", LoraParams(4, 32, 1e-3, 0.0), 3, 0, STEPS),
+)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What each of three finds alone; made once."""
+    return {}
+
+
+def each_alone(assigned: Assigned, known: dict[str, object]) -> dict[str, object]:
+    if not known:
+        for part in THREE:
+            folder = assigned(f"alone-{part.experiment}", parts=[part])
+            outcome = work(folder)
+            found = {name: getattr(outcome, name) for name in FOUND}
+            known[part.experiment] = (losses(folder, of=part.experiment), found, weights(folder, outcome))
+    return known
+
+
+def weights(folder: AttemptFolder, outcome: Outcome) -> bytes:
+    return (folder.store / outcome.adapter / "adapter_model.safetensors").read_bytes()
+
+
+def found_in(folders: list[AttemptFolder], outcomes: list[Outcome]) -> dict[str, object]:
+    return {
+        o.experiment: (
+            losses(*folders, of=o.experiment), {name: getattr(o, name) for name in FOUND}, weights(folders[-1], o)
+        )
+        for o in outcomes
+    }  # fmt: skip
+
+
+def test_a_pack_of_three_finds_what_three_find_alone_bit_for_bit(
+    assigned: Assigned, alone: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = each_alone(assigned, alone)
+    folder = assigned("pack", parts=THREE)
+    assert found_in([folder], together(folder)) == expected
+    assert [sorted(line["losses"]) for line in lines(folder) if line["losses"]] == [["a", "b", "c"]] * STEPS
+    assert folder.result().facts["group"] == "3 members, 3 at a time"
+    monkeypatch.setattr("gridsweep.train.worker.MEASURE_FROM", 1)  # and what is found to be fastest changes nothing
+    measured = assigned("measured", parts=THREE[::-1])
+    assert found_in([measured], together(measured)) == expected
+    assert measured.result().facts["group"].startswith("3 members, ")
+    assert measured.result().facts["group"].endswith(" tokens/s")
+
+
+@pytest.mark.parametrize(("phase", "step", "paused_at"), [("training", 1, 1), ("training", 3, 3), ("evaluating", 6, 5)])
+def test_an_interrupted_pack_goes_on_as_if_it_had_not_been(
+    assigned: Assigned, alone: dict[str, object], phase: str, step: int, paused_at: int
+) -> None:
+    expected = each_alone(assigned, alone)
+    first = assigned("first", parts=THREE)
+    paused = together(first, stop_when(first, phase, step))
+    assert [(o.status, o.step, o.checkpoint.step) for o in paused] == [("paused", paused_at, paused_at)] * 3
+    saved = {o.experiment: o.checkpoint for o in paused}
+    parts = [replace(p, from_step=paused_at, checkpoint=saved[p.experiment]) for p in THREE]
+    second = assigned("second", parts=parts)
+    assert found_in([first, second], together(second)) == expected
+
+
+def test_one_that_diverges_fails_alone(assigned: Assigned, alone: dict[str, object]) -> None:
+    wild = Part("w", LoraParams(4, 16, 1e38, 0.1), 4, 0, STEPS)
+    folder = assigned("pack", parts=[THREE[0], wild, *THREE[1:]])
+    one, lost, *others = together(folder)
+    assert (lost.experiment, lost.status, lost.step) == ("w", "failed", 1)
+    assert lost.reason == "the training loss is nan at step 2"
+    assert found_in([folder], [one, *others]) == each_alone(assigned, alone)
+    assert list(losses(folder, of="w")) == [1]
+    assert [p.name for p in (folder.path / "checkpoints").glob("*/w")] == []
+
+
+def test_too_little_memory_makes_the_passes_smaller_and_then_is_told(
+    assigned: Assigned, alone: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from gridsweep.train.lean.group import Group
+
+    whole = Group.forward_backward
+
+    def tight(self: Group, names: list[str], *others: object) -> torch.Tensor:
+        if len(names) > room:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, names, *others)
+
+    monkeypatch.setattr(Group, "forward_backward", tight)
+    room = 1
+    folder = assigned("pack", parts=THREE)
+    assert found_in([folder], together(folder)) == each_alone(assigned, alone)
+    assert folder.result().facts["group"] == "3 members, 1 at a time"
+    room = 0
+    folder = assigned("none", parts=THREE)
+    assert program.main([str(folder.path)]) == 1
+    assert folder.result().error.startswith("out of memory (no room); lower recipe.batch_size")
+
+
+@pytest.mark.parametrize("recipe", [{"layers": "upper-half"}, {"rslora": True, "lora_plus": 4.0}])
+def test_the_recipe_says_which_layers_and_which_kind_of_lora(
+    assigned: Assigned, alone: dict[str, object], recipe: dict[str, object]
+) -> None:
+    folder = assigned("kind", parts=THREE[:1], recipe=recipe)
+    outcome = work(folder)
+    config = json.loads((folder.store / outcome.adapter / "adapter_config.json").read_text())
+    assert config["use_rslora"] == recipe.get("rslora", False)
+    assert bool(config["layers_to_transform"]) == ("layers" in recipe)
+    assert outcome.validation_loss != each_alone(assigned, alone)["a"][1]["validation_loss"]
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_found(assigned: Assigned) -> None:
@@ -145,9 +287,18 @@ def test_a_checkpoint_of_another_step_or_none_is_refused(assigned: Assigned) -> 
         work(assigned("3", from_step=4))
 
 
-def test_several_members_are_refused(assigned: Assigned) -> None:
-    with pytest.raises(SpecError, match="one experiment at a time, not 2"):
-        work(assigned(members=2))
+def test_a_checkpoint_of_another_recipe_or_rank_is_refused(assigned: Assigned) -> None:
+    paused = work(first := assigned(), stop_when(first, "training", 2))
+    with pytest.raises(SpecError, match=r"of another training: recipe\.clip 1\.0 instead of 0\.5"):
+        work(assigned("2", from_step=2, checkpoint=paused.checkpoint, recipe={"clip": 0.5}))
+    with pytest.raises(SpecError, match="of another training: r 4 instead of 8"):
+        work(assigned("3", from_step=2, checkpoint=paused.checkpoint, params=LoraParams(8, 16, 1e-3, 0.1)))
+
+
+def test_members_that_do_not_go_side_by_side_are_refused(assigned: Assigned) -> None:
+    for parts in (THREE[:1] * 2, [THREE[0], replace(THREE[1], to_step=3)]):
+        with pytest.raises(SpecError, match="different ones that make the same steps, not a from 0 to 6"):
+            work(assigned(str(len({p.experiment for p in parts})), parts=parts))
 
 
 def test_a_full_disk_leaves_nothing_half_done_under_a_final_name(
@@ -155,11 +306,11 @@ def test_a_full_disk_leaves_nothing_half_done_under_a_final_name(
 ) -> None:
     folder = assigned()
 
-    def full(tensors: object, file: Path) -> None:
+    def full(tensors: object, file: Path, facts: object) -> None:
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(file))
 
-    monkeypatch.setattr("gridsweep.train.training.save_tensors", full)
+    monkeypatch.setattr("gridsweep.train.lean.files._write", full)
     assert program.main([str(folder.path)]) == 1
     assert "no space left on the disk" in folder.result().error
     assert not (folder.path / "checkpoints" / "2" / "x").exists()
@@ -173,6 +324,8 @@ def test_a_full_disk_leaves_nothing_half_done_under_a_final_name(
         ({"dataset": Dataset("./nothing.jsonl")}, "the dataset ./nothing.jsonl is not there"),
         ({"recipe": {"max_length": 4}}, "raise recipe.max_length"),
         ({"recipe": {"learning_rate_schedule": "steps"}}, "no learning-rate schedule 'steps'"),
+        ({"recipe": {"target_modules": ("c_attn",)}}, "no modules named c_attn"),
+        ({"params": LoraParams(4096, 16, 1e-3, 0.1)}, "x has rank 4096, but "),
     ],
 )
 def test_what_is_wrong_is_told_in_the_result(assigned: Assigned, given: dict, error: str) -> None:

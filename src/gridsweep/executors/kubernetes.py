@@ -277,7 +277,10 @@ class Kubernetes:
         self._publisher.publish(state)
         for id, standing in done.items():
             for attempt in standing.attempts:
-                self.files.forget(attempt)
+                members = state.attempts[attempt].stint.members
+                # The volume frees those of a whole attempt, so only where nobody could go on from them any more.
+                if all(state.standings[member.experiment].status in ("done", "failed") for member in members):
+                    self.files.forget(attempt)
             self._published.add(id)
 
     # -- the list

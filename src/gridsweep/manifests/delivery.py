@@ -30,7 +30,7 @@ folder = AttemptFolder(home / number)
 while (folder.path / "worker.json").exists():  # somebody has worked here; a folder is never used again
     result = folder.result()
     if result and not result.error and all(o.status != "paused" for o in result.outcomes):
-        sys.exit(0 if all(o.status == "done" for o in result.outcomes) else 1)
+        sys.exit(1 if any(o.status == "failed" for o in result.outcomes) else 0)
     if os.environ["GRIDSWEEP_AGAIN"] != "1":
         sys.exit(f"{folder.path} has been worked in; what remains of it is for another attempt")
     saved = {part.experiment: folder.checkpoint(part.experiment) for part in task.members}
@@ -80,7 +80,9 @@ WORKER_SOURCES = (
     "clusters.py",
     "codec.py",
     "errors.py",
+    "losses.py",
     "meters.py",
+    "rungs.py",
     "stint.py",
     "sweep.py",
     "train/__init__.py",
@@ -89,6 +91,22 @@ WORKER_SOURCES = (
     "train/data.py",
     "train/device.py",
     "train/diary.py",
+    "train/lean/__init__.py",
+    "train/lean/attention.py",
+    "train/lean/base.py",
+    "train/lean/files.py",
+    "train/lean/group.py",
+    "train/lean/initial.py",
+    "train/lean/layers.py",
+    "train/lean/linear.py",
+    "train/lean/loss.py",
+    "train/lean/masks.py",
+    "train/lean/measure.py",
+    "train/lean/memory.py",
+    "train/lean/packing.py",
+    "train/lean/roster.py",
+    "train/lean/stack.py",
+    "train/lean/variants.py",
     "train/learning_rate.py",
     "train/loading.py",
     "train/model.py",
@@ -96,7 +114,6 @@ WORKER_SOURCES = (
     "train/samples.py",
     "train/smollm2.py",
     "train/stdlib.py",
-    "train/training.py",
     "train/worker.py",
 )
 """The files of the package that a worker needs, without the tiny base model, which no ConfigMap could hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from gridsweep.attempt import AttemptFolder, EnergyLine, Progress, now
@@ -25,10 +26,10 @@ class Meter(Protocol):
 
 
 class Diary:
-    """Appends progress and energy lines of one experiment to the attempt's folder."""
+    """Appends progress and energy lines to the attempt's folder: one for all members."""
 
-    def __init__(self, folder: AttemptFolder, experiment: str, meter: Meter):
-        self.folder, self.experiment = folder, experiment
+    def __init__(self, folder: AttemptFolder, meter: Meter):
+        self.folder = folder
         self._told = 0.0
         self._start, self._moment, self._joules = now(), time.monotonic(), 0.0
         self._use(meter)
@@ -47,15 +48,14 @@ class Diary:
         self,
         phase: Literal["loading", "training", "evaluating"],
         step: int,
-        loss: float | None = None,
+        losses: Mapping[str, float] | None = None,
         *,
         surely: bool = False,
     ) -> None:
         """Say where the work stands; left out when something was said just now, unless `surely`."""
         moment = time.monotonic()
         if surely or moment - self._told >= PROGRESS_EVERY:
-            losses: dict[str, float | None] = {} if loss is None else {self.experiment: loss}
-            self.folder.append(Progress(now(), phase, step, losses))
+            self.folder.append(Progress(now(), phase, step, dict(losses or {})))
             self._told = moment
         if moment - self._moment >= ENERGY_EVERY and phase != "loading":
             self.lap(step)

@@ -1,4 +1,4 @@
-"""From an assignment to a training that is ready for its first step."""
+"""From an assignment to a group that is ready for its first step."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from gridsweep.errors import SpecError
 from gridsweep.train import data
 
 if TYPE_CHECKING:  # importing these takes seconds, in which the worker could not be told to stop
+    from gridsweep.train.lean.group import Group
     from gridsweep.train.samples import Encoded, Sample
-    from gridsweep.train.training import Training
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A training, the samples to validate on, and facts for the result."""
+    """All members as one group, the samples to validate on, and facts for the result."""
 
-    training: Training
+    group: Group
     validation: list[Sample]
     facts: dict[str, str]
 
 
-def load(assignment: Assignment, part: Part, store: Path, breathe: Callable[[], None]) -> Ready:
-    """Load data, model and checkpoint; call `breathe` in between. Raises `SpecError` if one is wrong."""
-    checkpoint = whole_checkpoint(part, store)
+def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Ready:
+    """Load data, model and checkpoints; call `breathe` in between. Raises `SpecError` if one is wrong."""
+    checkpoints = {part.experiment: whole_checkpoint(part, store) for part in assignment.members}
     pairs = data.load(assignment.dataset, assignment.recipe)
     breathe()
 
     from gridsweep.train.device import described, device_and_dtype
-    from gridsweep.train.model import add_lora, load_base
+    from gridsweep.train.lean.group import Group
+    from gridsweep.train.lean.variants import Variant
+    from gridsweep.train.model import load_base
     from gridsweep.train.samples import encode
-    from gridsweep.train.training import Training
 
     breathe()
     device, dtype = device_and_dtype()
@@ -50,24 +51,33 @@ def load(assignment: Assignment, part: Part, store: Path, breathe: Callable[[], 
             f"no sample of {assignment.dataset.id} has room for a response in {recipe.max_length} tokens; "
             "raise recipe.max_length"
         )
-    lora = add_lora(base, assignment.model, part.params, recipe, part.seed)
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    training = Training(lora, part, recipe, assignment.total_steps, train.samples, pad)
-    if checkpoint is not None:
-        training.load(checkpoint)
-    breathe()
+    variant = Variant(recipe.rslora, recipe.lora_plus)
+    group = Group(
+        base,
+        assignment.members,
+        recipe,
+        assignment.total_steps,
+        train.samples,
+        assignment.model,
+        variants={part.experiment: variant for part in assignment.members},
+        layers=recipe.layers,
+    )
+    for experiment, folder in checkpoints.items():
+        if folder is not None:
+            group.load(experiment, folder)
+            breathe()
     facts = {
         "device": described(device),
         "dtype": str(dtype).removeprefix("torch."),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "peft")},
+        **{name: version(name) for name in ("torch", "transformers")},
         **pairs.facts,
         "train_samples": str(len(train.samples)),
         "validation_samples": str(len(validation.samples)),
         "prompt_template": "chat template" if tokenizer.chat_template else "### Instruction/Response",
         **_cut(train, validation, recipe.max_length),
     }
-    return Ready(training, validation.samples, facts)
+    return Ready(group, validation.samples, facts)
 
 
 def whole_checkpoint(part: Part, store: Path) -> Path | None:

@@ -1,17 +1,15 @@
-"""The frozen base model and its LoRA adapter: found, loaded, fitted, saved in PEFT's format."""
+"""The frozen base model: found and loaded."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
+from gridsweep.sweep import Dataset, Model, is_local
 
-if TYPE_CHECKING:  # torch and PEFT are imported where used, for it takes seconds
+if TYPE_CHECKING:  # torch is imported where used, for it takes seconds
     import torch
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
@@ -68,67 +66,3 @@ def load_base(model: Model, device: torch.device, dtype: torch.dtype) -> tuple[A
     base.config.use_cache = False
     base.requires_grad_(False)
     return tokenizer, base.to(device).eval()
-
-
-def add_lora(base: Any, model: Model, params: LoraParams, recipe: Recipe, seed: int) -> Any:
-    """The base with a fresh adapter, a function of `seed`. Raises `SpecError` if they do not fit."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
-    missing = [name for name in recipe.target_modules if name not in linear]
-    if missing:
-        raise SpecError(
-            f"the model {model.id} has no modules named {', '.join(missing)}; "
-            f"set recipe.target_modules to some of {', '.join(sorted(linear))}"
-        )
-    config = LoraConfig(
-        r=params.r,
-        lora_alpha=int(params.alpha) if params.alpha == int(params.alpha) else params.alpha,
-        lora_dropout=params.dropout,
-        target_modules=list(recipe.target_modules),
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=model.id,
-        revision=model.revision,
-    )
-    torch.manual_seed(seed)
-    with warnings.catch_warnings():
-        # PEFT renames the base in the config (undone below), and asks transformers in an old way.
-        warnings.filterwarnings("ignore", message=".*base_model_name_or_path.* was renamed", category=UserWarning)
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        lora = get_peft_model(base, config)
-    # PEFT puts the folder it was loaded from here, which would mean nothing on another machine.
-    config.base_model_name_or_path = model.id
-    return lora
-
-
-def save_adapter(lora: Any, folder: Path) -> None:
-    """adapter_config.json and adapter_model.safetensors, as plain PEFT reads them."""
-    from peft import get_peft_model_state_dict
-
-    weights = get_peft_model_state_dict(lora, save_embedding_layers=False)
-    save_tensors(weights, folder / "adapter_model.safetensors")
-    config = lora.peft_config["default"]
-    before = config.inference_mode
-    config.inference_mode = True  # what PEFT's own save writes: the reader decides whether to train on
-    config.save_pretrained(str(folder))
-    config.inference_mode = before
-
-
-def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
-    """A safetensors file that others may read as far as the umask lets them (`save_file` lets nobody)."""
-    from safetensors.torch import save
-
-    file.write_bytes(save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, metadata={"format": "pt"}))
-
-
-def load_adapter(lora: Any, folder: Path) -> None:
-    """Put saved adapter weights in place. Raises `SpecError` when they belong to another model or rank."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    saved = load_file(folder / "adapter_model.safetensors")
-    wanted = get_peft_model_state_dict(lora, save_embedding_layers=False)
-    if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in wanted.items()}:
-        raise SpecError(f"the adapter in {folder} does not fit this model and rank; remove it to start again")
-    set_peft_model_state_dict(lora, saved)

@@ -1,4 +1,4 @@
-"""Pairs as token ids, in batches: which positions count, which samples a step sees."""
+"""Pairs as token ids: which count, which samples a step sees and which judge at a rung."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from gridsweep.errors import SpecError
 from gridsweep.train.pairs import Pair
 
-IGNORED = -100  # the label of a position that does not count
 TEMPLATE = "### Instruction:\n{prompt}\n\n### Response:\n"
 
 
@@ -72,21 +68,6 @@ def prompt_text(tokenizer: Any, pair: Pair) -> str:
     return TEMPLATE.format(prompt="\n\n".join(turn["content"] for turn in pair.prompt))
 
 
-def collate(samples: Sequence[Sample], pad: int, device: torch.device) -> dict[str, Tensor]:
-    """A batch, padded on the right: input_ids, attention_mask and labels, each [samples, tokens]."""
-    length = max(len(sample.ids) for sample in samples)
-    ids = torch.full((len(samples), length), pad)
-    labels = torch.full((len(samples), length), IGNORED)
-    mask = torch.zeros((len(samples), length), dtype=torch.long)
-    for row, sample in enumerate(samples):
-        n = len(sample.ids)
-        ids[row, :n] = torch.tensor(sample.ids)
-        labels[row, sample.prompt : n] = ids[row, sample.prompt : n]
-        mask[row, :n] = 1
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
-
 def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) -> list[Sample]:
     """The samples of one optimizer step, shortest first: a function of (seed, step).
 
@@ -107,6 +88,12 @@ def by_length(samples: Iterable[Sample], tokens: int) -> list[list[Sample]]:
             batches.append([])
         batches[-1].append(sample)
     return batches
+
+
+def judging(count: int, seed: int) -> list[int]:
+    """Which of `count` validation samples judge at a rung: a quarter, but 8 if there are as many; the same for all."""
+    chosen = random.Random(f"judging by {seed}").sample(range(count), min(count, max(8, -(-count // 4))))
+    return sorted(chosen)
 
 
 @lru_cache(maxsize=2)  # two, for the step that lies across the end of an epoch

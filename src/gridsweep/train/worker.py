@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gridsweep.attempt import Assignment, AttemptFolder, Outcome, Result, digest, now
 from gridsweep.errors import SpecError
+from gridsweep.losses import Losses
 from gridsweep.meters import meter_for
 from gridsweep.stint import Checkpoint
 from gridsweep.train.device import accelerator_index
 from gridsweep.train.diary import Diary
+from gridsweep.train.learning_rate import DECAYING
 from gridsweep.train.loading import Ready, load
+
+if TYPE_CHECKING:
+    from gridsweep.train.lean.group import Scores
+
+MEASURE_FROM = 2000
+"""So many steps of single members are worth trying out how many to take at a time."""
+MEASURE_SECONDS = 5.0
+MEBIBYTE = 2**20
 
 
 class Stopped(Exception):
@@ -23,40 +34,44 @@ class Stopped(Exception):
 class Worker:
     """Does what an attempt's folder assigns. `stopping()` says whether it was asked to stop.
 
-    `step` is how many optimizer steps are made; `saved` is the checkpoint to go on from.
+    `step` is how many optimizer steps are made; `saved` are the checkpoints to go on from, all of step `saved_step`;
+    `outcomes` are those of members that came to an end. Raises `SpecError` when members do not go side by side.
     """
 
     def __init__(self, folder: AttemptFolder, assignment: Assignment, stopping: Callable[[], bool]):
-        if len(assignment.members) != 1:
-            raise SpecError(f"this worker trains one experiment at a time, not {len(assignment.members)}")
         self.folder, self.assignment, self.stopping = folder, assignment, stopping
-        self.part = assignment.members[0]
-        self.step, self.saved = self.part.from_step, self.part.checkpoint
+        self.parts = {part.experiment: part for part in assignment.members}
+        spans = {(part.from_step, part.to_step) for part in assignment.members}
+        if len(spans) != 1 or len(self.parts) != len(assignment.members):
+            told = ", ".join(f"{p.experiment} from {p.from_step} to {p.to_step}" for p in assignment.members)
+            raise SpecError(f"members of an attempt are different ones that make the same steps, not {told}")
+        ((self.step, self.to_step),) = spans
+        self.saved_step = self.step
+        self.saved = {name: part.checkpoint for name, part in self.parts.items() if part.checkpoint}
+        self.outcomes: dict[str, Outcome] = {}
         self.accelerator = accelerator_index()
-        self.diary = Diary(folder, self.part.experiment, meter_for(assignment.device, self.accelerator))
+        self.diary = Diary(folder, meter_for(assignment.device, self.accelerator))
 
     def run(self) -> Result:
-        """Work until done, failed for good, or asked to stop. Raises whatever else goes wrong."""
+        """Work until all are done, failed for good, or asked to stop. Raises whatever else goes wrong."""
         facts: dict[str, str] = {}
         try:
-            outcome = self._outcome(facts)
+            self._work(facts)
         except Stopped:
-            step = self.saved.step if self.saved else 0
-            outcome = Outcome(self.part.experiment, "paused", step, checkpoint=self.saved)
+            for name in self.parts.keys() - self.outcomes.keys():
+                saved = self.saved.get(name)
+                self.outcomes[name] = Outcome(name, "paused", saved.step if saved else 0, checkpoint=saved)
         except Exception:
             with suppress(OSError):  # a full disk, perhaps; the first error is the one to tell
                 self.diary.close(self.step)
             raise
         self.diary.close(self.step)
-        return Result(now(), (outcome,), facts=facts)
+        return Result(now(), tuple(self.outcomes[name] for name in self.parts), facts=facts)
 
-    def _outcome(self, facts: dict[str, str]) -> Outcome:
+    def _work(self, facts: dict[str, str]) -> None:
         """Load, train, evaluate. Raises `Stopped`."""
-        part = self.part
         self.diary.tell("loading", self.step, surely=True)
-        ready = load(self.assignment, part, self.folder.store, self._breathing("loading"))
-        from gridsweep.train.training import Diverged  # after torch
-
+        ready = load(self.assignment, self.folder.store, self._breathing("loading"))
         facts.update(ready.facts)
         gc.freeze()  # what is loaded stays; from here on garbage is looked for among what is new
         gc.enable()
@@ -67,60 +82,151 @@ class Worker:
         else:
             self.diary.lap(self.step)
         self.diary.tell("training", self.step, surely=True)
+        self._look_at_the_base(ready)
+        speed = self._measured(ready)
         try:
-            return self._trained(ready)
-        except Diverged as error:
-            return Outcome(part.experiment, "failed", self.step, reason=str(error))
+            self._make_steps(ready, facts)
+        finally:
+            if (count := len(self.parts)) > 1:  # at a time: fewer now, if there was no memory for more
+                facts["group"] = f"{count} members, {min(ready.group.plan.members, count)} at a time{speed}"
+        if self.to_step == self.assignment.total_steps:
+            self._end(ready)
+        else:
+            self._reach(ready)
 
-    def _trained(self, ready: Ready) -> Outcome:
-        part, training, breathe = self.part, ready.training, self._breathing("evaluating")
-        history = training.history
-        if history.initial_validation_loss is None:
-            history.initial_validation_loss = training.evaluate(ready.validation, self.step, breathe)
-        self._make_steps(ready)
-        validation_loss = training.evaluate(ready.validation, self.step, breathe)
-        with self.folder.saving_adapter(part.experiment, self.step) as draft:
-            training.save_adapter(draft)
-        return Outcome(
-            part.experiment,
-            "done",
-            self.step,
-            train_loss=sum(history.recent) / len(history.recent),
-            validation_loss=validation_loss,
-            initial_validation_loss=history.initial_validation_loss,
-            checkpoint=self.saved if self.saved and self.saved.step == self.step else None,
-            adapter=str((self.folder.path / "adapters" / part.experiment).relative_to(self.folder.store)),
-        )
+    def _look_at_the_base(self, ready: Ready) -> None:
+        """The loss before the first step: one for all, for an adapter starts as nothing."""
+        new = [history for history in ready.group.histories.values() if history.initial_validation_loss is None]
+        if new:
+            loss = ready.group.evaluate_base(ready.validation, self._breathing("evaluating")).mean
+            for history in new:
+                history.initial_validation_loss = loss
 
-    def _make_steps(self, ready: Ready) -> None:
-        part, total = self.part, self.assignment.total_steps
-        every = max(1, self.assignment.recipe.checkpoint_every)
-        for step in range(part.from_step, part.to_step):
+    def _measured(self, ready: Ready) -> str:
+        """Try out how many members to take at a time, where that is worth the while; how fast the best was."""
+        if len(self.parts) == 1 or (self.to_step - self.step) * len(self.parts) < MEASURE_FROM:
+            return ""
+        from gridsweep.train.lean.measure import measure
+
+        measured = measure(ready.group, rounds=2, seconds=MEASURE_SECONDS)
+        ready.group.plan = measured.plan(ready.group.plan)
+        return f", {measured.best.tokens_per_s:,.0f} tokens/s"
+
+    def _make_steps(self, ready: Ready, facts: dict[str, str]) -> None:
+        group, every = ready.group, max(1, self.assignment.recipe.checkpoint_every)
+        self._predict(ready, facts)
+        first = self.step
+        while self.step < self.to_step and group.members:
             try:
-                loss = ready.training.step(step, self._breathing("training"))
+                losses = group.step(self.step, self._breathing("training"))
             except Stopped:
                 self._save(ready)
                 raise
-            self.step = step + 1
-            last = self.step == part.to_step
-            self.diary.tell("training", self.step, loss, surely=last)
-            # One step before the end, so that a stop during the last evaluation leaves work, but hardly any,
-            # to do again; at the end only where others go on from here.
-            due = self.step % every == 0 and not last
-            if due or self.step == part.to_step - 1 or (last and part.to_step < total):
+            self._fail(group.diverged)
+            if self.step == first:
+                self._compare(facts)
+            if not group.members:
+                return
+            self.step += 1
+            last = self.step == self.to_step
+            self.diary.tell("training", self.step, {name: losses[name] for name in group.members}, surely=last)
+            # One step before the end, so that a stop during the last evaluation leaves work, but hardly any, to do
+            # again. At a rung there is one of the last step too, but only when it has been evaluated: whoever goes on
+            # from there has been there.
+            if (self.step % every == 0 and not last) or self.step == self.to_step - 1:
                 self._save(ready)
 
+    def _end(self, ready: Ready) -> None:
+        """All steps are made."""
+        group, breathe = ready.group, self._breathing("evaluating")
+        scores = self._finite(ready, group.evaluate(ready.validation, breathe))
+        averaged = group.evaluate(ready.validation, breathe, averaged=True)
+        for name, score in scores.items():
+            with self.folder.saving_adapter(name, self.step) as draft:
+                group.save_adapter(name, draft)
+            mean = averaged[name].mean
+            self.outcomes[name] = Outcome(
+                name,
+                "done",
+                self.step,
+                train_loss=self._recent(ready, name),
+                validation_loss=score.mean,
+                initial_validation_loss=group.histories[name].initial_validation_loss,
+                adapter=str((self.folder.path / "adapters" / name).relative_to(self.folder.store)),
+                losses=losses_of(score),
+                averaged_validation_loss=mean if math.isfinite(mean) else None,
+            )
+
+    def _reach(self, ready: Ready) -> None:
+        """The rung is reached. Where the learning rate decays it is decided by averaged weights."""
+        from gridsweep.train.samples import judging
+
+        group, recipe = ready.group, self.assignment.recipe
+        scores: dict[str, Scores] = {}
+        if recipe.learning_rate_schedule in DECAYING:
+            judges = [ready.validation[n] for n in judging(len(ready.validation), recipe.seed)]
+            scores = group.evaluate(judges, self._breathing("evaluating"), averaged=True)
+            scores = self._finite(ready, scores)
+        self._save(ready)
+        for name in group.members:
+            self.outcomes[name] = Outcome(
+                name,
+                "reached",
+                self.step,
+                train_loss=self._recent(ready, name),
+                initial_validation_loss=group.histories[name].initial_validation_loss,
+                checkpoint=self.saved[name],
+                losses=losses_of(scores[name]) if name in scores else None,
+            )
+
+    def _finite(self, ready: Ready, scores: Mapping[str, Scores]) -> dict[str, Scores]:
+        """Those whose loss is a number; the others fail."""
+        lost = {n: f"the validation loss is {s.mean} at step {self.step}" for n, s in scores.items() if not finite(s)}
+        self._fail(lost)
+        ready.group.drop(lost)
+        return {name: score for name, score in scores.items() if name not in lost}
+
+    def _fail(self, reasons: Mapping[str, str]) -> None:
+        """These members have failed, and would again."""
+        for name in reasons.keys() - self.outcomes.keys():
+            self.outcomes[name] = Outcome(name, "failed", self.step, reason=reasons[name])
+
+    @staticmethod
+    def _recent(ready: Ready, name: str) -> float:
+        recent = ready.group.histories[name].recent
+        return sum(recent) / len(recent)
+
     def _save(self, ready: Ready) -> None:
-        """Save a checkpoint of the present step, unless there is one."""
-        if self.step == (self.saved.step if self.saved else 0):
+        """Save checkpoints of the present step, unless there are."""
+        if self.step == self.saved_step:
             return
-        experiment = self.part.experiment
-        with self.folder.saving(experiment, self.step) as draft:
-            ready.training.save(draft)
-        final = self.folder.path / "checkpoints" / str(self.step) / experiment
-        self.saved = Checkpoint(experiment, self.step, str(final.relative_to(self.folder.store)), digest(final))
+        for name in ready.group.members:
+            with self.folder.saving(name, self.step) as draft:
+                ready.group.save(name, draft)
+            final = self.folder.path / "checkpoints" / str(self.step) / name
+            self.saved[name] = Checkpoint(name, self.step, str(final.relative_to(self.folder.store)), digest(final))
+        self.saved_step = self.step
         self.folder.forget_checkpoints()
         self.diary.lap(self.step)
+
+    def _predict(self, ready: Ready, facts: dict[str, str]) -> None:
+        """What memory the first step should take."""
+        from gridsweep.train.lean.memory import predicted_bytes
+
+        predicted = predicted_bytes(ready.group)
+        if predicted is not None:
+            facts["memory_predicted_mb"] = f"{predicted / MEBIBYTE:.0f}"
+        if ready.facts["device"] != "cpu":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+
+    def _compare(self, facts: dict[str, str]) -> None:
+        """What it did take, where that is counted."""
+        if facts["device"] != "cpu":
+            import torch
+
+            facts["memory_peak_mb"] = f"{torch.cuda.max_memory_allocated() / MEBIBYTE:.0f}"
 
     def _breathing(self, phase: Literal["loading", "training", "evaluating"]) -> Callable[[], None]:
         """To be called often: tells that work goes on, and raises `Stopped` when it should not."""
@@ -132,3 +238,13 @@ class Worker:
                 self.diary.tell(phase, self.step)
 
         return breathe
+
+
+def losses_of(scores: Scores) -> Losses:
+    """Sample by sample, as means over tokens."""
+    pairs = list(zip(scores.sums.tolist(), scores.counts.tolist(), strict=True))
+    return Losses(tuple(total / max(1, count) for total, count in pairs), tuple(float(count) for _, count in pairs))
+
+
+def finite(scores: Scores) -> bool:
+    return math.isfinite(scores.mean)

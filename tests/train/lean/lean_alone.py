@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from plain_peft import Training, add_lora
 from torch import Tensor, nn
 
 from gridsweep.attempt import Part
 from gridsweep.sweep import Model, Recipe
 from gridsweep.train.lean.masks import keep_bits, limits, token_keys
-from gridsweep.train.model import add_lora
 from gridsweep.train.samples import Sample
-from gridsweep.train.training import Training
 
 
 class KeyedDropout(nn.Module):
@@ -52,7 +51,7 @@ class LoraPlus(torch.optim.AdamW):
 
 
 class Alone(Training):
-    """Today's trainer for one experiment, with keyed dropout and, on wish, rsLoRA and LoRA+."""
+    """Plain PEFT for one experiment, with keyed dropout and, on wish, rsLoRA and LoRA+."""
 
     def __init__(
         self, base: Any, part: Part, recipe: Recipe, total: int, samples: list[Sample], *,

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from lean_alone import Alone
 from lean_builders import MEMBERS, MODEL, RECIPE, SAMPLES, TOTAL, group, nothing, part, small_base
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from plain_peft import add_lora
 
 from gridsweep.attempt import Part
 from gridsweep.sweep import Model, Recipe
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.variants import Variant
-from gridsweep.train.model import add_lora, load_base
+from gridsweep.train.model import load_base
 from gridsweep.train.samples import Sample
 
 pytestmark = [
@@ -83,7 +84,7 @@ def test_an_adapter_starts_as_peft_draws_it(r: int, seed: int, targets: set[str]
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_seed_means_what_it_means_to_todays_trainer() -> None:
+def test_a_seed_means_what_it_means_to_plain_peft() -> None:
     ours = group(MEMBERS[:1]).weights("a")
     lora = add_lora(small_base(), MODEL, MEMBERS[0].params, RECIPE, MEMBERS[0].seed)
     theirs = get_peft_model_state_dict(lora, save_embedding_layers=False)

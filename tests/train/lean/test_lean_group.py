@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lean_alone import Alone
 from lean_builders import MEMBERS, RECIPE, SAMPLES, TOTAL, group, nothing, part, small_base
+from plain_peft import Training
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep import Recipe
 from gridsweep.train.lean.group import Group, Plan
-from gridsweep.train.training import Training
 
 pytestmark = pytest.mark.train
 QUICK = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -148,6 +148,14 @@ def test_micro_batches_change_nothing_but_the_rounding(tokens: int) -> None:
     assert only(parts, list("abcd")) == [pytest.approx(x, abs=1e-5) for x in only(steps(group(), 0, 4), list("abcd"))]
 
 
+def test_the_base_alone_is_every_member_before_its_first_step() -> None:
+    some = group()
+    base = some.evaluate_base(SAMPLES, nothing)
+    for averaged in (False, True):
+        scores = some.evaluate(SAMPLES, nothing, averaged)
+        assert all(torch.equal(base.sums, scores[name].sums) for name in "abcd")
+
+
 def test_the_average_lags_behind_and_starts_without_bias() -> None:
     some = group(total=100)  # a window of 8 steps
     some.step(0, nothing)
@@ -175,7 +183,7 @@ def test_the_base_is_given_back_as_it_was() -> None:
     assert torch.equal(base(input_ids=ids).logits, logits)
 
 
-def test_todays_trainer_goes_on_from_a_members_files(tmp_path: Path) -> None:
+def test_plain_peft_goes_on_from_a_members_files(tmp_path: Path) -> None:
     some = group(MEMBERS[2:3])
     steps(some, 0, 5)
     some.save("c", tmp_path)
@@ -204,9 +212,10 @@ class TestErrors:
             group([replace(MEMBERS[0], params=replace(MEMBERS[0].params, r=5))]).load("a", tmp_path)
         with pytest.raises(SpecError, match=r"recipe\.clip 1\.0 instead of 0\.5"):
             group(recipe=replace(RECIPE, clip=0.5)).load("a", tmp_path)
-        (tmp_path / "average.safetensors").unlink()
-        with pytest.raises(SpecError, match="cannot be read"):
-            group().load("a", tmp_path)
+        for name in ("history.json", "average.safetensors"):
+            (tmp_path / name).unlink()
+            with pytest.raises(SpecError, match=f"cannot be read: .*{name}"):
+                group().load("a", tmp_path)
 
     def test_a_damaged_checkpoint(self, tmp_path: Path) -> None:
         group().save("a", tmp_path)

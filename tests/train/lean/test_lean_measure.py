@@ -11,7 +11,7 @@ from lean_builders import MEMBERS, SAMPLES, group, nothing, part, small_base
 from gridsweep.train.lean.group import Plan
 from gridsweep.train.lean.linear import Pass
 from gridsweep.train.lean.measure import Choice, Measured, measure
-from gridsweep.train.lean.memory import bytes_per_token, saved_bytes
+from gridsweep.train.lean.memory import bytes_per_token, predicted_bytes, saved_bytes
 from gridsweep.train.lean.packing import pack
 from gridsweep.train.samples import Sample
 
@@ -36,6 +36,10 @@ def test_the_fastest_by_the_clock_is_best() -> None:
     tokens = sum(len(sample.ids) for sample in group().batch(0))
     assert measured.best == Choice(4, True, 4.0 * tokens)
     assert Measured((Choice(1, True, 5.0), Choice(2, False, 7.0))).plan(Plan(9, tokens=3)) == Plan(2, 3, False)
+
+
+def test_without_time_only_the_first_choice_is_tried() -> None:
+    assert [(c.members, c.remember) for c in measure(group(), sizes=(1, 2, 4), seconds=0.0).choices] == [(1, True)]
 
 
 def test_what_does_not_fit_the_memory_is_no_choice() -> None:
@@ -63,6 +67,15 @@ def test_the_model_of_memory_is_what_autograd_keeps(kind: str, layers: str, drop
         remembered=remember and dropout > 0,
     )  # fmt: skip
     assert kept == pytest.approx(model * packed.tokens * 2)
+
+
+def test_what_a_step_holds_is_predicted_for_its_largest_pass() -> None:
+    small, large = (predicted_bytes(group(plan=Plan(n))) for n in (1, 4))
+    held = sum(p.numel() * 4 for p in group().lean.base.parameters())
+    assert held < small < large < held + 4 * (small - held)
+    some = group()
+    some.lean.shapes = {"transformer.h.0.attention": (32, 32)}  # a model of another shape
+    assert predicted_bytes(some) is None
 
 
 def test_nothing_of_the_frozen_product_is_kept() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,17 @@ from gridsweep.train.lean.roster import Roster
 from gridsweep.train.lean.variants import Variant
 from gridsweep.train.learning_rate import learning_rate
 from gridsweep.train.samples import Sample, by_length, effective_batch
-from gridsweep.train.training import EVALUATED_AT_ONCE, History
 
 WINDOW = 0.08  # of all steps, over which the average of the weights is taken
+EVALUATED_AT_ONCE = 2048  # positions; nothing is kept for a backward pass
+
+
+@dataclass(slots=True)
+class History:
+    """What the result needs to know of steps made earlier, perhaps by other attempts."""
+
+    recent: list[float] = field(default_factory=list)  # training losses of the last tenth of all steps
+    initial_validation_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,21 @@ class Group:
         """Every member's loss on every sample, with its weights or their average. Calls `breathe` before a pass."""
         stacks, decay = self.roster.stacks, self.average_decay
         weights = {r: stack.corrected(decay) if averaged else stack.weights for r, stack in stacks.items()}
-        return self._fitting(lambda: self._scores(samples, breathe, weights), [])
+
+        def losses(names: Sequence[str], packed: Packed) -> Tensor:
+            return self.lean.losses(Pass(len(names), self.roster.to_evaluate(names, weights)), packed)
+
+        portions = self.roster.portions
+        return self._fitting(lambda: self._scores(samples, breathe, portions(self.plan.members), losses), [])
+
+    @torch.no_grad()
+    def evaluate_base(self, samples: Sequence[Sample], breathe: Callable[[], None]) -> Scores:
+        """The loss of the base without adapters, which is every member's before its first step: B is 0 there."""
+
+        def losses(names: Sequence[str], packed: Packed) -> Tensor:
+            return self.lean.losses(Pass(1, []), packed)
+
+        return self._scores(samples, breathe, [[""]], losses)[""]
 
     def drop(self, experiments: Collection[str]) -> None:
         """These leave; nothing changes for the others."""
@@ -167,6 +189,10 @@ class Group:
         """Take up a member's saved state. Raises `SpecError` when it is of another training."""
         stack, row = self.roster.seat(experiment)
         saved, steps = files.read_state(folder, self._identity(experiment))
+        try:
+            history = History(**json.loads((folder / "history.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise SpecError(f"the checkpoint {folder} cannot be read: {error}; go on from an earlier one") from error
         there = {kind: files.named(self.roster.pairs(experiment, kind)) for kind in saved}
         for kind, tensors in saved.items():
             if {n: t.shape for n, t in there[kind].items()} != {n: t.shape for n, t in tensors.items()}:
@@ -175,7 +201,7 @@ class Group:
             for name, view in there[kind].items():
                 view.copy_(tensors[name])
         stack.steps[row] = steps
-        self.histories[experiment] = History(**json.loads((folder / "history.json").read_text(encoding="utf-8")))
+        self.histories[experiment] = history
 
     def close(self) -> None:
         """Give the base model back as it was."""
@@ -214,19 +240,19 @@ class Group:
         return losses
 
     def _scores(
-        self, samples: Sequence[Sample], breathe: Callable[[], None], weights: Mapping[int, Tensor]
-    ) -> dict[str, Scores]:
+        self, samples: Sequence[Sample], breathe: Callable[[], None], portions: Sequence[Sequence[str]],
+        losses_of: Callable[[Sequence[str], Packed], Tensor],
+    ) -> dict[str, Scores]:  # fmt: skip
         counts = torch.tensor([len(sample.ids) - max(1, sample.prompt) for sample in samples])
-        sums = {name: torch.zeros(len(samples), dtype=torch.float64) for name in self.members}
+        sums = {name: torch.zeros(len(samples), dtype=torch.float64) for names in portions for name in names}
         order = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))  # as `by_length` sorts
         at = 0
         for batch in by_length(samples, EVALUATED_AT_ONCE):
             packed = pack(batch, self.device)
             places = torch.tensor(order[at : (at := at + len(batch))])
-            for names in self.roster.portions(self.plan.members):
+            for names in portions:
                 breathe()
-                now = Pass(len(names), self.roster.to_evaluate(names, weights))
-                losses = self.lean.losses(now, packed).double()
+                losses = losses_of(names, packed).double()
                 totals = losses.new_zeros(len(names), len(batch)).index_add_(1, packed.owner, losses).cpu()
                 for name, total in zip(names, totals, strict=True):
                     sums[name][places] = total

@@ -45,20 +45,24 @@ def measure(
 ) -> Measured:  # fmt: skip
     """Time forward and backward passes of the first samples for portions of these sizes; leaves the group as it was.
 
-    In rounds over all choices, so that another load on the machine meets them alike, until `seconds` of wall clock
-    are over but at least once. `clock` is the process's CPU time on a CPU, else the wall clock. A size that does not
-    fit the memory is left out, with all above it.
+    In rounds over all choices, so that another load on the machine meets them alike, until `seconds` of wall clock are
+    over but at least once. What half of them does not suffice to warm up is left out. `clock` is the process's CPU time
+    on a CPU, else the wall clock. A size that does not fit the memory is left out, with all above it.
     """
     clock = clock or (time.process_time if group.device.type == "cpu" else time.perf_counter)
     packed = pack(runs(group.batch(0), group.plan.tokens)[0], group.device)
     dropping = any(part.params.dropout for part in group.roster.parts.values())
     choices = [(n, kept) for n in sizes if n <= len(group.members) for kept in ((True, False) if dropping else (True,))]
     times: dict[tuple[int, bool], list[float]] = {choice: [] for choice in choices}
-    before, until = group.plan, time.monotonic() + seconds
+    before, begun = group.plan, time.monotonic()
     try:
         for round_ in range(rounds + 1):
             for choice in list(times):
-                if round_ > 1 and time.monotonic() > until:
+                gone = time.monotonic() - begun
+                if round_ > 1 and gone > seconds:
+                    break
+                if round_ == 0 and gone > seconds / 2 and choice != choices[0]:
+                    times = {other: times[other] for other in choices[: choices.index(choice)]}
                     break
                 took = _once(group, replace(before, members=choice[0], remember=choice[1]), packed, clock)
                 if took is None:

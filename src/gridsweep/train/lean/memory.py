@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gridsweep.train.lean.stack import Shapes
+
+if TYPE_CHECKING:
+    from gridsweep.train.lean.group import Group
+
+ROWS = 5  # of a stack: weights, gradients, two moments, the average
+
+
+def predicted_bytes(group: Group) -> float | None:
+    """About the most that the first step holds: base, members, and what its largest pass keeps.
+
+    None for a model that is not of Qwen2's or Llama's shape.
+    """
+    samples, plan = group.batch(0), group.plan
+    lengths = [len(sample.ids) for sample in samples]
+    tokens = min(sum(lengths), max(plan.tokens or sum(lengths), max(lengths)))
+    counted = sum(sample.counted for sample in samples) / sum(lengths)
+    held = sum(p.numel() * p.element_size() for p in group.lean.base.parameters())
+    held += sum(ROWS * stack.weights.numel() * stack.weights.element_size() for stack in group.roster.stacks.values())
+    passes = []
+    for names in group.roster.portions(plan.members):
+        total = 0.0
+        for params in (group.roster.parts[name].params for name in names):
+            try:
+                total += tokens * bytes_per_token(
+                    group.lean.shapes, group.lean.base.config, params.r, group.lean.base.dtype.itemsize,
+                    members=len(names), counted=counted, remembered=plan.remember and params.dropout > 0,
+                )  # fmt: skip
+            except (AttributeError, IndexError):
+                return None
+        passes.append(total)
+    return held + max(passes)
 
 
 def bytes_per_token(

@@ -1,43 +1,32 @@
-"""One experiment's training: an optimizer step, an evaluation, a state that can be saved and taken up again.
-
-Everything a step does is a function of (seeds, step, state): which samples it sees, its learning rate, its
-dropout. So an interrupted training goes on exactly as if it had not been; on a CPU bit for bit.
-"""
+"""Plain PEFT and torch's own AdamW, one experiment at a time: the oracle the co-trainer is held against."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from gridsweep.attempt import Part
-from gridsweep.sweep import Recipe
+from gridsweep.sweep import LoraParams, Model, Recipe
+from gridsweep.train.lean.group import EVALUATED_AT_ONCE, History
 from gridsweep.train.learning_rate import learning_rate
-from gridsweep.train.model import load_adapter, save_adapter, save_tensors
-from gridsweep.train.samples import IGNORED, Sample, by_length, collate, effective_batch
+from gridsweep.train.samples import Sample, by_length, effective_batch
 
-EVALUATED_AT_ONCE = 2048  # positions; nothing is kept for a backward pass
+IGNORED = -100  # the label of a position that does not count
 
 
 class Diverged(Exception):
-    """A loss that is not a number: this experiment has failed, and would again."""
-
-
-@dataclass(slots=True)
-class History:
-    """What the result needs to know of steps made earlier, perhaps by other attempts."""
-
-    recent: list[float] = field(default_factory=list)  # training losses of the last tenth of all steps
-    initial_validation_loss: float | None = None
+    """A loss that is not a number."""
 
 
 class Training:
@@ -104,25 +93,6 @@ class Training:
         counts = labels != IGNORED
         return F.cross_entropy(logits[counts].float(), labels[counts], reduction="sum")
 
-    def save_adapter(self, folder: Path) -> None:
-        """The adapter alone, as plain PEFT reads it."""
-        save_adapter(self.lora, folder)
-
-    def save(self, folder: Path) -> None:
-        """Adapter, optimizer state and history; together with the step all there is to know. No pickle."""
-        save_adapter(self.lora, folder)
-        states = {
-            f"{key}/{name}": tensor
-            for name, parameter in self.named.items()
-            for key, tensor in self.optimizer.state[parameter].items()
-        }
-        save_tensors(states, folder / "optimizer.safetensors")
-        history = {
-            "recent": self.history.recent,
-            "initial_validation_loss": self.history.initial_validation_loss,
-        }
-        (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
-
     def load(self, folder: Path) -> None:
         """Take up a saved state."""
         load_adapter(self.lora, folder)
@@ -139,3 +109,45 @@ class Training:
 def _key(seed: int, step: int) -> int:
     """A 63-bit seed for one step of one experiment."""
     return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8], "big") >> 1
+
+
+def collate(samples: Sequence[Sample], pad: int, device: torch.device) -> dict[str, Tensor]:
+    """A batch, padded on the right: input_ids, attention_mask and labels, each [samples, tokens]."""
+    length = max(len(sample.ids) for sample in samples)
+    ids = torch.full((len(samples), length), pad)
+    labels = torch.full((len(samples), length), IGNORED)
+    mask = torch.zeros((len(samples), length), dtype=torch.long)
+    for row, sample in enumerate(samples):
+        n = len(sample.ids)
+        ids[row, :n] = torch.tensor(sample.ids)
+        labels[row, sample.prompt : n] = ids[row, sample.prompt : n]
+        mask[row, :n] = 1
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def add_lora(base: Any, model: Model, params: LoraParams, recipe: Recipe, seed: int) -> Any:
+    """The base with a fresh adapter, a function of `seed`."""
+    config = LoraConfig(
+        r=params.r,
+        lora_alpha=int(params.alpha) if params.alpha == int(params.alpha) else params.alpha,
+        lora_dropout=params.dropout,
+        target_modules=list(recipe.target_modules),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model.id,
+        revision=model.revision,
+    )
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        # PEFT renames the base in the config (undone below), and asks transformers in an old way.
+        warnings.filterwarnings("ignore", message=".*base_model_name_or_path.* was renamed", category=UserWarning)
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        lora = get_peft_model(base, config)
+    # PEFT puts the folder it was loaded from here, which would mean nothing on another machine.
+    config.base_model_name_or_path = model.id
+    return lora
+
+
+def load_adapter(lora: Any, folder: Path) -> None:
+    """Put saved adapter weights in place."""
+    set_peft_model_state_dict(lora, load_file(folder / "adapter_model.safetensors"))
