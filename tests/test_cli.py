@@ -24,6 +24,7 @@ design: grid
 devices: 2
 estimates: {duration: 1h, power_w: 15}
 clock: {replay: {from: "2024-06-10T16:00:00Z", speed: 7200}}
+rungs: none
 """
 
 
@@ -107,7 +108,7 @@ def test_simulate_prints_the_documented_json(gridsweep):
     )  # fmt: skip
     made = json.loads(out)
     assert code == 0
-    assert (made["schema_version"], made["starts"], made["devices"]) == (2, 4, 2)
+    assert (made["schema_version"], made["starts"], made["devices"]) == (3, 4, 2)
     assert set(made["policies"][0]) == {
         "name", "emissions_g_mean", "reduction", "reduction_p10", "reduction_p50", "reduction_p90", "makespan_h_mean",
         "makespan_h_p90", "late_starts", "share_of_bound", "bound_reduction", "pauses_mean", "kwh_mean",
@@ -146,6 +147,20 @@ def test_explain_knows_nearly_right_names(gridsweep, spec):
     assert code == 2 and "could be any of" in err
     code, _, err = gridsweep("explain", "q16-a32", "runs/small")
     assert code == 2 and "did you mean" in err
+
+
+def test_by_default_rungs_stop_those_that_fall_behind_and_the_report_says_so(spec, gridsweep):
+    spec.write_text(SPEC.replace("rungs: none\n", ""))
+    code, out, err = gridsweep("run", spec.name)
+    assert code == 0, err
+    assert "rung at step" in err and "of 4 go on" in err
+    assert "4 → " in out and "of all steps" in out
+    code, out, _ = gridsweep("report", "runs/small", "--json")
+    made = json.loads(out)
+    assert {row["status"] for row in made["rows"]} == {"done", "stopped"}
+    assert made["rungs"][0]["step"] == 2 and len(made["rungs"][0]["stopped"]) == 1
+    stopped = next(row for row in made["rows"] if row["status"] == "stopped")
+    assert stopped["saved_kwh"] > 0 and "stopped at step" in stopped["reason"]
 
 
 def test_exit_3_when_an_experiment_fails_and_the_rest_goes_on(gridsweep, spec, monkeypatch):

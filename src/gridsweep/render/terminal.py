@@ -166,7 +166,7 @@ def status_json(state: State, pid: int | None) -> dict[str, object]:
         "sweep": state.sweep.name,
         "driven_by": pid,
         "grid_time": state.now,
-        "counts": {s: state.count(s) for s in get_args(Status)},
+        "counts": {s: state.count(s) for s in get_args(Status) if s != "reached" or state.count(s)},
         "experiments": [explain_json(state, standing) for standing in state.standings.values()],
     }
 
