@@ -298,6 +298,16 @@ def test_one_experiment_that_fails_alike_each_time_fails_alone():
     assert event.stint.members[0].experiment == "e01" and not state.halted
 
 
+def test_a_pack_that_is_lost_once_is_one_loss_however_many_are_in_it():
+    state = submitted(make_sweep(4, pack=4))
+    for at in range(3):
+        (event,) = ask(state, Immediate(), at)
+        assert isinstance(event, Requested) and len(event.stint.members) == 4
+        state.apply(event)
+        state.apply(Lost(after(at) + timedelta(seconds=5), event.attempt, "no CUDA"))
+    assert [type(e) for e in ask(state, Immediate(), 4)] == [Halted]
+
+
 def test_a_lone_experiment_that_fails_alike_halts_its_sweep():
     state = submitted(make_sweep(1))
     for i in range(3):

@@ -150,7 +150,7 @@ def test_an_early_loss_is_one_in_the_first_minute_that_nobody_asked_for(seconds,
 
 def test_a_minute_of_a_replayed_clock_is_a_minute_of_the_wall():
     state = begun(Lost(after(1), NAME, "why"), replay=Replay(START, 3600.0))
-    assert state.early_losses == [("e00", "why")]
+    assert state.early_losses == [(("e00",), "why")]
 
 
 def test_a_good_end_forgives_early_losses():

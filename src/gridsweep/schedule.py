@@ -24,7 +24,7 @@ SECOND = timedelta(seconds=1)
 GRACE = 0.1
 """What a worker has to heed a pause before it is killed, as a share of the patience."""
 IDENTICAL_FAILURES = 3
-"""So many experiments lost in a row, each in its first minute and in the same way, stop the sweep."""
+"""So many attempts lost in a row, each in its first minute and in the same way, stop the sweep."""
 
 
 def busy(state: State, attempt: Attempt) -> Busy:
@@ -187,7 +187,8 @@ def _silent(state: State, now: datetime) -> list[Event]:
 def _all_alike(state: State) -> str:
     """Why the sweep stops itself: its last losses were early, alike, and of several experiments."""
     why = state.early_losses[-1][1] if state.early_losses else ""
-    alike = [id for id, reason in takewhile(lambda loss: loss[1] == why, reversed(state.early_losses))]
-    if len(alike) < IDENTICAL_FAILURES or len(set(alike)) < min(IDENTICAL_FAILURES, len(state.standings)):
+    alike = [ids for ids, reason in takewhile(lambda loss: loss[1] == why, reversed(state.early_losses))]
+    several = {id for ids in alike for id in ids}
+    if len(alike) < IDENTICAL_FAILURES or len(several) < min(IDENTICAL_FAILURES, len(state.standings)):
         return ""
     return f"{len(alike)} attempts in a row failed in their first minute in the same way: {why}"

@@ -115,7 +115,7 @@ class State:
         self.settled_at: datetime | None = None
         self.answers: list[Answered] = []
         self.paces: list[float] = []  # how many times its estimate each stint that ended took, at speed 1
-        self.early_losses: list[tuple[str, str]] = []  # in a row: experiment, why
+        self.early_losses: list[tuple[tuple[str, ...], str]] = []  # attempts in a row: their experiments, why
         self.submitted: list[Work] | None = None  # a memo of worklist's, dropped when the sweep changes
         self.scale: float | None = None  # a memo of pace.scale
         self.works: list[Work] | None = None  # memos of worklist's, dropped when who waits changes
@@ -295,19 +295,21 @@ class State:
         told = bool(attempt.pausing_since) and not attempt.killed  # one that was told to stop is not to blame
         minute = timedelta(minutes=1) * (self.sweep.replay.speed if self.sweep.replay else 1.0)
         early = event.at - attempt.requested_at <= minute and not attempt.pausing_since
+        fruits = False
         for member in attempt.stint.members:
             standing = self.standings[member.experiment]
             fruitful = self._keep(standing, attempt, kept.get(member.experiment))
-            if early and not fruitful:
-                self.early_losses.append((member.experiment, event.why))
-            elif not told:
-                self.early_losses.clear()
+            fruits = fruits or fruitful
             if not told:
                 standing.fruitless = 0 if fruitful else standing.fruitless + 1
             standing.status, standing.reason = "waiting", event.why
             if standing.fruitless >= FRUITLESS_ATTEMPTS:
                 standing.status, standing.ended_at = "failed", event.at
                 standing.reason = f"{standing.fruitless} attempts without progress; the last: {event.why}"
+        if early and not fruits:
+            self.early_losses.append((tuple(m.experiment for m in attempt.stint.members), event.why))
+        elif not told:
+            self.early_losses.clear()
 
     def _close(self, event: Ended | Paused | Lost) -> Attempt:
         attempt = self.active.pop(event.attempt)
