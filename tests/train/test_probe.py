@@ -9,12 +9,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from gridsweep import probes
+from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
+from gridsweep.train import probing
 from gridsweep.train.footprint import Footprint, of_model
+from gridsweep.train.lean import roster
+from gridsweep.train.model import load_base
 from gridsweep.train.probe import main
-from gridsweep.train.probing import file_name
+from gridsweep.train.probing import Subject, file_name
+from gridsweep.train.samples import Sample
 
 pytestmark = pytest.mark.train
 SPEC = """\
@@ -120,3 +126,23 @@ def test_what_fits_is_what_is_left_beside_the_base() -> None:
     memory = (1000 + some.in_a_pass([2], 10) + 5 * some.adapter(2) + 1) / 0.9
     assert some.resident(memory, 2, 10) == 5
     assert 9 <= some.tokens(memory, [2] * 5, 1, 2) <= 10
+
+
+def test_a_group_too_large_is_tried_smaller(monkeypatch) -> None:
+    """Out of memory while the stacks are made leaves the base as it was."""
+    made = []
+
+    class Small(roster.Stack):
+        def __init__(self, r, shapes, rows, *others):
+            made.append(len(rows))
+            if len(rows) > 2:
+                raise torch.OutOfMemoryError("no room")
+            super().__init__(r, shapes, rows, *others)
+
+    monkeypatch.setattr(roster, "Stack", Small)
+    _, base = load_base(Model("tiny-qwen2"), torch.device("cpu"), torch.float32)
+    params = (LoraParams(4, 8, 1e-4, 0.0),) * 5
+    subject = Subject(Model("tiny-qwen2"), Dataset("stdlib"), Recipe(), params)
+    group = probing._group(base, subject, [Sample((5, 6, 7, 8), 1)] * 8)
+    assert made == [5, 2] and len(group.members) == 2
+    group.close()

@@ -76,7 +76,7 @@ def measured(subject: Subject, seconds: float) -> dict[str, Any]:
     best = max(weighed, key=lambda choice: choice["tokens_per_s"])
     return {
         "schema_version": SCHEMA_VERSION,
-        "device": _name(device),
+        "device": device_name(device),
         "kind": described(device),
         "dtype": str(dtype).removeprefix("torch."),
         "model": subject.model.id,
@@ -237,7 +237,8 @@ def _meter(device: torch.device, index: int | str | None) -> Meter | None:
         return None
 
 
-def _name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """A GPU's or processor's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
