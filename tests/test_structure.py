@@ -26,7 +26,7 @@ EDGES = {
     "cluster_status", "codec", "executors.local", "executors_for", "handover", "journal", "meters", "providers_for",
     "recorded", "resolver", "servable", "sources", "zones",
 }  # fmt: skip
-ENTRY = {"adapters", "api", "contracts", "contracts_grid", "doctor", "runs", "settle", "testing"}
+ENTRY = {"adapters", "api", "contracts", "contracts_grid", "doctor", "probes", "runs", "settle", "testing"}
 DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files
 HEAVY = {
     "pyarrow",

@@ -122,19 +122,31 @@ def schema() -> None:
 
 @cli.command()
 @click.argument("specs", type=click.Path(path_type=Path), nargs=-1, metavar="[SPEC]...")
+@click.option("--train", is_flag=True, help="Measure how the SPECs' models (tiny-qwen2) train fastest here.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="How long --train measures each."
+)
 @json_option
-def doctor(specs: tuple[Path, ...], as_json: bool) -> None:
+def doctor(specs: tuple[Path, ...], train: bool, seconds: float, as_json: bool) -> None:
     """Look at this machine: what is installed, what can train, how energy will be known.
 
-    With SPECs, their providers are asked for the grid too.
+    With SPECs, their providers are asked for the grid too. What --train finds is kept in the cache's devices/.
     """
     from dataclasses import asdict
 
     from gridsweep import doctor as doctor_
+    from gridsweep import probes
     from gridsweep.render import terminal
 
     findings = doctor_.examine(sweeps=[load(spec) for spec in specs])
+    made = []
+    for subject in [str(spec) for spec in specs] or [probes.DEFAULT_MODEL]:
+        if train:
+            click.echo(f"measuring training of {subject} for about {seconds:.0f} s ...", err=True)
+            made.append(probes.probe(subject, seconds))
+            findings += probes.findings(made[-1])
     if as_json:
-        print_json({"findings": [asdict(finding) for finding in findings]})
+        told: dict[str, object] = {"findings": [asdict(finding) for finding in findings]}
+        print_json(told | {"train": made} if train else told)
     else:
         terminal.doctor(findings)

@@ -101,7 +101,7 @@ class Group:
         self.lean = LeanBase(base, recipe.target_modules, layers)
         try:
             self.roster = Roster(members, variants or {}, self.lean.shapes, self.device, home)
-        except SpecError:
+        except BaseException:  # out of memory too: the base is to be of use to a smaller group
             self.close()
             raise
 

@@ -1,0 +1,92 @@
+"""python -m gridsweep.train.probe [SPEC_OR_MODEL] [--seconds N] [--json]
+
+Measures on this device how a spec's adapters are trained fastest, and writes it to the cache's
+`devices/<device>.json`. A program of its own: `gridsweep doctor --train` starts it. Downloads nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+DEFAULT_MODEL = "tiny-qwen2"
+SECONDS = 60.0
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, write, print. Exit code 2 where that cannot be, with a line on stderr."""
+    options = _options(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before anything of Hugging Face is imported
+
+    from gridsweep.errors import GridsweepError
+
+    try:
+        from gridsweep.train.probing import Subject, measured
+
+        result = measured(_subject(options.subject, Subject), options.seconds)
+        result["written"] = str(_write(result))
+    except ModuleNotFoundError as error:
+        print(f"the Python package {error.name} is missing; pip install 'gridsweep[train]'", file=sys.stderr)
+        return 2
+    except GridsweepError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return error.exit_code
+    if options.json:
+        print(json.dumps(result))
+    else:
+        for choice in result["choices"]:
+            best = " (best)" if choice == result["best"] else ""
+            print(f"{choice['members']:>3} members: {choice['tokens_per_s']:,.0f} tokens/s{best}")
+        print(result["written"])
+    return 0
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gridsweep.train.probe")
+    parser.add_argument("subject", nargs="?", default=DEFAULT_MODEL, metavar="SPEC_OR_MODEL")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def _subject(named: str, kind):
+    """A spec's model, data and experiments; of a model alone the published design on the standard library."""
+    from gridsweep.sweep import Dataset, Model, Recipe, Sweep
+
+    if Path(named).suffix not in (".yaml", ".yml"):
+        return kind(Model(named), Dataset("stdlib"), Recipe(), ())
+    sweep = Sweep.load(Path(named))
+    memory = sweep.devices[0].memory_gb
+    params = tuple(experiment.params for experiment in sweep.experiments)
+    return kind(sweep.model, sweep.dataset, sweep.recipe, params, None if memory is None else memory * 1e9)
+
+
+def _write(result: dict) -> Path:
+    """Beside what was measured of other models on this device; the file appears by rename."""
+    from gridsweep.train.cache import cache_folder
+    from gridsweep.train.probing import SCHEMA_VERSION, file_name
+
+    file = cache_folder() / "devices" / f"{file_name(result['device'])}.json"
+    file.parent.mkdir(exist_ok=True)
+    models = {}
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before["schema_version"] == SCHEMA_VERSION:
+            models = dict(before["models"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there yet, or nothing that could be kept
+    models[result["model"]] = result
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    text = json.dumps({"schema_version": SCHEMA_VERSION, "device": result["device"], "models": models}, indent=1)
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.rename(file)
+    return file
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,263 @@
+"""What a device does best for a model: groups of several sizes timed, weighed and, where a meter counts, metered."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import random
+import re
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from gridsweep.attempt import Part
+from gridsweep.errors import SpecError
+from gridsweep.meters import Meter, NvmlMeter, RaplMeter
+from gridsweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
+from gridsweep.train import data
+from gridsweep.train.device import accelerator_index, described, device_and_dtype
+from gridsweep.train.footprint import Footprint, weights_of
+from gridsweep.train.lean.group import Group, Plan
+from gridsweep.train.lean.measure import Choice, measure
+from gridsweep.train.lean.packing import pack
+from gridsweep.train.model import load_base
+from gridsweep.train.samples import Sample, encode
+
+SCHEMA_VERSION = 1
+SIZES = (1, 2, 4, 8, 16, 32)
+DEFAULT_PARAMS = tuple(LoraParams((16, 32)[n % 2], 64, 5e-5, 0.1) for n in range(16))
+METERED_S = 1.0  # a GPU's counter moves a few times a second
+ROUNDS = 3
+MANY = 10_000  # samples of random tokens are not made beyond a step's
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is tried out; `params` are the experiments', `memory` the device's in bytes where the spec says it."""
+
+    model: Model
+    dataset: Dataset
+    recipe: Recipe
+    params: tuple[LoraParams, ...]
+    memory: float | None = None
+
+
+def measured(subject: Subject, seconds: float) -> dict[str, Any]:
+    """Everything found within about `seconds`, loading not counted. Raises `SpecError` where the model is not here."""
+    index = accelerator_index()  # before torch counts GPUs
+    device, dtype = device_and_dtype()
+    try:
+        tokenizer, base = load_base(subject.model, device, dtype)
+    except SpecError as error:
+        raise SpecError(f"{error}; doctor --train downloads nothing") from error
+    samples, what = _samples(subject, tokenizer, base.config.vocab_size)
+    until = time.monotonic() + seconds
+    group = _group(base, subject, samples)
+    sizes, left_out = _affordable(group, seconds * 0.6)
+    found = measure(group, sizes=sizes, rounds=ROUNDS, seconds=seconds * 0.6)
+    meter = _meter(device, index)
+    try:
+        by_size = {n: [choice for choice in found.choices if choice.members == n] for n in sizes}
+        fastest = [max(some, key=lambda choice: choice.tokens_per_s) for some in by_size.values() if some]
+        each = max(0.0, until - time.monotonic()) / max(1, len(fastest))
+        weighed = [_weighed(group, choice, meter, min(each, METERED_S)) for choice in fastest]
+    finally:
+        if meter is not None:
+            meter.close()
+    left_out |= {n: "out of memory" for n, some in by_size.items() if not some}
+    if not weighed:
+        raise SpecError(f"not even one adapter trains beside {subject.model.id} in this device's memory")
+    best = max(weighed, key=lambda choice: choice["tokens_per_s"])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "device": device_name(device),
+        "kind": described(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "model": subject.model.id,
+        "samples": what,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
+        "energy": meter.source if meter is not None else None,
+        "memory": _memory(group, subject, device),
+        "choices": weighed,
+        "best": best,
+        "left_out": [{"members": n, "why": why} for n, why in sorted(left_out.items())],
+    }
+
+
+def file_name(device: str) -> str:
+    """A device's name as a file's."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-").lower() or "device"
+
+
+def _samples(subject: Subject, tokenizer: Any, vocabulary: int) -> tuple[list[Sample], str]:
+    """Samples of the dataset where it is at hand, else random tokens as long as may be; and which they are."""
+    recipe, dataset = subject.recipe, subject.dataset
+    if dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).is_dir():
+        found = encode(tokenizer, data.load(dataset, recipe).train, recipe.max_length).samples
+        if found:
+            mean = sum(len(sample.ids) for sample in found) / len(found)
+            return found, f"{len(found)} samples of {dataset.id}, {mean:.0f} tokens on average"
+    length = min(recipe.max_length, 4096)
+    chance = random.Random(recipe.seed)
+    made = [
+        Sample(tuple(chance.randrange(vocabulary) for _ in range(length)), max(1, length // 3))
+        for _ in range(min(MANY, recipe.batch_size * recipe.accumulation))
+    ]
+    return made, f"random tokens, {length} a sample, as {dataset.id} is not a local dataset"
+
+
+def _group(base: Any, subject: Subject, samples: list[Sample]) -> Group:
+    """As many members as are asked for and fit, the first experiments of the sweep."""
+    params = (subject.params or DEFAULT_PARAMS)[: SIZES[-1]]
+    total = 1000
+    while True:
+        members = [Part(str(n), one, n, 0, total) for n, one in enumerate(params)]
+        try:
+            return Group(base, members, subject.recipe, total, samples, subject.model, plan=Plan(1),
+                         layers=subject.recipe.layers)  # fmt: skip
+        except torch.OutOfMemoryError:
+            if len(params) == 1:
+                raise SpecError(f"not even one adapter fits beside {subject.model.id} on this device") from None
+            params = params[: len(params) // 2]
+            torch.cuda.empty_cache()
+
+
+def _affordable(group: Group, seconds: float) -> tuple[list[int], dict[int, str]]:
+    """The sizes that can be timed in `seconds`, judged by one member's pass; and why the others cannot."""
+    wanted = [n for n in SIZES if n < len(group.members)] + [len(group.members)]
+    took = _seconds_of_a_pass(group)
+    sizes, left_out, spent = [1], {}, took * 2 * (ROUNDS + 1)
+    for n in wanted[1:]:
+        spent += took * n * 2 * 2  # masks kept and made again, once to warm up and once at least for the clock
+        if spent > seconds:
+            left_out[n] = f"would take longer than {seconds:.0f} s"
+        else:
+            sizes.append(n)
+    return sizes, left_out
+
+
+def _seconds_of_a_pass(group: Group) -> float:
+    start = time.perf_counter()
+    for _ in range(2):  # the first warms up
+        start = time.perf_counter()
+        try:
+            _pass(group, 1)
+        except torch.OutOfMemoryError:
+            return 0.0  # `measure` will say so
+    return time.perf_counter() - start
+
+
+def _pass(group: Group, members: int) -> int:
+    """One forward and backward pass of the first step's samples; how many tokens of all members it computed."""
+    packed = pack(group.batch(0), group.device)
+    names = group.roster.portions(members)[0]
+    group.forward_backward(names, packed, 0, max(1, len(packed.targets)))
+    if group.device.type == "cuda":
+        torch.cuda.synchronize(group.device)
+    return packed.tokens * len(names)
+
+
+def _weighed(group: Group, choice: Choice, meter: Meter | None, seconds: float) -> dict[str, Any]:
+    """A choice with the peak of memory and, where a meter counts, the energy of passes for `seconds`, at least one."""
+    before, group.plan = group.plan, replace(group.plan, members=choice.members, remember=choice.remember)
+    on_gpu = group.device.type == "cuda"
+    try:
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(group.device)
+        counted = _forget_peak()
+        start, joules, tokens = time.monotonic(), meter.joules() if meter else 0.0, 0
+        while not tokens or (meter is not None and time.monotonic() - start < seconds):
+            tokens += _pass(group, choice.members)
+        drawn = meter.joules() - joules if meter else None
+    finally:
+        group.plan = before
+    footprint = _footprint(group, choice.remember)
+    ranks = [group.roster.parts[name].params.r for name in group.roster.portions(choice.members)[0]]
+    every = [part.params.r for part in group.roster.parts.values()]
+    length = sum(len(sample.ids) for sample in group.batch(0))
+    held = footprint.base + sum(map(footprint.adapter, every))
+    foreseen = held + footprint.in_a_pass(ranks, length)
+    if on_gpu:
+        peak = torch.cuda.max_memory_allocated(group.device)
+    else:  # what a process has of its libraries is not the group's: base and adapters by count, the pass as it rose
+        peak = held + _peak() - counted if counted else None
+    return {
+        "members": choice.members,
+        "remember": choice.remember,
+        "tokens_per_s": choice.tokens_per_s,
+        "joules_per_token": drawn / tokens if drawn else None,
+        "foreseen_bytes": round(foreseen),
+        "peak_bytes": peak,
+    }
+
+
+def _footprint(group: Group, remember: bool) -> Footprint:
+    base, samples = group.lean.base, group.batch(0)
+    counted = sum(sample.counted for sample in samples) / sum(len(sample.ids) for sample in samples)
+    dropping = any(part.params.dropout for part in group.roster.parts.values())
+    return Footprint(
+        weights_of(base), base.dtype.itemsize, group.lean.shapes, base.config, counted, remember and dropping
+    )
+
+
+def _memory(group: Group, subject: Subject, device: torch.device) -> dict[str, Any]:
+    """The memory model's figures, masks made again, and how many adapters of the largest rank fit."""
+    if subject.memory is not None:
+        memory = subject.memory
+    elif device.type == "cuda":
+        memory = float(torch.cuda.get_device_properties(device).total_memory)
+    else:
+        memory = float(psutil.virtual_memory().total)
+    footprint = _footprint(group, False)
+    ranks = sorted({part.params.r for part in group.roster.parts.values()})
+    lengths = [len(sample.ids) for sample in group.batch(0)]
+    return {
+        "device_bytes": round(memory),
+        "base_bytes": footprint.base,
+        "adapter_bytes": {str(r): footprint.adapter(r) for r in ranks},
+        "bytes_per_token": {str(r): round(footprint.token(r)) for r in ranks},
+        "tokens_of_a_step": sum(lengths),
+        "fit_resident": footprint.resident(memory, ranks[-1], max(lengths)),
+        "fit_at_once": footprint.at_once(memory, ranks[-1], sum(lengths)),
+    }
+
+
+def _meter(device: torch.device, index: int | str | None) -> Meter | None:
+    """One that counts, never a model."""
+    try:
+        return NvmlMeter(0 if index is None else index) if device.type == "cuda" else RaplMeter()
+    except Exception:  # whatever a driver or a kernel answers
+        return None
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's or processor's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine() or "cpu"
+
+
+def _forget_peak() -> int:
+    """Let the peak of this process's memory begin anew; its memory now, or 0 where that cannot be (not on Linux)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier passes gave back, or the next would seem to take less
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except (OSError, AttributeError):
+        return 0
+    return int(psutil.Process().memory_info().rss)
+
+
+def _peak() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
