@@ -111,7 +111,7 @@ def test_adding_to_the_grid_or_multiplying_it_changes_no_start(constant, factor,
     assert starts(swept(Planned(min_saving=0), levels=levels * factor, devices=2)[0]) == want
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(1, 6),
     st.integers(1, 3),
@@ -127,7 +127,7 @@ def test_a_deadline_holds_on_any_grid(n, devices, hours, slack, seed):
     assert max(s.ended_at for s in state.standings.values()) <= START + finish_by
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 3), st.integers(2, 30), st.integers(0, 2**32 - 1))
 def test_latest_starts_hold_where_the_devices_can_hold_them(n, devices, delay, seed):
     levels = np.random.default_rng(seed).uniform(20, 600, len(HOURS)).round()
