@@ -53,7 +53,7 @@ import torch
 from gridsweep.attempt import Part
 from gridsweep.designs import published
 from gridsweep.differences import difference
-from gridsweep.halving import TIE_ERRORS, TIE_SPREAD, Score, ScoreName, cut, which_score
+from gridsweep.halving import TIE_ERRORS, TIE_ROOM, TIE_SPREAD, Score, ScoreName, cut, which_score
 from gridsweep.losses import Losses
 from gridsweep.ranking import regret_bound, spearman
 from gridsweep.rungs import Rungs, steps
@@ -181,12 +181,12 @@ def ends(found: dict[str, Any]) -> tuple[dict[str, float], str, float]:
     return last, winner, median(last.values()) - last[winner]
 
 
-def replay(found: dict[str, Any], score: str, keep: tuple[int, ...] = RUNGS.keep) -> Replayed:
+def replay(found: dict[str, Any], score: str, baseline_stays: bool = True, room: float = TIE_ROOM) -> Replayed:
     """Stop whom `cut` stops when `score` decides."""
     alive = list(names(found["multiple"]))
     baseline, made, before, ties, disagreed = alive[0], 0, 0, 0, []
     everybody = len(alive)
-    for rung, places in zip(found["rungs"], keep, strict=True):
+    for rung, places in zip(found["rungs"], RUNGS.keep, strict=True):
         made += len(alive) * (rung["step"] - before)
         before = rung["step"]
         scores = {}
@@ -196,7 +196,7 @@ def replay(found: dict[str, Any], score: str, keep: tuple[int, ...] = RUNGS.keep
             value = deciding if score == WINDOW else values["averaged"]
             scores[name] = Score(value and value.mean, values["raw"] and values["raw"].mean, deciding)
         by: ScoreName = "raw" if score == "raw" else "averaged"
-        decided = cut(scores, places, always={baseline}, by=by)
+        decided = cut(scores, places, always={baseline} if baseline_stays else (), by=by, room=room)
         alive = list(decided.kept)
         ties += len(decided.tied)
         disagreed.append(decided.disagreed)
@@ -236,8 +236,10 @@ def upper(values: list[float], confidence: float, draws: int = 20_000) -> float:
     return means[min(draws - 1, math.ceil(confidence * draws) - 1)]
 
 
-def summary(sweeps: list[dict[str, Any]], score: str, keep: tuple[int, ...] = RUNGS.keep) -> dict[str, Any]:
-    runs = [replay(found, score, keep) for found in sweeps]
+def summary(
+    sweeps: list[dict[str, Any]], score: str, baseline_stays: bool = True, room: float = TIE_ROOM
+) -> dict[str, Any]:
+    runs = [replay(found, score, baseline_stays, room) for found in sweeps]
     kept, tied = sum(run.kept for run in runs), sum(run.tied for run in runs)
     low, high = wilson(kept, len(runs))
     regrets = [run.regret for run in runs]
@@ -253,7 +255,7 @@ def summary(sweeps: list[dict[str, Any]], score: str, keep: tuple[int, ...] = RU
         "regret_max": round(max(regrets), 5),
         "regret_mean_nats": round(mean(run.regret_nats for run in runs), 6),
         "share_of_steps": round(mean(run.share for run in runs), 4),
-        "share_max": round(max(run.share for run in runs), 4),
+        "share_of_steps_max": round(max(run.share for run in runs), 4),
         "ties_kept": sum(run.ties for run in runs),
         "spearman_by_rung": [round(median(column), 3) for column in zip(*ranks, strict=True)],
         "spearman_lowest": [round(min(column), 3) for column in zip(*ranks, strict=True)],
@@ -321,6 +323,19 @@ def report(sweeps: list[dict[str, Any]], out: Path, command: str) -> bool:
                 f"{100 * row['regret_upper_95']:7.2f}%{100 * row['regret_max']:7.1f}%"
                 f"{100 * row['share_of_steps']:7.1f}%   {' '.join(f'{r:.2f}' for r in row['spearman_by_rung'])}"
             )
+    print("\nwhat ties and the baseline cost, averaged weights deciding")
+    parts = {}
+    for name, stays, room in (
+        ("as shipped", True, TIE_ROOM),
+        ("baseline like any other", False, TIE_ROOM),
+        ("no ties", True, 0.0),
+        ("neither", False, 0.0),
+    ):
+        row = parts[name] = summary(sweeps, "averaged", stays, room)
+        print(
+            f"{name:24}{row['kept']:>4}/{row['sweeps']:<3} regret {100 * row['regret_mean']:.2f}%, "
+            f"steps {100 * row['share_of_steps']:.1f}%, {row['ties_kept']} ties kept"
+        )
     apart = disagreement(sweeps)
     print("\naveraged and raw weights disagreed about who goes on, by rung:", end=" ")
     print(", ".join(f"{a['sweeps']} of {len(sweeps)} sweeps ({a['places']:.1f} places)" for a in apart))
@@ -341,7 +356,7 @@ def report(sweeps: list[dict[str, Any]], out: Path, command: str) -> bool:
     content = {
         "command": command, "date": datetime.now(UTC).date().isoformat(), "machine": machine(), "versions": versions(),
         "measured_on": "cpu", "settings": settings, "goals": {"bounds": GOALS, "met": goals},
-        "by_score": table, "disagreed_by_rung": apart, "sweeps": rows,
+        "by_score": table, "parts_of_the_rule": parts, "disagreed_by_rung": apart, "sweeps": rows,
     }  # fmt: skip
     out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return all(goals.values())
