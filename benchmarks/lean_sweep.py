@@ -57,6 +57,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from gridsweep.train.training import Training
 
 from gridsweep.attempt import Part
 from gridsweep.designs import published
@@ -70,7 +71,6 @@ from gridsweep.train.lean.measure import measure
 from gridsweep.train.model import add_lora, load_base
 from gridsweep.train.pairs import asked
 from gridsweep.train.samples import Sample, effective_batch, encode
-from gridsweep.train.training import Training
 
 MODEL, RUNGS, SEED, MULTIPLE = Model("tiny-qwen2"), Rungs(), 42, 10.0  # of all learning rates, for so small a model
 TWO_BY_FOUR, EIGHT = Recipe(batch_size=2, accumulation=4), Recipe(batch_size=8, accumulation=1)
