@@ -17,7 +17,10 @@ def test_there_is_one_for_each_device():
     assert [path.stem for path in PROFILES] == ["141gb", "24gb", "80gb", "laptop"]
 
 
-@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem == "24gb" else (), id=path.stem) for path in PROFILES],
+)
 def test_it_passes_check_and_plan(gridsweep, path):
     code, out, err = gridsweep("check", path, "--json")
     assert code == 0, err
