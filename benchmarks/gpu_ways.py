@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from gridsweep.designs import published
 from gridsweep.sweep import LoraParams, Recipe
-from gridsweep.train.footprint import HEADROOM, Footprint
+from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint
 from gridsweep.train.lean import loss
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.roster import Roster
@@ -29,7 +29,6 @@ EFFECTIVE = Recipe(batch_size=2, accumulation=4)
 MEAN, SPREAD, LONGEST, SHORTEST = 500.0, 0.8, 384, 16
 """Lengths like HelpSteer2's: lognormal with this mean in tokens and this spread of their logarithm. Then 47 % are cut,
 and the mean of what is left is 297."""
-SHORT_LIVED = 1.2  # what one operation makes and drops again, on top of what is kept: masks, slopes of SwiGLU
 IGNORED = -100
 
 

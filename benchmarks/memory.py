@@ -1,12 +1,12 @@
 """What memory LoRA training takes by the memory model, lean beside plain PEFT: the tables of docs/profiles.md.
 
-    python benchmarks/memory.py [--shape 7b]
+    python benchmarks/memory.py [--shape 7b] [--dtype bfloat16] [--devices 24 80 141]
 
 Nothing is trained and no weight is made: the model lies on torch's device "meta". Lean are the figures of
 `gridsweep.train.footprint`. PEFT's are counted by torch's hooks for what a forward pass of 2 samples of 384 tokens
 keeps for its backward pass, with attention that keeps what a flash kernel does (its inputs, its output and a float32 a
-row and head), dropout with a mask of one byte a number as CUDA has it, and logits left out; `fp32` is PEFT's default,
-whose adapters are float32, `bf16` has them in the base's type (about what autocast does). Sizes are in GB of 10^9
+row and head), dropout with a mask of one byte a number as CUDA has it, and logits left out; PEFT's default are
+adapters in float32; the row above has them in the base's type (about what autocast does). Sizes are in GB of 10^9
 bytes; of each device a tenth stays free. A member passes with one step's tokens, 8 samples of 300 (a HelpSteer2-like
 mix cut at 384), or with 2 samples of 384, or with 1.
 """
@@ -29,7 +29,7 @@ from shapes import SHAPES, frozen
 from gridsweep.sweep import Recipe
 from gridsweep.train.footprint import STATE, Footprint, of_model
 
-RANKS, DEVICES_GB, STEP, TWO, ONE = (16, 32), (24, 80, 141), 2400, 768, 384
+RANKS, STEP, TWO, ONE = (16, 32), 2400, 768, 384
 TARGETS = Recipe().target_modules
 META = torch.device("meta")
 
@@ -66,17 +66,17 @@ class Dropped(torch.autograd.Function):
         raise NotImplementedError
 
 
-def peft_token(shape: str, r: int, same_type: bool) -> float:
+def peft_token(shape: str, dtype: torch.dtype, r: int, same_type: bool) -> float:
     """Bytes a token keeps with plain PEFT."""
     from peft import LoraConfig, get_peft_model
 
     warnings.simplefilter("ignore")
-    base = frozen(shape, META, torch.bfloat16)
+    base = frozen(shape, META, dtype)
     base.set_attn_implementation("inputs_and_output")
     options = LoraConfig(r=r, lora_alpha=64, lora_dropout=0.1, target_modules=list(TARGETS), task_type="CAUSAL_LM")
     lora = get_peft_model(base, options, autocast_adapter_dtype=not same_type).to(META).train()
     if same_type:
-        lora.to(torch.bfloat16)
+        lora.to(dtype)
     for module in lora.modules():
         if isinstance(module, nn.Dropout):
             module.forward = Dropped.apply  # type: ignore[method-assign]
@@ -95,11 +95,11 @@ def peft_token(shape: str, r: int, same_type: bool) -> float:
     return sum(size for size, _ in sizes.values()) / ids.numel()
 
 
-def table(shape: str) -> None:
+def table(shape: str, dtype: torch.dtype, devices: list[float]) -> None:
     """Print what one shape takes, and what fits each device."""
-    lean = of_model(frozen(shape, META, torch.bfloat16), TARGETS, counted=2 / 3)
+    lean = of_model(frozen(shape, META, dtype), TARGETS, counted=2 / 3)
     kept = Footprint(lean.base, lean.element, lean.shapes, lean.config, lean.counted, remembered=True)
-    print(f"{shape}: base {lean.base / 1e9:.2f} GB in bfloat16, {lean.logits() / 1e6:.0f} MB of logits a member\n")
+    print(f"{shape}: base {lean.base / 1e9:.2f} GB in {dtype}, {lean.logits() / 1e6:.0f} MB of logits a member\n")
     print(f"{'':24}" + "".join(f"{f'r={r}':>10}" for r in RANKS))
     rows = {"parameters, million": [lean.parameters(r) / 1e6 for r in RANKS]}
     for name, times in STATE.items():
@@ -108,26 +108,29 @@ def table(shape: str) -> None:
         "an adapter in all, GB": [lean.adapter(r) / 1e9 for r in RANKS],
         "MB a token, lean": [lean.token(r, 8) / 1e6 for r in RANKS],
         "  masks kept": [kept.token(r, 8) / 1e6 for r in RANKS],
-        "MB a token, PEFT bf16": [peft_token(shape, r, True) / 1e6 for r in RANKS],
-        "MB a token, PEFT fp32": [peft_token(shape, r, False) / 1e6 for r in RANKS],
+        "MB a token, PEFT": [peft_token(shape, dtype, r, True) / 1e6 for r in RANKS],
+        "  adapters in float32": [peft_token(shape, dtype, r, False) / 1e6 for r in RANKS],
     }
     for name, values in rows.items():
         print(f"{name:24}" + "".join(f"{value:10.2f}" for value in values))
-    print(f"\n{'adapters of r=32 that':24}" + "".join(f"{f'{gb} GB':>10}" for gb in DEVICES_GB))
+    print(f"\n{'adapters of r=32 that':24}" + "".join(f"{f'{gb:g} GB':>10}" for gb in devices))
     for name, tokens in (("a step", STEP), ("2 samples", TWO), ("1 sample", ONE)):
-        fit = [lean.at_once(gb * 1e9, 32, tokens) for gb in DEVICES_GB]
+        fit = [lean.at_once(gb * 1e9, 32, tokens) for gb in devices]
         print(f"{f'pass at once, {name}':24}" + "".join(f"{n:10}" for n in fit))
-    fit = [lean.resident(gb * 1e9, 32, ONE) for gb in DEVICES_GB]
+    fit = [lean.resident(gb * 1e9, 32, ONE) for gb in devices]
     print(f"{'live, one passing':24}" + "".join(f"{n:10}" for n in fit))
     published = [16] * 8 + [32] * 13
     held = sum(map(lean.adapter, published))
     print(f"\nthe published 21: {held / 1e9:.1f} GB; beside them in a pass, tokens of each of so many members of r=32")
     for members in (1, 2, 4, 8, 21):
-        fit = [lean.tokens(gb * 1e9, published, members, 32) for gb in DEVICES_GB]
+        fit = [lean.tokens(gb * 1e9, published, members, 32) for gb in devices]
         print(f"{members:<24}" + "".join(f"{n:10}" for n in fit))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="7b")
-    table(parser.parse_args().shape)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--devices", type=float, nargs="+", default=[24, 80, 141], metavar="GB")
+    told = parser.parse_args()
+    table(told.shape, getattr(torch, told.dtype), told.devices)

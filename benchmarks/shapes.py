@@ -1,6 +1,7 @@
 """Qwen2.5's shapes, to be filled with random weights: how fast a model trains does not depend on what its weights are.
 
-The numbers are those of the published configurations of Qwen2.5 (and Qwen2.5-Coder, which shares them); `tiny` is ours.
+The numbers are those of the published configurations of Qwen2.5 (and Qwen2.5-Coder, which shares them); `smollm2` has
+SmolLM2-135M's, `tiny` is ours.
 """
 
 from __future__ import annotations
@@ -12,6 +13,15 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden": 128, "inner": 512, "layers": 4, "heads": 4, "groups": 2, "vocabulary": 2048, "tied": True},
+    "smollm2": {
+        "hidden": 576,
+        "inner": 1536,
+        "layers": 30,
+        "heads": 9,
+        "groups": 3,
+        "vocabulary": 49152,
+        "tied": True,
+    },
     "0.5b": {"hidden": 896, "inner": 4864, "layers": 24, "heads": 14, "groups": 2, "vocabulary": 151936, "tied": True},
     "1.5b": {"hidden": 1536, "inner": 8960, "layers": 28, "heads": 12, "groups": 2, "vocabulary": 151936, "tied": True},
     "3b": {"hidden": 2048, "inner": 11008, "layers": 36, "heads": 16, "groups": 2, "vocabulary": 151936, "tied": True},

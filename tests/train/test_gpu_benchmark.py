@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from gridsweep.spec import loads
+from gridsweep.sweep import LoraParams
+from gridsweep.train.footprint import Footprint, weights_of
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from gpu import Bench, resident  # noqa: E402
 from gpu_projection import Rate, Rates, estimates, projected  # noqa: E402
+from gpu_ways import Lean, Peft, Way, levelled, samples  # noqa: E402
+from shapes import frozen  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -69,3 +76,72 @@ def test_the_whole_benchmark_on_a_cpu(tmp_path: Path) -> None:
         assert made["projected"]["naive, one after another"]["times_as_fast"] == 1
         read = loads(spec, tmp_path / "sweep.yaml").estimates
         assert read.packed == tuple(map(tuple, made["packed"])) and read.measured.startswith(made["measured_on"])
+
+
+def test_what_is_out_of_memory_is_made_to_fit_or_told() -> None:
+    room = {"left": 2}
+
+    def too_large(n: int) -> int:
+        raise torch.OutOfMemoryError("no room")
+
+    def fits(n: int) -> int:
+        time.sleep(0.05)
+        return 10
+
+    def fits_when_smaller(n: int) -> int:
+        if room["left"]:
+            raise torch.OutOfMemoryError("no room")
+        return 10
+
+    def smaller() -> str:
+        room["left"] -= 1
+        return "fewer tokens"
+
+    ways = [
+        Way("one that fits", "lean", 1, fits, 0),
+        Way("too large", "lean", 1, too_large, 0),
+        Way("made to fit", "lean", 1, fits_when_smaller, 0, shrink=smaller),
+    ]
+    begun = time.monotonic()
+    bench = Bench(torch.device("cpu"), 0, None, begun + 4.0)
+    bench.ways = ways
+    bench.run(begun)
+    assert [way.why for way in ways] == ["", "out of memory", ""]
+    assert ways[2].name == "made to fit, fewer tokens" and ways[2].seconds and not ways[1].seconds
+
+
+def test_tokens_of_a_pass_are_chosen_by_memory_and_steps_stay_the_same() -> None:
+    """Members of a narrowed roster make the steps they would in a group of their own."""
+    device = torch.device("cpu")
+    train = samples(32, 24, 2048)
+    group = resident(frozen("tiny", device, torch.float32), train, device)
+    base = group.lean.base
+    footprint = Footprint(weights_of(base), 4, group.lean.shapes, base.config, remembered=True)
+    each = 1.2 * footprint.token(32, 4)
+    lean = Lean(group, footprint, (4 * footprint.logits() + 4 * each * 50 + 1) / 0.9)
+    way, too_many = lean.way(4, 4), lean.way(21, 21)
+    assert way.tokens_in_a_pass == 50 and not way.why
+    assert "out of memory by its model" in too_many.why
+    weights = {r: stack.weights.clone() for r, stack in lean.whole.stacks.items()}
+    assert way.make(0) == 4 * sum(len(sample.ids) for sample in group.batch(0))
+    moved = {r: (stack.weights != weights[r]).any(1).tolist() for r, stack in lean.whole.stacks.items()}
+    assert moved == {16: [True, True] + [False] * 6, 32: [True, True] + [False] * 11}
+    assert way.shrink() == "fewer tokens" and way.tokens_in_a_pass == 25
+    assert way.make(1) > 0
+
+
+def test_levelled_samples_have_no_padding() -> None:
+    batch = samples(8, 384, 2048, seed=3)
+    level = levelled(batch)
+    assert {len(sample.ids) for sample in level} == {sum(len(s.ids) for s in batch) // 8} and len(level) == 8
+
+
+def test_the_mix_of_lengths_is_as_told() -> None:
+    lengths = [len(sample.ids) for sample in samples(4000, 384, 2048)]
+    assert 290 < sum(lengths) / 4000 < 305 and 0.45 < lengths.count(384) / 4000 < 0.49
+
+
+def test_tuned_peft_makes_logits_where_they_count_and_the_loss_is_the_same() -> None:
+    peft = Peft(frozen("tiny", torch.device("cpu"), torch.float32), LoraParams(8, 16, 1e-3, 0.0), [])
+    level = levelled(samples(8, 24, 2048))
+    assert peft._loss(level, every=False).item() == pytest.approx(peft._loss(level, every=True).item(), rel=1e-5)

@@ -146,3 +146,18 @@ def test_a_group_too_large_is_tried_smaller(monkeypatch) -> None:
     group = probing._group(base, subject, [Sample((5, 6, 7, 8), 1)] * 8)
     assert made == [5, 2] and len(group.members) == 2
     group.close()
+
+
+def test_where_memory_limits_a_pass_each_size_is_measured_with_its_tokens() -> None:
+    _, base = load_base(Model("tiny-qwen2"), torch.device("cpu"), torch.float32)
+    params = (LoraParams(4, 8, 1e-4, 0.1),) * 4
+    samples = [Sample(tuple(range(5, 17)), 4)] * 8
+    subject = Subject(Model("tiny-qwen2"), Dataset("stdlib"), Recipe(), params)
+    group = probing._group(base, subject, samples)
+    found = probing._measured(group, {1: None, 4: 24}, 1.0)
+    assert {choice.members for choice in found} == {1, 4}
+    choice = next(choice for choice in found if choice.members == 4)
+    told = probing._weighed(group, choice, 24, None, 0.0)
+    assert told["tokens_in_a_pass"] == 24 and told["joules_per_token"] is None
+    assert probing._weighed(group, choice, None, None, 0.0)["foreseen_bytes"] > told["foreseen_bytes"]
+    group.close()

@@ -1,8 +1,8 @@
 """What memory a group takes, as a value: the base, each adapter's state, and what a token of a pass keeps.
 
-Left out are the fragments of the allocator, short-lived results of one operation and the context of CUDA, for which
-`HEADROOM` is kept free. While the optimizer steps, one more row of a stack lives than is counted here; by then what the
-pass kept is gone, which as a rule is more.
+Left out are the fragments of the allocator and the context of CUDA, for which `HEADROOM` is kept free, and short-lived
+results of one operation; whoever fills a device to its end counts them with `SHORT_LIVED`. While the optimizer steps,
+one more row of a stack lives than is counted here; by then what the pass kept is gone, which as a rule is more.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gridsweep.train.lean.stack import Shapes
 STATE = {"weights": 1, "gradient": 1, "Adam": 2, "average": 1}
 """How many float32 rows of a stack an adapter has, by what they are."""
 HEADROOM = 0.1  # of a device's memory
+SHORT_LIVED = 1.2  # times what a pass keeps: what one operation makes and drops again, masks and slopes of SwiGLU
 FEWEST_ROWS = 16  # of logits made at once
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import random
 import re
@@ -21,12 +20,13 @@ from gridsweep.errors import SpecError
 from gridsweep.meters import Meter, NvmlMeter, RaplMeter
 from gridsweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
 from gridsweep.train import data
-from gridsweep.train.device import accelerator_index, described, device_and_dtype
-from gridsweep.train.footprint import Footprint, weights_of
+from gridsweep.train.device import accelerator_index, described, device_and_dtype, device_name
+from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, of_model, weights_of
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.measure import Choice, measure
-from gridsweep.train.lean.packing import pack
+from gridsweep.train.lean.packing import pack, runs
 from gridsweep.train.model import load_base
+from gridsweep.train.peak import Peak
 from gridsweep.train.samples import Sample, encode
 
 SCHEMA_VERSION = 1
@@ -60,13 +60,16 @@ def measured(subject: Subject, seconds: float) -> dict[str, Any]:
     until = time.monotonic() + seconds
     group = _group(base, subject, samples)
     sizes, left_out = _affordable(group, seconds * 0.6)
-    found = measure(group, sizes=sizes, rounds=ROUNDS, seconds=seconds * 0.6)
+    tokens, small = _tokens(group, sizes)
+    left_out |= small
+    sizes = list(tokens)
+    found = _measured(group, tokens, seconds * 0.6)
     meter = _meter(device, index)
     try:
-        by_size = {n: [choice for choice in found.choices if choice.members == n] for n in sizes}
+        by_size = {n: [choice for choice in found if choice.members == n] for n in sizes}
         fastest = [max(some, key=lambda choice: choice.tokens_per_s) for some in by_size.values() if some]
         each = max(0.0, until - time.monotonic()) / max(1, len(fastest))
-        weighed = [_weighed(group, choice, meter, min(each, METERED_S)) for choice in fastest]
+        weighed = [_weighed(group, choice, tokens[choice.members], meter, min(each, METERED_S)) for choice in fastest]
     finally:
         if meter is not None:
             meter.close()
@@ -117,6 +120,11 @@ def _group(base: Any, subject: Subject, samples: list[Sample]) -> Group:
     """As many members as are asked for and fit, the first experiments of the sweep."""
     params = (subject.params or DEFAULT_PARAMS)[: SIZES[-1]]
     total = 1000
+    if base.device.type == "cuda":  # so many that one of them can pass beside them
+        longest = round(SHORT_LIVED * max(len(sample.ids) for sample in samples))
+        free = weights_of(base) + torch.cuda.mem_get_info(base.device)[0]
+        footprint = of_model(base, subject.recipe.target_modules)
+        params = params[: max(1, footprint.resident(free, max(one.r for one in params), longest))]
     while True:
         members = [Part(str(n), one, n, 0, total) for n, one in enumerate(params)]
         try:
@@ -143,20 +151,58 @@ def _affordable(group: Group, seconds: float) -> tuple[list[int], dict[int, str]
     return sizes, left_out
 
 
+def _tokens(group: Group, sizes: list[int]) -> tuple[dict[int, int | None], dict[int, str]]:
+    """How many tokens of each member pass at once by the model of memory (None: a step's); why a size cannot be."""
+    lengths = [len(sample.ids) for sample in group.batch(0)]
+    if group.device.type != "cuda":
+        return dict.fromkeys(sizes), {}
+    free, _ = torch.cuda.mem_get_info(group.device)
+    free += torch.cuda.memory_reserved(group.device) - torch.cuda.memory_allocated(group.device)
+    footprint = _footprint(group, False)
+    found: dict[int, int | None] = {}
+    left_out = {}
+    for n in sizes:
+        r = max(part.params.r for part in group.roster.parts.values())
+        each = ((1 - HEADROOM) * free - n * footprint.logits()) / (n * footprint.token(r, n) * SHORT_LIVED)
+        if each < max(lengths):
+            left_out[n] = "out of memory by its model"
+        else:
+            found[n] = None if each >= sum(lengths) else int(each)
+    if not found:
+        found[1] = max(lengths)  # the model may be too strict
+        del left_out[1]
+    return found, left_out
+
+
+def _measured(group: Group, tokens: dict[int, int | None], seconds: float) -> list[Choice]:
+    """All choices, timed in turns; one size after another where they differ in how many tokens pass at once."""
+    if set(tokens.values()) == {None}:
+        return list(measure(group, sizes=tuple(tokens), rounds=ROUNDS, seconds=seconds).choices)
+    found: list[Choice] = []
+    for n, each in tokens.items():
+        group.plan = replace(group.plan, tokens=each)
+        found += measure(group, sizes=(n,), rounds=ROUNDS, seconds=seconds / len(tokens)).choices
+    return found
+
+
 def _seconds_of_a_pass(group: Group) -> float:
-    start = time.perf_counter()
-    for _ in range(2):  # the first warms up
-        start = time.perf_counter()
-        try:
-            _pass(group, 1)
-        except torch.OutOfMemoryError:
-            return 0.0  # `measure` will say so
-    return time.perf_counter() - start
+    """Of a step's samples of one member, one after another: what fits if anything does."""
+    lengths = [len(sample.ids) for sample in group.batch(0)]
+    before, group.plan = group.plan, replace(group.plan, tokens=max(lengths), remember=False)
+    try:
+        for _ in range(2):  # the first warms up
+            start = time.perf_counter()
+            tokens = _pass(group, 1)
+        return (time.perf_counter() - start) * sum(lengths) / tokens
+    except torch.OutOfMemoryError:
+        return 0.0  # `measure` will say so
+    finally:
+        group.plan = before
 
 
 def _pass(group: Group, members: int) -> int:
     """One forward and backward pass of the first step's samples; how many tokens of all members it computed."""
-    packed = pack(group.batch(0), group.device)
+    packed = pack(runs(group.batch(0), group.plan.tokens)[0], group.device)
     names = group.roster.portions(members)[0]
     group.forward_backward(names, packed, 0, max(1, len(packed.targets)))
     if group.device.type == "cuda":
@@ -164,14 +210,12 @@ def _pass(group: Group, members: int) -> int:
     return packed.tokens * len(names)
 
 
-def _weighed(group: Group, choice: Choice, meter: Meter | None, seconds: float) -> dict[str, Any]:
+def _weighed(group: Group, choice: Choice, at_once: int | None, meter: Meter | None, seconds: float) -> dict[str, Any]:
     """A choice with the peak of memory and, where a meter counts, the energy of passes for `seconds`, at least one."""
-    before, group.plan = group.plan, replace(group.plan, members=choice.members, remember=choice.remember)
-    on_gpu = group.device.type == "cuda"
+    before, group.plan = group.plan, Plan(choice.members, at_once, choice.remember)
+    length = sum(len(sample.ids) for sample in runs(group.batch(0), at_once)[0])
+    peak = Peak(group.device)
     try:
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats(group.device)
-        counted = _forget_peak()
         start, joules, tokens = time.monotonic(), meter.joules() if meter else 0.0, 0
         while not tokens or (meter is not None and time.monotonic() - start < seconds):
             tokens += _pass(group, choice.members)
@@ -181,20 +225,16 @@ def _weighed(group: Group, choice: Choice, meter: Meter | None, seconds: float) 
     footprint = _footprint(group, choice.remember)
     ranks = [group.roster.parts[name].params.r for name in group.roster.portions(choice.members)[0]]
     every = [part.params.r for part in group.roster.parts.values()]
-    length = sum(len(sample.ids) for sample in group.batch(0))
     held = footprint.base + sum(map(footprint.adapter, every))
     foreseen = held + footprint.in_a_pass(ranks, length)
-    if on_gpu:
-        peak = torch.cuda.max_memory_allocated(group.device)
-    else:  # what a process has of its libraries is not the group's: base and adapters by count, the pass as it rose
-        peak = held + _peak() - counted if counted else None
     return {
         "members": choice.members,
+        "tokens_in_a_pass": length,
         "remember": choice.remember,
         "tokens_per_s": choice.tokens_per_s,
         "joules_per_token": drawn / tokens if drawn else None,
         "foreseen_bytes": round(foreseen),
-        "peak_bytes": peak,
+        "peak_bytes": peak.bytes(held),
     }
 
 
@@ -235,29 +275,3 @@ def _meter(device: torch.device, index: int | str | None) -> Meter | None:
         return NvmlMeter(0 if index is None else index) if device.type == "cuda" else RaplMeter()
     except Exception:  # whatever a driver or a kernel answers
         return None
-
-
-def device_name(device: torch.device) -> str:
-    """A GPU's or processor's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine() or "cpu"
-
-
-def _forget_peak() -> int:
-    """Let the peak of this process's memory begin anew; its memory now, or 0 where that cannot be (not on Linux)."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier passes gave back, or the next would seem to take less
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except (OSError, AttributeError):
-        return 0
-    return int(psutil.Process().memory_info().rss)
-
-
-def _peak() -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024

@@ -1,0 +1,35 @@
+"""The most memory that something took: of a GPU as torch counts it, or of this process."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import psutil
+import torch
+
+
+class Peak:
+    """Counts from when it is made. Of a process Linux alone can say it; elsewhere `bytes` is None."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.before = device, 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed earlier, or the next would seem to take less
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except (OSError, AttributeError):
+            return
+        self.before = int(psutil.Process().memory_info().rss)
+
+    def bytes(self, held: int) -> int | None:
+        """All that torch had on a GPU; of a process `held`, which was there before, and the rise since."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        if not self.before:
+            return None
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        highest = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+        return held + highest - self.before
