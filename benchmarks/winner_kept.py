@@ -249,6 +249,7 @@ def summary(
         "kept": kept,
         "wilson_95": [round(low, 3), round(high, 3)],
         "tied_instead": tied,
+        "kept_or_tied_wilson_95": [round(end, 3) for end in wilson(kept + tied, len(runs))],
         "regret_mean": round(mean(regrets), 5),
         "regret_upper_90": round(upper(regrets, 0.90), 5),
         "regret_upper_95": round(upper(regrets, 0.95), 5),
@@ -336,6 +337,12 @@ def report(sweeps: list[dict[str, Any]], out: Path, command: str) -> bool:
             f"{name:24}{row['kept']:>4}/{row['sweeps']:<3} regret {100 * row['regret_mean']:.2f}%, "
             f"steps {100 * row['share_of_steps']:.1f}%, {row['ties_kept']} ties kept"
         )
+    whole = table["averaged"]["all"]
+    low, high = whole["kept_or_tied_wilson_95"]
+    print(
+        f"\nthe winner or one tied with it: {whole['kept'] + whole['tied_instead']} of {len(sweeps)} "
+        f"({low:.2f} to {high:.2f}), averaged weights deciding"
+    )
     apart = disagreement(sweeps)
     print("\naveraged and raw weights disagreed about who goes on, by rung:", end=" ")
     print(", ".join(f"{a['sweeps']} of {len(sweeps)} sweeps ({a['places']:.1f} places)" for a in apart))
