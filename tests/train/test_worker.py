@@ -252,7 +252,7 @@ def test_too_little_memory_makes_the_passes_smaller_and_then_is_told(
     room = 0
     folder = assigned("none", parts=THREE)
     assert program.main([str(folder.path)]) == 1
-    assert folder.result().error.startswith("out of memory (no room); lower recipe.batch_size")
+    assert folder.result().error.startswith("out of memory (no room); lower recipe.max_length")
 
 
 @pytest.mark.parametrize("recipe", [{"layers": "upper-half"}, {"rslora": True, "lora_plus": 4.0}])

@@ -59,8 +59,8 @@ def explained(error: Exception) -> str:
         return text
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
         return (
-            f"out of memory ({text[:200]}); lower recipe.batch_size and raise recipe.accumulation "
-            "by as much, or lower recipe.max_length"
+            f"out of memory ({text[:200]}); lower recipe.max_length, or set pack to a smaller number: "
+            "fewer adapters then live on the device"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left on the disk ({text}); free some, then resume"
