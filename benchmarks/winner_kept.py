@@ -20,7 +20,7 @@ often a tied one came instead (a paired difference within two standard errors an
 a share of (median - best) of all 21 final losses, with the one-sided 90 % and 95 % limits of a bootstrap over sweeps;
 the share of steps made, ties and the baseline included; Spearman's correlation of each score with the final ranking,
 the median by rung; how many of a rung's places the raw score would have filled otherwise; and whose learning rate won.
-The quarter scored at rungs is part of what is scored at the end.
+The quarter scored at rungs is part of what is scored at the end; how well the end itself is known is printed, too.
 
 A finished sweep is a file in FOLDER and is not run again; a sweep takes about two minutes of CPU time on one thread.
 --quick runs one sweep of each kind; --seeds begins at another seed, --out writes to another file. Exits 1 where a goal
@@ -224,6 +224,15 @@ def agreement(found: dict[str, Any], score: str) -> list[float]:
     return ranks
 
 
+def by_the_quarter(found: dict[str, Any]) -> float:
+    """The regret of whoever is best at the very end on the rungs' samples: what no score on them can be blamed for."""
+    last, winner, spread = ends(found)
+    few = VALIDATION // 4
+    there = {name: Losses(all_.values[:few], all_.tokens[:few]) for name, all_ in finals(found).items() if all_}
+    chosen = min(there, key=lambda name: (loss(there[name]), name))
+    return (last[chosen] - last[winner]) / spread
+
+
 def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:
     middle, room = hits + z * z / 2, z * math.sqrt(hits * (of - hits) / of + z * z / 4)
     return (middle - room) / (of + z * z), (middle + room) / (of + z * z)
@@ -343,6 +352,24 @@ def report(sweeps: list[dict[str, Any]], out: Path, command: str) -> bool:
         f"\nthe winner or one tied with it: {whole['kept'] + whole['tied_instead']} of {len(sweeps)} "
         f"({low:.2f} to {high:.2f}), averaged weights deciding"
     )
+    noise = {
+        kind: {
+            "median_less_best_nats": round(median(ends(s)[2] for s in some), 5),
+            "winner_known_to": round(median(regret_bound(finals(s)) / ends(s)[2] for s in some), 3),
+            "regret_by_last_loss_on_quarter": round(mean(by_the_quarter(s) for s in some), 4),
+        }
+        for kind, some in (("all", sweeps), *by_kind.items())
+        if some
+    }
+    print(
+        "\nhow well the end itself is known, medians: (median - best); the bound of the winner's own regret at 95 %, of"
+    )
+    print("that; and the mean regret of whoever is best at the very end on the rungs' samples alone")
+    for kind, row in noise.items():
+        print(
+            f"{kind:8}{row['median_less_best_nats']:.4f} nats{100 * row['winner_known_to']:6.0f}%"
+            f"{100 * row['regret_by_last_loss_on_quarter']:8.1f}%"
+        )
     apart = disagreement(sweeps)
     print("\naveraged and raw weights disagreed about who goes on, by rung:", end=" ")
     print(", ".join(f"{a['sweeps']} of {len(sweeps)} sweeps ({a['places']:.1f} places)" for a in apart))
@@ -363,7 +390,7 @@ def report(sweeps: list[dict[str, Any]], out: Path, command: str) -> bool:
     content = {
         "command": command, "date": datetime.now(UTC).date().isoformat(), "machine": machine(), "versions": versions(),
         "measured_on": "cpu", "settings": settings, "goals": {"bounds": GOALS, "met": goals},
-        "by_score": table, "parts_of_the_rule": parts, "disagreed_by_rung": apart, "sweeps": rows,
+        "by_score": table, "parts_of_the_rule": parts, "noise": noise, "disagreed_by_rung": apart, "sweeps": rows,
     }  # fmt: skip
     out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return all(goals.values())
