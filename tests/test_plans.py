@@ -24,6 +24,7 @@ from gridsweep.plans import Plan, plan
 from gridsweep.policy import Threshold
 from gridsweep.readings import Provenance, Reading
 from gridsweep.render import plan as pictures
+from gridsweep.rungs import Rungs
 from gridsweep.stint import Device
 from gridsweep.sweep import PolicyChoice, Tier
 
@@ -140,6 +141,14 @@ def test_where_every_day_is_the_same_the_past_saved_what_is_expected():
     assert (made.past_p10, made.past_p50, made.past_p90) == pytest.approx((made.reduction,) * 3)
     assert made.past_from == "the same sweep at this hour on 12 days of the past 5 weeks"
     assert made.notes == ()
+
+
+def test_a_plan_of_rungs_says_that_it_cannot_know_who_goes_on():
+    sweep = make_sweep(4, tiers=(PATIENT,), policy=PLANNED, rungs=Rungs((0.5,), (2,)), pack=4, finish_by=20 * HOUR)
+    made = plan(sweep, Repeating(DAY), START)
+    assert len(made.rows) == 4 and sum(row.energy_kwh for row in made.rows) == pytest.approx(made.energy_kwh)
+    assert made.energy_kwh == pytest.approx(3 * 0.1) and not made.late
+    assert any("who goes on from a rung" in note for note in made.notes)
 
 
 @pytest.mark.parametrize("swing", [0.0, 3.0, 10.0, 30.0, 200.0])

@@ -180,7 +180,10 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
         intensity_low=_column(band[0].between(shown.start, shown.end), forecast.start) if band else (),
         intensity_high=_column(band[1].between(shown.start, shown.end), forecast.start) if band else (),
     )
-    return replace(made, notes=tuple(_notes(made, forecast, getattr(policy, "min_saving", MIN_SAVING))))
+    notes = _notes(made, forecast, getattr(policy, "min_saving", MIN_SAVING))
+    if sweep.rungs is not None:
+        notes.append("losses decide who goes on from a rung; here the first in the order of the sweep stand for them")
+    return replace(made, notes=tuple(notes))
 
 
 # -- what is expected
