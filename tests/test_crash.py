@@ -147,7 +147,7 @@ def living(folder: Path) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_sweep_whose_workers_are_killed_too_ends_the_same(tmp_path, monkeypatch, wanted, seed):
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.01")
+    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.03")  # slow enough to be there to be shot
     random_ = random.Random(100 + seed)
     shot: Counter[str] = Counter()
     for count in range(30):
