@@ -14,8 +14,10 @@ WORDS = {"averaged": "validation loss of the averaged weights", "raw": "training
 def ranked(state: State, now: datetime) -> list[Event]:
     """The decision of the rung that all experiments alive have reached; nothing while one is still on its way."""
     sweep = state.sweep
+    if sweep.rungs is None:
+        return []
     alive = [s for s in state.standings.values() if s.status in ALIVE]
-    if sweep.rungs is None or not alive or any(s.status != "reached" for s in alive):
+    if not alive or any(s.status != "reached" for s in alive):
         return []
     step = max(s.step for s in alive)
     rung = sweep.stages.index(step)

@@ -65,27 +65,42 @@ def remaining(state: State) -> list[Work]:
 
 def ahead(state: State) -> list[Work]:
     """The stints expected after the rung that is next, each with the latest start that leaves room for later ones."""
-    sweep = state.sweep
-    alive = [s for s in state.standings.values() if s.status in ALIVE]
-    if sweep.rungs is None or not alive:
+    sweep, stages = state.sweep, _stages_ahead(state)
+    if not stages:
         return []
-    step = min(s.step for s in alive)
-    here = step if all(s.status == "reached" for s in alive) else sweep.next_stage(step)
-    if state.ahead is None or state.ahead[0] != here:
-        state.ahead = here, expected(sweep, here, len(alive), scale(state))
     deadline = sweep.deadline(state.submitted_at)
     fastest = max(device.speed for device in sweep.devices)
     found: list[Work] = []
     latest = None if deadline is None else deadline - reserve(state)
     patience = max(tier.max_delay for tier in sweep.tiers)
-    begun = max(s.ready_at for s in alive)
-    for i, works in enumerate(state.ahead[1]):
+    begun = max(s.ready_at for s in state.standings.values() if s.status in ALIVE)
+    for i, works in enumerate(stages):
         if latest is not None:
-            by = latest - sum((makespan_of(later, sweep.devices) for later in state.ahead[1][i + 1 :]), NO_TIME)
+            by = latest - _in_a_row(stages[i + 1 :], sweep)
             found += [replace(w, ready_at=begun, latest_start=by - w.duration / fastest) for w in works]
         else:
             found += [replace(w, ready_at=begun, latest_start=begun + (i + 2) * patience) for w in works]
     return found
+
+
+def _stages_ahead(state: State) -> list[list[Work]]:
+    """What is expected after the rung that is next, by stage; nothing without rungs."""
+    sweep = state.sweep
+    if sweep.rungs is None:
+        return []
+    alive = [s for s in state.standings.values() if s.status in ALIVE]
+    if not alive:
+        return []
+    step = min(s.step for s in alive)
+    here = step if all(s.status == "reached" for s in alive) else sweep.next_stage(step)
+    if state.ahead is None or state.ahead[0] != here:
+        state.ahead = here, expected(sweep, here, len(alive), scale(state))
+    return state.ahead[1]
+
+
+def _in_a_row(stages: Iterable[Sequence[Work]], sweep: Sweep) -> timedelta:
+    """How long stages take, each when the one before it has ended."""
+    return sum((makespan_of(works, sweep.devices) for works in stages), NO_TIME)
 
 
 def expected(sweep: Sweep, stage: int, alive: int, factor: float = 1.0) -> list[list[Work]]:
@@ -96,9 +111,9 @@ def expected(sweep: Sweep, stage: int, alive: int, factor: float = 1.0) -> list[
     found = []
     tier = min(sweep.tiers, key=lambda tier: tier.rank)
     for begin, end in pairwise(sweep.stages):
-        alive = min(alive, keeps[begin] + len(sweep.rungs.keep_always)) if begin >= stage else alive
         if begin < stage:
             continue
+        alive = min(alive, keeps[begin] + len(sweep.rungs.keep_always))
         sizes = [len(part) for part in _dealt(range(alive), _size(sweep, alive, None))]
         works = []
         for i, size in enumerate(sizes):
@@ -117,12 +132,7 @@ def deadline_for(state: State) -> datetime | None:
     deadline = state.sweep.deadline(state.submitted_at)
     if deadline is None:
         return None
-    later = ahead(state)
-    stages: dict[int, list[Work]] = {}
-    for work in later:
-        stages.setdefault(work.to_step, []).append(work)
-    after = sum((makespan_of(works, state.sweep.devices) for works in stages.values()), NO_TIME)
-    return deadline - reserve(state) - after
+    return deadline - reserve(state) - _in_a_row(_stages_ahead(state), state.sweep)
 
 
 def submitted(state: State) -> list[Work]:
@@ -142,7 +152,7 @@ def stages_at_once(sweep: Sweep, start: datetime) -> list[list[Work]]:
 
 def least_makespan(sweep: Sweep, start: datetime) -> timedelta:
     """How long a sweep takes at best: each stage when the one before it has ended."""
-    return sum((makespan_of(works, sweep.devices) for works in stages_at_once(sweep, start)), NO_TIME)
+    return _in_a_row(stages_at_once(sweep, start), sweep)
 
 
 def _fresh(sweep: Sweep, start: datetime) -> State:
