@@ -334,3 +334,9 @@ def test_what_cannot_be_is_refused_in_words():
 def test_nothing_to_place_emits_nothing():
     found = bound([], alike(1), Trace(START, HOUR, [100]), START)
     assert (found.emissions_g, found.pieces, found.finish) == (0.0, (), START)
+
+
+def test_a_grid_that_emits_next_to_nothing_is_no_harder_than_one_that_emits_nothing():
+    grid = Trace(START, HOUR, [0.0, 0.0, 4.2e-306, 0.0, 0.0, 0.0])
+    found = bound(jobs_of([1, 2], [3, 3]), alike(1), grid, START)
+    assert found.emissions_g == pytest.approx(0.0, abs=1e-300) and len(found.pieces) == 2

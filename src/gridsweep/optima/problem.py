@@ -18,6 +18,9 @@ TICKS_PER_HOUR = HOUR // TICK
 FINE = 2.0**40
 """Costs are rounded to this part of the dearest run: sums are exact, equal costs stay equal, and a tie runs now."""
 
+NOTHING = 1e-250
+"""Grams below which all runs cost alike: a part of them is no number any more."""
+
 Ticks = npt.NDArray[np.int64]
 Run = tuple[int, int, int, int]
 """Job, device, start and end, in ticks."""
@@ -209,7 +212,7 @@ def scale_of(problem: Problem) -> float:
     hours = float(problem.lengths.max()) / TICKS_PER_HOUR
     power = max(float(problem.power.max()), float(problem.idle.max()))
     dearest = float(np.abs(problem.levels).max()) * power * hours
-    return FINE / dearest if dearest > 0 else 1.0
+    return FINE / dearest if dearest > NOTHING else 1.0
 
 
 def too_much(problem: Problem, *, certain: bool = True) -> DeadlineError:
