@@ -52,7 +52,7 @@ def sized(n: int) -> Sweep:
 
     sweep = under(Sweep.load(SPEC), finish_by=AHEAD)
     one = sweep.experiments[0]
-    experiments = tuple(Experiment(f"e{i:05}", one.params, i, one.tier, one.reason) for i in range(n))
+    experiments = tuple(Experiment(f"e{i:05}", one.params, one.seed, one.tier, one.reason) for i in range(n))
     devices = tuple(Device(f"d{i:04}", power_w=425.0) for i in range(max(1, n // 10)))
     return replace(sweep, experiments=experiments, devices=devices)
 

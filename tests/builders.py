@@ -70,7 +70,7 @@ def make_sweep(
         "dataset": Dataset("dataset"),
         "recipe": Recipe(steps=steps, checkpoint_every=2),
         "experiments": tuple(
-            Experiment(name, LoraParams(8 + i, 32.0, 1e-4, 0.05), i, tiers[i % len(tiers)].name, "in turn")
+            Experiment(name, LoraParams(8 + i, 32.0, 1e-4, 0.05), 42, tiers[i % len(tiers)].name, "in turn")
             for i, name in enumerate(names)
         ),
         "tiers": tuple(tiers),

@@ -20,7 +20,7 @@ from gridsweep.ledger import ledger
 from gridsweep.optima import Job, bound
 from gridsweep.policy import Decision, Immediate, OnOff, Policy, Situation, Threshold
 from gridsweep.rehearse import baseline, rehearse
-from gridsweep.render import markdown, terminal, wording
+from gridsweep.render import accounts, markdown, terminal, wording
 from gridsweep.reports import Report, make_report
 from gridsweep.settlement import compare
 from gridsweep.state import State
@@ -172,7 +172,7 @@ def test_of_too_many_experiments_it_is_not_worked_out():
 
 def test_before_anything_has_ended_there_is_none():
     made = report_of(State(rehearsed(make_sweep(), DAYS, Threshold())[1][:3]))
-    assert made.certificate is None and wording.possible(made) == "" and wording.certified(made) == []
+    assert made.certificate is None and wording.possible(made) == "" and accounts.certified(made) == []
 
 
 # In words
@@ -187,7 +187,7 @@ def test_a_report_says_how_much_of_what_was_possible_was_reached():
     assert said.endswith(" g were left.")
     assert any(said in line for line in terminal.headline(made))
     assert said in markdown.render(made)
-    assert any(term == "What was possible" and "never pausing" in text for term, text in wording.accounting(made))
+    assert any(term == "What was possible" and "never pausing" in text for term, text in accounts.accounting(made))
     assert codec.loads(Report, codec.dumps(made)) == made
 
 
@@ -201,4 +201,4 @@ def test_a_report_says_when_nothing_could_be_saved_or_when_it_cost_more():
     late = report_of(rehearsed(make_sweep(1, tiers=(URGENT,)), [300, 250, 200, 400, 400, 400], Never())[0])
     assert wording.possible(late).startswith("10.0 g could have been saved by 2024-06-10 05:00 UTC; ")
     hole = report_of(rehearsed(make_sweep(2), [100, float("nan"), 100], Immediate())[0])
-    assert wording.possible(hole) == "" and wording.certified(hole)[0].startswith("unknown: not all")
+    assert wording.possible(hole) == "" and accounts.certified(hole)[0].startswith("unknown: not all")

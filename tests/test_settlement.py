@@ -10,7 +10,7 @@ from gridsweep.journal import Journal, lease
 from gridsweep.policy import Threshold
 from gridsweep.readings import Provenance, Reading
 from gridsweep.rehearse import rehearse
-from gridsweep.render import wording
+from gridsweep.render import accounts
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.settle import settle
 
@@ -56,7 +56,7 @@ def test_both_figures_are_kept(swept):
     assert settled.saving_g == pytest.approx(0.1 * (660 - 240))
     assert (settled.revised, settled.slots, settled.largest) == (6, 6, 30.0)
     assert summarize(swept.read()).settlement == settled, "it is in the journal"
-    assert "revised data" in wording.settled(made)[0]
+    assert "revised data" in accounts.settled(made)[0]
 
 
 def test_the_latest_settlement_counts(swept):

@@ -11,19 +11,22 @@ import gridsweep
 
 ROOT = Path(gridsweep.__file__).parent
 CORE = {
-    "backtest", "capacity", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs", "differences",
+    "additions", "backtest", "capacity", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs",
+    "differences",
     "errors", "events", "exact", "feasible", "forecast", "gardener", "grid", "halving", "holding", "identity",
     "latest_starts", "ledger", "lineup", "literature", "losses", "optima", "optima.counts", "optima.interruptible",
     "optima.layout", "optima.linear", "optima.neighbourhood", "optima.problem", "optima.streams", "outlook", "pace",
     "pausing", "placements", "planned", "plans", "policies", "policy", "possible", "postponing", "proposals",
     "ranking", "readings", "rehearse", "reports", "resting", "results", "rungs", "savings", "schedule",
-    "search_space", "settlement", "solar_valley", "state", "stint", "stopping", "sweep", "windows", "worklist",
+    "search_space", "settlement", "solar_valley", "standings", "state", "stint", "stopping", "sweep",
+    "windows", "worklist",
 }  # fmt: skip
 LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in
 EDGES = {
     "amendments", "archive", "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader",
-    "cluster_status", "codec", "executors.local", "executors_for", "handover", "journal", "meters", "providers_for",
+    "cluster_status", "codec", "executors.local", "executors_for", "handover", "journal", "meters", "proposers",
+    "providers_for",
     "recorded", "resolver", "servable", "sources", "zones",
 }  # fmt: skip
 ENTRY = {"adapters", "api", "contracts", "contracts_grid", "doctor", "probes", "runs", "settle", "testing"}
@@ -41,6 +44,7 @@ HEAVY = {
     "uvicorn",
     "ray",
     "httpx",
+    "optuna",
 }
 PROGRAMS = {"serving.base", "serving.engine", "serving.server"}
 """The small server, a program of its own as the worker is: it loads what the worker made, and nobody imports it."""

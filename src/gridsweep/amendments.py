@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from gridsweep import codec
 from gridsweep.errors import SpecError
 from gridsweep.sweep import Sweep
 
-AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack")
+AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose")
 
 
-def amendments(old: Sweep, new: Sweep) -> list[str]:
-    """What changed from one spec to the next, a line each. Raises `SpecError` when more changed than may."""
+def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]:
+    """What changed from one spec to the next, a line each; `added` are experiments that joined on the way.
+
+    Raises `SpecError` when more changed than may.
+    """
+    old, new = (replace(s, experiments=tuple(e for e in s.experiments if e.id not in added)) for s in (old, new))
     bare = [[replace(e, tier="", reason="") for e in sweep.experiments] for sweep in (old, new)]
     changed = list(_differences("", *(_plain(replace(sweep, experiments=())) for sweep in (old, new))))
     refused = [line for line in changed if re.split(r"[.:\[]", line)[0] not in AMENDABLE]

@@ -273,7 +273,7 @@ def _late(state: State, ended_at: datetime) -> int:
     fastest = max(device.speed for device in sweep.devices)
     deadline = sweep.deadline(state.submitted_at)
     for standing in state.standings.values():
-        if sweep.rungs is not None or sweep.pack > 1:
+        if sweep.staged:
             late += deadline is not None and (standing.ended_at or ended_at) > deadline
             continue
         latest = state.submitted_at + sweep.tier(standing.experiment.tier).max_delay

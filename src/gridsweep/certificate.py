@@ -29,7 +29,8 @@ from gridsweep.optima import Job, bound
 from gridsweep.rehearse import joined
 from gridsweep.schedule import device_named
 from gridsweep.settlement import Comparison
-from gridsweep.state import Attempt, State
+from gridsweep.standings import Attempt
+from gridsweep.state import State
 from gridsweep.stint import Device
 
 MOST = 200

@@ -12,7 +12,7 @@ from typing import Literal
 
 from gridsweep.readings import Provenance, Rung
 from gridsweep.stint import Checkpoint, Outcome, Stint
-from gridsweep.sweep import Sweep
+from gridsweep.sweep import Experiment, Sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A rung was decided: these experiments stop here, all others that reached it go on.
+    """A rung was decided: these experiments stop here, those in `kept` go on. Others may yet be decided about.
 
     `tied` were kept because they cannot be told from the last one kept; `diverged` are among `stopped`. `disagreed`
     counts those among the best that another score would not have kept; None where that is not known. `by` decided.
@@ -200,6 +200,17 @@ class Ranked:
     disagreed: int | None = None
     by: str = ""
     kind: Literal["Ranked"] = "Ranked"
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Experiments, perhaps none, that join the sweep; `after` is the step whose rung, or whose end, came before."""
+
+    at: datetime
+    after: int
+    experiments: tuple[Experiment, ...]
+    why: str
+    kind: Literal["Added"] = "Added"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +258,7 @@ Event = (
     | Lost
     | Decided
     | Ranked
+    | Added
     | Stopping
     | Halted
     | ClockAnchored

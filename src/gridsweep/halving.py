@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil, floor, isfinite
 from statistics import median
 from typing import Literal, TypeAlias
@@ -111,7 +112,7 @@ def cut(
 def promotable(
     reached: Sequence[Mapping[str, float | None]],
     promoted: Sequence[Collection[str]] = (),
-    eta: float = 3.0,
+    eta: float | Fraction = 3.0,
     always: Collection[str] = (),
 ) -> tuple[tuple[int, str], ...]:
     """Who may go on from which rung, where experiments do not reach it together: the highest rung first, best first.
@@ -123,7 +124,7 @@ def promotable(
     diverge. Raises `ValueError` for an `eta` of 1 or less.
     """
     if not eta > 1:
-        raise ValueError(f"of {eta:g} experiments one goes on: eta has to be above 1")
+        raise ValueError(f"of {float(eta):g} experiments one goes on: eta has to be above 1")
     found: list[tuple[int, str]] = []
     for rung in reversed(range(len(reached))):
         gone = set(promoted[rung]) if rung < len(promoted) else set()

@@ -18,7 +18,8 @@ from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part, Progr
 from gridsweep.errors import ExecutorError
 from gridsweep.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
 from gridsweep.schedule import device_named
-from gridsweep.state import Attempt, Standing, State
+from gridsweep.standings import Attempt, Standing
+from gridsweep.state import State
 from gridsweep.stint import Checkpoint
 
 PROGRESS_EVERY = timedelta(minutes=1)

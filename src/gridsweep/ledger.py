@@ -10,7 +10,8 @@ from gridsweep.carbon import HOUR, Trace
 from gridsweep.events import Segment
 from gridsweep.grid import Grid
 from gridsweep.readings import Quality
-from gridsweep.state import Attempt, State
+from gridsweep.standings import Attempt
+from gridsweep.state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from gridsweep.additions import Proposers, added
 from gridsweep.carbon import Trace
 from gridsweep.events import Event
 from gridsweep.policy import Policy
@@ -72,12 +73,14 @@ def drive(
     world: World,
     policy: Policy,
     *,
+    proposers: Proposers | None = None,
     stop: Callable[[], str] = lambda: "",
     tell: Callable[[State, Sequence[Event]], None] = nothing,
 ) -> State:
     """Drive a submitted sweep until nothing runs and nothing may start any more; returns its state.
 
-    `stop` says who asked to stop, "" while nobody has. `tell` hears of every event after it is folded.
+    `proposers` makes whoever is asked for points that join the sweep. `stop` says who asked to stop, "" while nobody
+    has. `tell` hears of every event after it is folded.
     """
 
     def commit(events: Sequence[Event]) -> None:
@@ -98,6 +101,7 @@ def drive(
             shown = reading.history
         commit(answered(state, reading, now))
         commit(ranked(state, now))
+        commit(added(state, now, proposers))
         commit(step(state, policy, reading, now, stop()))
         commit(world.clock(state))
         world.executor.act(state)

@@ -213,7 +213,7 @@ def _rows(
 ) -> tuple[PlanRow, ...]:
     sweep, now = planned.sweep, planned.submitted_at
     deadline, fastest = sweep.deadline(now), max(device.speed for device in sweep.devices)
-    chain = least_makespan(sweep, now) if sweep.rungs is not None else None
+    chain = least_makespan(sweep, now) if sweep.staged else None
     rows = []
     for id, standing in planned.standings.items():
         attempts = [planned.attempts[a] for a in standing.attempts]

@@ -21,7 +21,7 @@ def optimum(
 
     None where they cannot all be kept, where an hour up to them is unknown, or where no solver is installed for it.
     """
-    if sweep.rungs is not None or sweep.pack > 1:
+    if sweep.staged:
         return _optimum_of_stages(sweep, comes, start, pausing=pausing)
     power = sweep.estimates.power_w
     devices = [replace(d, power_w=power if d.power_w is None else d.power_w) for d in sweep.devices]

@@ -12,8 +12,9 @@ from gridsweep.ledger import Ledger, kept, ledger
 from gridsweep.loop import Provider, drive
 from gridsweep.policy import Immediate, Policy
 from gridsweep.readings import Provenance
-from gridsweep.state import Attempt, State
-from gridsweep.sweep import Sweep
+from gridsweep.standings import Attempt
+from gridsweep.state import State
+from gridsweep.sweep import Experiment, Sweep
 from gridsweep.worlds import Observations, Virtual
 
 
@@ -24,12 +25,18 @@ def rehearse(
     policy: Policy,
     executor: Simulated | None = None,
     journal: list[Event] | None = None,
+    foreseen: dict[int, tuple[Experiment, ...]] | None = None,
 ) -> State:
-    """Drive a sweep in a virtual world from its submission to its end."""
+    """Drive a sweep in a virtual world from its submission to its end.
+
+    `foreseen` says which experiments are known to join it, and after which step; None leaves that to the sweep.
+    """
     journal = [] if journal is None else journal
     submitted = Submitted(start, sweep)
     journal.append(submitted)
-    return drive(State([submitted]), journal, Virtual(start, provider, executor or Simulated()), policy)
+    state = State([submitted])
+    state.foreseen = foreseen
+    return drive(state, journal, Virtual(start, provider, executor or Simulated()), policy)
 
 
 def baseline(state: State) -> tuple[State, Ledger] | None:
@@ -37,12 +44,13 @@ def baseline(state: State) -> tuple[State, Ledger] | None:
 
     Of every experiment that has ended: its pieces up to each rung are joined into one run, keeping energy by elapsed
     time, on the device it ended on where devices differ or nothing is packed; pauses, reloads and lost attempts count
-    only in the actual world. What a rung stopped is stopped there. None before anything has ended.
+    only in the actual world. What a rung stopped is stopped there, what joined later joins after the same step. None
+    before anything has ended.
     """
     sweep = state.sweep
     profiles: dict[tuple[str, int], Profile] = {}
     stopped: dict[str, int] = {}
-    experiments = []
+    experiments: dict[str, Experiment] = {}
     alike = len({(d.speed, d.power_w) for d in sweep.devices}) == 1
     for id, standing in state.standings.items():
         attempts = [state.attempts[a] for a in standing.attempts]
@@ -53,14 +61,21 @@ def baseline(state: State) -> tuple[State, Ledger] | None:
             profiles[id, stage] = joined([attempt for attempt in attempts if stage in stages_of(attempt, id)])
         if max(stages) < sweep.total_steps:
             stopped[id] = max(stages)
-        free = alike and (sweep.pack > 1 or sweep.rungs is not None)
-        experiments.append(standing.experiment if free else replace(standing.experiment, device=attempts[-1].device))
+        free = alike and sweep.staged
+        device = standing.experiment.device if free else attempts[-1].device
+        experiments[id] = replace(standing.experiment, device=device)
     if not experiments:
         return None
     rungs = sweep.rungs and replace(sweep.rungs, keep=tuple(len(state.standings) + n for n in _falling(sweep)))
-    other = replace(sweep, experiments=tuple(experiments), finish_by=None, rungs=rungs)
+    joined_at = {e.id: event.after for event in state.additions for e in event.experiments}
+    first = tuple(e for id, e in experiments.items() if id not in joined_at)
+    later = {
+        step: tuple(e for id, e in experiments.items() if joined_at.get(id) == step) for step in set(joined_at.values())
+    }
+    other = replace(sweep, experiments=first, finish_by=None, rungs=rungs, repeats=None, propose=None)
     seen = Observations(state.history, Provenance("observed"))
-    made = rehearse(other, state.submitted_at, seen, Immediate(), Simulated(profiles, stopped=stopped))
+    executor = Simulated(profiles, stopped=stopped)
+    made = rehearse(other, state.submitted_at, seen, Immediate(), executor, foreseen=later)
     return made, ledger(made)
 
 

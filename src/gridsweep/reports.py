@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import zip_longest
 
@@ -14,10 +14,11 @@ from gridsweep.gardener import Gardened
 from gridsweep.ledger import Ledger
 from gridsweep.policy import TRAILING
 from gridsweep.readings import Quality
-from gridsweep.results import Effect, Row, effects, ranked
+from gridsweep.results import Effect, Parting, Row, effects, parted, ranked
 from gridsweep.search_space import edges
 from gridsweep.settlement import Settlement, compare, settlement
-from gridsweep.state import State, Status
+from gridsweep.standings import Status
+from gridsweep.state import State
 from gridsweep.sweep import Percentile, Tier, number
 
 
@@ -62,9 +63,11 @@ class Report:
     """Everything a report says. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
 
     `immediate_*` is the replay of the ended experiments as if run at once, on the same devices with the same energy.
-    `training` + `idle` = the total; `wasted` is the part of training that no result kept. `thresholds` are the tiers'
-    limits in order of rank, a percentile as it stood in the end. `meaning` says what a gram counts (average or
-    marginal, which basis), `qualities` how much energy (kWh) met grid figures of each quality.
+    `reference` is the experiment that losses are compared with: the baseline, or the best where a rung stopped the
+    baseline; `parted` then says how the two stood there. `training` + `idle` = the total; `wasted` is the part of
+    training that no result kept. `thresholds` are the tiers' limits in order of rank, a percentile as it stood in the
+    end. `meaning` says what a gram counts (average or marginal, which basis), `qualities` how much energy (kWh) met
+    grid figures of each quality.
     """
 
     sweep: str
@@ -115,6 +118,8 @@ class Report:
     total_steps: int = 0
     rungs: tuple[RungRow, ...] = ()
     steps_share: float | None = None
+    reference: str | None = None
+    parted: Parting | None = None
     schema_version: int = 2
 
     @property
@@ -126,6 +131,7 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
     """Fold a state, its ledger and the baseline's replay into a report."""
     sweep = state.sweep
     rows = ranked(state, book, other[1] if other else None)
+    best = rows[0].experiment if rows and rows[0].place == 1 else None
     found = compare(state, book, other[1] if other else None)
     base = other[1].total if other else None
     first = state.submitted_at - 2 * HOUR
@@ -179,11 +185,28 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         thresholds={tier.name: _limit(state, tier) for tier in sorted(sweep.tiers, key=lambda tier: tier.rank)},
         baseline=sweep.baseline,
         total_steps=sweep.total_steps,
-        rungs=tuple(
-            RungRow(r.step, r.at, r.kept, r.stopped, r.tied, r.diverged, r.disagreed, r.by) for r in state.rankings
-        ),
+        rungs=_rungs(state),
         steps_share=_share(state),
+        reference=next((row.experiment for row in rows if row.experiment == sweep.baseline and row.place), best),
+        parted=parted(state, best),
     )
+
+
+def _rungs(state: State) -> tuple[RungRow, ...]:
+    """What each rung decided, in one row, even where it judged one after another."""
+    found: dict[int, RungRow] = {}
+    for r in state.rankings:
+        row = RungRow(r.step, r.at, r.kept, r.stopped, r.tied, r.diverged, r.disagreed, r.by)
+        if before := found.get(r.step):
+            row = replace(
+                before,
+                at=r.at,
+                kept=before.kept + r.kept,
+                stopped=before.stopped + r.stopped,
+                diverged=before.diverged + r.diverged,
+            )
+        found[r.step] = row
+    return tuple(found[step] for step in sorted(found))
 
 
 def _hygiene(state: State, rows: tuple[Row, ...]) -> list[str]:

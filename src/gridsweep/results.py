@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from math import inf, isfinite
-from statistics import mean
+from statistics import fmean, mean, stdev
 
 from gridsweep.carbon import HOUR
 from gridsweep.differences import Measured, difference
 from gridsweep.ledger import Account, Ledger
 from gridsweep.ranking import Place, places
-from gridsweep.state import Standing, State
+from gridsweep.standings import Standing
+from gridsweep.state import State
 from gridsweep.sweep import PARAMS
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One experiment. `difference` is its loss less the baseline's; `tied` says that the best is not surely better.
+    """One experiment. `difference` is its loss less the reference's; `tied` says that the best is not surely better.
 
     95 of 100 such intervals, `low` to `high`, hold the true difference for these adapters (another seed may move it
     further); `first` to `last` are the places it may hold, by paired differences on the validation samples. Of an
     experiment that a rung stopped `step` says where, and `saved_kwh` what the steps it did not make would have drawn.
-    `averaged_loss` is that of its averaged weights.
+    `averaged_loss` is that of its averaged weights. With `seeds` above 1 `loss` is the mean over so many seeds,
+    `spread` their standard deviation, and differences are paired by seed as well. `repeats` names the experiment that
+    this one repeats; it has no place of its own.
     """
 
     place: int | None
@@ -59,6 +62,10 @@ class Row:
     last: int | None = None
     averaged_loss: float | None = None
     saved_kwh: float | None = None
+    seeds: int = 1
+    spread: float | None = None
+    seed: int | None = None
+    repeats: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +81,36 @@ class Effect:
 
 
 def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
-    """The experiments by validation loss, then those that a rung stopped, furthest and best first, then the rest."""
+    """The experiments by validation loss, then those that a rung stopped, furthest and best first, then the rest.
+
+    Those repeated come first: a loss that was the best of many is partly luck, and a mean over seeds is not to be
+    compared with it. Repeats come after whoever has a loss.
+    """
     sweep = state.sweep
-    base_standing = state.standings.get(sweep.baseline or "")
-    reference = _loss(base_standing)
-    order = sorted(state.standings.values(), key=_rank)
-    held = _places(order)
-    best = _loss(order[0]) if order else None
+    runs = by_seed(state)
+    means = {id: fmean(losses) for id, found in runs.items() if (losses := [_last(s) for s in found.values()])}
+    order = sorted(state.standings.values(), key=lambda s: _rank(s, len(runs.get(s.experiment.id, ())), means))
+    scores = {id: scored for id, found in runs.items() if (scored := _samples(found)) is not None}
+    held = _places(scores)
+    best = means.get(order[0].experiment.id) if order else None
+    other = sweep.baseline if sweep.baseline in means or best is None else order[0].experiment.id
+    reference = means.get(other or "")
     noise = sweep.estimates.loss_noise
     rows = []
     for place, standing in enumerate(order, 1):
-        loss, id = _loss(standing), standing.experiment.id
+        id, repeats = standing.experiment.id, standing.experiment.repeats
+        loss = _loss(standing) if repeats else means.get(id)
+        seeds = [_last(s) for s in runs.get(id, {}).values()]
         account, attempts = book.experiments[id], [state.attempts[a] for a in standing.attempts]
         params = standing.experiment.params
         began = standing.first_running_at
-        low, high = _interval(standing, base_standing)
+        low, high = _interval(scores, id, other)
         place_of = held.get(id)
-        near = noise is not None and loss is not None and best is not None and loss - best <= noise
+        judged = None if repeats else loss
+        near = noise is not None and judged is not None and best is not None and judged - best <= noise
         rows.append(
             Row(
-                place=place if loss is not None else None,
+                place=place if judged is not None else None,
                 experiment=id,
                 r=params.r,
                 alpha=params.alpha,
@@ -103,7 +120,7 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
                 tier_reason=standing.experiment.reason,
                 status=standing.status,
                 loss=loss,
-                difference=loss - reference if loss is not None and reference is not None else None,
+                difference=judged - reference if judged is not None and reference is not None else None,
                 tied=near or (place_of is not None and place_of.first == 1),
                 initial_loss=standing.outcome.initial_validation_loss if standing.outcome else None,
                 energy_kwh=account.energy_kwh,
@@ -125,43 +142,67 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
                 last=place_of.last if place_of else None,
                 averaged_loss=standing.outcome.averaged_validation_loss if standing.outcome else None,
                 saved_kwh=_saved(standing, account, sweep.total_steps),
+                seeds=max(1, len(seeds)),
+                spread=stdev(seeds) if len(seeds) > 1 else None,
+                seed=standing.experiment.seed,
+                repeats=repeats,
             )
         )
     return tuple(rows)
 
 
-def _rank(standing: Standing) -> tuple[int, float, float]:
-    loss = _loss(standing)
-    if loss is not None:
-        return 0, loss, 0.0
+def by_seed(state: State) -> dict[str, dict[int, Standing]]:
+    """Every experiment that has a loss, with its repeats that have one, by seed; repeats are no keys."""
+    found: dict[str, dict[int, Standing]] = {}
+    for standing in state.standings.values():
+        experiment = standing.experiment
+        if _loss(standing) is not None:
+            found.setdefault(experiment.repeats or experiment.id, {})[experiment.seed] = standing
+    return {id: runs for id, runs in found.items() if _loss(state.standings[id]) is not None}
+
+
+def _rank(standing: Standing, seeds: int, means: Mapping[str, float]) -> tuple[int, float, float]:
+    id = standing.experiment.id
+    if standing.experiment.repeats is not None:
+        return (1, 0.0, 0.0) if _loss(standing) is not None else (3, 0.0, 0.0)
+    if id in means:
+        return 0, -seeds, means[id]
     if standing.status == "stopped" and standing.scores:
         step = max(standing.scores)
         losses = standing.scores[step].losses
-        return 1, -step, losses.mean if losses else inf
-    return 2, 0.0, 0.0
+        return 2, -step, losses.mean if losses else inf
+    return 3, 0.0, 0.0
 
 
-def _places(order: Sequence[Standing]) -> dict[str, Place]:
-    """The places that experiments may hold; none where their samples were not kept, or do not belong together."""
-    scores: dict[str, Measured | None] = {
-        s.experiment.id: s.outcome.losses for s in order if _loss(s) is not None and s.outcome and s.outcome.losses
-    }
+def _samples(runs: Mapping[int, Standing]) -> Measured | None:
+    """Losses sample by sample, by seed; None where they were not kept."""
+    kept = {seed: s.outcome.losses for seed, s in runs.items() if s.outcome and s.outcome.losses}
+    return kept if len(kept) == len(runs) else None
+
+
+def _places(scores: Mapping[str, Measured]) -> dict[str, Place]:
+    """The places that experiments may hold; none where their samples do not belong together."""
     try:
         return {place.experiment: place for place in places(scores)} if len(scores) > 1 else {}
     except ValueError:
         return {}
 
 
-def _interval(standing: Standing, other: Standing | None) -> tuple[float, float] | tuple[None, None]:
-    """That of a loss less the baseline's."""
-    mine, base = (s.outcome.losses if s and s.outcome and _loss(s) is not None else None for s in (standing, other))
-    if mine is None or base is None or mine is base:
+def _interval(scores: Mapping[str, Measured], id: str, other: str | None) -> tuple[float | None, float | None]:
+    """That of a loss less another's."""
+    if other is None or id == other or not {id, other} <= scores.keys():
         return None, None
     try:
-        low, high = difference(mine, base).interval()
+        low, high = difference(scores[id], scores[other]).interval()
     except ValueError:
         return None, None
     return (low, high) if isfinite(low) and isfinite(high) else (None, None)
+
+
+def _last(standing: Standing) -> float:
+    loss = _loss(standing)
+    assert loss is not None  # only those that have one are asked
+    return loss
 
 
 def _saved(standing: Standing, account: Account, total: int) -> float | None:
@@ -180,10 +221,35 @@ def _known(account: Account | None) -> float | None:
     return account.emissions_g if account and not account.unknown_kwh else None
 
 
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """The best's loss less the baseline's at the last rung that both came to, by the score of rungs: nats a token."""
+
+    step: int
+    difference: float
+    low: float
+    high: float
+
+
+def parted(state: State, best: str | None) -> Parting | None:
+    """How the best stood to a baseline that a rung stopped; None where it was not stopped, or nobody knows."""
+    base, first = (state.standings.get(id or "") for id in (state.sweep.baseline, best))
+    if base is None or first is None or base.status != "stopped":
+        return None
+    steps = [step for step in base.scores if step in first.scores]
+    losses = [s.scores[max(steps)].losses for s in (first, base)] if steps else []
+    if len(losses) < 2 or losses[0] is None or losses[1] is None or not (losses[0].finite and losses[1].finite):
+        return None
+    apart = difference(losses[0], losses[1])
+    return Parting(max(steps), apart.mean, *apart.interval())
+
+
 def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
     """For each hyperparameter and each pair of its values: the mean difference over otherwise equal experiments."""
     found = []
-    done = {tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None}
+    done = {
+        tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None and row.repeats is None
+    }
     for axis, param in enumerate(PARAMS):
         levels = sorted({point[axis] for point in done})
         for low, high in pairwise(levels):

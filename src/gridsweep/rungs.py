@@ -10,7 +10,7 @@ and one tied with it in 3 more, at 37 % with ties and the baseline. Nobody has t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 
@@ -22,13 +22,15 @@ PUBLISHED = 21
 class Rungs:
     """Where a sweep stops experiments: at these shares of all steps, `keep` of them go on.
 
-    `keep_always` names experiments that go on beyond that number, such as the baseline. No rungs, no stopping. Raises
+    `keep_always` names experiments that go on beyond that number, such as the baseline. `together` has everybody wait
+    at a rung for everybody; otherwise whoever comes is judged by those who came before. No rungs, no stopping. Raises
     `ValueError` for shares that do not rise within 0 to 1, or numbers that do not fall to 1 at least.
     """
 
     at: tuple[float, ...] = (0.125, 0.25, 0.5)
     keep: tuple[int, ...] = (11, 6, 3)
     keep_always: tuple[str, ...] = ()
+    together: bool = True
 
     def __post_init__(self) -> None:
         if len(self.at) != len(self.keep):
@@ -41,6 +43,34 @@ class Rungs:
             raise ValueError(f"a rung keeps one experiment at least: {_listed(self.keep)}")
         if any(not earlier > later for earlier, later in zip(self.keep, self.keep[1:], strict=False)):
             raise ValueError(f"each rung keeps fewer than the one before it: {_listed(self.keep)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """The best `finalists` of a sweep are trained with `seeds` seeds in all, once everybody has ended.
+
+    One run tells how two adapters differ, not how two configurations do: another seed may turn them round. Raises
+    `ValueError` for fewer than two seeds or no finalist.
+    """
+
+    seeds: int = 3
+    finalists: int = 3
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2 or self.finalists < 1:
+            raise ValueError(f"{self.seeds} seeds of {self.finalists} finalists: it takes two seeds and one finalist")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """`most` points at most are added to a sweep, for places that rungs have freed; `by` says who proposes them."""
+
+    by: str = "edge"
+    most: int = 4
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"{self.most} proposals are none; leave propose out")
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -62,7 +92,7 @@ def scaled(rungs: Rungs, experiments: int, of: int = PUBLISHED, at_least: int = 
         if number < alive:
             chosen.append((share, number))
             alive = number
-    return Rungs(tuple(share for share, _ in chosen), tuple(number for _, number in chosen), rungs.keep_always)
+    return replace(rungs, at=tuple(share for share, _ in chosen), keep=tuple(number for _, number in chosen))
 
 
 def steps(rungs: Rungs, total_steps: int) -> tuple[int, ...]:

@@ -43,6 +43,7 @@ from gridsweep.journal import Journal, holder, lease
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policies import policy_for
+from gridsweep.proposers import proposers_for
 from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline
 from gridsweep.reports import Report, make_report
@@ -180,7 +181,8 @@ def run(
                 world: Live = Replayed(state.sweep.replay, provider, executor, interrupt.event)
             else:
                 world = Live(provider, executor, interrupt.event)
-            drive(state, journal, world, policy_for(state.sweep.policy), stop=interrupt, tell=tell)
+            policy, proposers = policy_for(state.sweep.policy), proposers_for(state.sweep)
+            drive(state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell)
         finally:
             journal.close()
             if executor is not None:
@@ -230,7 +232,9 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
     now = state.now or state.submitted_at
     if not state.sweep.replay:
         now = max(now, datetime.now(UTC))
-    return [Resumed(now, epoch, sweep or state.sweep, tuple(amendments(state.sweep, sweep or state.sweep)))]
+    added = {experiment.id for addition in state.additions for experiment in addition.experiments}
+    changes = tuple(amendments(state.sweep, sweep or state.sweep, added))
+    return [Resumed(now, epoch, sweep or state.sweep, changes)]
 
 
 def exit_code(state: State) -> int:

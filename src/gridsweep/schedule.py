@@ -12,7 +12,8 @@ from gridsweep.feasible import checked
 from gridsweep.pace import duration, scale
 from gridsweep.policy import Busy, Pause, Policy, Situation, Start, Wait, blind
 from gridsweep.readings import Reading, Rung
-from gridsweep.state import Attempt, State
+from gridsweep.standings import Attempt
+from gridsweep.state import State
 from gridsweep.stint import Device, Member, Stint
 from gridsweep.worklist import ahead, deadline_for, remaining, submitted
 

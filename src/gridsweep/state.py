@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from gridsweep.carbon import Trace
 from gridsweep.events import (
+    Added,
     Answered,
     ClockAnchored,
     Decided,
@@ -25,7 +26,6 @@ from gridsweep.events import (
     Requested,
     Resumed,
     Running,
-    Segment,
     Settled,
     Stopping,
     Submitted,
@@ -33,61 +33,12 @@ from gridsweep.events import (
 from gridsweep.grid import Grid
 from gridsweep.policy import Work
 from gridsweep.readings import Rung
-from gridsweep.stint import Checkpoint, Outcome, Stint
+from gridsweep.standings import ALIVE, Attempt, Standing, Status
+from gridsweep.stint import Checkpoint
 from gridsweep.sweep import Experiment, Sweep
 
 FRUITLESS_ATTEMPTS = 3
 """An experiment has failed after so many lost attempts in a row that kept no new step."""
-
-Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
-"""`reached`: at a rung, until all others are there."""
-ALIVE: tuple[Status, ...] = ("waiting", "running", "reached")
-
-
-@dataclass(slots=True)
-class Standing:
-    """Where one experiment stands."""
-
-    experiment: Experiment
-    ready_at: datetime
-    status: Status = "waiting"
-    step: int = 0
-    checkpoint: Checkpoint | None = None
-    until: datetime | None = None
-    why: str = ""
-    reason: str = ""
-    first_running_at: datetime | None = None
-    ended_at: datetime | None = None
-    fruitless: int = 0
-    attempts: list[str] = field(default_factory=list)
-    loss: float | None = None
-    outcome: Outcome | None = None
-    scores: dict[int, Outcome] = field(default_factory=dict)  # by rung
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One try at a stint: when it had its device, how far it came, what it drew."""
-
-    id: str
-    stint: Stint
-    device: str
-    why: str
-    due: bool
-    requested_at: datetime
-    running_at: datetime | None = None
-    ended_at: datetime | None = None
-    end: Literal["", "ended", "paused", "lost"] = ""
-    reason: str = ""
-    held: str = ""
-    pausing_since: datetime | None = None
-    killed: bool = False
-    seen_at: datetime | None = None
-    seq: int = 0
-    step: int = 0
-    kept_step: int = 0
-    cursor: tuple[int, int] = (0, 0)
-    energy: list[Segment] = field(default_factory=list)
 
 
 class State:
@@ -111,6 +62,8 @@ class State:
         self.facts: dict[str, str] = {}
         self.grid = Grid()
         self.rankings: list[Ranked] = []
+        self.additions: list[Added] = []
+        self.foreseen: dict[int, tuple[Experiment, ...]] | None = None  # by a rehearsal of the past: who joined
         self.settled: Grid | None = None
         self.settled_at: datetime | None = None
         self.answers: list[Answered] = []
@@ -119,7 +72,7 @@ class State:
         self.submitted: list[Work] | None = None  # a memo of worklist's, dropped when the sweep changes
         self.scale: float | None = None  # a memo of pace.scale
         self.works: list[Work] | None = None  # memos of worklist's, dropped when who waits changes
-        self.ahead: tuple[int, list[list[Work]]] | None = None
+        self.ahead: tuple[tuple[int, int], list[list[Work]]] | None = None
         for event in events:
             self.apply(event)
 
@@ -187,9 +140,10 @@ class State:
         self.works = self.submitted = None
 
     def _resumed(self, event: Resumed) -> None:
-        self.sweep, self.epoch = event.sweep, event.epoch
         for experiment in event.sweep.experiments:
             self.standings[experiment.id].experiment = experiment
+        joined = tuple(standing.experiment for standing in self.standings.values())
+        self.sweep, self.epoch = replace(event.sweep, experiments=joined), event.epoch
         if event.changes:
             self.amendments.append(event)
         if self.halted:  # what failed with everything else gets another chance: somebody mended the cause
@@ -215,9 +169,15 @@ class State:
         for standing in self.standings.values():
             if standing.experiment.id in event.stopped:
                 standing.status, standing.reason, standing.ended_at = "stopped", event.why, event.at
-            elif standing.status == "reached" and standing.step == event.step:
+            elif standing.status == "reached" and standing.experiment.id in event.kept:
                 standing.status, standing.ready_at = "waiting", event.at
-        self.works = None
+        self.works = self.ahead = None
+
+    def _added(self, event: Added) -> None:
+        self.additions.append(event)
+        self.sweep = replace(self.sweep, experiments=(*self.sweep.experiments, *event.experiments))
+        self.standings |= {e.id: Standing(e, event.at) for e in event.experiments}
+        self.works = self.ahead = None
 
     # -- attempts
 
@@ -344,6 +304,7 @@ _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Lost": State._lost,
     "Decided": State._decided,
     "Ranked": State._ranked,
+    "Added": State._added,
     "Stopping": State._stopping,
     "Halted": State._halted,
     "ClockAnchored": State._anchored,

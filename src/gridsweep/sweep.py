@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from gridsweep.clusters import LOCAL, ExecutorChoice
-from gridsweep.rungs import Rungs, steps
+from gridsweep.rungs import Proposals, Repeats, Rungs, steps
 from gridsweep.stint import Device
 
 PARAMS = ("r", "alpha", "lr", "dropout")
@@ -151,7 +151,8 @@ class Recipe:
 class Experiment:
     """One point of the sweep with its seed, its tier and the reason for that tier.
 
-    `device` names the only device it may run on, where that is settled; None lets the policy choose.
+    `device` names the only device it may run on, where that is settled; None lets the policy choose. `repeats` names
+    the experiment that this one repeats with another seed.
     """
 
     id: str
@@ -160,6 +161,7 @@ class Experiment:
     tier: str
     reason: str
     device: str | None = None
+    repeats: str | None = None
 
 
 SignalLoss = Literal["wait_until_deadline", "wait", "run"]
@@ -232,7 +234,8 @@ class Replay:
 class Sweep:
     """Everything `sweep.yaml` says, checked and expanded; nothing else is read to run it.
 
-    Without `rungs` every experiment is trained to its end; `pack` of them at most are trained together.
+    Without `rungs` every experiment is trained to its end; `pack` of them at most are trained together. `repeats` and
+    `propose` say which experiments are added on the way.
     """
 
     name: str
@@ -254,6 +257,8 @@ class Sweep:
     baseline: str | None = None
     rungs: Rungs | None = None
     pack: int = 1
+    repeats: Repeats | None = None
+    propose: Proposals | None = None
 
     @classmethod
     def load(cls, path: str | PurePath) -> Sweep:
@@ -261,6 +266,11 @@ class Sweep:
         from gridsweep.spec import load  # the one door from a core value to the edge that reads files
 
         return load(path)
+
+    @property
+    def staged(self) -> bool:
+        """Whether it is more than so many experiments, each by itself from its start to its end."""
+        return self.rungs is not None or self.pack > 1 or self.repeats is not None
 
     @property
     def stages(self) -> tuple[int, ...]:

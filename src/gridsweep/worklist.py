@@ -13,16 +13,20 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heapreplace
 from itertools import pairwise
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from gridsweep.carbon import HOUR
 from gridsweep.pace import reserve, scale
 from gridsweep.policy import Work
-from gridsweep.state import ALIVE, Standing, State
+from gridsweep.standings import ALIVE, Standing
+from gridsweep.state import State
 from gridsweep.stint import RESTART, Device
 from gridsweep.sweep import Percentile, Sweep, Tier
 
 T = TypeVar("T")
+
+Kind: TypeAlias = tuple[int, str | None, int]
+"""What all in a stint share: the stage it ends at, the device where that is settled, the seed, and so the samples."""
 
 NO_TIME = timedelta(0)
 UNSET = datetime.min.replace(tzinfo=UTC)
@@ -31,24 +35,33 @@ UNSET = datetime.min.replace(tzinfo=UTC)
 def waiting(state: State) -> list[Work]:
     """The remaining steps of all waiting experiments up to their next stage, in packs, in order: tier rank, age, id."""
     sweep, factor = state.sweep, scale(state)
-    groups: dict[tuple[int, str | None], list[Standing]] = {}
-    alive: dict[tuple[int, str | None], int] = {}  # on their way to a stage, or there
+    groups: dict[tuple[int, Kind], list[Standing]] = {}
+    alive: dict[Kind, int] = {}  # on their way to a stage, or there
     for standing in state.standings.values():
-        reached, device = standing.status == "reached", standing.experiment.device
-        stage = standing.step if reached else sweep.next_stage(standing.step)
+        kind = _kind(sweep, standing)
         if standing.status in ALIVE:
-            alive[stage, device] = alive.get((stage, device), 0) + 1
+            alive[kind] = alive.get(kind, 0) + 1
         if standing.status == "waiting":
-            groups.setdefault((standing.step, device), []).append(standing)
+            groups.setdefault((standing.step, kind), []).append(standing)
     works = []
-    for (step, device), standings in groups.items():
-        stage = sweep.next_stage(step)
-        size = _size(sweep, alive[stage, device], device)
+    for (step, kind), standings in groups.items():
+        stage, device, _ = kind
+        size = _size(sweep, alive[kind], device)
         standings.sort(key=lambda s: _order(sweep, s))
         for members in _dealt(standings, size):
             works.append(_work(sweep, members, step, stage, factor))
     works.sort(key=lambda work: work.order)
     return works
+
+
+def _kind(sweep: Sweep, standing: Standing) -> Kind:
+    """Repeats pass the rungs by: nobody stops them."""
+    experiment = standing.experiment
+    if experiment.repeats is not None:
+        stage = sweep.total_steps
+    else:
+        stage = standing.step if standing.status == "reached" else sweep.next_stage(standing.step)
+    return stage, experiment.device, experiment.seed
 
 
 def remaining(state: State) -> list[Work]:
@@ -84,17 +97,17 @@ def ahead(state: State) -> list[Work]:
 
 
 def _stages_ahead(state: State) -> list[list[Work]]:
-    """What is expected after the rung that is next, by stage; nothing without rungs."""
+    """What is expected after the rung that is next, by stage; nothing without rungs or repeats to come."""
     sweep = state.sweep
-    if sweep.rungs is None:
+    if sweep.rungs is None and sweep.repeats is None:
         return []
-    alive = [s for s in state.standings.values() if s.status in ALIVE]
+    alive = [s for s in state.standings.values() if s.status in ALIVE and s.experiment.repeats is None]
     if not alive:
         return []
     step = min(s.step for s in alive)
     here = step if all(s.status == "reached" for s in alive) else sweep.next_stage(step)
-    if state.ahead is None or state.ahead[0] != here:
-        state.ahead = here, expected(sweep, here, len(alive), scale(state))
+    if state.ahead is None or state.ahead[0] != (here, len(alive)):
+        state.ahead = (here, len(alive)), expected(sweep, here, len(alive), scale(state))
     return state.ahead[1]
 
 
@@ -105,23 +118,29 @@ def _in_a_row(stages: Iterable[Sequence[Work]], sweep: Sweep) -> timedelta:
 
 def expected(sweep: Sweep, stage: int, alive: int, factor: float = 1.0) -> list[list[Work]]:
     """The stints of each stage after one, if rungs keep as many as they should; times are yet to be set."""
-    if sweep.rungs is None:
-        return []
-    keeps = dict(zip(sweep.stages, sweep.rungs.keep, strict=False))
     found = []
-    tier = min(sweep.tiers, key=lambda tier: tier.rank)
-    for begin, end in pairwise(sweep.stages):
-        if begin < stage:
-            continue
-        alive = min(alive, keeps[begin] + len(sweep.rungs.keep_always))
-        sizes = [len(part) for part in _dealt(range(alive), _size(sweep, alive, None))]
-        works = []
-        for i, size in enumerate(sizes):
-            span = sweep.span(size, begin, end) * factor + RESTART
-            kwh = span / HOUR * sweep.estimates.power_w / 1000
-            works.append(Work(f"ahead-{end}-{i}", tier, UNSET, UNSET, begin, end, span, kwh, None, RESTART))
-        found.append(works)
+    if sweep.rungs is not None:
+        keeps = dict(zip(sweep.stages, sweep.rungs.keep, strict=False))
+        for begin, end in pairwise(sweep.stages):
+            if begin >= stage:
+                alive = min(alive, keeps[begin] + len(sweep.rungs.keep_always))
+                found.append(_foreseen(sweep, [alive], begin, end, factor))
+    if sweep.repeats is not None:
+        best = min(alive, sweep.repeats.finalists)
+        found.append(_foreseen(sweep, [best] * (sweep.repeats.seeds - 1), 0, sweep.total_steps, factor))
     return found
+
+
+def _foreseen(sweep: Sweep, groups: Sequence[int], begin: int, end: int, factor: float) -> list[Work]:
+    """The stints of a stage, in which groups of so many experiments each make their way; times are yet to be set."""
+    tier = min(sweep.tiers, key=lambda tier: tier.rank)
+    restart = RESTART if begin else NO_TIME
+    works: list[Work] = []
+    for size in (len(part) for n in groups for part in _dealt(range(n), _size(sweep, n, None))):
+        span = sweep.span(size, begin, end) * factor + restart
+        kwh = span / HOUR * sweep.estimates.power_w / 1000
+        works.append(Work(f"ahead-{end}-{len(works)}", tier, UNSET, UNSET, begin, end, span, kwh, None, restart))
+    return works
 
 
 def deadline_for(state: State) -> datetime | None:
@@ -139,15 +158,14 @@ def submitted(state: State) -> list[Work]:
     """All the work as it was submitted, by the spec's estimates: what is expected after rungs included."""
     if state.submitted is None:
         fresh = _fresh(state.sweep, state.submitted_at)
-        state.submitted = [*remaining(fresh), *ahead(fresh)] if state.sweep.rungs else waiting(fresh)
+        state.submitted = [*remaining(fresh), *ahead(fresh)] if state.sweep.staged else waiting(fresh)
     return state.submitted
 
 
 def stages_at_once(sweep: Sweep, start: datetime) -> list[list[Work]]:
     """All the stints of a sweep by stage, as they are expected at its submission; times are set for the first only."""
     fresh = _fresh(sweep, start)
-    first = waiting(fresh)
-    return [first, *expected(sweep, sweep.stages[0], len(sweep.experiments))]
+    return [waiting(fresh), *expected(sweep, sweep.stages[0], len(sweep.experiments))]
 
 
 def least_makespan(sweep: Sweep, start: datetime) -> timedelta:

@@ -28,7 +28,8 @@ from gridsweep.gardener import Gardened, facts, gardened
 from gridsweep.handover import Publisher, assignment, news, touched
 from gridsweep.manifests.names import ATTEMPT, COMPONENT, job_name
 from gridsweep.manifests.rayjob import rayjob
-from gridsweep.state import Attempt, State
+from gridsweep.standings import Attempt
+from gridsweep.state import State
 
 Object = dict[str, Any]
 

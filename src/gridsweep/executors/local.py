@@ -18,7 +18,8 @@ from gridsweep.attempt import AttemptFolder
 from gridsweep.errors import ExecutorError
 from gridsweep.events import Event
 from gridsweep.handover import Publisher, assignment, news, touched, written_at
-from gridsweep.state import Attempt, State
+from gridsweep.standings import Attempt
+from gridsweep.state import State
 
 WORKER = (sys.executable, "-m", "gridsweep.train")
 EXIT_GRACE = timedelta(seconds=30)

@@ -25,7 +25,8 @@ from gridsweep.handover import Publisher, assignment, news, touched
 from gridsweep.ray_cluster.jobs_api import Job, JobsApi, Missing, Unreachable
 from gridsweep.ray_cluster.packages import packages
 from gridsweep.ray_cluster.parcels import Damaged, replace_file, unpack
-from gridsweep.state import Attempt, State
+from gridsweep.standings import Attempt
+from gridsweep.state import State
 
 WORKER = ("python", "-m", "gridsweep.train")
 """The Python of the cluster, where the worker runs."""

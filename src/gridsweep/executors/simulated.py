@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gridsweep.carbon import HOUR
 from gridsweep.events import Ended, Event, Paused, Progressed, Running, Segment
+from gridsweep.losses import Losses
 from gridsweep.schedule import device_named
-from gridsweep.state import Attempt, State
+from gridsweep.standings import Attempt
+from gridsweep.state import State
 from gridsweep.stint import Checkpoint, Outcome
+from gridsweep.sweep import Experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Simulated:
     Durations and energy come from the sweep's estimates, or from `profiles` by experiment and the step its stint ends
     at; members' energies add up, and the longest of them counts. `factors` by experiment say how many times its
     estimate one really takes, `restart` how long a resumed one runs before its next step. `stopped` says at which rung
-    experiments are known to have been stopped.
+    experiments are known to have been stopped, `scored` which losses one has at a step (None: nobody knows).
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class Simulated:
         factors: Mapping[str, float] | None = None,
         restart: timedelta = timedelta(0),
         stopped: Mapping[str, int] | None = None,
+        scored: Callable[[Experiment, int], Losses] | None = None,
     ):
         self.profiles = profiles or {}
         self.stopped = stopped or {}
+        self.scored = scored
         self.factors = factors or {}
         self.restart = restart
 
@@ -92,10 +97,8 @@ class Simulated:
                 outcomes.append(Outcome(member.experiment, "paused", step, checkpoint=saved))
             elif self.stopped.get(member.experiment) == step:
                 outcomes.append(Outcome(member.experiment, "stopped", step))
-            elif step < state.sweep.total_steps:
-                outcomes.append(Outcome(member.experiment, "reached", step, checkpoint=saved))
             else:
-                outcomes.append(Outcome(member.experiment, "done", step))
+                outcomes.append(self._arrived(state, member.experiment, saved))
         step = min(m.from_step for m in attempt.stint.members) + steps
         energy = tuple(self._energy(state, attempt, at, step))
         close = Paused if any(outcome.status == "paused" for outcome in outcomes) else Ended
@@ -103,6 +106,14 @@ class Simulated:
             Progressed(at, attempt.id, 1, step, {}, energy),
             close(at, attempt.id, tuple(outcomes)),
         ]
+
+    def _arrived(self, state: State, experiment: str, at: Checkpoint) -> Outcome:
+        """At a rung, or at the end."""
+        losses = self.scored(state.standings[experiment].experiment, at.step) if self.scored else None
+        mean = losses.mean if losses else None
+        if at.step < state.sweep.total_steps:
+            return Outcome(experiment, "reached", at.step, train_loss=mean, checkpoint=at, losses=losses)
+        return Outcome(experiment, "done", at.step, train_loss=mean, validation_loss=mean, losses=losses)
 
     def _energy(self, state: State, attempt: Attempt, at: datetime, step: int) -> list[Segment]:
         start = attempt.requested_at

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from gridsweep.render import wording
-from gridsweep.render.figures import energy, grams, hours, loss, percent, signed
+from gridsweep.render.figures import energy, grams, hours, loss, percent
 from gridsweep.render.markdown import escape
 from gridsweep.reports import Report
 from gridsweep.results import Row
@@ -112,8 +112,12 @@ def _result(report: Report, row: Row) -> str:
     text = f"Validation loss **{loss(row.loss)}** on the response tokens"
     if row.initial_loss is not None:
         text += f", {loss(row.initial_loss)} before training"
-    if row.difference:
-        text += f"; {signed(row.difference)} against the sweep's baseline"
+    if told := wording.seeds(row):
+        text += f" ({told})"
+    if told := wording.against_baseline(report, row):
+        text += f"; {told}"
+    if row.seeds > 1:
+        return f"{text}. This adapter is of the first of them."
     noise = report.loss_noise
     if noise is not None:
         return f"{text}. Another seed moves it by up to {number(noise)}; one seed was trained."

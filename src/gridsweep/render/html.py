@@ -10,7 +10,7 @@ from datetime import datetime
 from importlib.resources import files
 
 from gridsweep.errors import GridsweepError
-from gridsweep.render import figures, pictures, scatter, timeline, wording
+from gridsweep.render import accounts, figures, pictures, scatter, timeline, wording
 from gridsweep.reports import Report
 from gridsweep.results import Effect
 from gridsweep.sweep import number
@@ -48,7 +48,7 @@ def render(report: Report) -> str:
     return environment.from_string(_shipped("report.html.jinja")).render(
         report=report,
         wording=wording,
-        baseline=wording.baseline(report),
+        accounts=accounts,
         saving=wording.saving(report),
         compare=_compare(report),
         colours=pictures.colours(report),

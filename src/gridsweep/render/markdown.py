@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from gridsweep.render import wording
+from gridsweep.render import accounts, wording
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
 from gridsweep.reports import Report
 from gridsweep.results import Row
@@ -53,9 +53,8 @@ def _ranking(report: Report) -> list[str]:
     rows = report.rows
     mass = mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g))
     kwh = energy_scale(row.energy_kwh for row in rows)
-    baseline = wording.baseline(report)
     heads = (
-        "#", "experiment", "r", "alpha", "lr", "dropout", "tier", "loss", "to baseline",
+        "#", "experiment", "r", "alpha", "lr", "dropout", "tier", "loss", f"to {wording.reference(report)}",
         f"energy, {kwh.unit}", "gCO2eq/kWh", f"CO2eq, {mass.unit}", f"at once, {mass.unit}", "wait",
         "started because",
     )  # fmt: skip
@@ -66,14 +65,14 @@ def _ranking(report: Report) -> list[str]:
         at_once = row.immediate_g if report.saving_g is not None else None
         lines.append((
             f"{tied}{row.place or ''}",
-            f"`{row.experiment}`",
+            f"`{wording.name(row)}`",
             str(row.r),
             number(row.alpha),
             number(row.lr),
             number(row.dropout),
             escape(row.tier),
             loss(row.loss) if row.loss is not None else f"*{row.status}*",
-            "baseline" if row == baseline else " ".join(filter(None, (signed(row.difference), _between(row)))),
+            _compared(report, row),
             kwh.text(row.energy_kwh) if ran else "",
             intensity(row.mean_intensity) if ran else "",
             wording.emitted(row, mass) if ran else "",
@@ -84,6 +83,12 @@ def _ranking(report: Report) -> list[str]:
     note = wording.tie_note(report)
     table = _table(heads, "rlrrrrlrrrrrrrl", lines)
     return [table, f"≈ {note}."] if note else [table]
+
+
+def _compared(report: Report, row: Row) -> str:
+    if row.experiment == report.reference:
+        return wording.reference(report)
+    return " ".join(filter(None, (signed(row.difference), _between(row))))
 
 
 def _between(row: Row) -> str:
@@ -106,7 +111,7 @@ def _effects(report: Report) -> list[str]:
 
 
 def _accounting(report: Report) -> list[str]:
-    table = _table(("what", "how much"), "ll", [(k, escape(v)) for k, v in wording.accounting(report)])
+    table = _table(("what", "how much"), "ll", [(k, escape(v)) for k, v in accounts.accounting(report)])
     notes = "\n".join(f"- {escape(note)}" for note in report.notes)
     facts = ", ".join(f"{escape(name)} {escape(value)}" for name, value in sorted(report.facts.items()))
     return [part for part in (table, notes, f"Ran on: {facts}" if facts else "") if part]

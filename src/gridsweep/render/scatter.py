@@ -18,7 +18,7 @@ def loss_against_carbon(report: Report) -> str | None:
     """Validation loss over emissions, one point an experiment; None while no experiment has a loss."""
     from plotly import graph_objects as go
 
-    rows = [row for row in report.rows if row.loss is not None]
+    rows = [row for row in report.rows if row.loss is not None and row.repeats is None]
     best = report.best
     if best is None or best.loss is None:
         return None
@@ -59,7 +59,7 @@ def loss_against_carbon(report: Report) -> str | None:
     base = wording.baseline(report)
     marks = [(best, "best, the baseline")] if base == best else [(best, "best"), (base, "baseline")]
     for marked, name in marks:
-        if marked is None:
+        if marked is None or marked.loss is None:
             continue
         figure.add_annotation(
             x=marked.emissions_g * scale.factor,
@@ -109,7 +109,8 @@ def _described(report: Report, row: Row) -> str:
     lines = [
         f"<b>{safe(row.experiment)}</b>, place {row.place}",
         f"r {row.r}, alpha {number(row.alpha)}, lr {number(row.lr)}, dropout {number(row.dropout)}",
-        f"loss {loss(row.loss)}" + (f" ({signed(row.difference)} to the baseline)" if row.difference else ""),
+        f"loss {loss(row.loss)}"
+        + (f" ({signed(row.difference)} to the {wording.reference(report)})" if row.difference else ""),
         f"{bound}{grams(row.emissions_g)} CO₂eq with {energy(row.energy_kwh)}",
     ]
     if row.immediate_g is not None and report.saving_g is not None:

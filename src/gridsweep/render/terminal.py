@@ -20,7 +20,8 @@ from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
 from gridsweep.reports import Report
 from gridsweep.runs import RunFolder
-from gridsweep.state import Standing, State, Status
+from gridsweep.standings import Standing, Status
+from gridsweep.state import State
 from gridsweep.sweep import Sweep, number
 
 
@@ -50,17 +51,19 @@ def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
 def report(made: Report, *, short: bool = False) -> None:
     """The ranking and the account of a sweep; `short` leaves the accounting's small print to the files."""
     out = console()
+    versus = "vs best" if wording.reference(made) == "best" else "vs base"
     rows = table(
-        "", "experiment", "loss", "vs base", "places", "tier", "energy", "g/kWh", "CO2eq", "at once", "wait",
+        "", "experiment", "loss", versus, "places", "tier", "energy", "g/kWh", "CO2eq", "at once", "wait",
         "started because",
-        right=("", "loss", "vs base", "places", "energy", "g/kWh", "CO2eq", "at once", "wait"),
+        right=("", "loss", versus, "places", "energy", "g/kWh", "CO2eq", "at once", "wait"),
     )  # fmt: skip
     for row in made.rows:
         loss = f"{row.loss:.4f}" if row.loss is not None else row.status
+        loss += f" ({row.seeds} seeds)" if row.seeds > 1 else ""
         half = f" ±{(row.high - row.low) / 2:.4f}" if row.high is not None and row.low is not None else ""
         rows.add_row(
             f"{row.place or ''}{'=' if row.tied and row.place != 1 else ''}",
-            row.experiment,
+            wording.name(row),
             loss,
             f"{row.difference:+.4f}{half}" if row.difference is not None else "",
             wording.places_of(row),
@@ -92,8 +95,10 @@ def headline(made: Report) -> list[str]:
     best = made.best
     lines = []
     if best:
-        against = f", {best.difference:+.4f} against the baseline" if best.difference is not None else ""
-        lines.append(f"best:     {best.experiment}, validation loss {best.loss:.4f}{against}")
+        told = (wording.seeds(best), wording.against_baseline(made, best))
+        lines.append(
+            f"best:     {', '.join((f'{best.experiment}, validation loss {best.loss:.4f}', *filter(None, told)))}"
+        )
     lines.append(
         f"emitted:  {grams(made.emissions_g)} with {energy(made.energy_kwh)} in {hours(made.makespan_h)}"
         + (f", of it {grams(made.wasted_g)} in lost work" if made.wasted_g else "")

@@ -248,7 +248,8 @@ def _told(report: Report, bar: Bar, *, at_once: bool = False) -> str:
     if row is not None and not at_once:
         lines.append(safe(row.reason or row.why))
         if row.loss is not None:
-            lines.append(f"place {row.place}, loss {loss(row.loss)}, {grams(row.emissions_g)} CO₂eq")
+            place = f"place {row.place}" if row.place else row.tier_reason
+            lines.append(f"{place}, loss {loss(row.loss)}, {grams(row.emissions_g)} CO₂eq")
     elif row is not None and row.immediate_g is not None and report.saving_g is not None:
         lines.append(f"{grams(row.immediate_g)} CO₂eq, against {grams(row.emissions_g)} as it ran")
     return "<br>".join(lines)

@@ -86,18 +86,6 @@ def possible(report: Report) -> str:
     return f"{percent(made.share)} of the saving that was possible{by} {of}; {left}."
 
 
-def certified(report: Report) -> list[str]:
-    """The same with both optima and how they were counted, or why nobody can say what was possible."""
-    made = report.certificate
-    if made is None:
-        return []
-    if made.regret_g is None:
-        return [f"unknown: {made.why}"]
-    never = f"{grams(made.optimum_g)} never pausing, " if made.optimum_g is not None else ""
-    text = f"{possible(report)} The optimum, had the grid been known: {never}{grams(made.pausing_g)} pausing at will"
-    return [f"{text}; {made.why}" if made.why else text]
-
-
 def rungs(report: Report) -> str:
     """How many went on from each rung, with which share of the steps, and what that spared; empty without rungs."""
     if report.steps_share is None:
@@ -123,7 +111,7 @@ def rungs(report: Report) -> str:
 
 
 def interval(row: Row) -> str:
-    """That of the difference to the baseline, as `-0.0123 to -0.0050`; empty where it is not known."""
+    """That of the difference to the reference, as `-0.0123 to -0.0050`; empty where it is not known."""
     return f"{signed(row.low)} to {signed(row.high)}" if row.low is not None and row.high is not None else ""
 
 
@@ -160,8 +148,38 @@ def counts(report: Report) -> str:
 
 
 def baseline(report: Report) -> Row | None:
-    """The experiment the others are compared with."""
+    """The published way of training, or whatever the spec calls its baseline."""
     return next((row for row in report.rows if row.experiment == report.baseline), None)
+
+
+def reference(report: Report) -> str:
+    """What losses are compared with, in a word."""
+    return "baseline" if report.reference in (None, report.baseline) else "best"
+
+
+def against_baseline(report: Report, row: Row) -> str:
+    """How the best stands to the baseline, at the end or where that stopped: `-0.0321 against the baseline`."""
+    if report.reference == report.baseline and row.experiment != report.baseline and row.difference is not None:
+        return f"{signed(row.difference)} against the baseline"
+    made = report.parted
+    if made is None or report.best is None or row.experiment != report.best.experiment:
+        return ""
+    return (
+        f"{signed(made.difference)} ({signed(made.low)} to {signed(made.high)}) against the baseline at step "
+        f"{made.step}, where that stopped"
+    )
+
+
+def name(row: Row) -> str:
+    """An experiment's id; of a repeat with its seed, for nothing else tells them apart."""
+    return row.experiment if row.repeats is None else f"{row.experiment} (seed {row.seed})"
+
+
+def seeds(row: Row) -> str:
+    """Of how many seeds a loss is the mean, and how far they spread; empty for one."""
+    if row.seeds < 2 or row.spread is None:
+        return ""
+    return f"mean of {row.seeds} seeds, spread {row.spread:.4f}"
 
 
 def partly_unknown(row: Row) -> bool:
@@ -183,10 +201,12 @@ def winner(report: Report) -> str:
         return "No experiment has a validation loss yet."
     ties = sum(row.tied for row in report.rows) - 1
     text = f"validation loss {loss(best.loss)}"
-    if best.difference:
-        text += f", {signed(best.difference)} against the baseline"
-    elif best.difference == 0:
+    if told := seeds(best):
+        text += f" ({told})"
+    if best.experiment == report.baseline:
         text += ", the baseline itself"
+    elif told := against_baseline(report, best):
+        text += f", {told}"
     if report.loss_noise is None:
         return f"{text}. No noise of the loss is stated: close places may be chance."
     if ties > 0:
@@ -216,101 +236,6 @@ def tiers(report: Report) -> list[str]:
     ordered = sorted(report.immediate_bars, key=lambda bar: bar.start)
     names = [*report.thresholds, *(bar.tier for bar in ordered), *sorted(row.tier for row in report.rows)]
     return list(dict.fromkeys(names))
-
-
-def accounting(report: Report) -> list[tuple[str, str]]:
-    """How it was counted, as pairs of a term and what is to be said of it."""
-    total = sum(report.energy_sources.values())
-    sources = "; ".join(
-        f"{name} {energy(kwh)} ({percent(kwh / total)})" if total else name
-        for name, kwh in sorted(report.energy_sources.items(), key=lambda item: -item[1])
-    )
-    emitted_g, unknown = grams(report.emissions_g), energy(report.unknown_kwh)
-    wasted = _spent(report.wasted_kwh, report.wasted_g, "in work that no result kept")
-    idle = _spent(report.idle_kwh, report.idle_g, "while devices waited")
-    found = [
-        ("Emissions", f"{emitted_g} CO2eq, location-based: energy times intensity over every run"),
-        ("Energy", f"{energy(report.energy_kwh)} in all"),
-        ("Energy sources", sources or "nothing was measured yet"),
-        ("Wasted", wasted or "nothing: all work was kept"),
-        ("Idle", idle or "nothing: no idle power is stated"),
-        ("Unknown", f"{unknown} met an unknown intensity" if report.unknown_kwh else "nothing"),
-        ("Grid", f"{report.zone}: {report.source or 'not read yet'}"),
-        ("Quality of the grid data", _qualities(report) or "not read yet"),
-        ("What a gram counts", report.meaning or "not read yet"),
-    ]
-    found += [("Signal lost", text) for text in outages(report)]
-    if report.mean_intensity is not None:
-        met = f"{report.mean_intensity:.0f} gCO2eq/kWh met on average"
-        if report.immediate_intensity is not None:
-            met += f", {report.immediate_intensity:.0f} if run at once"
-        found.append(("Intensity", met))
-    found.append(("Makespan", makespan(report)))
-    found += [("What was possible", text) for text in certified(report)]
-    found += [("Settled", text) for text in settled(report)]
-    found += [("Compute Gardener", text) for text in gardened(report)]
-    return found
-
-
-def _qualities(report: Report) -> str:
-    """Each quality with the share of the energy that met it, where there are several."""
-    known = sum(report.qualities.values())
-    if len(report.qualities) < 2 or not known:
-        return report.quality
-    return ", ".join(f"{quality} {percent(kwh / known)}" for quality, kwh in report.qualities.items())
-
-
-def outages(report: Report) -> list[str]:
-    """When nobody saw the grid, what stood in, and why."""
-    return [
-        f"{gap.start:%Y-%m-%d %H:%M} to {f'{gap.end:%Y-%m-%d %H:%M} UTC' if gap.end else 'the end'}: "
-        f"{_STAND_INS.get(gap.rung, gap.rung)}{f' ({gap.why})' if gap.why else ''}"
-        for gap in report.outages
-    ]
-
-
-_STAND_INS = {
-    "stale": "the last answer, carried on by its forecast",
-    "forecast": "our own forecast from history",
-    "static": "a yearly average, by which nothing was placed",
-    "none": "nothing",
-}
-
-
-def settled(report: Report) -> list[str]:
-    """The figures on revised data beside those of then, where the sweep was settled."""
-    made = report.settlement
-    if made is None:
-        return []
-    changed = (
-        f"{made.revised} of {made.slots} slots revised, by up to {made.largest:.0f} g/kWh"
-        if made.revised
-        else f"none of {made.slots} slots was revised"
-    )
-    saved = "saving unknown" if made.reduction is None else f"{percent(made.reduction)} less than at once"
-    then = "saving unknown" if report.reduction is None else f"{percent(report.reduction)} less"
-    return [
-        f"{grams(made.emissions_g)} CO2eq, {saved}, on {made.source} as of {made.at:%Y-%m-%d}; "
-        f"as known then: {grams(report.emissions_g)}, {then}; {changed}"
-    ]
-
-
-def gardened(report: Report) -> list[str]:
-    """What Compute Gardener wrote on the pods it held back, each beside our own figure; gCO2eq/kWh."""
-    ours = {row.experiment: row.mean_intensity for row in report.rows}
-
-    def level(value: float | None) -> str:
-        return UNKNOWN if value is None else f"{value:.0f}"
-
-    return [
-        f"{id}: {level(seen.initial_intensity)} when held back, {level(seen.bind_intensity)} when let go; "
-        f"{level(ours.get(id))} on average over its run, by this report"
-        for id, seen in report.gardened.items()
-    ]
-
-
-def _spent(kwh: float, emitted: float, on: str) -> str:
-    return f"{energy(kwh)}, {grams(emitted)} CO2eq {on}" if kwh else ""
 
 
 def makespan(report: Report) -> str:

@@ -15,6 +15,7 @@ from gridsweep import designs
 from gridsweep.designs import Space
 from gridsweep.errors import SpecError
 from gridsweep.identity import experiment_id
+from gridsweep.rungs import Proposals, Repeats
 from gridsweep.spec.clusters import executor_of
 from gridsweep.spec.file import (
     CarbonSection,
@@ -83,6 +84,8 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         replay=Replay(file.clock.replay.start, file.clock.replay.speed) if file.clock else None,
         baseline=experiments[0].id,
         rungs=rungs,
+        repeats=Repeats(**dict(file.repeats)) if file.repeats else None,
+        propose=Proposals(**dict(file.propose)) if file.propose else None,
         pack=file.pack or (len(experiments) if rungs else 1),
     )
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gridsweep.providers_for import names
 from gridsweep.spec.clusters import Executors
-from gridsweep.spec.rungs import OptionalRungs, Pack, RungsSection
+from gridsweep.spec.rungs import OptionalProposals, OptionalRepeats, OptionalRungs, Pack, RungsSection
 from gridsweep.spec.study import (
     Choice,
     Datasets,
@@ -303,6 +303,12 @@ class SpecFile(Section):
         default=RungsSection(),
         description="Where experiments that fall behind stop; none trains all to the end.",
         json_schema_extra={"default": "default"},
+    )
+    repeats: OptionalRepeats = Field(
+        default=None, description="With how many seeds the best are trained in the end; default: one."
+    )
+    propose: OptionalProposals = Field(
+        default=None, description="Who proposes points for places that rungs have freed; default: nobody."
     )
     pack: Annotated[int | None, Pack()] = Field(
         default=None,

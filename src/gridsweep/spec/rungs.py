@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from gridsweep.rungs import Rungs, scaled
+from gridsweep.rungs import Proposals, Repeats, Rungs, scaled
 from gridsweep.spec.study import Section
 from gridsweep.spec.values import Number, OneOf, Shorthand, Value, shown
 
 DEFAULT = Rungs()
+PROPOSERS = ("edge", "optuna")
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,13 @@ class RungsSection(Section):
     keep: Annotated[
         tuple[Annotated[int, Number(least=1, most=10_000, whole=True)], ...], Field(min_length=1, max_length=20)
     ] = Field(default=DEFAULT.keep, description="How many go on from each, falling.")
-    carry: Annotated[str, OneOf(("baseline", "none"))] = Field(
-        default="baseline", description="Whether the baseline goes on to the end beside the best."
+    carry: Annotated[str, OneOf(("none", "baseline"))] = Field(
+        default="none", description="baseline: it goes on to the end beside the best, whatever its score."
+    )
+
+    when: Annotated[str, OneOf(("together", "each"))] = Field(
+        default="together",
+        description="Whether a rung waits for everybody, or judges each by those who came before (ASHA).",
     )
 
     @model_validator(mode="after")
@@ -68,6 +74,50 @@ def _or_none(value: Any) -> Any:
 
 
 OptionalRungs = Annotated[RungsSection | None, Shorthand(_or_none, {"enum": ["none", "default"]})]
+
+
+class RepeatsSection(Section):
+    """The best are trained with other seeds, once everybody has ended."""
+
+    seeds: Annotated[int, Number(least=2, most=100, whole=True)] = Field(
+        default=Repeats().seeds, description="With how many seeds in all."
+    )
+    finalists: Annotated[int, Number(least=1, most=1000, whole=True)] = Field(
+        default=Repeats().finalists, description="How many of the best."
+    )
+
+
+def _seeds(value: Any) -> Any:
+    if isinstance(value, dict) or value is None:
+        return value
+    return None if value == 1 or value == "none" else {"seeds": value}
+
+
+OptionalRepeats = Annotated[
+    RepeatsSection | None,
+    Shorthand(_seeds, {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 100}, {"const": "none"}]}),
+]
+
+
+class ProposeSection(Section):
+    """Points that join the sweep in places that rungs have freed."""
+
+    by: Annotated[str, OneOf(PROPOSERS)] = Field(
+        default=Proposals().by,
+        description="edge: the best point, a step beyond the edge of the space; optuna: its sampler (an extra).",
+    )
+    most: Annotated[int, Number(least=1, most=1000, whole=True)] = Field(
+        default=Proposals().most, description="How many at most, in all."
+    )
+
+
+def _by(value: Any) -> Any:
+    if value is None or isinstance(value, dict):
+        return value
+    return None if value == "none" else {"by": value}
+
+
+OptionalProposals = Annotated[ProposeSection | None, Shorthand(_by, {"enum": ["none", *PROPOSERS]})]
 
 
 @dataclass(frozen=True)
@@ -93,9 +143,10 @@ def rungs_of(section: RungsSection | None, given: bool, experiments: int, baseli
     if section is None:
         return None
     carried = (baseline,) if section.carry == "baseline" else ()
+    together = section.when == "together"
     if given and section.keep != DEFAULT.keep:
         kept = [(at, keep) for at, keep in zip(section.at, section.keep, strict=True) if keep < experiments]
-        made = Rungs(tuple(at for at, _ in kept), tuple(keep for _, keep in kept), carried)
+        made = Rungs(tuple(at for at, _ in kept), tuple(keep for _, keep in kept), carried, together)
     else:
-        made = scaled(Rungs(section.at, section.keep, carried), experiments)
+        made = scaled(Rungs(section.at, section.keep, carried, together), experiments)
     return made if made.at else None

@@ -61,6 +61,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
         assignment.model,
         variants={part.experiment: variant for part in assignment.members},
         layers=recipe.layers,
+        order=assignment.members[0].seed,
     )
     for experiment, folder in checkpoints.items():
         if folder is not None:

@@ -41,11 +41,13 @@ class Worker:
     def __init__(self, folder: AttemptFolder, assignment: Assignment, stopping: Callable[[], bool]):
         self.folder, self.assignment, self.stopping = folder, assignment, stopping
         self.parts = {part.experiment: part for part in assignment.members}
-        spans = {(part.from_step, part.to_step) for part in assignment.members}
-        if len(spans) != 1 or len(self.parts) != len(assignment.members):
-            told = ", ".join(f"{p.experiment} from {p.from_step} to {p.to_step}" for p in assignment.members)
-            raise SpecError(f"members of an attempt are different ones that make the same steps, not {told}")
-        ((self.step, self.to_step),) = spans
+        ways = {(part.from_step, part.to_step, part.seed) for part in assignment.members}
+        if len(ways) != 1 or len(self.parts) != len(assignment.members):
+            told = (f"{p.experiment} (seed {p.seed}) from {p.from_step} to {p.to_step}" for p in assignment.members)
+            raise SpecError(
+                f"members of an attempt are different ones that make the same steps in one order, not {', '.join(told)}"
+            )
+        ((self.step, self.to_step, _),) = ways
         self.saved_step = self.step
         self.saved = {name: part.checkpoint for name, part in self.parts.items() if part.checkpoint}
         self.outcomes: dict[str, Outcome] = {}

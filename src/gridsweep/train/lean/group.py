@@ -71,7 +71,8 @@ class Plan:
 class Group:
     """Members on their way through `total_steps` optimizer steps over one frozen base, whose layers it takes over.
 
-    `train` are the samples all of them see. `variants` names members with rsLoRA or LoRA+; `layers` says which have
+    `train` are the samples all of them see, in the order of the seed `order` (the recipe's, unless given). `variants`
+    names members with rsLoRA or LoRA+; `layers` says which have
     adapters; `home` is where adapters and optimizer states wait when it is not the base's device (the host's memory,
     say); `before_pass(members, tokens)` is called before each training pass. Raises `SpecError` when a member does not
     fit the model.
@@ -90,10 +91,12 @@ class Group:
         layers: Layers = "all",
         plan: Plan | None = None,
         home: torch.device | None = None,
+        order: int | None = None,
         before_pass: Callable[[int, int], None] = lambda members, tokens: None,
     ):
         self.recipe, self.total_steps, self.train, self.model = recipe, total_steps, train, model
         self.plan, self.before_pass = replace(plan or Plan()), before_pass
+        self.order = recipe.seed if order is None else order
         self.histories = {part.experiment: History() for part in members}
         self.diverged: dict[str, str] = {}
         self.average_decay = 1 - 1 / max(1.0, WINDOW * total_steps)
@@ -209,7 +212,7 @@ class Group:
 
     def batch(self, step: int) -> list[Sample]:
         """The samples of one optimizer step."""
-        return effective_batch(self.train, step, self.recipe.batch_size * self.recipe.accumulation, self.recipe.seed)
+        return effective_batch(self.train, step, self.recipe.batch_size * self.recipe.accumulation, self.order)
 
     def forward_backward(self, names: Sequence[str], packed: Packed, step: int, counted: int) -> Tensor:
         """Add to the gradients of a portion of the members; their share of the mean loss over `counted` tokens."""

@@ -1,0 +1,117 @@
+"""Who joins a sweep on the way: repeats of its best, and points proposed for the places that a rung has freed.
+
+They are facts like any other: what was added, and after what, stands in the journal, so that a resumed run adds nothing
+twice and asks nobody again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from math import inf, isfinite
+
+from gridsweep.events import Added
+from gridsweep.halving import which_score
+from gridsweep.identity import experiment_id
+from gridsweep.proposals import Proposer
+from gridsweep.standings import Standing
+from gridsweep.state import State
+from gridsweep.stopping import contenders, score
+from gridsweep.sweep import Experiment, LoraParams
+
+Proposers = Callable[[Iterable[LoraParams]], Proposer]
+"""Makes a proposer that knows which points were tried, and has been told of none yet."""
+
+
+def added(state: State, now: datetime, proposers: Proposers | None = None) -> list[Added]:
+    """What is to join now. Without `proposers` nobody is asked, as in a plan, which knows no losses."""
+    if state.foreseen is not None:
+        return _as_before(state, now)
+    if state.halted:
+        return []
+    return _proposed(state, now, proposers) if contenders(state) else _repeated(state, now)
+
+
+def _as_before(state: State, now: datetime) -> list[Added]:
+    """What was added in the past that a rehearsal replays, once what was decided before it is."""
+    assert state.foreseen is not None
+    decided = {event.step for event in state.rankings}
+    made = {event.after for event in state.additions}
+    over = not contenders(state)
+    return [
+        Added(now, step, experiments, "as before")
+        for step, experiments in state.foreseen.items()
+        if step not in made and (step in decided or over)
+    ]
+
+
+# -- repeats
+
+
+def _repeated(state: State, now: datetime) -> list[Added]:
+    """The finalists with other seeds, once everybody has ended."""
+    sweep, wanted = state.sweep, state.sweep.repeats
+    if wanted is None or any(e.repeats for e in sweep.experiments):
+        return []
+    done = [s for s in state.standings.values() if s.status == "done"]
+    best = sorted(done, key=_last_loss)[: wanted.finalists]
+    found = tuple(repeat(state, s.experiment, n) for n in range(1, wanted.seeds) for s in best)
+    why = f"the best {len(best)} with {wanted.seeds} seeds each"
+    return [Added(now, sweep.total_steps, found, why)] if found else []
+
+
+def repeat(state: State, experiment: Experiment, n: int) -> Experiment:
+    """An experiment's n-th repeat: other initial weights, other dropout, another order of the samples."""
+    sweep, seed = state.sweep, experiment.seed + n
+    id = experiment_id(experiment.params, seed, sweep.model, sweep.dataset, sweep.recipe)
+    return Experiment(id, experiment.params, seed, experiment.tier, f"repeats {experiment.id}", repeats=experiment.id)
+
+
+def _last_loss(standing: Standing) -> float:
+    """Infinite where it is not known; a rehearsal then takes the order of the sweep."""
+    loss = standing.outcome.validation_loss if standing.outcome else None
+    return loss if loss is not None and isfinite(loss) else inf
+
+
+# -- proposals
+
+
+def _proposed(state: State, now: datetime, proposers: Proposers | None) -> list[Added]:
+    """New points in places that the last rung has freed. A rung at which nobody proposed anything is noted, too."""
+    sweep, wanted = state.sweep, state.sweep.propose
+    if proposers is None or wanted is None or not state.rankings or sweep.rungs is None:
+        return []
+    step = max(event.step for event in state.rankings)
+    asked = {event.after for event in state.additions}
+    if step in asked or step == sweep.stages[-2]:  # after the last rung nobody would be judged beside others
+        return []
+    freed = sum(len(event.stopped) for event in state.rankings if event.step == step)
+    left = wanted.most - sum(len(event.experiments) for event in state.additions)
+    tried = [e.params for e in sweep.experiments]
+    proposer = proposers(tried)
+    for point, value in told(state):
+        proposer.tell(point, value)
+    best = min((s for s in contenders(state)), key=lambda s: sweep.tier(s.experiment.tier).rank)
+    found: list[Experiment] = []
+    while len(found) < min(freed, left) and (params := proposer.ask()) is not None:
+        id = experiment_id(params, sweep.recipe.seed, sweep.model, sweep.dataset, sweep.recipe)
+        if id in state.standings or any(id == e.id for e in found):
+            break  # it repeats itself
+        reason = f"proposed by {wanted.by} after step {step}"
+        found.append(Experiment(id, params, sweep.recipe.seed, best.experiment.tier, reason))
+    why = f"{len(found)} points by {wanted.by} in the {freed} places freed at step {step}"
+    return [Added(now, step, tuple(found), why)]
+
+
+def told(state: State) -> list[tuple[LoraParams, float]]:
+    """Every point that came to a rung: how far it was behind the best of its last one; infinite where it diverged."""
+    by = which_score(state.sweep.recipe.learning_rate_schedule)
+    last = {}
+    for standing in state.standings.values():
+        if standing.scores and standing.experiment.repeats is None:
+            step = max(standing.scores)
+            found = score(standing, step, by)
+            value = found.value if by == "averaged" else found.raw
+            last[standing.experiment] = step, value if value is not None and isfinite(value) else inf
+    best = {step: min(value for at, value in last.values() if at == step) for step, _ in last.values()}
+    return [(e.params, value - best[step] if value < inf else inf) for e, (step, value) in last.items()]

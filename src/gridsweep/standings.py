@@ -1,0 +1,61 @@
+"""Where experiments and attempts stand: the parts of a `State`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from gridsweep.events import Segment
+from gridsweep.stint import Checkpoint, Outcome, Stint
+from gridsweep.sweep import Experiment
+
+Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
+"""`reached`: at a rung, until all others are there."""
+ALIVE: tuple[Status, ...] = ("waiting", "running", "reached")
+
+
+@dataclass(slots=True)
+class Standing:
+    """Where one experiment stands."""
+
+    experiment: Experiment
+    ready_at: datetime
+    status: Status = "waiting"
+    step: int = 0
+    checkpoint: Checkpoint | None = None
+    until: datetime | None = None
+    why: str = ""
+    reason: str = ""
+    first_running_at: datetime | None = None
+    ended_at: datetime | None = None
+    fruitless: int = 0
+    attempts: list[str] = field(default_factory=list)
+    loss: float | None = None
+    outcome: Outcome | None = None
+    scores: dict[int, Outcome] = field(default_factory=dict)  # by rung
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at a stint: when it had its device, how far it came, what it drew."""
+
+    id: str
+    stint: Stint
+    device: str
+    why: str
+    due: bool
+    requested_at: datetime
+    running_at: datetime | None = None
+    ended_at: datetime | None = None
+    end: Literal["", "ended", "paused", "lost"] = ""
+    reason: str = ""
+    held: str = ""
+    pausing_since: datetime | None = None
+    killed: bool = False
+    seen_at: datetime | None = None
+    seq: int = 0
+    step: int = 0
+    kept_step: int = 0
+    cursor: tuple[int, int] = (0, 0)
+    energy: list[Segment] = field(default_factory=list)
