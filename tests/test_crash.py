@@ -20,7 +20,7 @@ from gridsweep.journal import Journal
 from gridsweep.ledger import ledger
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
-from gridsweep.rungs import Rungs
+from gridsweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.runs import RunFolder
 from gridsweep.state import State
 from gridsweep.testing import STAND_IN
@@ -173,7 +173,9 @@ def test_a_sweep_whose_workers_are_killed_too_ends_the_same(tmp_path, monkeypatc
     assert 3 < ends["lost"] <= sum(shot.values()) and ends["ended"] == 8  # some had just written their result
 
 
-RUNGS = replace(SWEEP, pack=3, rungs=Rungs((0.25, 0.5), (4, 2)))
+RUNGS = replace(
+    SWEEP, pack=3, rungs=Rungs((0.25, 0.5), (4, 2)), repeats=Repeats(seeds=2, finalists=2), propose=Proposals("edge", 1)
+)
 
 
 def found(folder: Path) -> dict:
@@ -188,7 +190,7 @@ def test_with_rungs_and_packs_the_same_experiments_go_on_whatever_is_killed(tmp_
     monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
     assert runs.run(RUNGS, tmp_path / "undisturbed", command=STAND_IN).exit_code == 0
     wanted = found(tmp_path / "undisturbed")
-    assert Counter(status for status, *_ in wanted.values()) == {"stopped": 6, "done": 2}
+    assert Counter(status for status, *_ in wanted.values()) == {"stopped": 7, "done": 4}  # a newcomer, two repeats
     monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.03")
     random_, folder = random.Random(200 + seed), tmp_path / "disturbed"
     shot: Counter[str] = Counter()
@@ -209,4 +211,4 @@ def test_with_rungs_and_packs_the_same_experiments_go_on_whatever_is_killed(tmp_
     told_once(folder, state)
     kept = {path.name for path in folder.glob("store/stints/*/*/checkpoints/*/*")}
     assert kept == {id for id, (status, *_) in wanted.items() if status == "stopped"}
-    assert len(list(folder.glob("store/stints/*/*/checkpoints/*/*"))) == 6  # one each
+    assert len(list(folder.glob("store/stints/*/*/checkpoints/*/*"))) == 7  # one each

@@ -35,7 +35,11 @@ def caveats(state: State, book: Ledger) -> list[str]:
     if modelled:
         share = modelled / sum(book.sources.values())
         notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
-    if state.sweep.estimates.loss_noise is None:
+    repeated = {e.repeats for e in state.sweep.experiments if e.repeats}
+    if repeated:
+        seeds = max(e.seed for e in state.sweep.experiments) - min(e.seed for e in state.sweep.experiments) + 1
+        notes.append(f"{len(repeated)} experiments were trained with {seeds} seeds, all others with one.")
+    elif state.sweep.estimates.loss_noise is None:
         notes.append("One seed an experiment and no stated noise of the loss: close places may be chance.")
     else:
         notes.append(

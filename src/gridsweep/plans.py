@@ -214,13 +214,15 @@ def _rows(
     sweep, now = planned.sweep, planned.submitted_at
     deadline, fastest = sweep.deadline(now), max(device.speed for device in sweep.devices)
     chain = least_makespan(sweep, now) if sweep.staged else None
+    joined = {experiment.id: event.at for event in planned.additions for experiment in event.experiments}
     rows = []
     for id, standing in planned.standings.items():
         attempts = [planned.attempts[a] for a in standing.attempts]
         first, account, other = attempts[0], book.experiments[id], base.experiments[id]
-        latest = now + sweep.tier(standing.experiment.tier).max_delay
+        latest = joined.get(id, now) + sweep.tier(standing.experiment.tier).max_delay
         if deadline is not None:
-            latest = min(latest, deadline - (chain or sweep.estimates.duration / fastest))
+            alone = sweep.estimates.duration / fastest
+            latest = min(latest, deadline - (chain if chain and id not in joined else alone))
         drawn = [
             replace(segment, kwh=segment.kwh / len(attempt.stint.members))
             for attempt in attempts

@@ -219,10 +219,14 @@ def _hygiene(state: State, rows: tuple[Row, ...]) -> list[str]:
 
 
 def _share(state: State) -> float | None:
-    """The share of all optimizer steps that were made and kept; None where nothing is left out on purpose."""
+    """The share of all optimizer steps that were made and kept; None where nothing is left out on purpose.
+
+    Repeats are not counted: nobody would have made them of all.
+    """
     if state.sweep.rungs is None:
         return None
-    return sum(s.step for s in state.standings.values()) / (state.sweep.total_steps * len(state.standings))
+    steps = [s.step for s in state.standings.values() if s.experiment.repeats is None]
+    return sum(steps) / (state.sweep.total_steps * len(steps))
 
 
 def outages(state: State, end: datetime) -> list[Outage]:

@@ -19,7 +19,20 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from gridsweep.events import Ended, Event, Halted, Held, Lost, Paused, Ranked, Requested, Resumed, Stopping, Submitted
+from gridsweep.events import (
+    Added,
+    Ended,
+    Event,
+    Halted,
+    Held,
+    Lost,
+    Paused,
+    Ranked,
+    Requested,
+    Resumed,
+    Stopping,
+    Submitted,
+)
 from gridsweep.state import State
 from gridsweep.stint import Stint
 
@@ -90,6 +103,8 @@ def told(state: State, event: Event) -> str:
             return "\n".join(lines)
         case Ranked(step=step, kept=kept, stopped=stopped):
             return f"{at}  rung at step {step}: {len(kept)} of {len(kept) + len(stopped)} go on"
+        case Added(experiments=joined, why=why):
+            return f"{at}  {why}: {_some([e.id for e in joined])} joined" if joined else f"{at}  {why}"
         case Paused(outcomes=outcomes):
             return "\n".join(f"{at}  {o.experiment} paused at step {o.step}" for o in outcomes)
         case Lost(attempt=attempt, why=why):

@@ -44,6 +44,10 @@ def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
         f"\n{escape(sweep.name)} is fine: {len(sweep.experiments)} experiments of {sweep.total_steps} steps on "
         f"{len(sweep.devices)} device(s), {hours(hours_alone)} of device time as estimated."
     )
+    if sweep.propose is not None:
+        out.print(f"Up to {sweep.propose.most} points more are proposed by {sweep.propose.by} for places rungs free.")
+    if sweep.repeats is not None:
+        out.print(f"Then the best {sweep.repeats.finalists} are trained with {sweep.repeats.seeds} seeds each.")
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {escape(warning)}")
 
