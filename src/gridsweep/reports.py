@@ -13,11 +13,12 @@ from gridsweep.certificate import Certificate, certificate
 from gridsweep.gardener import Gardened
 from gridsweep.ledger import Ledger
 from gridsweep.policy import TRAILING
+from gridsweep.ranking import best_against_last
 from gridsweep.readings import Quality
 from gridsweep.results import Effect, Parting, Row, effects, parted, ranked
 from gridsweep.search_space import edges
 from gridsweep.settlement import Settlement, compare, settlement
-from gridsweep.standings import Status
+from gridsweep.standings import Standing, Status
 from gridsweep.state import State
 from gridsweep.sweep import Percentile, Tier, number
 
@@ -215,7 +216,24 @@ def _hygiene(state: State, rows: tuple[Row, ...]) -> list[str]:
         return []
     tried = [s.experiment.params for s in state.standings.values()]
     best = state.standings[rows[0].experiment].experiment.params
-    return [f"The winner sits on the edge of the space: {edge}." for edge in edges(best, tried)]
+    said = [f"The winner sits on the edge of the space: {edge}." for edge in edges(best, tried)]
+    return said + [text for row in rows if (text := _overfitted(state.standings[row.experiment]))]
+
+
+def _overfitted(standing: Standing) -> str:
+    """That an experiment was surely better at a rung than at its end; empty where it was not, or nobody knows."""
+    judged = standing.outcome.judged if standing.outcome else None
+    earlier = {step: o.losses for step, o in standing.scores.items() if o.losses and o.losses.finite}
+    if judged is None or not earlier or any(losses.tokens != judged.tokens for losses in earlier.values()):
+        return ""
+    found = best_against_last({**earlier, standing.step: judged})
+    if not found.overfitted:
+        return ""
+    low, high = found.difference.interval(found.confidence)
+    return (
+        f"{standing.experiment.id} was better at step {found.best} than at its end, by {found.difference.mean:.4f} "
+        f"({low:.4f} to {high:.4f}, averaged weights): it overfits; train it for less."
+    )
 
 
 def _share(state: State) -> float | None:

@@ -78,7 +78,8 @@ class Outcome:
     `stopped` (a rung decided before, where the past is replayed), `paused` (asked to stop; `checkpoint` holds it), or
     `failed` (never to be tried again, for `reason`). `losses` are those of the validation samples: at a rung of a fixed
     part of them, with the weights averaged over the last steps; when done of all, with the last weights.
-    `averaged_validation_loss` is that of the averaged weights when done. `train_loss` is the mean of the last steps.
+    `averaged_validation_loss` is that of the averaged weights when done, `judged` theirs on the samples that rungs are
+    judged by. `train_loss` is the mean of the last steps.
     """
 
     experiment: str
@@ -92,3 +93,4 @@ class Outcome:
     adapter: str | None = None
     losses: Losses | None = None
     averaged_validation_loss: float | None = None
+    judged: Losses | None = None

@@ -140,6 +140,9 @@ class Worker:
 
     def _end(self, ready: Ready) -> None:
         """All steps are made."""
+        from gridsweep.train.samples import judging
+
+        judges = judging(len(ready.validation), self.assignment.recipe.seed)
         group, breathe = ready.group, self._breathing("evaluating")
         scores = self._finite(ready, group.evaluate(ready.validation, breathe))
         averaged = group.evaluate(ready.validation, breathe, averaged=True)
@@ -157,6 +160,7 @@ class Worker:
                 adapter=str((self.folder.path / "adapters" / name).relative_to(self.folder.store)),
                 losses=losses_of(score),
                 averaged_validation_loss=mean if math.isfinite(mean) else None,
+                judged=losses_of(averaged[name].of(judges)) if math.isfinite(mean) else None,
             )
 
     def _reach(self, ready: Ready) -> None:

@@ -156,18 +156,19 @@ def test_the_base_alone_is_every_member_before_its_first_step() -> None:
         assert all(torch.equal(base.sums, scores[name].sums) for name in "abcd")
 
 
-def test_the_average_lags_behind_and_starts_without_bias() -> None:
-    some = group(total=100)  # a window of 8 steps
+def test_the_average_is_over_a_window_that_grows_and_starts_without_bias() -> None:
+    some = group(total=30)  # over a sixth of the steps made, 2.4 at most
     some.step(0, nothing)
     here, averaged = (some.evaluate(SAMPLES, nothing, flag)["a"].mean for flag in (False, True))
-    assert averaged == pytest.approx(here, abs=1e-6)
-    expected, rows = some.weights("a"), [some.weights("a")]
+    assert averaged == here
+    means = some.weights("a")
     for step in range(1, 20):
         some.step(step, nothing)
-        rows.append(some.weights("a"))
-    shares = [(1 / 8) * (7 / 8) ** (19 - n) / (1 - (7 / 8) ** 20) for n in range(20)]
-    for name in expected:
-        mean = sum(share * row[name] for share, row in zip(shares, rows, strict=True))
+        share = 1 / max(1.0, min(2.4, (step + 1) / 6))
+        now = some.weights("a")
+        means = {name: (1 - share) * mean + share * now[name] for name, mean in means.items()}
+    assert not torch.allclose(means[next(iter(means))], now[next(iter(means))])
+    for name, mean in means.items():
         assert torch.allclose(some.weights("a", averaged=True)[name], mean, atol=1e-6)
 
 

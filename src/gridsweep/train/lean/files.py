@@ -61,6 +61,7 @@ def identity(
     """What a checkpoint must share with the run that goes on from it."""
     facts = {**asdict(part.params), **asdict(variant), "seed": part.seed, "total_steps": total_steps}
     facts["layers_to_transform"] = layers
+    facts["averaged_over"] = "a growing window"  # not so in checkpoints of before
     facts |= {f"recipe.{name}": value for name, value in asdict(recipe).items() if name != "checkpoint_every"}
     return {name: json.dumps(value) for name, value in facts.items()}
 

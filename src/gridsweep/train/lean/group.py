@@ -30,7 +30,7 @@ from gridsweep.train.lean.variants import Variant
 from gridsweep.train.learning_rate import learning_rate
 from gridsweep.train.samples import Sample, by_length, effective_batch
 
-WINDOW = 0.08  # of all steps, over which the average of the weights is taken
+WINDOW, SO_FAR = 0.08, 6  # of all steps, but a sixth of those made, the weights are averaged over
 EVALUATED_AT_ONCE = 2048  # positions; nothing is kept for a backward pass
 
 
@@ -54,6 +54,11 @@ class Scores:
         """The mean loss over all counted tokens."""
         return (self.sums.sum() / self.counts.sum()).item()
 
+    def of(self, samples: Sequence[int]) -> Scores:
+        """Those of some samples, by their places."""
+        places = torch.tensor(samples)
+        return Scores(self.sums[places], self.counts[places])
+
 
 @dataclass(slots=True)
 class Plan:
@@ -66,6 +71,15 @@ class Plan:
     members: int = 4
     tokens: int | None = None
     remember: bool = True
+
+
+def newest_share(step: int, total_steps: int) -> float:
+    """Which share of the moving average the weights after step `step` (from 0) get.
+
+    An average over a fixed window holds, early on, mostly weights that the training has long left: it ranked at random
+    at an eighth of the steps. So the window grows with the steps made; the first share is 1.
+    """
+    return 1 / max(1.0, min(WINDOW * total_steps, (step + 1) / SO_FAR))
 
 
 class Group:
@@ -99,7 +113,6 @@ class Group:
         self.order = recipe.seed if order is None else order
         self.histories = {part.experiment: History() for part in members}
         self.diverged: dict[str, str] = {}
-        self.average_decay = 1 - 1 / max(1.0, WINDOW * total_steps)
         self.device = base.device
         self.lean = LeanBase(base, recipe.target_modules, layers)
         try:
@@ -125,11 +138,12 @@ class Group:
         self.diverged |= lost
         self.drop(lost)
         recipe = self.recipe
+        share = newest_share(step, self.total_steps)
         for r, stack in self.roster.stacks.items():
             parts = self.roster.of_rank(r)
             rates = [learning_rate(recipe, part.params.lr, step, self.total_steps) for part in parts]
             ratios = [self.roster.variants[part.experiment].b_ratio for part in parts]
-            stack.step(rates, ratios, recipe.weight_decay, recipe.clip, self.average_decay)
+            stack.step(rates, ratios, recipe.weight_decay, recipe.clip, share)
         for name in self.members:
             history = self.histories[name]
             history.recent = [*history.recent, losses[name]][-max(1, self.total_steps // 10) :]
@@ -140,8 +154,7 @@ class Group:
         self, samples: Sequence[Sample], breathe: Callable[[], None], averaged: bool = False
     ) -> dict[str, Scores]:
         """Every member's loss on every sample, with its weights or their average. Calls `breathe` before a pass."""
-        stacks, decay = self.roster.stacks, self.average_decay
-        weights = {r: stack.corrected(decay) if averaged else stack.weights for r, stack in stacks.items()}
+        weights = {r: stack.average if averaged else stack.weights for r, stack in self.roster.stacks.items()}
 
         def losses(names: Sequence[str], packed: Packed) -> Tensor:
             return self.lean.losses(Pass(len(names), self.roster.to_evaluate(names, weights)), packed)
@@ -165,10 +178,7 @@ class Group:
 
     def weights(self, experiment: str, averaged: bool = False) -> dict[str, Tensor]:
         """A copy of the adapter, A and B of every module, by PEFT's names; or of its moving average."""
-        pairs = self.roster.pairs(experiment, "weights")
-        if averaged:
-            stack, row = self.roster.seat(experiment)
-            pairs = stack.of_member(stack.corrected(self.average_decay), row)
+        pairs = self.roster.pairs(experiment, "average" if averaged else "weights")
         return {
             name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in files.named(pairs).items()
         }

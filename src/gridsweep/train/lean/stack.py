@@ -29,7 +29,7 @@ class Stack:
         self.grads = torch.zeros_like(self.weights)
         self.mean = torch.zeros_like(self.weights)
         self.square = torch.zeros_like(self.weights)
-        self.average = torch.zeros_like(self.weights)  # not corrected for its start at 0
+        self.average = self.weights.clone()
         self.scales = list(scales)
         self.steps = [0] * len(rows)  # optimizer steps made
 
@@ -56,16 +56,12 @@ class Stack:
         """Views of one member's A [r, in] and B [out, r] of every module in `rows`."""
         return {module: (a[0], b[0].mT) for module, (a, b) in self.by_module(rows[row : row + 1]).items()}
 
-    def corrected(self, decay: float) -> Tensor:
-        """The moving average, corrected for its start at 0; before a member's first step its weights."""
-        made = _column([1 - decay**steps for steps in self.steps], self.average)
-        return torch.where(made > 0, self.average / made, self.weights)
-
     def step(self, rates: Sequence[float], ratios: Sequence[float], decay: float, clip: float, average: float) -> None:
         """One step of AdamW for each member, as torch makes it.
 
         `rates` are learning rates, `ratios` how much larger B's is (LoRA+), `decay` the weight decay; each member's
-        gradient is scaled to a norm of at most `clip` (0: not at all). `average` is the moving average's decay.
+        gradient is scaled to a norm of at most `clip` (0: not at all). The new weights get the share `average` of the
+        moving average.
         """
         beta, beta_square = BETAS
         if clip > 0:
@@ -86,7 +82,7 @@ class Stack:
             weights = self.weights[:, half]
             weights.mul_(_column([1 - rate * decay for rate in peak], weights))
             weights.sub_(change[:, half].mul_(_column(sizes, weights)))
-        self.average.lerp_(self.weights, 1 - average)
+        self.average.lerp_(self.weights, average)
 
 
 def _places(r: int, shapes: Shapes) -> dict[str, tuple[slice, slice]]:
