@@ -4,13 +4,16 @@ import pytest
 
 from builders import DAYS, RELAXED, START, URGENT, after, make_sweep, rehearsed
 from gridsweep import codec
-from gridsweep.events import Ended, Halted, Observed, Requested, Resumed, Running, Stopping, Submitted
+from gridsweep.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.ledger import ledger
+from gridsweep.losses import Losses
 from gridsweep.policy import Immediate, OnOff, Threshold
 from gridsweep.readings import Provenance
 from gridsweep.rehearse import baseline
+from gridsweep.render import markdown, wording
 from gridsweep.reports import Report, make_report
 from gridsweep.results import effects
+from gridsweep.rungs import Rungs
 from gridsweep.state import State
 from gridsweep.stint import Device, Member, Outcome, Stint
 from gridsweep.sweep import Experiment, LoraParams, Replay
@@ -145,3 +148,49 @@ def test_a_report_comes_back_from_its_json():
     state, _ = rehearsed(make_sweep(3), DAYS, Threshold())
     report = report_of(state)
     assert codec.loads(Report, codec.dumps(report)) == report
+
+
+def judged(*values: float) -> Losses:
+    return Losses(values, (3.0,) * len(values))
+
+
+def with_rung(at_rung: dict[str, Losses], at_end: dict[str, Losses]) -> Report:
+    """A sweep whose rung at step 3 stopped whoever has no losses at the end; e00 is the baseline."""
+    sweep = make_sweep(len(at_rung), rungs=Rungs((0.5,), (len(at_end),)), pack=len(at_rung), baseline="e00")
+    first = Stint(tuple(Member(id, 0, 3) for id in at_rung))
+    last = Stint(tuple(Member(id, 3, 6) for id in at_end))
+    reached = tuple(Outcome(id, "reached", 3, losses=losses) for id, losses in at_rung.items())
+    done = tuple(
+        Outcome(id, "done", 6, validation_loss=losses.mean, losses=losses, judged=losses)
+        for id, losses in at_end.items()
+    )
+    stopped = tuple(id for id in at_rung if id not in at_end)
+    events = [
+        Submitted(START, sweep),
+        Observed(START, START, sweep.tick * 2, (100.0,) * 9, Provenance("a", "measured")),
+    ]
+    for hour, stint, outcomes in ((0, first, reached), (2, last, done)):
+        name = f"{stint.id}/1"
+        events += [Requested(after(hour), name, stint, "d0", "now"), Running(after(hour), name)]
+        events += [Ended(after(hour + 1), name, outcomes)]
+        if outcomes is reached:
+            events += [Ranked(after(1), 3, stopped, "stopped at step 3", tuple(at_end))]
+    return report_of(State(events))
+
+
+GOOD, LATER, BAD = judged(1.0, 1.1, 0.9, 1.0), judged(1.2, 1.29, 1.1, 1.21), judged(2.0, 2.1, 1.95, 2.0)
+
+
+def test_a_baseline_that_stopped_is_compared_with_the_best_where_it_stopped():
+    report = with_rung({"e00": BAD, "e01": GOOD, "e02": LATER}, {"e01": GOOD, "e02": LATER})
+    assert (report.baseline, report.reference, report.best.experiment) == ("e00", "e01", "e01")
+    assert report.parted.step == 3 and report.parted.low < report.parted.difference < report.parted.high < 0
+    assert "against the baseline at step 3, where that stopped" in wording.winner(report)
+    assert [row.difference for row in report.rows[:2]] == [0.0, pytest.approx(0.2)]
+    assert "| to best |" in markdown.render(report)
+
+
+def test_one_that_was_better_at_a_rung_than_at_its_end_is_said_to_overfit():
+    report = with_rung({"e00": GOOD, "e01": BAD}, {"e00": LATER, "e01": GOOD})
+    (note,) = [note for note in report.notes if "overfits" in note]
+    assert note.startswith("e00 was better at step 3 than at its end, by 0.2000 (")
