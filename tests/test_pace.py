@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from builders import START, after, make_sweep
 from gridsweep.backtest import drawn
 from gridsweep.carbon import HOUR, Trace
-from gridsweep.events import Ended, Requested, Running, Submitted
+from gridsweep.events import Ended, Progressed, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.pace import duration, spread
 from gridsweep.planned import Planned
@@ -47,6 +47,22 @@ def test_the_estimate_holds_until_two_stints_have_ended():
 
 def test_what_came_back_from_a_checkpoint_teaches_nothing_for_it_also_had_to_load():
     assert duration(ended(2.0, 3.0, first=3), 6) == HOUR
+
+
+def test_the_first_steps_of_what_runs_teach_until_stints_have_ended():
+    """An hour of evaluating before the first step is not taken for the pace of steps."""
+    state = State([Submitted(START, make_sweep(4, steps=100, pack=4, hours=1.0))])
+    stint = Stint(tuple(Member(f"e{i:02}", 0, 100) for i in range(4)))
+    name = f"{stint.id}/1"
+    told = [(1.0, 4), (1.2, 10), (2.0, 24)]  # 20 steps of four members in an hour: 0.8 h as estimated
+    state.apply(Requested(START, name, stint, "d0", ""))
+    state.apply(Running(START, name))
+    for seq, (hours, step) in enumerate(told, 1):
+        assert duration(state, 100) == HOUR
+        state.apply(Progressed(after(hours), name, seq, step))
+    assert duration(state, 100) / HOUR == pytest.approx(1.25)
+    state.apply(Ended(after(5), name, tuple(Outcome(f"e{i:02}", "done", 100) for i in range(4))))
+    assert duration(state, 100) == HOUR  # one that has ended is not enough, and nothing runs any more
 
 
 def test_where_lengths_are_alike_the_deadline_is_the_sweeps():

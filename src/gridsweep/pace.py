@@ -11,19 +11,43 @@ from gridsweep.stint import Device
 
 TAUGHT, LIKE = 2, 0.01
 """So many stints must have ended before they are believed over the estimate, and by so much they must differ."""
+FIRST_STEPS = 10
+"""So many steps of a stint that still runs are believed, until enough have ended."""
 SURE = 2.0
 """So many standard deviations of the work that is left are kept free before the deadline."""
 
 
 def scale(state: State) -> float:
-    """How many times the spec's estimate stints are expected to take: 1 until those that have ended teach better."""
+    """How many times the spec's estimate stints are expected to take: 1 until some teach better.
+
+    Those that have ended do; until enough have, so do the first steps of those that run.
+    """
     if state.scale is None:
         state.scale = 1.0
-        if len(state.paces) >= TAUGHT:
-            learned = median(state.paces)
+        known = state.paces if len(state.paces) >= TAUGHT else [*state.paces, *_under_way(state)]
+        if len(known) >= TAUGHT or len(known) > len(state.paces):
+            learned = median(known)
             if abs(learned - 1) > LIKE:
                 state.scale = learned
     return state.scale
+
+
+def _under_way(state: State) -> list[float]:
+    """How many times its estimate each running stint took for its steps since it first told of one.
+
+    What came before that, an evaluation and trials of how many to take at a time, comes once.
+    """
+    sweep, found = state.sweep, []
+    for attempt in state.active.values():
+        if attempt.first_told is None or attempt.seen_at is None:
+            continue
+        step, at = attempt.first_told
+        if attempt.step - step >= FIRST_STEPS and attempt.seen_at > at:
+            speed = next((device.speed for device in sweep.devices if device.name == attempt.device), 1.0)
+            expected = sweep.estimates.duration * sweep.estimates.share(len(attempt.stint.members))
+            expected *= len(attempt.stint.members) * (attempt.step - step) / sweep.total_steps
+            found.append((attempt.seen_at - at) * speed / expected)
+    return found
 
 
 def duration(state: State, steps: int, device: Device | None = None, members: int = 1) -> timedelta:

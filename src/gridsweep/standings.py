@@ -56,6 +56,7 @@ class Attempt:
     seen_at: datetime | None = None
     seq: int = 0
     step: int = 0
+    first_told: tuple[int, datetime] | None = None  # the first step it told of, and when
     kept_step: int = 0
     cursor: tuple[int, int] = (0, 0)
     energy: list[Segment] = field(default_factory=list)

@@ -211,7 +211,11 @@ class State:
         if event.seq <= attempt.seq:
             return
         attempt.seq, attempt.step, attempt.cursor, attempt.seen_at = event.seq, event.step, event.cursor, event.at
+        if attempt.first_told is None and event.step > min(m.from_step for m in attempt.stint.members):
+            attempt.first_told = event.step, event.at
         attempt.energy.extend(event.energy)
+        if len(self.paces) < 2:  # the first steps teach how long all will take, until stints have ended
+            self.scale = self.ahead = self.works = None
         for id, loss in event.losses.items():
             self.standings[id].loss = loss
 
