@@ -56,7 +56,7 @@ def stand_in(pace: float = QUICK, misbehave: str = "") -> tuple[str, ...]:
 def sweep_of(n: int, *, steps: int = 6, devices: int = 2) -> Sweep:
     """`n` experiments e00, e01, ... on a few devices, with a checkpoint every other step."""
     experiments = (
-        Experiment(f"e{i:02}", LoraParams(8 + i, 32.0, 1e-4, 0.05), i, "only", "a contract") for i in range(n)
+        Experiment(f"e{i:02}", LoraParams(8 + i, 32.0, 1e-4, 0.05), 42, "only", "a contract") for i in range(n)
     )
     return Sweep(
         name="contract",
