@@ -6,6 +6,7 @@ import pytest
 
 from gridsweep.manifests.bundle import cluster_of
 from gridsweep.manifests.storage import GIB, KEPT_CHECKPOINTS, lora_parameters, parameters, volume_claim, volume_size
+from gridsweep.rungs import Proposals, Repeats
 from gridsweep.stint import Device
 from gridsweep.sweep import Model
 
@@ -65,6 +66,14 @@ def test_more_devices_and_larger_bases_need_more(published):
     before = volume_size(published, loop=True).bytes
     assert volume_size(replace(published, devices=tuple(Device(f"d{i}") for i in range(8))), loop=True).bytes > before
     assert volume_size(replace(published, model=Model("Qwen/Qwen2.5-32B")), loop=True).bytes > before
+
+
+def test_a_pack_keeps_the_checkpoints_of_all_its_members_and_whoever_joins_has_an_adapter(published):
+    before = volume_size(published, loop=True).bytes
+    packed = volume_size(replace(published, pack=21), loop=True).bytes
+    assert packed > before
+    joined = replace(published, pack=21, repeats=Repeats(3, 3), propose=Proposals(most=2))
+    assert volume_size(joined, loop=True).bytes - packed >= 8 * 2 * 4 * lora_parameters(published.model.id, 32)
 
 
 def test_a_size_that_is_given_stays(published):

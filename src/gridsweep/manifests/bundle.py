@@ -118,8 +118,12 @@ def _header(sweep: Sweep, cluster: KubernetesCluster, *, loop: bool) -> str:
             f"#   kubectl apply --server-side -k . -l {TIER}=TIER          # one tier's jobs, once the rest is there",
             f"#   kubectl {space} get rayjobs -L {TIER},{EXPERIMENT}",
         ]
-    if not loop and sweep.rungs is not None:
-        lines += ["#", "# Rungs need gridsweep's loop (gate: none): these jobs train every experiment to its end."]
+    if not loop and (sweep.rungs or sweep.repeats or sweep.propose):
+        lines += [
+            "#",
+            "# Rungs, and whoever joins on the way, need gridsweep's loop (gate: none): these jobs train every",
+        ]
+        lines += ["# experiment to its end."]
     if cluster.gate == "suspend":
         release = """-p '{"spec":{"suspend":false}}'"""
         lines += [f"#   kubectl {space} patch rayjob JOB --type merge {release}    # lets it start"]

@@ -66,6 +66,12 @@ def lora_parameters(model: str, r: int) -> float:
     return LORA_PER_RANK * r * scale
 
 
+def _joining(sweep: Sweep) -> int:
+    """How many experiments may join on the way."""
+    repeats = sweep.repeats.finalists * (sweep.repeats.seeds - 1) if sweep.repeats else 0
+    return repeats + (sweep.propose.most if sweep.propose else 0)
+
+
 def volume_size(sweep: Sweep, *, loop: bool) -> VolumeSize:
     """How much the volume must hold. `loop` says that gridsweep's loop drives, and removes what is done with.
 
@@ -74,7 +80,9 @@ def volume_size(sweep: Sweep, *, loop: bool) -> VolumeSize:
     """
     model = sweep.model.id
     each = sorted((lora_parameters(model, e.params.r) for e in sweep.experiments), reverse=True)
-    working = len(sweep.devices)
+    if loop:  # the largest may join
+        each = each[:1] * _joining(sweep) + each
+    working = len(sweep.devices) * (sweep.pack if loop else 1)
     writing = sum(each[:working])  # the draft of a checkpoint, beside those that are kept
     kept = KEPT_CHECKPOINTS * sum(each[:working] if loop else each)
     size = (
