@@ -95,3 +95,8 @@ def test_the_schema_knows_what_is_read(line):
 def test_what_is_wrong_is_said_at_its_line(line, said):
     (fault,) = faults(LEAST + line)
     assert fault.startswith("sweep.yaml:4: ") and said in fault
+
+
+def test_proposals_need_rungs():
+    (fault,) = faults(LEAST + "propose: edge\nrungs: none")
+    assert fault.startswith("sweep.yaml:4: propose: needs rungs")

@@ -52,6 +52,8 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
     if sound("policy") and (limits := file.policy.on_off) and limits.resume_below > limits.pause_above:
         what = f"must be at most pause_above, {number(limits.pause_above)}, not {number(limits.resume_below)}"
         yield Fault(("policy", "on_off", "resume_below"), what)
+    if sound("rungs", "propose") and file.propose is not None and file.rungs is None:
+        yield Fault(("propose",), "needs rungs, which free places for new points; take it out, or set rungs: default")
     yield from _twice(data, "devices")
 
 
