@@ -236,7 +236,7 @@ def run(bench: Bench, between: Callable[[], None]) -> Chain:
     )
     chain.building = time.process_time() - start
     start = time.process_time()
-    group.plan = measure(group, sizes=PORTIONS, rounds=1).plan(group.plan)
+    group.plan = measure(group, sizes=PORTIONS, rounds=1, ahead=case.steps).plan(group.plan)
     chain.measuring = time.process_time() - start
     bench.plan = group.plan
     between()
