@@ -10,8 +10,7 @@ from torch import Tensor
 
 from gridsweep.train.samples import Sample
 
-
-PADDED = 1.2  # times as long as the shortest of them may samples be that are padded to one length
+PADDED = 1.25  # times as long as the shortest of them may samples be that are padded to one length
 
 
 @dataclass(frozen=True, slots=True)
