@@ -11,7 +11,7 @@ from lean_builders import MEMBERS, SAMPLES, group, nothing, part, small_base
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.linear import Pass
 from gridsweep.train.lean.measure import Choice, Measured, measure
-from gridsweep.train.lean.memory import bytes_per_token, predicted_bytes, saved_bytes
+from gridsweep.train.lean.memory import bytes_per_token, saved_bytes
 from gridsweep.train.lean.packing import pack
 from gridsweep.train.samples import Sample
 
@@ -93,15 +93,6 @@ def test_the_model_of_memory_is_what_autograd_keeps(kind: str, layers: str, drop
         remembered=remember and dropout > 0,
     )  # fmt: skip
     assert kept == pytest.approx(model * packed.tokens * 2)
-
-
-def test_what_a_step_holds_is_predicted_for_its_largest_pass() -> None:
-    small, large = (predicted_bytes(group(plan=Plan(n))) for n in (1, 4))
-    held = sum(p.numel() * 4 for p in group().lean.base.parameters())
-    assert held < small < large < held + 4 * (small - held)
-    some = group()
-    some.lean.shapes = {"transformer.h.0.attention": (32, 32)}  # a model of another shape
-    assert predicted_bytes(some) is None
 
 
 def test_nothing_of_the_frozen_product_is_kept() -> None:

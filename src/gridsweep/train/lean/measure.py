@@ -46,20 +46,20 @@ class Measured:
 
 def measure(
     group: Group, *, sizes: Sequence[int] = SIZES, rounds: int = 5, seconds: float = 50.0, ahead: int | None = None,
-    clock: Callable[[], float] | None = None,
+    fits: Callable[[Plan], bool] = lambda plan: True, clock: Callable[[], float] | None = None,
 ) -> Measured:  # fmt: skip
     """Time forward and backward passes of the first samples for portions of these sizes; leaves the group as it was.
 
     The plan's own choice comes first, then the others from the least memory to the most; one whose two passes would
     lead beyond `seconds` of wall clock is not begun, nor is one beyond `SHARE` of what `ahead` steps will take. Each
     warms up once. Then follow rounds over all, so that another load on the machine meets them alike: one, and up to
-    `rounds` while they fit in. `clock` is the process's CPU time on a CPU, else the wall clock. What does not fit the
-    memory is left out, with all that needs more.
+    `rounds` while they fit in. `fits` says which plans the memory has room for; what runs out of it all the same is
+    left out, with all that needs more. `clock` is the process's CPU time on a CPU, else the wall clock.
     """
     clock = clock or (time.process_time if group.device.type == "cpu" else time.perf_counter)
     batch = group.batch(0)
     packed = pack(runs(batch, group.plan.tokens)[0], group.device)
-    left = _choices(group, sizes)
+    left = [(n, kept) for n, kept in _choices(group, sizes) if fits(replace(group.plan, members=n, remember=kept))]
     times: dict[tuple[int, bool], list[float]] = {}
     before, begun = group.plan, time.monotonic()
     round_s = 0.0  # of all that is in `times`
