@@ -81,9 +81,7 @@ def test_on_a_cpu_neither_memory_nor_company_decides_about_the_tokens_of_a_pass(
 
 
 def test_too_little_memory_is_told_with_numbers() -> None:
-    with pytest.raises(
-        SpecError, match=r"sample of 30 tokens need about 0\.23 GB, of .* device has 0\.01 GB: the base"
-    ):
+    with pytest.raises(SpecError, match=r"of 30 tokens need about 0\.23 GB, of .* device has 0\.01 GB: the base"):
         fitting(GPU, Work((4, 4), 100, 30, True), 1e7)
 
 
