@@ -29,7 +29,7 @@ docs/results/lean-cpu.json has for each kind of data, and of `equal` at its top 
     share       all of (iii) over all of (i); `share_of_tuned` over (ii)
     winner      the experiment with the smallest last validation loss
 
---quick makes half the steps and shorter rounds. Takes about six minutes of CPU time. Exits 1 where a goal is missed:
+--quick makes half the steps and shorter rounds. Takes about eight minutes of CPU time. Exits 1 where a goal is missed:
 `share` at most 1/4, and 1/5 for `mixed`.
 """
 
@@ -102,7 +102,7 @@ CASES = (
 
 
 def members(total: int) -> list[Part]:
-    """The experiments, the baseline first."""
+    """The experiments."""
     found = []
     for n, params in enumerate(published()):
         name = f"{n + 1:02} r{params.r} a{number(params.alpha)} lr{number(params.lr)} d{number(params.dropout)}"

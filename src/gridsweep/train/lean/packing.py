@@ -65,7 +65,10 @@ def pack(samples: Sequence[Sample], device: torch.device, first: int = 0) -> Pac
 
 
 def _by_likeness(lengths: Sequence[int]) -> list[list[int]]:
-    """Consecutive lengths in groups; what is in one is a function of its own lengths and the one after it."""
+    """Consecutive lengths in groups, the longest of one at most `PADDED` times the shortest.
+
+    A function of the lengths alone: who else is in a pass must not decide how a sample's attention is rounded.
+    """
     groups: list[list[int]] = []
     for length in lengths:
         if not groups or max(length, *groups[-1]) > PADDED * min(length, *groups[-1]):
