@@ -179,7 +179,7 @@ def build(shape: str, device: torch.device, longest: int, bench: Bench, base: An
     other = device.type != "cpu"
     some = min(8, most)
     bench.ways += [
-        lean.way(1, 1, name="(*) lean, 1, logits in larger portions", kind="probe", logits=2**25),
+        lean.way(1, 1, name="(*) lean, 1, logits in larger portions", kind="probe", logits=2**27),
         lean.way(1, 1, name=f"(*) lean, 1, masks {'kept' if other else 'made again'}", kind="probe", kept=other),
         lean.way(some, min(4, some), name=f"(*) lean, {some} in passes of {min(4, some)}, no dropout", kind="probe",
                  dropout=False),

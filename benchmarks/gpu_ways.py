@@ -206,7 +206,7 @@ class Lean:
             group = self.group
             group.roster, group.plan = roster, replace(plan)
             silent = nullcontext() if dropout else patch.object(group, "_bits", lambda *_: None)
-            with silent, patch.object(loss, "LOGITS_AT_ONCE", logits or loss.LOGITS_AT_ONCE):
+            with silent, patch.dict(loss.LOGITS_AT_ONCE, {"cuda": logits or loss.LOGITS_AT_ONCE["cuda"]}):
                 group.step(n, lambda: None)
             if group.plan != plan:  # the group halves what does not fit; that would be another way
                 raise torch.OutOfMemoryError
@@ -235,7 +235,7 @@ class Lean:
         """The most tokens of each in a pass by the model of memory (None: a whole step's); why none fit."""
         if self.memory is None:
             return None, ""
-        room = self.memory * (1 - HEADROOM) - torch.cuda.memory_allocated() - members * self.footprint.logits()
+        room = self.memory * (1 - HEADROOM) - torch.cuda.memory_allocated() - self.footprint.logits(members)
         each = SHORT_LIVED * replace(self.footprint, remembered=remember).token(r, members)
         tokens = int(room // (members * each))
         longest = max(len(sample.ids) for sample in self.group.train)

@@ -99,7 +99,8 @@ def table(shape: str, dtype: torch.dtype, devices: list[float]) -> None:
     """Print what one shape takes, and what fits each device."""
     lean = of_model(frozen(shape, META, dtype), TARGETS, counted=2 / 3)
     kept = Footprint(lean.base, lean.element, lean.shapes, lean.config, lean.counted, remembered=True)
-    print(f"{shape}: base {lean.base / 1e9:.2f} GB in {dtype}, {lean.logits() / 1e6:.0f} MB of logits a member\n")
+    logits = f"{lean.logits(1) / 1e6:.0f} MB of logits a pass of one member"
+    print(f"{shape}: base {lean.base / 1e9:.2f} GB in {dtype}, {logits}\n")
     print(f"{'':24}" + "".join(f"{f'r={r}':>10}" for r in RANKS))
     rows = {"parameters, million": [lean.parameters(r) / 1e6 for r in RANKS]}
     for name, times in STATE.items():

@@ -61,6 +61,7 @@ def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
         dataset: Dataset | None = None,
         recipe: dict[str, object] | None = None,
         parts: Sequence[Part] = (),
+        memory_gb: float | None = None,
     ) -> AttemptFolder:
         folder = AttemptFolder(tmp_path / "store" / "stints" / "s-1" / attempt)
         data = dataset or Dataset(str(pairs_file), train_samples=14, validation_samples=6)
@@ -71,7 +72,7 @@ def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
                 data,
                 Recipe(**{**RECIPE, **(recipe or {})}),  # type: ignore[arg-type]
                 STEPS,
-                Device("cpu", power_w=10),
+                Device("cpu", memory_gb, power_w=10),
                 tuple(parts) or (Part("x", params, 1, from_step, to_step, checkpoint),),
             )
         )

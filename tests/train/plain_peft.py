@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch.nn import functional as F
 
 from gridsweep.attempt import Part
 from gridsweep.sweep import LoraParams, Model, Recipe
-from gridsweep.train.lean.group import EVALUATED_AT_ONCE, History
+from gridsweep.train.lean.group import History
 from gridsweep.train.learning_rate import learning_rate
-from gridsweep.train.samples import Sample, by_length, effective_batch
+from gridsweep.train.samples import Sample, effective_batch
 
+EVALUATED_AT_ONCE = 2048  # positions, padding included
 IGNORED = -100  # the label of a position that does not count
 
 
@@ -124,6 +125,16 @@ def collate(samples: Sequence[Sample], pad: int, device: torch.device) -> dict[s
         mask[row, :n] = 1
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def by_length(samples: Iterable[Sample], tokens: int) -> list[list[Sample]]:
+    """All samples in batches of like lengths, of at most `tokens` positions (or a single sample)."""
+    batches: list[list[Sample]] = []
+    for sample in sorted(samples, key=lambda sample: len(sample.ids)):
+        if not batches or (len(batches[-1]) + 1) * len(sample.ids) > tokens:
+            batches.append([])
+        batches[-1].append(sample)
+    return batches
 
 
 def add_lora(base: Any, model: Model, params: LoraParams, recipe: Recipe, seed: int) -> Any:

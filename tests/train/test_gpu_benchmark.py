@@ -118,7 +118,7 @@ def test_tokens_of_a_pass_are_chosen_by_memory_and_steps_stay_the_same() -> None
     base = group.lean.base
     footprint = Footprint(weights_of(base), 4, group.lean.shapes, base.config, remembered=True)
     each = 1.2 * footprint.token(32, 4)
-    lean = Lean(group, footprint, (4 * footprint.logits() + 4 * each * 50 + 1) / 0.9)
+    lean = Lean(group, footprint, (footprint.logits(4) + 4 * each * 50 + 1) / 0.9)
     way, too_many = lean.way(4, 4), lean.way(21, 21)
     assert way.tokens_in_a_pass == 50 and not way.why
     assert "out of memory by its model" in too_many.why

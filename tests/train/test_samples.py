@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from gridsweep.train.model import TINY_QWEN2
 from gridsweep.train.pairs import Pair, asked
-from gridsweep.train.samples import Sample, by_length, effective_batch, encode, judging
+from gridsweep.train.samples import Sample, effective_batch, encode, judging
 
 pytestmark = pytest.mark.train
 
@@ -56,11 +56,6 @@ def test_every_epoch_sees_every_sample_once_in_another_order() -> None:
 def test_an_effective_batch_is_ordered_by_length() -> None:
     lengths = [len(s.ids) for s in effective_batch(samples(*range(2, 30)), 0, 8, seed=0)]
     assert lengths == sorted(lengths)
-
-
-def test_evaluation_batches_hold_like_lengths_and_no_more_positions_than_allowed() -> None:
-    batches = by_length(samples(9, 2, 3, 8, 40), 20)
-    assert [[len(s.ids) for s in batch] for batch in batches] == [[2, 3], [8, 9], [40]]
 
 
 def test_a_quarter_judges_but_eight_at_least_and_the_seed_says_which() -> None:

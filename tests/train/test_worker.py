@@ -70,7 +70,8 @@ def test_a_whole_experiment(assigned: Assigned) -> None:
     assert sorted(int(p.name) for p in (folder.path / "checkpoints").iterdir()) == [4, 5]
     facts = folder.result().facts
     assert facts["train_samples"] == "14" and facts["device"] == "cpu" and len(facts["dataset_digest"]) == 64
-    assert int(facts["memory_predicted_mb"]) > 0 and "group" not in facts and "peft" not in facts
+    assert int(facts["memory_peak_mb"]) == pytest.approx(int(facts["memory_predicted_mb"]), rel=0.1)
+    assert "group" not in facts and "peft" not in facts
 
 
 def test_energy_is_told_from_loading_to_the_end(assigned: Assigned) -> None:
@@ -253,6 +254,20 @@ def test_too_little_memory_makes_the_passes_smaller_and_then_is_told(
     folder = assigned("none", parts=THREE)
     assert program.main([str(folder.path)]) == 1
     assert folder.result().error.startswith("out of memory (no room); lower recipe.max_length")
+
+
+def test_a_small_device_gets_a_smaller_plan_from_the_first_step_on_and_the_same_results(
+    assigned: Assigned, alone: dict[str, object]
+) -> None:
+    """In 45 MB, a tenth left free, passes one member at a time; in one nothing does."""
+    small = assigned("small", parts=THREE, memory_gb=0.045)
+    assert found_in([small], together(small)) == each_alone(assigned, alone)
+    facts = small.result().facts
+    assert facts["group"] == "3 members, 1 at a time"
+    assert int(facts["memory_peak_mb"]) <= int(facts["memory_predicted_mb"]) < 0.9 * 0.045e9 / 2**20
+    tiny = assigned("tiny", parts=THREE, memory_gb=0.001)
+    assert program.main([str(tiny.path)]) == 1
+    assert "need about 0.03 GB, of which 10% stays free, and the device has 0.00 GB" in tiny.result().error
 
 
 @pytest.mark.parametrize("recipe", [{"layers": "upper-half"}, {"rslora": True, "lora_plus": 4.0}])

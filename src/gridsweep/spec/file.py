@@ -192,7 +192,8 @@ class DeviceSection(Section):
 
     name: Name = Field(description="What reports call it.")
     memory_gb: Annotated[float, Number(above=0, most=1_000_000)] | None = Field(
-        default=None, description="Memory, in GB."
+        default=None,
+        description="Memory, in GB; a worker fills nine tenths of it, or of what is free.",
     )
     speed: Annotated[float, Number(least=0.001, most=1000)] = Field(
         default=1.0, description="Divides the estimated duration: 2 is twice as fast."

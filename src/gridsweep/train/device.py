@@ -40,6 +40,22 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
+def memory_at_hand(device: torch.device, stated_gb: float | None) -> float:
+    """Bytes for the base and all that is to live beside it: what is free, or what was stated if that is less.
+
+    A CPU shares its memory with everybody; there all there is counts, which is the same at every start.
+    """
+    import torch
+
+    if device.type == "cuda":
+        there = float(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+    else:
+        import psutil
+
+        there = float(psutil.virtual_memory().total)
+    return there if stated_gb is None else min(there, stated_gb * 1e9)
+
+
 def described(device: torch.device) -> str:
     """For the facts of a result."""
     import torch

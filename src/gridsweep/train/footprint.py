@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gridsweep.train.lean.loss import LOGITS_AT_ONCE
+from gridsweep.train.lean.loss import rows_at_once
 from gridsweep.train.lean.memory import bytes_per_token
 from gridsweep.train.lean.stack import Shapes
 
@@ -18,7 +18,6 @@ STATE = {"weights": 1, "gradient": 1, "Adam": 2, "average": 1}
 """How many float32 rows of a stack an adapter has, by what they are."""
 HEADROOM = 0.1  # of a device's memory
 SHORT_LIVED = 1.2  # times what a pass keeps: what one operation makes and drops again, masks and slopes of SwiGLU
-FEWEST_ROWS = 16  # of logits made at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Footprint:
     """The memory of groups over one base of `base` bytes, whose numbers have `element` bytes.
 
     `shapes` are the adapted modules' (in, out), `config` the model's, of Qwen2's or Llama's shape. `counted` is the
-    share of tokens with a loss, `remembered` whether dropout's masks are kept.
+    share of tokens with a loss, `remembered` whether dropout's masks are kept, `device` a type of device.
     """
 
     base: int
@@ -35,6 +34,7 @@ class Footprint:
     config: Any
     counted: float = 1.0
     remembered: bool = False
+    device: str = "cuda"
 
     def parameters(self, r: int) -> int:
         """The weights of an adapter of rank `r`."""
@@ -50,14 +50,14 @@ class Footprint:
             self.shapes, self.config, r, self.element, members=members, counted=self.counted, remembered=self.remembered
         )
 
-    def logits(self) -> int:
-        """Bytes of the logits of one member that live at once: as they come, in float32, and their slope."""
-        rows = max(FEWEST_ROWS, LOGITS_AT_ONCE // self.config.vocab_size)
-        return rows * self.config.vocab_size * (2 * self.element + 8)
+    def logits(self, members: int) -> int:
+        """Bytes of the logits of a pass that live at once: as they come, in float32, and their slope."""
+        vocabulary = self.config.vocab_size
+        return members * rows_at_once(members, vocabulary, self.device) * vocabulary * (2 * self.element + 8)
 
     def in_a_pass(self, ranks: list[int], tokens: int) -> float:
         """Bytes of a pass of members of these ranks over so many tokens of each."""
-        return sum(tokens * self.token(r, len(ranks)) + self.logits() for r in ranks)
+        return sum(tokens * self.token(r, len(ranks)) for r in ranks) + self.logits(len(ranks))
 
     def resident(self, memory: float, r: int, tokens: int) -> int:
         """How many adapters of rank `r` live beside the base and a pass of one of them, in `memory` bytes."""
@@ -69,7 +69,7 @@ class Footprint:
 
     def tokens(self, memory: float, ranks: list[int], members: int, r: int) -> int:
         """How many tokens of each of `members` of rank `r` fit a pass, with adapters of all `ranks` living."""
-        room = self._room(memory) - sum(self.adapter(rank) for rank in ranks) - members * self.logits()
+        room = self._room(memory) - sum(self.adapter(rank) for rank in ranks) - self.logits(members)
         return _whole(room, members * self.token(r, members))
 
     def _room(self, memory: float) -> float:

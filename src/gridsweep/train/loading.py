@@ -15,14 +15,16 @@ from gridsweep.train import data
 
 if TYPE_CHECKING:  # importing these takes seconds, in which the worker could not be told to stop
     from gridsweep.train.lean.group import Group
+    from gridsweep.train.room import Room
     from gridsweep.train.samples import Encoded, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All members as one group, the samples to validate on, and facts for the result."""
+    """All members as one group, its room where there is a model of it, the samples to validate on, and facts."""
 
     group: Group
+    room: Room | None
     validation: list[Sample]
     facts: dict[str, str]
 
@@ -33,10 +35,14 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     pairs = data.load(assignment.dataset, assignment.recipe)
     breathe()
 
-    from gridsweep.train.device import described, device_and_dtype
-    from gridsweep.train.lean.group import Group
+    import torch
+
+    from gridsweep.train.device import described, device_and_dtype, memory_at_hand
+    from gridsweep.train.lean.fitting import CPU_TOKENS
+    from gridsweep.train.lean.group import Group, Plan
     from gridsweep.train.lean.variants import Variant
     from gridsweep.train.model import load_base
+    from gridsweep.train.room import room_for
     from gridsweep.train.samples import encode
 
     breathe()
@@ -51,6 +57,9 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
             f"no sample of {assignment.dataset.id} has room for a response in {recipe.max_length} tokens; "
             "raise recipe.max_length"
         )
+    memory = memory_at_hand(device, assignment.device.memory_gb)
+    room = room_for(base, assignment.members, recipe, train.samples, memory)
+    away = room is not None and room.fit.away
     variant = Variant(recipe.rslora, recipe.lora_plus)
     group = Group(
         base,
@@ -62,6 +71,8 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
         variants={part.experiment: variant for part in assignment.members},
         layers=recipe.layers,
         order=assignment.members[0].seed,
+        plan=room.fit.plan if room else Plan(tokens=CPU_TOKENS if device.type == "cpu" else None),
+        home=torch.device("cpu") if away else None,
     )
     for experiment, folder in checkpoints.items():
         if folder is not None:
@@ -78,7 +89,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
         "prompt_template": "chat template" if tokenizer.chat_template else "### Instruction/Response",
         **_cut(train, validation, recipe.max_length),
     }
-    return Ready(group, validation.samples, facts)
+    return Ready(group, room, validation.samples, facts)
 
 
 def whole_checkpoint(part: Part, store: Path) -> Path | None:

@@ -163,7 +163,7 @@ def _tokens(group: Group, sizes: list[int]) -> tuple[dict[int, int | None], dict
     left_out = {}
     for n in sizes:
         r = max(part.params.r for part in group.roster.parts.values())
-        each = ((1 - HEADROOM) * free - n * footprint.logits()) / (n * footprint.token(r, n) * SHORT_LIVED)
+        each = ((1 - HEADROOM) * free - footprint.logits(n)) / (n * footprint.token(r, n) * SHORT_LIVED)
         if each < max(lengths):
             left_out[n] = "out of memory by its model"
         else:

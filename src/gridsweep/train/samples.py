@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -78,16 +78,6 @@ def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) 
     count = len(samples)
     chosen = (_order(count, seed, position // count)[position % count] for position in positions)
     return sorted((samples[index] for index in chosen), key=lambda sample: len(sample.ids))
-
-
-def by_length(samples: Iterable[Sample], tokens: int) -> list[list[Sample]]:
-    """All samples in batches of like lengths, of at most `tokens` positions (or a single sample)."""
-    batches: list[list[Sample]] = []
-    for sample in sorted(samples, key=lambda sample: len(sample.ids)):
-        if not batches or (len(batches[-1]) + 1) * len(sample.ids) > tokens:
-            batches.append([])
-        batches[-1].append(sample)
-    return batches
 
 
 def judging(count: int, seed: int) -> list[int]:

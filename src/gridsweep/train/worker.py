@@ -6,6 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from gridsweep.attempt import Assignment, AttemptFolder, Outcome, Result, digest, now
@@ -110,23 +111,25 @@ class Worker:
             return ""
         from gridsweep.train.lean.measure import measure
 
-        measured = measure(ready.group, rounds=2, seconds=MEASURE_SECONDS)
+        fits = {} if ready.room is None else {"fits": ready.room.has}
+        ahead = self.to_step - self.step
+        measured = measure(ready.group, rounds=2, seconds=MEASURE_SECONDS, ahead=ahead, **fits)
         ready.group.plan = measured.plan(ready.group.plan)
-        return f", {measured.best.tokens_per_s:,.0f} tokens/s"
+        return "" if measured.best is None else f", {measured.best.tokens_per_s:,.0f} tokens/s"
 
     def _make_steps(self, ready: Ready, facts: dict[str, str]) -> None:
         group, every = ready.group, max(1, self.assignment.recipe.checkpoint_every)
-        self._predict(ready, facts)
         first = self.step
         while self.step < self.to_step and group.members:
             try:
-                losses = group.step(self.step, self._breathing("training"))
+                if self.step == first:
+                    losses = self._first_step(ready, facts)
+                else:
+                    losses = group.step(self.step, self._breathing("training"))
             except Stopped:
                 self._save(ready)
                 raise
             self._fail(group.diverged)
-            if self.step == first:
-                self._compare(facts)
             if not group.members:
                 return
             self.step += 1
@@ -215,24 +218,19 @@ class Worker:
         self.folder.forget_checkpoints()
         self.diary.lap(self.step)
 
-    def _predict(self, ready: Ready, facts: dict[str, str]) -> None:
-        """What memory the first step should take."""
-        from gridsweep.train.lean.memory import predicted_bytes
-
-        predicted = predicted_bytes(ready.group)
-        if predicted is not None:
-            facts["memory_predicted_mb"] = f"{predicted / MEBIBYTE:.0f}"
-        if ready.facts["device"] != "cpu":
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
-
-    def _compare(self, facts: dict[str, str]) -> None:
-        """What it did take, where that is counted."""
-        if facts["device"] != "cpu":
-            import torch
-
-            facts["memory_peak_mb"] = f"{torch.cuda.max_memory_allocated() / MEBIBYTE:.0f}"
+    def _first_step(self, ready: Ready, facts: dict[str, str]) -> dict[str, float]:
+        """Make it and count what memory it takes, beside what it should; the plan of the others follows from that."""
+        group, room, breathe = ready.group, ready.room, self._breathing("training")
+        if room is None:
+            return group.step(self.step, breathe)
+        plan = replace(group.plan)
+        facts["memory_predicted_mb"] = f"{room.predicted(plan) / MEBIBYTE:.0f}"
+        with room.counting(group) as taken:
+            losses = group.step(self.step, breathe)
+        facts["memory_peak_mb"] = f"{taken() / MEBIBYTE:.0f}"
+        if group.plan == plan:  # else it did not fit, and was made smaller
+            group.plan = replace(room.corrected(plan, taken()))
+        return losses
 
     def _breathing(self, phase: Literal["loading", "training", "evaluating"]) -> Callable[[], None]:
         """To be called often: tells that work goes on, and raises `Stopped` when it should not."""

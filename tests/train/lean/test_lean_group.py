@@ -39,6 +39,15 @@ def test_company_order_and_portions_change_nothing(members: list, count: int, po
 
 
 @QUICK
+@given(st.integers(1, 6))
+def test_portions_are_even_and_as_few_as_may_be(size: int) -> None:
+    portions = group().roster.portions(size)
+    counts = [len(names) for names in portions]
+    assert [name for names in portions for name in names] == group().members
+    assert len(counts) == -(-4 // size) and max(counts) <= size and max(counts) - min(counts) <= 1
+
+
+@QUICK
 @given(st.sets(st.sampled_from("abcd"), min_size=1, max_size=3), st.integers(1, 6))
 def test_who_leaves_changes_nothing_for_who_stays(leaving: set[str], when: int) -> None:
     staying = [name for name in "abcd" if name not in leaving]

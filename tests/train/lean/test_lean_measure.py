@@ -8,10 +8,10 @@ import pytest
 import torch
 from lean_builders import MEMBERS, SAMPLES, group, nothing, part, small_base
 
-from gridsweep.train.lean.group import Plan
+from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.linear import Pass
 from gridsweep.train.lean.measure import Choice, Measured, measure
-from gridsweep.train.lean.memory import bytes_per_token, predicted_bytes, saved_bytes
+from gridsweep.train.lean.memory import bytes_per_token, saved_bytes
 from gridsweep.train.lean.packing import pack
 from gridsweep.train.samples import Sample
 
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.train
 def test_every_portion_is_tried_with_masks_kept_and_made_again() -> None:
     some, untouched = group(), group()
     measured = measure(some, sizes=(1, 2, 4, 8), rounds=1)
-    assert [(choice.members, choice.remember) for choice in measured.choices] == [
+    assert {(choice.members, choice.remember) for choice in measured.choices} == {
         (n, kept) for n in (1, 2, 4) for kept in (True, False)
-    ]
+    }
     assert all(choice.tokens_per_s > 0 for choice in measured.choices)
     assert measured.plan(some.plan).members == measured.best.members
     assert [some.step(n, nothing) for n in range(2)] == [untouched.step(n, nothing) for n in range(2)]
@@ -38,17 +38,43 @@ def test_the_fastest_by_the_clock_is_best() -> None:
     assert Measured((Choice(1, True, 5.0), Choice(2, False, 7.0))).plan(Plan(9, tokens=3)) == Plan(2, 3, False)
 
 
-def test_without_time_only_the_first_choice_is_tried() -> None:
-    assert [(c.members, c.remember) for c in measure(group(), sizes=(1, 2, 4), seconds=0.0).choices] == [(1, True)]
+def test_what_is_hardly_faster_changes_no_plan() -> None:
+    choices = (Choice(4, True, 100.0), Choice(2, True, 101.0))
+    assert Measured(choices).plan(Plan(4)) == Plan(4) and Measured(choices).plan(Plan(3)) == Plan(2)
 
 
-def test_what_does_not_fit_the_memory_is_no_choice() -> None:
+def test_without_time_only_the_plans_own_choice_is_tried() -> None:
+    for limited in ({"seconds": 0.0}, {"ahead": 0}):
+        tried = measure(group(plan=Plan(2, remember=False)), sizes=(1, 2, 4), **limited).choices
+        assert [(c.members, c.remember) for c in tried] == [(2, False)]
+
+
+def fitting_in(room: int, kept_room: int) -> Group:
+    """A group in whose memory so many members pass at a time, and so many while masks are kept."""
+
     def small_memory(members: int, tokens: int) -> None:
-        if members > 2:
+        if members > (kept_room if some.plan.remember else room):
             raise torch.OutOfMemoryError("no room")
 
-    measured = measure(group(before_pass=small_memory), sizes=(1, 2, 4), rounds=1)
-    assert {choice.members for choice in measured.choices} == {1, 2}
+    some = group(before_pass=small_memory)
+    return some
+
+
+@pytest.mark.parametrize(
+    ("room", "kept_room", "found"),
+    [
+        (2, 2, {(1, False), (1, True), (2, False), (2, True)}),
+        (2, 1, {(1, False), (1, True), (2, False)}),
+        (1, 0, {(1, False)}),  # masks have to be made again even for one
+        (0, 0, set()),
+    ],
+)
+def test_what_does_not_fit_the_memory_is_no_choice(room: int, kept_room: int, found: set) -> None:
+    measured = measure(fitting_in(room, kept_room), sizes=(1, 2, 4), rounds=1)
+    assert {(choice.members, choice.remember) for choice in measured.choices} == found
+    plan = measured.plan(Plan(4, tokens=9))
+    assert plan == Plan(4, 9) if not found else (plan.members, plan.remember) in found
+    assert (measured.best is None) == (not found)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
@@ -67,15 +93,6 @@ def test_the_model_of_memory_is_what_autograd_keeps(kind: str, layers: str, drop
         remembered=remember and dropout > 0,
     )  # fmt: skip
     assert kept == pytest.approx(model * packed.tokens * 2)
-
-
-def test_what_a_step_holds_is_predicted_for_its_largest_pass() -> None:
-    small, large = (predicted_bytes(group(plan=Plan(n))) for n in (1, 4))
-    held = sum(p.numel() * 4 for p in group().lean.base.parameters())
-    assert held < small < large < held + 4 * (small - held)
-    some = group()
-    some.lean.shapes = {"transformer.h.0.attention": (32, 32)}  # a model of another shape
-    assert predicted_bytes(some) is None
 
 
 def test_nothing_of_the_frozen_product_is_kept() -> None:

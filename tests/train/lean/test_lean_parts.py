@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from gridsweep.train.lean.attention import Select, Spread
 from gridsweep.train.lean.layers import RmsNorm, SwiGlu, lean_instead
 from gridsweep.train.lean.linear import Block, Pass, lora_product
-from gridsweep.train.lean.loss import TokenLosses
+from gridsweep.train.lean.loss import FEWEST_ROWS, TokenLosses, rows_at_once
 from gridsweep.train.lean.masks import keep_bits, limits, masked, token_keys
-from gridsweep.train.lean.packing import pack, runs
+from gridsweep.train.lean.packing import PADDED, pack, runs
 from gridsweep.train.lean.stack import Stack
+from gridsweep.train.samples import Sample
 
 pytestmark = pytest.mark.train
 CPU = torch.device("cpu")
@@ -82,6 +83,11 @@ class TestGradients:
         plain = F.cross_entropy((hidden @ head.T).flatten(0, 1), targets.repeat(2), reduction="none").view(2, 5)
         assert torch.allclose(TokenLosses.apply(hidden, head, targets), plain)
 
+    def test_company_decides_about_the_logits_at_once_on_a_gpu_alone(self) -> None:
+        assert rows_at_once(1, 2048, "cpu") == rows_at_once(9, 2048, "cpu") == 128
+        assert rows_at_once(1, 152_064, "cuda") == 110 and rows_at_once(4, 152_064, "cuda") == 27
+        assert rows_at_once(99, 152_064, "cuda") == rows_at_once(1, 152_064, "cpu") == FEWEST_ROWS
+
     def test_of_norm_and_activation(self) -> None:
         weight = drawn(6, grad=False)
         assert torch.autograd.gradcheck(lambda x: RmsNorm.apply(x, weight, 1e-6), (drawn(2, 3, 6),))
@@ -144,6 +150,15 @@ class TestPacking:
             assert (packed.predicting[own] - at).tolist() == list(range(sample.prompt - 1, len(sample.ids) - 1))
             assert ids[at : at + len(sample.ids)].tolist() == list(sample.ids)
             at += len(sample.ids)
+
+    @given(st.lists(st.integers(1, 60), min_size=1, max_size=12))
+    def test_samples_that_attention_pads_are_alike_and_all_are_there(self, lengths: list[int]) -> None:
+        alike = pack([Sample((5,) * (n + 1), 0) for n in lengths], CPU).alike
+        assert sum(some.samples for some in alike) == len(lengths)
+        assert sum(some.tokens for some in alike) == sum(lengths) + len(lengths)
+        for some in alike:
+            assert some.tokens <= some.samples * some.longest <= PADDED * some.tokens
+            assert (some.places is None) == (some.tokens == some.samples * some.longest)
 
     @given(st.integers(1, 200))
     def test_runs_hold_all_in_order_and_no_more_than_allowed(self, tokens: int) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from gridsweep.errors import SpecError
-from gridsweep.train.lean.packing import Packed
+from gridsweep.train.lean.packing import Alike, Packed
 
 NAME = "gridsweep_packed"
 
@@ -55,32 +55,41 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention within each sample. query [members, heads, tokens, width] -> [members, tokens, heads, width].
 
-    The samples are padded on the right here and nowhere else, where it costs little: what is right of a token does
-    not reach it, so no mask is needed. Raises `SpecError` for attention of a kind that this is not.
+    Samples of like lengths go together, padded on the right to the longest of them, here and nowhere else: what is
+    right of a token does not reach it, so no mask is needed. Raises `SpecError` for attention of a kind that this is
+    not.
     """
     if packed is None:
         raise ValueError("packed attention needs to be told of the samples")
-    if softcap is not None or (sliding_window is not None and packed.longest > sliding_window):
+    longest = max(alike.longest for alike in packed.alike)
+    if softcap is not None or (sliding_window is not None and longest > sliding_window):
         kind = "softcapped" if softcap is not None else f"limited to a window of {sliding_window} tokens"
-        raise SpecError(
-            f"the model's attention is {kind}, which is not supported with {packed.longest} tokens a sample"
-        )
+        raise SpecError(f"the model's attention is {kind}, which is not supported with {longest} tokens a sample")
+    sizes = [alike.tokens for alike in packed.alike]
+    parts = zip(packed.alike, *(tensor.split(sizes, 2) for tensor in (query, key, value)), strict=True)
+    outs = [_attention(alike, *tensors, scaling) for alike, *tensors in parts]
+    return torch.cat(outs, 1) if len(outs) > 1 else outs[0], None
+
+
+def _attention(alike: Alike, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     members, heads = query.shape[:2]
-    across = [_samples(tensor, packed) for tensor in (query, key, value)]
+    across = [_samples(tensor, alike) for tensor in (query, key, value)]
     out = F.scaled_dot_product_attention(
         *across, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads
     ).transpose(1, 2)
-    out = out.reshape(members, packed.samples * packed.longest, heads, out.shape[-1])
-    return out if packed.places is None else Select.apply(out, packed.places), None
+    out = out.reshape(members, alike.samples * alike.longest, heads, out.shape[-1])
+    return out if alike.places is None else Select.apply(out, alike.places)
 
 
-def _samples(tensor: Tensor, packed: Packed) -> Tensor:
+def _samples(tensor: Tensor, alike: Alike) -> Tensor:
     """[members, heads, tokens, width] -> [members * samples, heads, longest, width]."""
+    if alike.samples == 1:
+        return tensor
     tensor = tensor.transpose(1, 2)
-    if packed.places is not None:
-        tensor = Spread.apply(tensor, packed.places, packed.samples * packed.longest)
+    if alike.places is not None:
+        tensor = Spread.apply(tensor, alike.places, alike.samples * alike.longest)
     members, _, heads, width = tensor.shape
-    return tensor.reshape(members * packed.samples, packed.longest, heads, width).transpose(1, 2)
+    return tensor.reshape(members * alike.samples, alike.longest, heads, width).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -32,7 +32,7 @@ class LeanBase:
         self.attention = base.config._attn_implementation
         self.head = base.get_output_embeddings()
         self.now: Pass | None = None
-        names, self.upper = _targets(base, targets, layers)
+        names, self.upper = targeted(base, targets, layers)
         self.shapes = {n: (m.in_features, m.out_features) for n, m in names.items()}
         first = _LAYER.match(next(iter(names)))
         if first is None:
@@ -103,8 +103,11 @@ class LeanBase:
         return torch.cat(losses)
 
 
-def _targets(base: Any, targets: tuple[str, ...], layers: Layers) -> tuple[dict[str, nn.Linear], list[int] | None]:
-    """The linear layers to adapt, in the model's order, and the numbers of their decoder layers if not all."""
+def targeted(base: Any, targets: tuple[str, ...], layers: Layers) -> tuple[dict[str, nn.Linear], list[int] | None]:
+    """The linear layers to adapt, in the model's order, and the numbers of their decoder layers if not all.
+
+    Raises `SpecError` when there is no such.
+    """
     linear = {name: module for name, module in base.named_modules() if isinstance(module, nn.Linear)}
     inner = {name: module for name, module in linear.items() if module is not base.get_output_embeddings()}
     kinds = sorted({name.rpartition(".")[2] for name in inner})

@@ -28,10 +28,10 @@ from gridsweep.train.lean.packing import Packed, pack, runs
 from gridsweep.train.lean.roster import Roster
 from gridsweep.train.lean.variants import Variant
 from gridsweep.train.learning_rate import learning_rate
-from gridsweep.train.samples import Sample, by_length, effective_batch
+from gridsweep.train.samples import Sample, effective_batch
 
 WINDOW, SO_FAR = 0.08, 6  # of all steps, but a sixth of those made, the weights are averaged over
-EVALUATED_AT_ONCE = 2048  # positions; nothing is kept for a backward pass
+EVALUATED_AT_ONCE = 1024  # tokens of each member; nothing is kept for a backward pass
 
 
 @dataclass(slots=True)
@@ -258,9 +258,9 @@ class Group:
     ) -> dict[str, Scores]:  # fmt: skip
         counts = torch.tensor([len(sample.ids) - max(1, sample.prompt) for sample in samples])
         sums = {name: torch.zeros(len(samples), dtype=torch.float64) for names in portions for name in names}
-        order = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))  # as `by_length` sorts
+        order = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))
         at = 0
-        for batch in by_length(samples, EVALUATED_AT_ONCE):
+        for batch in runs([samples[index] for index in order], EVALUATED_AT_ONCE):
             packed = pack(batch, self.device)
             places = torch.tensor(order[at : (at := at + len(batch))])
             for names in portions:

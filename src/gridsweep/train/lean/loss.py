@@ -9,7 +9,16 @@ from torch import Tensor
 
 from gridsweep.train.lean.linear import frozen_product
 
-LOGITS_AT_ONCE = 2**18  # of each member; its number may not decide about the rounding of another's
+LOGITS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
+"""On a CPU of each member, whose company may not decide about its rounding; elsewhere of all members of a pass."""
+FEWEST_ROWS = 16
+
+
+def rows_at_once(members: int, vocabulary: int, device: str) -> int:
+    """Of so many tokens of each member the logits live at once; `device` is a type of device."""
+    if device == "cpu":
+        members = 1
+    return max(FEWEST_ROWS, LOGITS_AT_ONCE["cpu" if device == "cpu" else "cuda"] // (members * vocabulary))
 
 
 class TokenLosses(torch.autograd.Function):
@@ -22,7 +31,7 @@ class TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
         wanted = ctx.needs_input_grad[0]
-        rows = max(16, LOGITS_AT_ONCE // head.shape[0])
+        rows = rows_at_once(hidden.shape[0], head.shape[0], hidden.device.type)
         kept = torch.empty_like(hidden) if wanted else None
         kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         losses = torch.empty(hidden.shape[:2], dtype=kind, device=hidden.device)

@@ -13,6 +13,8 @@ from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.packing import Packed, pack, runs
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+CLEARLY = 1.03  # times as fast as the plan's own must a choice be, for a clock is not quite steady
+SHARE = 0.005  # of the time of the steps ahead is what it may take to find out how to make them
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +28,66 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that was tried, and the fastest."""
+    """All that was timed, and the fastest; nothing, where not even one member's pass fits the memory."""
 
     choices: tuple[Choice, ...]
 
     @property
-    def best(self) -> Choice:
-        return max(self.choices, key=lambda choice: choice.tokens_per_s)
+    def best(self) -> Choice | None:
+        return max(self.choices, key=lambda choice: choice.tokens_per_s, default=None)
 
     def plan(self, plan: Plan) -> Plan:
-        """`plan` with the fastest choice in it."""
+        """`plan` with the fastest choice in it, unless its own was hardly slower or nothing was timed."""
+        own = next((c for c in self.choices if (c.members, c.remember) == (plan.members, plan.remember)), None)
+        if self.best is None or (own is not None and self.best.tokens_per_s < CLEARLY * own.tokens_per_s):
+            return plan
         return replace(plan, members=self.best.members, remember=self.best.remember)
 
 
 def measure(
-    group: Group, *, sizes: Sequence[int] = SIZES, rounds: int = 5, seconds: float = 50.0,
-    clock: Callable[[], float] | None = None,
+    group: Group, *, sizes: Sequence[int] = SIZES, rounds: int = 5, seconds: float = 50.0, ahead: int | None = None,
+    fits: Callable[[Plan], bool] = lambda plan: True, clock: Callable[[], float] | None = None,
 ) -> Measured:  # fmt: skip
     """Time forward and backward passes of the first samples for portions of these sizes; leaves the group as it was.
 
-    In rounds over all choices, so that another load on the machine meets them alike, until `seconds` of wall clock are
-    over but at least once. What half of them does not suffice to warm up is left out. `clock` is the process's CPU time
-    on a CPU, else the wall clock. A size that does not fit the memory is left out, with all above it.
+    The plan's own choice comes first, then the others from the least memory to the most; one whose two passes would
+    lead beyond `seconds` of wall clock is not begun, nor is one beyond `SHARE` of what `ahead` steps will take. Each
+    warms up once. Then follow rounds over all, so that another load on the machine meets them alike: one, and up to
+    `rounds` while they fit in. `fits` says which plans the memory has room for; what runs out of it all the same is
+    left out, with all that needs more. `clock` is the process's CPU time on a CPU, else the wall clock.
     """
     clock = clock or (time.process_time if group.device.type == "cpu" else time.perf_counter)
-    packed = pack(runs(group.batch(0), group.plan.tokens)[0], group.device)
-    dropping = any(part.params.dropout for part in group.roster.parts.values())
-    choices = [(n, kept) for n in sizes if n <= len(group.members) for kept in ((True, False) if dropping else (True,))]
-    times: dict[tuple[int, bool], list[float]] = {choice: [] for choice in choices}
+    batch = group.batch(0)
+    packed = pack(runs(batch, group.plan.tokens)[0], group.device)
+    left = [(n, kept) for n, kept in _choices(group, sizes) if fits(replace(group.plan, members=n, remember=kept))]
+    times: dict[tuple[int, bool], list[float]] = {}
     before, begun = group.plan, time.monotonic()
+    round_s = 0.0  # of all that is in `times`
     try:
-        for round_ in range(rounds + 1):
-            for choice in list(times):
-                gone = time.monotonic() - begun
-                if round_ > 1 and gone > seconds:
+        while left:
+            members, kept = choice = left.pop(0)
+            start = time.monotonic()
+            if times:  # a member more in a pass costs about as much as each of those before it
+                each = round_s / sum(n for n, _ in times)
+                if ahead is not None:
+                    whole = each * ahead * len(group.members) * sum(len(s.ids) for s in batch) / packed.tokens
+                    seconds = min(seconds, SHARE * whole)
+                if start - begun + round_s + 2 * members * each > seconds:
                     break
-                if round_ == 0 and gone > seconds / 2 and choice != choices[0]:
-                    times = {other: times[other] for other in choices[: choices.index(choice)]}
-                    break
-                took = _once(group, replace(before, members=choice[0], remember=choice[1]), packed, clock)
-                if took is None:
-                    times = {other: took for other, took in times.items() if other[0] < choice[0]}
-                    break
-                if round_:  # the first round warms up
-                    times[choice].append(took)
+            if _once(group, replace(before, members=members, remember=kept), packed, clock) is None:
+                left = [(n, other) for n, other in left if n < members or (kept and not other)]
+                continue
+            times[choice] = []
+            round_s += time.monotonic() - start
+        for round_ in range(rounds):
+            if round_ and time.monotonic() - begun + round_s > seconds:
+                break
+            for (members, kept), took in list(times.items()):
+                again = _once(group, replace(before, members=members, remember=kept), packed, clock)
+                if again is None:  # what warmed up fitted by a hair
+                    del times[members, kept]
+                else:
+                    took.append(again)
     finally:
         group.plan = before
     return Measured(
@@ -77,10 +95,19 @@ def measure(
     )
 
 
+def _choices(group: Group, sizes: Sequence[int]) -> list[tuple[int, bool]]:
+    """(members, whether masks are kept) to be tried, in this order."""
+    dropping = any(part.params.dropout for part in group.roster.parts.values())
+    masks = (False, True) if dropping else (True,)
+    found = [(n, kept) for n in sorted(sizes) if n <= len(group.members) for kept in masks]
+    own = (min(group.plan.members, len(group.members)), group.plan.remember or not dropping)
+    return sorted(found, key=lambda choice: choice != own)
+
+
 def _once(group: Group, plan: Plan, packed: Packed, clock: Callable[[], float]) -> float | None:
     """The seconds of one pass; None where memory is too small."""
     group.plan = plan
-    names = group.roster.portions(plan.members)[0]
+    names = group.members[: plan.members]
     _synchronize(group.device)
     start = clock()
     try:

@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gridsweep.train.lean.stack import Shapes
-
-if TYPE_CHECKING:
-    from gridsweep.train.lean.group import Group
-
-ROWS = 5  # of a stack: weights, gradients, two moments, the average
-
-
-def predicted_bytes(group: Group) -> float | None:
-    """About the most that the first step holds: base, members, and what its largest pass keeps.
-
-    None for a model that is not of Qwen2's or Llama's shape.
-    """
-    samples, plan = group.batch(0), group.plan
-    lengths = [len(sample.ids) for sample in samples]
-    tokens = min(sum(lengths), max(plan.tokens or sum(lengths), max(lengths)))
-    counted = sum(sample.counted for sample in samples) / sum(lengths)
-    held = sum(p.numel() * p.element_size() for p in group.lean.base.parameters())
-    held += sum(ROWS * stack.weights.numel() * stack.weights.element_size() for stack in group.roster.stacks.values())
-    passes = []
-    for names in group.roster.portions(plan.members):
-        total = 0.0
-        for params in (group.roster.parts[name].params for name in names):
-            try:
-                total += tokens * bytes_per_token(
-                    group.lean.shapes, group.lean.base.config, params.r, group.lean.base.dtype.itemsize,
-                    members=len(names), counted=counted, remembered=plan.remember and params.dropout > 0,
-                )  # fmt: skip
-            except (AttributeError, IndexError):
-                return None
-        passes.append(total)
-    return held + max(passes)
 
 
 def bytes_per_token(
@@ -71,18 +40,39 @@ def bytes_per_token(
     return total
 
 
-def saved_bytes(forward: Callable[[], Tensor], weights: list[Tensor]) -> int:
-    """How many bytes autograd keeps after `forward`, whose result is still there; `weights` do not count."""
-    known = {w.untyped_storage().data_ptr() for w in weights}
-    sizes: dict[int, int] = {}
+class Kept:
+    """Counts what autograd keeps in the passes made while it is entered; `weights` do not count.
 
-    def note(tensor: Tensor) -> Tensor:
+    `most` is the bytes of the largest pass so far; `begin` is to be called before each.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]):
+        self.known = {w.untyped_storage().data_ptr() for w in weights}
+        self.sizes: dict[int, int] = {}
+        self.most = 0
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor)
+
+    def begin(self) -> None:
+        self.sizes.clear()
+
+    def __enter__(self) -> Kept:
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hooks.__exit__(*error)
+
+    def _note(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            sizes[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in self.known:
+            self.sizes[storage.data_ptr()] = storage.nbytes()
+            self.most = max(self.most, sum(self.sizes.values()))
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+
+def saved_bytes(forward: Callable[[], Tensor], weights: list[Tensor]) -> int:
+    """How many bytes autograd keeps after `forward`, whose result is still there; `weights` do not count."""
+    with Kept(weights) as kept:
         result = forward()
     del result
-    return sum(sizes.values())
+    return kept.most

@@ -10,14 +10,29 @@ from torch import Tensor
 
 from gridsweep.train.samples import Sample
 
+PADDED = 1.25  # times as long as the shortest of them may samples be that are padded to one length
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Samples of like lengths, next to each other in a row, of so many tokens together.
+
+    `places` [tokens] is where each token lies in [samples, longest], None where all are of one length.
+    """
+
+    samples: int
+    longest: int
+    tokens: int
+    places: Tensor | None
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
     """Token ids of several samples in one row, with their positions, each [1, tokens].
 
     `predicting` are the positions whose next token counts, `targets` those tokens and `owner` the sample each belongs
-    to, each [counted]. `first` is where the row begins in the packed effective batch. `places` [tokens] is where each
-    token lies in [samples, longest], None where all are of one length.
+    to, each [counted]. `first` is where the row begins in the packed effective batch, `alike` are its samples as
+    attention takes them.
     """
 
     ids: Tensor
@@ -25,9 +40,7 @@ class Packed:
     predicting: Tensor
     targets: Tensor
     owner: Tensor
-    samples: int
-    longest: int
-    places: Tensor | None
+    alike: tuple[Alike, ...]
     first: int
 
     @property
@@ -38,7 +51,7 @@ class Packed:
 def pack(samples: Sequence[Sample], device: torch.device, first: int = 0) -> Packed:
     """The samples in one row, in this order."""
     lengths = [len(sample.ids) for sample in samples]
-    longest, starts = max(lengths), [0]
+    starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)
     ids = torch.tensor([token for sample in samples for token in sample.ids])
@@ -47,12 +60,29 @@ def pack(samples: Sequence[Sample], device: torch.device, first: int = 0) -> Pac
     counted = [range(start + max(1, s.prompt), start + len(s.ids)) for start, s in zip(starts, samples, strict=False)]
     at = torch.tensor([index for positions in counted for index in positions], dtype=torch.long)
     owner = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(c) for c in counted]))
-    places = None
-    if any(length != longest for length in lengths):
+    moved = (t.to(device, non_blocking=True) for t in (ids[None], positions[None], at - 1, ids[at], owner))
+    return Packed(*moved, tuple(_alike(some, device) for some in _by_likeness(lengths)), first)
+
+
+def _by_likeness(lengths: Sequence[int]) -> list[list[int]]:
+    """Consecutive lengths in groups, the longest of one at most `PADDED` times the shortest.
+
+    A function of the lengths alone: who else is in a pass must not decide how a sample's attention is rounded.
+    """
+    groups: list[list[int]] = []
+    for length in lengths:
+        if not groups or max(length, *groups[-1]) > PADDED * min(length, *groups[-1]):
+            groups.append([])
+        groups[-1].append(length)
+    return groups
+
+
+def _alike(lengths: list[int], device: torch.device) -> Alike:
+    longest, places = max(lengths), None
+    if min(lengths) != longest:
         places = torch.cat([number * longest + torch.arange(length) for number, length in enumerate(lengths)])
         places = places.to(device, non_blocking=True)
-    moved = (t.to(device, non_blocking=True) for t in (ids[None], positions[None], at - 1, ids[at], owner))
-    return Packed(*moved, len(samples), longest, places, first)
+    return Alike(len(lengths), longest, sum(lengths), places)
 
 
 def runs(samples: Sequence[Sample], tokens: int | None) -> list[list[Sample]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,9 +59,11 @@ class Roster:
         return [part for part in self.parts.values() if part.params.r == r]
 
     def portions(self, size: int) -> list[list[str]]:
-        """All members, in portions of at most `size`."""
+        """All members, dealt evenly into as few portions as have at most `size`."""
         names = list(self.parts)
-        return [names[first : first + size] for first in range(0, len(names), size)]
+        count = -(-len(names) // size)
+        ends = [len(names) * n // count for n in range(count + 1)]
+        return [names[first:last] for first, last in itertools.pairwise(ends)]
 
     def seats(self, names: Sequence[str]) -> Iterator[tuple[Stack, slice, slice]]:
         """Where the members of a portion are: a stack, its rows, and their rows in the pass."""
