@@ -82,6 +82,7 @@ WORKER_SOURCES = (
     "errors.py",
     "losses.py",
     "meters.py",
+    "power_limits.py",
     "rungs.py",
     "stint.py",
     "sweep.py",

@@ -201,6 +201,9 @@ class DeviceSection(Section):
     idle_power_w: Annotated[float, Number(least=0, most=1_000_000)] = Field(
         default=0.0, description="Draw in W while the sweep goes on and nothing runs on it."
     )
+    power_limit_w: Power | None = Field(
+        default=None, description="What its GPU is limited to while it trains, in W; needs root. Default: as it is."
+    )
 
 
 class EstimatesSection(Section):
