@@ -35,6 +35,12 @@ def caveats(state: State, book: Ledger) -> list[str]:
     if modelled:
         share = modelled / sum(book.sources.values())
         notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
+    packed = sum(s.experiment.base == "4-bit" for s in state.standings.values())
+    if packed:
+        notes.append(
+            f"{packed} of {len(state.standings)} experiments were trained over the base in 4 bits, a proxy: their "
+            "losses are those of another model, whose best configuration may differ from the full one's."
+        )
     if state.sweep.estimates.loss_noise is None:
         notes.append("One seed an experiment and no stated noise of the loss: close places may be chance.")
     else:

@@ -26,8 +26,9 @@ EXTRAS = {
     "live": ("httpx",),
     "parquet": ("pyarrow",),
     "solver": ("scipy",),
+    "4bit": ("bitsandbytes",),
 }
-OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver")
+OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver", "4bit")
 ROOM_GB = 5.0
 
 

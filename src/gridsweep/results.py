@@ -14,7 +14,7 @@ from gridsweep.differences import Measured, difference
 from gridsweep.ledger import Account, Ledger
 from gridsweep.ranking import Place, places
 from gridsweep.state import Standing, State
-from gridsweep.sweep import PARAMS
+from gridsweep.sweep import PARAMS, Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Row:
     last: int | None = None
     averaged_loss: float | None = None
     saved_kwh: float | None = None
+    base: Base = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
                 last=place_of.last if place_of else None,
                 averaged_loss=standing.outcome.averaged_validation_loss if standing.outcome else None,
                 saved_kwh=_saved(standing, account, sweep.total_steps),
+                base=standing.experiment.base,
             )
         )
     return tuple(rows)

@@ -31,19 +31,20 @@ UNSET = datetime.min.replace(tzinfo=UTC)
 def waiting(state: State) -> list[Work]:
     """The remaining steps of all waiting experiments up to their next stage, in packs, in order: tier rank, age, id."""
     sweep, factor = state.sweep, scale(state)
-    groups: dict[tuple[int, str | None], list[Standing]] = {}
-    alive: dict[tuple[int, str | None], int] = {}  # on their way to a stage, or there
+    groups: dict[tuple[int, str | None, str], list[Standing]] = {}
+    alive: dict[tuple[int, str | None, str], int] = {}  # on their way to a stage, or there
     for standing in state.standings.values():
         reached, device = standing.status == "reached", standing.experiment.device
+        base = standing.experiment.base  # a pack trains over one
         stage = standing.step if reached else sweep.next_stage(standing.step)
         if standing.status in ALIVE:
-            alive[stage, device] = alive.get((stage, device), 0) + 1
+            alive[stage, device, base] = alive.get((stage, device, base), 0) + 1
         if standing.status == "waiting":
-            groups.setdefault((standing.step, device), []).append(standing)
+            groups.setdefault((standing.step, device, base), []).append(standing)
     works = []
-    for (step, device), standings in groups.items():
+    for (step, device, own), standings in groups.items():
         stage = sweep.next_stage(step)
-        size = _size(sweep, alive[stage, device], device)
+        size = _size(sweep, alive[stage, device, own], device)
         standings.sort(key=lambda s: _order(sweep, s))
         for members in _dealt(standings, size):
             works.append(_work(sweep, members, step, stage, factor))

@@ -92,6 +92,7 @@ WORKER_SOURCES = (
     "train/data.py",
     "train/device.py",
     "train/diary.py",
+    "train/four_bit.py",
     "train/lean/__init__.py",
     "train/lean/attention.py",
     "train/lean/base.py",
@@ -127,7 +128,9 @@ def assignment_of(sweep: Sweep, id: str) -> Assignment:
     part = Part(id, experiment.params, experiment.seed, 0, sweep.total_steps)
     named = {device.name: device for device in sweep.devices}
     device: Device = named.get(experiment.device or "", sweep.devices[0])
-    return Assignment(f"{stint.id}/1", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, (part,))
+    return Assignment(
+        f"{stint.id}/1", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, (part,), experiment.base
+    )
 
 
 def check_reachable(sweep: Sweep, cluster: KubernetesCluster) -> None:

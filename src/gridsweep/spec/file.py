@@ -16,6 +16,7 @@ from gridsweep.spec.study import (
     Designs,
     Models,
     Plain,
+    ProxySection,
     RecipeSection,
     Section,
     SpaceSection,
@@ -263,6 +264,7 @@ class SpecFile(Section):
     model: Models = Field(description="The base model: its id, or id and revision.")
     dataset: Datasets = Field(description="The dataset: its id, or a section.")
     recipe: RecipeSection = Field(default=RecipeSection(), description="How every experiment is trained.")
+    proxy: ProxySection | None = Field(default=None, description="A cheaper stand-in to rank on; default: none.")
     space: SpaceSection | None = Field(default=None, description="The values of each hyperparameter.")
     design: Designs | None = Field(
         default=None,
