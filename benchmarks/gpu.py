@@ -18,6 +18,9 @@ way's own adapters and what lived beyond that. How many tokens pass at once is c
 out of memory is told and skipped, but PEFT then tries activation checkpointing. The rows marked (*) say where time
 goes, and are in no projection.
 
+With `--power-limit-w 300` the fastest lean way is timed once more at the end, by turns with that limit and without (*).
+That changes a setting of the GPU, needs root, and is put back; where it may not be set the row says so.
+
 The projection is arithmetic (gpu_projection.py): 21 configurations of 12,000 samples, judged on 1,000. The file, by
 default docs/results/gpu-<device>-<shape>.json, is also one that a spec's `estimates.results` reads.
 """
@@ -34,7 +37,9 @@ import gc
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -45,7 +50,10 @@ from gpu_ways import EFFECTIVE, LONGEST, Lean, Peft, Way, samples, spread_over
 from shapes import SHAPES, frozen
 
 from gridsweep.attempt import Part
+from gridsweep.errors import SpecError
 from gridsweep.meters import Meter, NvmlMeter, RaplMeter
+from gridsweep.power_limits import limited
+from gridsweep.stint import Device
 from gridsweep.sweep import LoraParams, Model
 from gridsweep.train.device import accelerator_index, device_name
 from gridsweep.train.footprint import HEADROOM, Footprint, of_model, weights_of
@@ -202,6 +210,30 @@ def resident(base: Any, train: list[Any], device: torch.device) -> Group | None:
     return None
 
 
+def limited_and_not(bench: Bench, watts: float, rounds: int = 5) -> list[Way]:
+    """The fastest lean way with the GPU's power limited and without, by turns; a reason where that cannot be."""
+    found = [way for way in bench.ways if way.kind == "lean" and way.seconds and not way.why]
+    if not found:
+        return [Way(f"(*) limited to {watts:g} W", "power", 1, lambda n: 0, 0, why="no lean way was measured")]
+    best = min(found, key=lambda way: median(way.seconds))
+    free, capped = (
+        replace(best, name=f"(*) {best.name}, {how}", kind="power", seconds=[], joules=[])
+        for how in ("its usual power", f"limited to {watts:g} W")
+    )
+    for n in range(rounds):
+        bench._turn(free, 1000 + 20 * n, AT_LEAST_S[bench.device.type])
+        try:
+            with limited(Device("gpu", power_limit_w=watts), INDEX) as said:
+                if not said.startswith(f"{watts:g} W, "):
+                    capped.why = f"power limit {said}"
+                    break
+                bench._turn(capped, 1000 + 20 * n, AT_LEAST_S[bench.device.type])
+        except SpecError as error:
+            capped.why = str(error)
+            break
+    return [free, capped]
+
+
 def meter_of(device: torch.device) -> Meter | None:
     """One that counts, never a model."""
     try:
@@ -215,6 +247,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--minutes", type=float, default=12.0)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--power-limit-w", type=float, metavar="W")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -239,6 +272,8 @@ def main() -> int:
     build(told.shape, device, longest, bench, base)
     print(f"  built in {time.monotonic() - begun:.0f} s", flush=True)
     bench.run(begun)
+    if told.power_limit_w is not None:
+        bench.ways += limited_and_not(bench, told.power_limit_w)
     report(bench.ways, device, told, name, longest, energy)
     return 0
 

@@ -19,6 +19,7 @@ from gridsweep.meters import (
     nvml_index,
 )
 from gridsweep.stint import Device
+from gridsweep.testing_nvml import NoNvml, VirtualNvml
 
 CPU = Device("cpu")
 
@@ -31,59 +32,6 @@ class Dial:
 
     def __call__(self) -> float:
         return self.value
-
-
-class FakeNvml:
-    """Two boards, by the names and units of nvidia-ml-py."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, counter: bool = True, power: bool = True):
-        self.uuids = ["GPU-aaaa-1111", "GPU-bbbb-2222"]
-        self.millijoules: list[float] = [1_000_000, 2_000_000]
-        self.milliwatts: list[float] = [100_000, 300_000]
-        self.counter, self.power = counter, power
-        self.sessions = 0
-
-    def nvmlInit(self) -> None:
-        self.sessions += 1
-
-    def nvmlShutdown(self) -> None:
-        self.sessions -= 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        if not 0 <= index < 2:
-            raise self.NVMLError("Invalid Argument")
-        return index
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
-        if uuid not in self.uuids:
-            raise self.NVMLError("Not Found")
-        return self.uuids.index(uuid)
-
-    def nvmlDeviceGetUUID(self, handle: int) -> str:
-        return self.uuids[handle]
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> float:
-        if not self.counter:
-            raise self.NVMLError("Not Supported")
-        return self.millijoules[handle]
-
-    def nvmlDeviceGetPowerUsage(self, handle: int) -> float:
-        if not self.power:
-            raise self.NVMLError("Not Supported")
-        return self.milliwatts[handle]
-
-
-class NoNvml(FakeNvml):
-    """A machine without the driver."""
-
-    def nvmlInit(self) -> None:
-        raise self.NVMLError("Shared Library Not Found")
 
 
 def domain(root: Path, folder: str, name: str, energy: int = 0, range_uj: int = 262_143_328_850) -> Path:
@@ -119,7 +67,7 @@ def test_the_first_visible_device_is_the_one_that_trains(visible, index):
 
 @pytest.mark.parametrize(("index", "board"), [(0, 0), (1, 1), ("GPU-bbbb-2222", 1), ("GPU-bb", 1)])
 def test_a_gpu_is_found_by_index_or_uuid_even_a_shortened_one(index, board):
-    nvml = FakeNvml()
+    nvml = VirtualNvml()
     meter = NvmlMeter(index, nvml)
     nvml.millijoules[board] += 5000
     assert meter.joules() == 5
@@ -127,7 +75,7 @@ def test_a_gpu_is_found_by_index_or_uuid_even_a_shortened_one(index, board):
 
 @pytest.mark.parametrize("index", [2, "GPU-dddd", "GPU-"])
 def test_a_gpu_that_is_not_there_or_not_one_is_an_error(index):
-    nvml = FakeNvml()
+    nvml = VirtualNvml()
     with pytest.raises(nvml.NVMLError):
         NvmlMeter(index, nvml)
     assert nvml.sessions == 0
@@ -137,7 +85,7 @@ def test_a_gpu_that_is_not_there_or_not_one_is_an_error(index):
 
 
 def test_the_energy_counter_counts_from_when_the_meter_was_made():
-    nvml = FakeNvml()
+    nvml = VirtualNvml()
     meter = NvmlMeter(0, nvml)
     assert (meter.joules(), meter.source) == (0, "nvml")
     nvml.millijoules[0] += 1500
@@ -148,7 +96,7 @@ def test_the_energy_counter_counts_from_when_the_meter_was_made():
 
 
 def test_a_counter_that_starts_again_takes_nothing_back():
-    nvml = FakeNvml()
+    nvml = VirtualNvml()
     meter = NvmlMeter(0, nvml)
     nvml.millijoules[0] += 4000
     assert meter.joules() == 4
@@ -160,7 +108,7 @@ def test_a_counter_that_starts_again_takes_nothing_back():
 
 def test_without_a_counter_power_is_integrated_by_trapezoids(monkeypatch):
     monkeypatch.setattr("gridsweep.meters.SAMPLE_EVERY_S", 3600)
-    nvml, clock = FakeNvml(counter=False), Dial()
+    nvml, clock = VirtualNvml(counter=False), Dial()
     meter = NvmlMeter(0, nvml, clock)
     assert meter.source == "nvml power"
     clock.value, nvml.milliwatts[0] = 10, 200_000
@@ -172,7 +120,7 @@ def test_without_a_counter_power_is_integrated_by_trapezoids(monkeypatch):
 
 def test_power_is_sampled_between_readings_until_the_meter_is_closed(monkeypatch):
     monkeypatch.setattr("gridsweep.meters.SAMPLE_EVERY_S", 0.01)
-    nvml = FakeNvml(counter=False)
+    nvml = VirtualNvml(counter=False)
     asked = []
     answer = nvml.nvmlDeviceGetPowerUsage
     nvml.nvmlDeviceGetPowerUsage = lambda handle: (asked.append(handle), answer(handle))[1]  # type: ignore[method-assign]
@@ -191,7 +139,7 @@ def test_power_is_sampled_between_readings_until_the_meter_is_closed(monkeypatch
 
 def test_the_sampler_lives_through_a_failing_sample(monkeypatch):
     monkeypatch.setattr("gridsweep.meters.SAMPLE_EVERY_S", 0.01)
-    nvml = FakeNvml(counter=False)
+    nvml = VirtualNvml(counter=False)
     meter = NvmlMeter(0, nvml)
     nvml.power = False
     time.sleep(0.05)
@@ -331,14 +279,14 @@ def test_cpu_time_of_children_counts_while_they_live_and_after():
 
 
 def test_a_gpu_that_works_is_measured(tmp_path):
-    nvml = FakeNvml()
+    nvml = VirtualNvml()
     domain(tmp_path, "intel-rapl:0", "package-0")
     meter = meter_for(CPU, 1, tmp_path, nvml)
     nvml.millijoules[1] += 3000
     assert (meter.joules(), meter.source) == (3, "nvml")
 
 
-@pytest.mark.parametrize("nvml", [NoNvml(), FakeNvml(counter=False, power=False)])
+@pytest.mark.parametrize("nvml", [NoNvml(), VirtualNvml(counter=False, power=False)])
 @pytest.mark.parametrize(("power_w", "watts"), [(None, ACCELERATOR_W), (425.0, 425.0), (0.0, 0.0)])
 def test_a_gpu_that_says_nothing_is_modelled_by_the_clock(tmp_path, monkeypatch, nvml, power_w, watts):
     domain(tmp_path, "intel-rapl:0", "package-0")  # which cannot see a GPU
@@ -392,7 +340,7 @@ class Failing:
             raise self.error
 
 
-@pytest.mark.parametrize("error", [OSError("gone"), ValueError("odd"), FakeNvml.NVMLError("GPU is lost")])
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("odd"), VirtualNvml.NVMLError("GPU is lost")])
 def test_a_meter_lost_on_the_way_is_modelled_from_its_last_reading(error):
     measured, busy = Failing(error), Dial()
     meter = LastingMeter(measured, ModelledMeter(10, busy))

@@ -582,3 +582,10 @@ def test_the_reader_and_the_policies_know_the_same_policies() -> None:
         field = spec_file.PolicySection.model_fields[name]
         section = next(part for part in field.annotation.__args__ if part is not type(None))  # type: ignore[union-attr]
         assert set(keys(section)) == set(options)
+
+
+def test_a_proxy_is_another_base_with_other_ids():
+    full, packed = loads(LEAST), loads(LEAST + "proxy: {base: 4-bit}\n")
+    assert {e.base for e in full.experiments} == {"full"} and {e.base for e in packed.experiments} == {"4-bit"}
+    assert not {e.id for e in full.experiments} & {e.id for e in packed.experiments}
+    assert "4-bit" in faults(LEAST + "proxy: {base: 2-bit}\n")[-1]

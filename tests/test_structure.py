@@ -25,11 +25,21 @@ LOOP = {"loop"}
 VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in
 EDGES = {
     "amendments", "archive", "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader",
-    "cluster_status", "codec", "executors.local", "executors_for", "handover", "journal", "meters", "proposers",
-    "providers_for",
-    "recorded", "resolver", "servable", "sources", "zones",
+    "cluster_status", "codec", "executors.local", "executors_for", "handover", "journal", "meters", "power_limits",
+    "proposers", "providers_for", "recorded", "resolver", "servable", "sources", "zones",
 }  # fmt: skip
-ENTRY = {"adapters", "api", "contracts", "contracts_grid", "doctor", "probes", "runs", "settle", "testing"}
+ENTRY = {
+    "adapters",
+    "api",
+    "contracts",
+    "contracts_grid",
+    "doctor",
+    "probes",
+    "runs",
+    "settle",
+    "testing",
+    "testing_nvml",
+}
 DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files
 HEAVY = {
     "pyarrow",
@@ -143,7 +153,7 @@ def test_providers_and_executors_do_not_import_one_another():
 
 
 def test_the_worker_is_a_program_of_its_own():
-    allowed = {"sweep", "stint", "losses", "attempt", "codec", "errors", "meters"}
+    allowed = {"sweep", "stint", "losses", "attempt", "codec", "errors", "meters", "power_limits"}
     for name, path in MODULES.items():
         used = ours(path)
         if name.startswith("train"):

@@ -136,6 +136,7 @@ def metrics(state: State, report: Report, row: Row) -> dict[str, Any]:
             "revision": state.sweep.dataset.revision,
             "digest": facts.pop("dataset_digest", None),
         },
+        "base": row.base,
         "params": {"r": row.r, "alpha": row.alpha, "lr": row.lr, "dropout": row.dropout},
         "seed": standing.experiment.seed,
         "steps": standing.step,

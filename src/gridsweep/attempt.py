@@ -31,7 +31,7 @@ from typing import Literal
 
 from gridsweep import codec
 from gridsweep.stint import Checkpoint, Device, Outcome
-from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep import Base, Dataset, LoraParams, Model, Recipe
 
 MANIFEST = "manifest.json"
 
@@ -72,6 +72,7 @@ class Assignment:
     total_steps: int
     device: Device
     members: tuple[Part, ...]
+    base: Base = "full"
     schema_version: int = 1
 
 

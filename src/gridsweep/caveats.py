@@ -35,6 +35,12 @@ def caveats(state: State, book: Ledger) -> list[str]:
     if modelled:
         share = modelled / sum(book.sources.values())
         notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
+    packed = sum(s.experiment.base == "4-bit" for s in state.standings.values())
+    if packed:
+        notes.append(
+            f"{packed} of {len(state.standings)} experiments were trained over the base in 4 bits, a proxy: their "
+            "losses are those of another model, whose best configuration may differ from the full one's."
+        )
     repeated = {e.repeats for e in state.sweep.experiments if e.repeats}
     if repeated:
         seeds = max(e.seed for e in state.sweep.experiments) - min(e.seed for e in state.sweep.experiments) + 1

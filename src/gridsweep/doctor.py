@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gridsweep.errors import GridsweepError
+from gridsweep.stint import Device
 from gridsweep.sweep import CarbonSource, Sweep
 
 EXTRAS = {
@@ -25,8 +26,9 @@ EXTRAS = {
     "live": ("httpx",),
     "parquet": ("pyarrow",),
     "solver": ("scipy",),
+    "4bit": ("bitsandbytes",),
 }
-OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver")
+OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver", "4bit")
 ROOM_GB = 5.0
 
 
@@ -47,6 +49,7 @@ def examine(folder: Path = Path(), sweeps: Sequence[Sweep] = ()) -> list[Finding
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
         _devices(),
         _energy(),
+        *power([device for sweep in sweeps for device in sweep.devices]),
         _disk(folder),
         _grid(),
         *(_provider(carbon) for carbon in dict.fromkeys(sweep.carbon for sweep in sweeps)),
@@ -84,7 +87,6 @@ def _devices() -> Finding:
 def _energy() -> Finding:
     from gridsweep.executors.local import visible_gpus
     from gridsweep.meters import meter_for
-    from gridsweep.stint import Device
 
     meter = meter_for(Device("device0"), 0 if visible_gpus() else None)
     try:
@@ -95,6 +97,45 @@ def _energy() -> Finding:
         advice = "set power_w of the devices (watts of a busy core) to what a wall meter shows"
         return Finding("energy", "note", f"no counter is readable; energy is {source}", advice)
     return Finding("energy", "ok", f"measured by {source}")
+
+
+def power(asked: Sequence[Device] = (), nvml: Any = None, notes: Path | None = None) -> list[Finding]:
+    """The GPUs' power limits, and whether those that devices ask for can be. Changes nothing."""
+    import pynvml
+
+    from gridsweep.executors.local import visible_gpus
+    from gridsweep.meters import nvml_index
+    from gridsweep.power_limits import seen
+
+    nvml = nvml or pynvml
+    found = []
+    asking = [device for device in asked if device.power_limit_w is not None]
+    gpus = visible_gpus(nvml)
+    if asking and not gpus:
+        names = ", ".join(device.name for device in asking)
+        return [Finding("power limit", "note", f"{names}: no NVIDIA GPU here, so power_limit_w changes nothing")]
+    for gpu in gpus:
+        index = nvml_index(gpu)
+        try:
+            limits, _ = seen(0 if index is None else index, nvml, notes)
+        except nvml.NVMLError as error:
+            found.append(Finding(f"power {gpu}", "note", f"the driver tells no limit: {error}"))
+            continue
+        text = f"limit {limits.now:g} W (default {limits.usual:g}, allowed {limits.least:g} to {limits.most:g})"
+        wrong = [d for d in asking if d.power_limit_w and not limits.least <= d.power_limit_w <= limits.most]
+        if wrong:
+            names = ", ".join(f"{d.name} asks for {d.power_limit_w:g} W" for d in wrong)
+            found.append(Finding(f"power {gpu}", "missing", f"{text}; {names}", "set power_limit_w within these"))
+        elif limits.busy:
+            found.append(Finding(f"power {gpu}", "ok", f"{text}, set by a worker that trains"))
+        elif limits.left is not None or limits.now != limits.usual:
+            before = limits.usual if limits.left is None else limits.left
+            who = "not the default" if limits.left is None else f"left by a worker that was killed, {before:g} W before"
+            advice = f"sudo nvidia-smi -i {gpu} -pl {before:g}, unless it is meant"
+            found.append(Finding(f"power {gpu}", "note", f"{text}, {who}", advice))
+        else:
+            found.append(Finding(f"power {gpu}", "ok", text))
+    return found
 
 
 def _disk(folder: Path) -> Finding:

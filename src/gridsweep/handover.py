@@ -37,7 +37,10 @@ def assignment(state: State, attempt: Attempt) -> Assignment:
         saved = standing.checkpoint if member.from_step else None
         parts.append(Part(experiment.id, experiment.params, experiment.seed, member.from_step, member.to_step, saved))
     device = device_named(state, attempt.device)
-    return Assignment(attempt.id, sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, tuple(parts))
+    base = state.standings[attempt.stint.members[0].experiment].experiment.base  # of all: packs share one
+    return Assignment(
+        attempt.id, sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, tuple(parts), base
+    )
 
 
 def news(

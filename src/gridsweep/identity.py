@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
-from gridsweep.sweep import Dataset, LoraParams, Model, Recipe, is_local, number
+from gridsweep.sweep import Base, Dataset, LoraParams, Model, Recipe, is_local, number
 
 NEW_KEYS = {"layers": "all", "rslora": False, "lora_plus": 1.0}
 """Keys of a recipe that count in an id only where they are not as they always were."""
@@ -22,18 +22,22 @@ def slug(params: LoraParams) -> str:
     return re.sub(r"[^a-z0-9-]", "p", text.lower())[:36].rstrip("-")
 
 
-def experiment_id(params: LoraParams, seed: int, model: Model, dataset: Dataset, recipe: Recipe) -> str:
+def experiment_id(
+    params: LoraParams, seed: int, model: Model, dataset: Dataset, recipe: Recipe, base: Base = "full"
+) -> str:
     """A slug and a digest of all that decides the result; of a local model or dataset only its last name.
 
     At most 45 characters, a DNS-1035 label. Equal ids mean equal experiments, and the other way round.
     """
-    values = {
+    values: dict[str, Any] = {
         "params": _canonical(asdict(params)),
         "seed": seed,
         "model": {**asdict(model), "id": _name(model.id)},
         "dataset": {**asdict(dataset), "id": _name(dataset.id)},
         "recipe": _canonical({k: v for k, v in asdict(recipe).items() if _decides(k, v)}),
     }
+    if base != "full":
+        values["base"] = base
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return f"{slug(params)}-{digest}"
 

@@ -190,7 +190,7 @@ class NvmlMeter:
         self._sampler: threading.Thread | None = None
         nvml.nvmlInit()
         try:
-            self._handle = _handle(index, nvml)
+            self._handle = handle_of(index, nvml)
             try:
                 self._last = self._counter()
                 self.source = "nvml"
@@ -242,7 +242,8 @@ class NvmlMeter:
                 continue
 
 
-def _handle(index: int | str, nvml: Any) -> Any:
+def handle_of(index: int | str, nvml: Any) -> Any:
+    """NVML's handle of a GPU by its number or UUID, even the beginning of one. Raises NVML's error."""
     if isinstance(index, int):
         return nvml.nvmlDeviceGetHandleByIndex(index)
     try:

@@ -60,6 +60,10 @@ def findings(made: dict[str, Any]) -> list[Finding]:
         lines.append(Finding(f"train {one['members']}", "note", f"not measured: {one['why']}"))
     if made["energy"] is None:
         lines.append(Finding("train energy", "note", "no counter is readable here, so joules a token are left out"))
+    if power := made.get("power"):
+        may = "may be set" if power["may_be_set"] else "may not be set by this user: power_limit_w will not take effect"
+        text = f"limit {power['now']:g} W, {power['least']:g} to {power['most']:g} W allowed; it {may}"
+        lines.append(Finding("train power", "ok" if power["may_be_set"] else "note", text))
     lines.append(Finding("train written", "ok", made["written"]))
     return lines
 

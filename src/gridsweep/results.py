@@ -15,7 +15,7 @@ from gridsweep.ledger import Account, Ledger
 from gridsweep.ranking import Place, places
 from gridsweep.standings import Standing
 from gridsweep.state import State
-from gridsweep.sweep import PARAMS
+from gridsweep.sweep import PARAMS, Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Row:
     spread: float | None = None
     seed: int | None = None
     repeats: str | None = None
+    base: Base = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
                 spread=stdev(seeds) if len(seeds) > 1 else None,
                 seed=standing.experiment.seed,
                 repeats=repeats,
+                base=standing.experiment.base,
             )
         )
     return tuple(rows)

@@ -19,6 +19,7 @@ class Device:
 
     `speed` divides estimated durations (2.0 halves them); `power_w` is the stated draw at full load, used where
     nothing can be measured; `idle_power_w` is drawn from the first submission to the last end while nothing runs.
+    `power_limit_w` is what a GPU is limited to while a worker trains on it; None leaves it as it is.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Device:
     speed: float = 1.0
     power_w: float | None = None
     idle_power_w: float = 0.0
+    power_limit_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

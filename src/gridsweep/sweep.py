@@ -147,12 +147,16 @@ class Recipe:
     lora_plus: float = 1.0
 
 
+Base = Literal["full", "4-bit"]
+
+
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """One point of the sweep with its seed, its tier and the reason for that tier.
 
     `device` names the only device it may run on, where that is settled; None lets the policy choose. `repeats` names
-    the experiment that this one repeats with another seed.
+    the experiment that this one repeats with another seed. `base` says in which precision the frozen base is: in 4 bits
+    it is a proxy, and its losses are those of another model.
     """
 
     id: str
@@ -162,6 +166,7 @@ class Experiment:
     reason: str
     device: str | None = None
     repeats: str | None = None
+    base: Base = "full"
 
 
 SignalLoss = Literal["wait_until_deadline", "wait", "run"]

@@ -25,8 +25,9 @@ from gridsweep.sweep import Percentile, Sweep, Tier
 
 T = TypeVar("T")
 
-Kind: TypeAlias = tuple[int, str | None, int]
-"""What all in a stint share: the stage it ends at, the device where that is settled, the seed, and so the samples."""
+Kind: TypeAlias = tuple[int, str | None, int, str]
+"""What all in a stint share: the stage it ends at, the device where that is settled, the seed (and so the order of the
+samples), and the base."""
 
 NO_TIME = timedelta(0)
 UNSET = datetime.min.replace(tzinfo=UTC)
@@ -45,7 +46,7 @@ def waiting(state: State) -> list[Work]:
             groups.setdefault((standing.step, kind), []).append(standing)
     works = []
     for (step, kind), standings in groups.items():
-        stage, device, _ = kind
+        stage, device, *_ = kind
         size = _size(sweep, alive[kind], device)
         standings.sort(key=lambda s: _order(sweep, s))
         for members in _dealt(standings, size):
@@ -61,7 +62,7 @@ def _kind(sweep: Sweep, standing: Standing) -> Kind:
         stage = sweep.total_steps
     else:
         stage = standing.step if standing.status == "reached" else sweep.next_stage(standing.step)
-    return stage, experiment.device, experiment.seed
+    return stage, experiment.device, experiment.seed, experiment.base
 
 
 def remaining(state: State) -> list[Work]:

@@ -60,6 +60,7 @@ def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
         model: str = "tiny-qwen2",
         dataset: Dataset | None = None,
         recipe: dict[str, object] | None = None,
+        power_limit_w: float | None = None,
         parts: Sequence[Part] = (),
         memory_gb: float | None = None,
     ) -> AttemptFolder:
@@ -72,7 +73,7 @@ def assigned(tmp_path: Path, pairs_file: Path) -> Callable[..., AttemptFolder]:
                 data,
                 Recipe(**{**RECIPE, **(recipe or {})}),  # type: ignore[arg-type]
                 STEPS,
-                Device("cpu", memory_gb, power_w=10),
+                Device("cpu", memory_gb, power_w=10, power_limit_w=power_limit_w),
                 tuple(parts) or (Part("x", params, 1, from_step, to_step, checkpoint),),
             )
         )

@@ -15,6 +15,7 @@ import pytest
 from gridsweep.attempt import AttemptFolder, Outcome, Part, verify
 from gridsweep.errors import SpecError
 from gridsweep.sweep import Dataset, LoraParams
+from gridsweep.testing_nvml import NoNvml, VirtualNvml
 from gridsweep.train import __main__ as program
 from gridsweep.train.worker import Worker
 
@@ -81,6 +82,34 @@ def test_energy_is_told_from_loading_to_the_end(assigned: Assigned) -> None:
     assert told[0]["step"] == 0 and told[-1]["step"] == STEPS
     assert all(line["kwh"] >= 0 and line["seconds"] >= 0 for line in told)
     assert sum(line["kwh"] for line in told) > 0
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_power_limit_holds_while_it_trains_and_no_longer(
+    assigned: Assigned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    monkeypatch.setattr("gridsweep.power_limits.NOTES", tmp_path / "notes")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    nvml, folder = VirtualNvml(), assigned(power_limit_w=300)
+    seen: set[float] = set()
+    stop = stop_when(folder, "training", 2)
+
+    def stopping() -> bool:
+        if any(line["phase"] == "training" for line in lines(folder)):
+            seen.add(nvml.limit[0])
+        return stopped and stop()
+
+    result = Worker(folder, folder.assignment(), stopping, nvml).run()
+    assert result.outcomes[0].status == ("paused" if stopped else "done")
+    assert result.facts["power_limit"] == "300 W, 700 W before"
+    assert (seen, nvml.limit[0], nvml.sessions) == ({300_000}, 700_000, 0)
+
+
+def test_a_power_limit_without_a_gpu_is_told_of(assigned: Assigned) -> None:
+    folder = assigned(power_limit_w=300)
+    result = Worker(folder, folder.assignment(), lambda: False, NoNvml()).run()
+    assert result.outcomes[0].status == "done"
+    assert result.facts["power_limit"] == "not set: there is no NVIDIA GPU here"
 
 
 @pytest.mark.parametrize(

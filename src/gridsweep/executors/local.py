@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from gridsweep.attempt import AttemptFolder
 from gridsweep.errors import ExecutorError
@@ -144,18 +145,20 @@ class Local:
                 os.killpg(pid, what)
 
 
-def visible_gpus() -> list[str]:
+def visible_gpus(nvml: Any = None) -> list[str]:
     """What CUDA_VISIBLE_DEVICES may hold here: its own entries, else the numbers of the NVIDIA GPUs of this machine."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
-    import pynvml
+    if nvml is None:
+        import pynvml
 
+        nvml = pynvml
     try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
+        nvml.nvmlInit()
+        count = nvml.nvmlDeviceGetCount()
+        nvml.nvmlShutdown()
+    except nvml.NVMLError:
         return []
     return [str(index) for index in range(count)]
 

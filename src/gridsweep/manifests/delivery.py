@@ -82,6 +82,7 @@ WORKER_SOURCES = (
     "errors.py",
     "losses.py",
     "meters.py",
+    "power_limits.py",
     "rungs.py",
     "stint.py",
     "sweep.py",
@@ -92,6 +93,7 @@ WORKER_SOURCES = (
     "train/device.py",
     "train/diary.py",
     "train/footprint.py",
+    "train/four_bit.py",
     "train/lean/__init__.py",
     "train/lean/attention.py",
     "train/lean/base.py",
@@ -129,7 +131,9 @@ def assignment_of(sweep: Sweep, id: str) -> Assignment:
     part = Part(id, experiment.params, experiment.seed, 0, sweep.total_steps)
     named = {device.name: device for device in sweep.devices}
     device: Device = named.get(experiment.device or "", sweep.devices[0])
-    return Assignment(f"{stint.id}/1", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, (part,))
+    return Assignment(
+        f"{stint.id}/1", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, (part,), experiment.base
+    )
 
 
 def check_reachable(sweep: Sweep, cluster: KubernetesCluster) -> None:

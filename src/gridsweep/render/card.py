@@ -102,8 +102,9 @@ def _last(id: str) -> str:
 def _standing(report: Report, row: Row) -> str:
     if row.place is None:
         return f"which is {row.status}" + (f": {escape(row.reason)}" if row.reason else "")
+    proxy = ", trained over the base in 4 bits (NF4), a proxy for the full one" if row.base == "4-bit" else ""
     tied = "" if row.place == 1 or not row.tied else " (not separable from the first)"
-    return f"place {row.place} by validation loss{tied}"
+    return f"place {row.place} by validation loss{tied}{proxy}"
 
 
 def _result(report: Report, row: Row) -> str:

@@ -137,6 +137,8 @@ def badges(report: Report) -> list[Badge]:
         found.append(Badge("synthetic grid", "A formula, no measurement: the saving is an illustration."))
     if report.replay:
         found.append(Badge("replayed clock", f"The grid's hours were replayed {report.replay}."))
+    if any(row.base == "4-bit" for row in report.rows):
+        found.append(Badge("4-bit proxy", "Ranked over the base in 4 bits: losses of another model."))
     if report.state != "done":
         found.append(Badge(report.state, "The sweep is not done: these figures will change."))
     return found

@@ -31,6 +31,7 @@ from gridsweep.spec.study import DesignSection, Plain, SpaceSection
 from gridsweep.stint import Device
 from gridsweep.sweep import (
     PARAMS,
+    Base,
     CarbonSource,
     Condition,
     Dataset,
@@ -55,13 +56,14 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
     model = Model(_id(file.model.id, folder), file.model.revision)
     dataset = Dataset(**{**dict(file.dataset), "id": _id(file.dataset.id, folder)})
     recipe = Recipe(**dict(file.recipe))
+    base: Base = "4-bit" if file.proxy else "full"
     rules = rules_of(file.rules, file.tiers)
     experiments = []
     for params in points_of(design_of(file.design, file.space), file.space, rules):
         rule = designs.assign(params, rules)
         assert rule is not None, "a file without faults sends every experiment to a tier"
-        id = experiment_id(params, recipe.seed, model, dataset, recipe)
-        experiments.append(Experiment(id, params, recipe.seed, rule.tier, rule.reason))
+        id = experiment_id(params, recipe.seed, model, dataset, recipe, base)
+        experiments.append(Experiment(id, params, recipe.seed, rule.tier, rule.reason, base=base))
     rungs = rungs_of(file.rungs, "rungs" in file.model_fields_set, len(experiments), experiments[0].id)
     if rungs is not None and _total_steps(dataset, recipe) <= len(rungs.at):
         rungs = None  # too few steps to look in between

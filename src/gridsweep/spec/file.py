@@ -16,6 +16,7 @@ from gridsweep.spec.study import (
     Designs,
     Models,
     Plain,
+    ProxySection,
     RecipeSection,
     Section,
     SpaceSection,
@@ -202,6 +203,9 @@ class DeviceSection(Section):
     idle_power_w: Annotated[float, Number(least=0, most=1_000_000)] = Field(
         default=0.0, description="Draw in W while the sweep goes on and nothing runs on it."
     )
+    power_limit_w: Power | None = Field(
+        default=None, description="What its GPU is limited to while it trains, in W; needs root. Default: as it is."
+    )
 
 
 class EstimatesSection(Section):
@@ -261,6 +265,7 @@ class SpecFile(Section):
     model: Models = Field(description="The base model: its id, or id and revision.")
     dataset: Datasets = Field(description="The dataset: its id, or a section.")
     recipe: RecipeSection = Field(default=RecipeSection(), description="How every experiment is trained.")
+    proxy: ProxySection | None = Field(default=None, description="A cheaper stand-in to rank on; default: none.")
     space: SpaceSection | None = Field(default=None, description="The values of each hyperparameter.")
     design: Designs | None = Field(
         default=None,

@@ -130,6 +130,14 @@ class RecipeSection(Section):
     )
 
 
+class ProxySection(Section):
+    """Ranks on a cheaper stand-in; its results are labelled as such."""
+
+    base: Annotated[str, OneOf(("4-bit",))] = Field(
+        description="Train over the base in 4 bits (NF4): less memory, another model, other losses."
+    )
+
+
 class SpaceSection(Section):
     """The values each hyperparameter may take: a list, or one number."""
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pynvml
+
+from gridsweep.meters import nvml_index
 
 if TYPE_CHECKING:
     import torch
 
 
-def accelerator_index() -> int | str | None:
+def accelerator_index(nvml: Any = pynvml) -> int | str | None:
     """What NVML calls the GPU this process will use; None without one. Answers before torch is imported."""
-    import pynvml
-
-    from gridsweep.meters import nvml_index
-
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # CUDA is to count as NVML does
     try:
-        pynvml.nvmlInit()
-        present = pynvml.nvmlDeviceGetCount() > 0
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
+        nvml.nvmlInit()
+        present = nvml.nvmlDeviceGetCount() > 0
+        nvml.nvmlShutdown()
+    except nvml.NVMLError:
         return None
     return nvml_index(os.environ.get("CUDA_VISIBLE_DEVICES")) if present else None
 

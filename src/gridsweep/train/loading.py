@@ -47,7 +47,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
 
     breathe()
     device, dtype = device_and_dtype()
-    tokenizer, base = load_base(assignment.model, device, dtype)
+    tokenizer, base = load_base(assignment.model, device, dtype, assignment.base)
     breathe()
     recipe = assignment.recipe
     train = encode(tokenizer, pairs.train, recipe.max_length)
@@ -89,6 +89,10 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
         "prompt_template": "chat template" if tokenizer.chat_template else "### Instruction/Response",
         **_cut(train, validation, recipe.max_length),
     }
+    if assignment.base == "4-bit":
+        from gridsweep.train.four_bit import described as packed
+
+        facts["base"] = packed()
     return Ready(group, room, validation.samples, facts)
 
 

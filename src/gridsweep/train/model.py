@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep import Dataset, Model, is_local
+from gridsweep.sweep import Base, Dataset, Model, is_local
 
 if TYPE_CHECKING:  # torch is imported where used, for it takes seconds
     import torch
@@ -45,7 +45,7 @@ def resolve(model: Model) -> str:
     return str(folder)
 
 
-def load_base(model: Model, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+def load_base(model: Model, device: torch.device, dtype: torch.dtype, kind: Base = "full") -> tuple[Any, Any]:
     """(tokenizer, frozen model in evaluation mode). Raises `SpecError` when they cannot be loaded."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -65,4 +65,8 @@ def load_base(model: Model, device: torch.device, dtype: torch.dtype) -> tuple[A
         ) from error
     base.config.use_cache = False
     base.requires_grad_(False)
+    if kind == "4-bit":
+        from gridsweep.train.four_bit import in_four_bits
+
+        base = in_four_bits(base, device)
     return tokenizer, base.to(device).eval()

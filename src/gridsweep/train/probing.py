@@ -6,7 +6,7 @@ import platform
 import random
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
 from gridsweep.meters import Meter, NvmlMeter, RaplMeter
+from gridsweep.power_limits import seen
 from gridsweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
 from gridsweep.train import data
 from gridsweep.train.device import accelerator_index, described, device_and_dtype, device_name
@@ -87,6 +88,7 @@ def measured(subject: Subject, seconds: float) -> dict[str, Any]:
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
         "energy": meter.source if meter is not None else None,
+        "power": _power(device, index),
         "memory": _memory(group, subject, device),
         "choices": weighed,
         "best": best,
@@ -267,6 +269,15 @@ def _memory(group: Group, subject: Subject, device: torch.device) -> dict[str, A
         "fit_resident": footprint.resident(memory, ranks[-1], max(lengths)),
         "fit_at_once": footprint.at_once(memory, ranks[-1], sum(lengths)),
     }
+
+
+def _power(device: torch.device, index: int | str | None) -> dict[str, Any] | None:
+    """The GPU's power limits in W and whether they may be set here; None where nothing tells."""
+    try:
+        limits, may = seen(0 if index is None else index, trying=True) if device.type == "cuda" else (None, False)
+    except Exception:  # whatever a driver answers
+        return None
+    return None if limits is None else {**asdict(limits), "may_be_set": may}
 
 
 def _meter(device: torch.device, index: int | str | None) -> Meter | None:

@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import pynvml
 
 from gridsweep.attempt import Assignment, AttemptFolder, Outcome, Result, digest, now
 from gridsweep.errors import SpecError
 from gridsweep.losses import Losses
 from gridsweep.meters import meter_for
+from gridsweep.power_limits import limited
 from gridsweep.stint import Checkpoint
 from gridsweep.train.device import accelerator_index
 from gridsweep.train.diary import Diary
@@ -39,8 +42,8 @@ class Worker:
     `outcomes` are those of members that came to an end. Raises `SpecError` when members do not go side by side.
     """
 
-    def __init__(self, folder: AttemptFolder, assignment: Assignment, stopping: Callable[[], bool]):
-        self.folder, self.assignment, self.stopping = folder, assignment, stopping
+    def __init__(self, folder: AttemptFolder, assignment: Assignment, stopping: Callable[[], bool], nvml: Any = pynvml):
+        self.folder, self.assignment, self.stopping, self.nvml = folder, assignment, stopping, nvml
         self.parts = {part.experiment: part for part in assignment.members}
         ways = {(part.from_step, part.to_step, part.seed) for part in assignment.members}
         if len(ways) != 1 or len(self.parts) != len(assignment.members):
@@ -52,14 +55,18 @@ class Worker:
         self.saved_step = self.step
         self.saved = {name: part.checkpoint for name, part in self.parts.items() if part.checkpoint}
         self.outcomes: dict[str, Outcome] = {}
-        self.accelerator = accelerator_index()
-        self.diary = Diary(folder, meter_for(assignment.device, self.accelerator))
+        self.accelerator = accelerator_index(nvml)
+        self.diary = Diary(folder, meter_for(assignment.device, self.accelerator, nvml=nvml))
 
     def run(self) -> Result:
         """Work until all are done, failed for good, or asked to stop. Raises whatever else goes wrong."""
         facts: dict[str, str] = {}
         try:
-            self._work(facts)
+            with limited(self.assignment.device, self.accelerator, self.nvml) as told:
+                if told:
+                    facts["power_limit"] = told
+                    print(f"power limit of {self.assignment.device.name}: {told}", flush=True)
+                self._work(facts)
         except Stopped:
             for name in self.parts.keys() - self.outcomes.keys():
                 saved = self.saved.get(name)
@@ -81,7 +88,7 @@ class Worker:
         on_gpu = ready.facts["device"] != "cpu"
         if on_gpu != (self.accelerator is not None):
             # There is a GPU that torch cannot use, or one that NVML does not know.
-            self.diary.measure_with(meter_for(self.assignment.device, 0 if on_gpu else None), self.step)
+            self.diary.measure_with(meter_for(self.assignment.device, 0 if on_gpu else None, nvml=self.nvml), self.step)
         else:
             self.diary.lap(self.step)
         self.diary.tell("training", self.step, surely=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -62,12 +64,14 @@ class TestGradients:
                 parts.append(there[s] + scale * inner @ a.mT @ b)
             return torch.cat(parts)
 
-        assert torch.autograd.gradcheck(lambda x: lora_product(x, weight, bias, "m", now), (x,))
+        assert torch.autograd.gradcheck(
+            lambda x: lora_product(x, SimpleNamespace(weight=weight, bias=bias), "m", now), (x,)
+        )
         for pair in grads:
             for slope in pair:
                 slope.zero_()
         outward = drawn(members, tokens, out, seed=9, grad=False)
-        ours = lora_product(x, weight, bias, "m", now)
+        ours = lora_product(x, SimpleNamespace(weight=weight, bias=bias), "m", now)
         theirs = plain(x)
         assert torch.allclose(ours, theirs)
         ours.backward(outward)

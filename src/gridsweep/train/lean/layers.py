@@ -65,15 +65,20 @@ def lean_instead(module: nn.Module) -> nn.Module | None:
     name = type(module).__name__
     if name.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
         lean, width = LeanNorm(module), module.weight.shape[0]
-    elif name.endswith("MLP") and {n for n, _ in module.named_parameters()} == {
-        f"{part}_proj.weight" for part in ("gate", "up", "down")
-    }:
+    elif name.endswith("MLP") and _is_swiglu(module):
         lean, width = LeanMlp(module), module.gate_proj.in_features
     else:
         return None
-    weight = next(module.parameters())
+    weight = module.gate_proj.weight if isinstance(lean, LeanMlp) else module.weight
     example = torch.linspace(-3, 3, 4 * width, dtype=weight.dtype, device=weight.device).view(1, 4, width)
     with torch.no_grad():
         there, here = module(example).float(), lean(example).float()
     limit = 1e-4 if weight.dtype in (torch.float32, torch.float64) else 2e-2
     return lean if (there - here).abs().max() <= limit * there.abs().max() else None
+
+
+def _is_swiglu(module: nn.Module) -> bool:
+    """Whether it is made of three linear layers without biases."""
+    linears = {n: m for n, m in module.named_children() if isinstance(m, nn.Linear) and m.bias is None}
+    owners = {n.partition(".")[0] for n, _ in module.named_parameters()}
+    return linears.keys() == owners == {f"{part}_proj" for part in ("gate", "up", "down")}

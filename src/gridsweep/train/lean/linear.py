@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,13 @@ class Pass:
     remember: bool = False
 
 
+class Frozen(Protocol):
+    """What a linear layer has: W [out, in], perhaps restored whenever it is asked for, and a bias [out]."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
 class LoraLinear(nn.Module):
     """Takes the place of a target `nn.Linear`: x [members, tokens, in] -> [members, tokens, out]."""
 
@@ -50,11 +57,11 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.now is None:
             return self.base(x)
-        return lora_product(x, self.base.weight, self.base.bias, self.name, self.now)
+        return lora_product(x, self.base, self.name, self.now)
 
 
-def lora_product(x: Tensor, weight: Tensor, bias: Tensor | None, name: str, now: Pass) -> Tensor:
-    """x W^T + bias + scale * drop(x) A^T B^T, member by member.
+def lora_product(x: Tensor, base: Frozen, name: str, now: Pass) -> Tensor:
+    """x W^T + bias + scale * drop(x) A^T B^T, member by member, with W and bias those of `base`.
 
     The frozen product keeps nothing for the backward pass. x is kept as it came, so that the projections that read the
     same x keep it once; so is A drop(x)^T, which is as narrow as the rank. Masks are made again, or remembered. The
@@ -63,13 +70,13 @@ def lora_product(x: Tensor, weight: Tensor, bias: Tensor | None, name: str, now:
     """
     # Autograd does not know of A and B; what asks it for a backward pass, where even x does not, is this.
     asks = x.new_zeros((), requires_grad=any(block.grads is not None for block in now.blocks))
-    return _LoraProduct.apply(x, weight, bias, name, now, asks)
+    return _LoraProduct.apply(x, base, name, now, asks)
 
 
 class _LoraProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, name: str, now: Pass, _: Tensor):
-        out = frozen_product(x, weight.mT, bias)
+    def forward(ctx: Any, x: Tensor, base: Frozen, name: str, now: Pass, _: Tensor):
+        out = frozen_product(x, base.weight.mT, base.bias)
         narrow, kept = [], []
         for block in now.blocks:
             a, b = (w.to(x.dtype) for w in block.weights[name])
@@ -82,17 +89,18 @@ class _LoraProduct(torch.autograd.Function):
             h = torch.bmm(a, inner.mT).mul_(block.scale)
             out[block.rows].baddbmm_(h.mT, b)
             narrow.append(h)
-        ctx.name, ctx.now = name, now
-        ctx.save_for_backward(x, weight, *narrow, *kept)
+        # Not W: a base in four bits restores it anew.
+        ctx.base, ctx.name, ctx.now = base, name, now
+        ctx.save_for_backward(x, *narrow, *kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor):
         now, name = ctx.now, ctx.name
-        x, weight, *rest = ctx.saved_tensors
+        x, *rest = ctx.saved_tensors
         narrow, kept = rest[: len(now.blocks)], iter(rest[len(now.blocks) :])
         grad = grad.contiguous()
-        grad_x = frozen_product(grad, weight) if ctx.needs_input_grad[0] else None
+        grad_x = frozen_product(grad, ctx.base.weight) if ctx.needs_input_grad[0] else None
         for block, h in zip(now.blocks, narrow, strict=True):
             rows, bits = block.rows, None
             a, b = (w.to(x.dtype) for w in block.weights[name])
@@ -107,7 +115,7 @@ class _LoraProduct(torch.autograd.Function):
                 grad_x[rows].baddbmm_(grad_h.mT, a)
             elif grad_x is not None:
                 grad_x[rows] += masked(torch.bmm(grad_h.mT, a), bits)
-        return grad_x, None, None, None, None, None
+        return grad_x, None, None, None, None
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

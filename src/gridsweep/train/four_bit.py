@@ -1,0 +1,93 @@
+"""A frozen base in four bits: NF4 by bitsandbytes, 4.5 bits a weight with its scales, restored for each product.
+
+Embeddings, norms, biases and the language head stay as they are. A restored matrix lives as long as its product: what
+a backward pass needs is restored anew. Another base is another training; see docs/decisions/014-four-bit-proxy.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gridsweep.errors import SpecError
+
+BLOCK = 64  # weights that share a scale
+WORST = 0.16  # of a block's largest weight: half of NF4's widest gap is 0.152
+
+
+class FourBitLinear(nn.Linear):
+    """A linear layer whose `weight` is made anew whenever it is asked for, in the type it had."""
+
+    def __init__(self, linear: nn.Linear, device: torch.device, name: str):
+        nn.Module.__init__(self)  # without nn.Linear's own weight
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.made = linear.weight.dtype
+        weight = linear.weight.detach().to(device)
+        if weight.numel() % BLOCK:
+            raise SpecError(f"{name} has {weight.numel()} weights, no multiple of {BLOCK}; train without proxy")
+        # In one row: bitsandbytes' kernel for CPUs misreads rows that are no multiple of a block long.
+        packed, state = _library().quantize_4bit(weight.reshape(1, -1), blocksize=BLOCK, quant_type="nf4")
+        self.packed = nn.Parameter(packed, requires_grad=False)
+        self.scales = nn.Parameter(state.absmax, requires_grad=False)
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(device), requires_grad=False)
+        off = (self.weight.float() - weight.float()).view(-1, BLOCK).abs().amax(1)
+        if not bool((off <= WORST * self.scales).all()):
+            raise SpecError(f"bitsandbytes does not restore {name} from its four bits here; train without proxy")
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """[out, in], about what it was."""
+        state = _library().QuantState(
+            absmax=self.scales, shape=torch.Size((1, self.in_features * self.out_features)), dtype=self.made,
+            blocksize=BLOCK, quant_type="nf4",
+        )  # fmt: skip
+        return _library().dequantize_4bit(self.packed, state).view(self.out_features, self.in_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Product.apply(x, self)
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + bias that keeps no W."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, linear: FourBitLinear) -> Tensor:
+        ctx.linear = linear
+        return F.linear(x, linear.weight, linear.bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        return grad @ ctx.linear.weight, None
+
+
+def in_four_bits(base: Any, device: torch.device) -> Any:
+    """The model with all linear layers but its head in four bits, a matrix at a time moved to `device`.
+
+    Raises `SpecError` without bitsandbytes, or where a matrix cannot be packed.
+    """
+    head = base.get_output_embeddings()
+    for name, module in list(base.named_modules()):
+        if type(module) is nn.Linear and module is not head:
+            parent, _, own = name.rpartition(".")
+            setattr(base.get_submodule(parent), own, FourBitLinear(module, device, name))
+    return base
+
+
+def described() -> str:
+    """For the facts of a result."""
+    from importlib.metadata import version
+
+    return f"4-bit NF4 (bitsandbytes {version('bitsandbytes')}), a proxy for the full one"
+
+
+def _library() -> Any:
+    try:
+        import bitsandbytes.functional
+    except ImportError as error:
+        raise SpecError(
+            f"proxy: {{base: 4-bit}} needs bitsandbytes ({error}); pip install 'gridsweep[4bit]'"
+        ) from error
+    return bitsandbytes.functional
