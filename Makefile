@@ -45,7 +45,7 @@ check: .venv/.dev
 
 .venv/.dev: pyproject.toml constraints.txt .venv/.torch
 	@echo "installing gridsweep with all extras ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,live,parquet,serve,ray,kubernetes,optuna,dev]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,live,parquet,serve,ray,kubernetes,optuna,4bit,dev]'
 	@touch $@ .venv/.run
 
 .venv/.smollm2: .venv/.run

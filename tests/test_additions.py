@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from builders import START, grid, make_sweep
 from gridsweep.additions import added
+from gridsweep.carbon import HOUR
 from gridsweep.events import Event, Resumed, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
@@ -19,6 +20,7 @@ from gridsweep.planned import Planned
 from gridsweep.policy import Immediate
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.rehearse import baseline, rehearse
+from gridsweep.render import markdown
 from gridsweep.reports import make_report
 from gridsweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.state import State
@@ -137,6 +139,45 @@ def test_a_sweep_that_was_halted_repeats_nobody():
     state.sweep = replace(state.sweep, repeats=Repeats())
     state.halted = "everything fails alike"
     assert added(state, state.now) == []
+
+
+# -- over the full base
+
+
+def proxied(n: int, **changes) -> Sweep:
+    """All over a base in 4 bits."""
+    sweep = make_sweep(n, **changes)
+    return replace(sweep, experiments=tuple(replace(e, base="4-bit") for e in sweep.experiments))
+
+
+@pytest.mark.parametrize("repeats", [None, Repeats(2, 2)])
+def test_the_winner_of_a_proxy_is_trained_over_the_full_base(repeats):
+    state = driven(proxied(4, rungs=Rungs((0.5,), (2,)), pack=4, repeats=repeats))
+    final = state.sweep.retrained
+    assert (final.repeats, final.base, final.seed) == ("e03", "full", 42)
+    assert final.params == state.standings["e03"].experiment.params
+    standing = state.standings[final.id]
+    assert standing.status == "done" and len(standing.attempts) == 1
+    others = [s for id, s in state.standings.items() if id != final.id]
+    assert standing.first_running_at >= max(s.ended_at for s in others)
+    assert sum(e.base == "full" for e in state.sweep.experiments) == 1
+
+
+def test_who_was_trained_over_the_full_base_stands_first_and_is_compared_with_nobody():
+    state = driven(proxied(3))
+    report = make_report(state, ledger(state), baseline(state))
+    first, second, *_ = report.rows
+    assert (first.experiment, first.place, first.difference) == (state.sweep.retrained.id, 1, None)
+    assert (second.experiment, second.place, second.difference) == ("e02", 2, 0.0)
+    assert report.reference == "e02" and report.best == first
+    assert "(full base)" in markdown.render(report)
+
+
+def test_the_run_over_the_full_base_is_planned_with():
+    sweep = proxied(4, hours=1.0)
+    assert [len(works) for works in expected(sweep, 6, 4)] == [1]
+    state = rehearse(replace(sweep, finish_by=least_makespan(sweep, START)), START, grid(*FLAT), Planned())
+    assert state.count("done") == 5 and ledger(state).ended_at == START + 5 * HOUR
 
 
 # -- proposals

@@ -14,7 +14,8 @@ from gridsweep.events import Added
 from gridsweep.halving import which_score
 from gridsweep.identity import experiment_id
 from gridsweep.proposals import Proposer
-from gridsweep.standings import Standing
+from gridsweep.results import winner
+from gridsweep.standings import ALIVE, Standing
 from gridsweep.state import State
 from gridsweep.stopping import contenders, score
 from gridsweep.sweep import Experiment, LoraParams
@@ -29,7 +30,9 @@ def added(state: State, now: datetime, proposers: Proposers | None = None) -> li
         return _as_before(state, now)
     if state.halted:
         return []
-    return _proposed(state, now, proposers) if contenders(state) else _repeated(state, now)
+    if contenders(state):
+        return _proposed(state, now, proposers)
+    return _repeated(state, now) or _retrained(state, now)
 
 
 def _as_before(state: State, now: datetime) -> list[Added]:
@@ -63,8 +66,23 @@ def _repeated(state: State, now: datetime) -> list[Added]:
 def repeat(state: State, experiment: Experiment, n: int) -> Experiment:
     """An experiment's n-th repeat: other initial weights, other dropout, another order of the samples."""
     sweep, seed = state.sweep, experiment.seed + n
-    id = experiment_id(experiment.params, seed, sweep.model, sweep.dataset, sweep.recipe)
-    return Experiment(id, experiment.params, seed, experiment.tier, f"repeats {experiment.id}", repeats=experiment.id)
+    id = experiment_id(experiment.params, seed, sweep.model, sweep.dataset, sweep.recipe, experiment.base)
+    why = f"repeats {experiment.id}"
+    return Experiment(id, experiment.params, seed, experiment.tier, why, base=experiment.base, repeats=experiment.id)
+
+
+def _retrained(state: State, now: datetime) -> list[Added]:
+    """The winner over the full base, where all were ranked over one that stands in for it."""
+    sweep, over = state.sweep, not any(s.status in ALIVE for s in state.standings.values())
+    if not sweep.proxied or sweep.retrained or not over:
+        return []
+    best = winner(state) or next((s.experiment.id for s in state.standings.values() if s.status == "done"), None)
+    if best is None:
+        return []
+    won = state.standings[best].experiment
+    id = experiment_id(won.params, won.seed, sweep.model, sweep.dataset, sweep.recipe)
+    again = Experiment(id, won.params, won.seed, won.tier, f"{best} over the full base", repeats=best)
+    return [Added(now, sweep.total_steps, (again,), f"the winner over the full base, after {won.base} stood in for it")]
 
 
 def _last_loss(standing: Standing) -> float:
@@ -94,11 +112,12 @@ def _proposed(state: State, now: datetime, proposers: Proposers | None) -> list[
     best = min((s for s in contenders(state)), key=lambda s: sweep.tier(s.experiment.tier).rank)
     found: list[Experiment] = []
     while len(found) < min(freed, left) and (params := proposer.ask()) is not None:
-        id = experiment_id(params, sweep.recipe.seed, sweep.model, sweep.dataset, sweep.recipe)
+        base = best.experiment.base
+        id = experiment_id(params, sweep.recipe.seed, sweep.model, sweep.dataset, sweep.recipe, base)
         if id in state.standings or any(id == e.id for e in found):
             break  # it repeats itself
         reason = f"proposed by {wanted.by} after step {step}"
-        found.append(Experiment(id, params, sweep.recipe.seed, best.experiment.tier, reason))
+        found.append(Experiment(id, params, sweep.recipe.seed, best.experiment.tier, reason, base=base))
     why = f"{len(found)} points by {wanted.by} in the {freed} places freed at step {step}"
     return [Added(now, step, tuple(found), why)]
 

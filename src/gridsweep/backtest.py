@@ -271,9 +271,9 @@ def _late(state: State, ended_at: datetime) -> int:
     """
     sweep, late = state.sweep, 0
     fastest = max(device.speed for device in sweep.devices)
-    deadline = sweep.deadline(state.submitted_at)
+    deadline, staged = sweep.deadline(state.submitted_at), sweep.staged
     for standing in state.standings.values():
-        if sweep.staged:
+        if staged:
             late += deadline is not None and (standing.ended_at or ended_at) > deadline
             continue
         latest = state.submitted_at + sweep.tier(standing.experiment.tier).max_delay

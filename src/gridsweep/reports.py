@@ -15,7 +15,7 @@ from gridsweep.ledger import Ledger
 from gridsweep.policy import TRAILING
 from gridsweep.ranking import best_against_last
 from gridsweep.readings import Quality
-from gridsweep.results import Effect, Parting, Row, effects, parted, ranked
+from gridsweep.results import Effect, Parting, Row, effects, parted, ranked, winner
 from gridsweep.search_space import edges
 from gridsweep.settlement import Settlement, compare, settlement
 from gridsweep.standings import Standing, Status
@@ -188,7 +188,9 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         total_steps=sweep.total_steps,
         rungs=_rungs(state),
         steps_share=_share(state),
-        reference=next((row.experiment for row in rows if row.experiment == sweep.baseline and row.place), best),
+        reference=next(
+            (row.experiment for row in rows if row.experiment == sweep.baseline and row.place), winner(state)
+        ),
         parted=parted(state, best),
     )
 

@@ -90,11 +90,13 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
     sweep = state.sweep
     runs = by_seed(state)
     means = {id: fmean(losses) for id, found in runs.items() if (losses := [_last(s) for s in found.values()])}
-    order = sorted(state.standings.values(), key=lambda s: _rank(s, len(runs.get(s.experiment.id, ())), means))
+    final = sweep.retrained.id if sweep.retrained else None
+    order = sorted(state.standings.values(), key=lambda s: _rank(s, final, len(runs.get(s.experiment.id, ())), means))
     scores = {id: scored for id, found in runs.items() if (scored := _samples(found)) is not None}
     held = _places(scores)
-    best = means.get(order[0].experiment.id) if order else None
-    other = sweep.baseline if sweep.baseline in means or best is None else order[0].experiment.id
+    first = winner(state)
+    best = means.get(first or "")
+    other = sweep.baseline if sweep.baseline in means else first
     reference = means.get(other or "")
     noise = sweep.estimates.loss_noise
     rows = []
@@ -107,11 +109,11 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
         began = standing.first_running_at
         low, high = _interval(scores, id, other)
         place_of = held.get(id)
-        judged = None if repeats else loss
+        judged = None if repeats else loss  # the losses of another base are no match for it
         near = noise is not None and judged is not None and best is not None and judged - best <= noise
         rows.append(
             Row(
-                place=place if judged is not None else None,
+                place=place if judged is not None or (id == final and loss is not None) else None,
                 experiment=id,
                 r=params.r,
                 alpha=params.alpha,
@@ -156,15 +158,26 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
 def by_seed(state: State) -> dict[str, dict[int, Standing]]:
     """Every experiment that has a loss, with its repeats that have one, by seed; repeats are no keys."""
     found: dict[str, dict[int, Standing]] = {}
+    final = state.sweep.retrained
     for standing in state.standings.values():
         experiment = standing.experiment
-        if _loss(standing) is not None:
+        if _loss(standing) is not None and (final is None or experiment.id != final.id):
             found.setdefault(experiment.repeats or experiment.id, {})[experiment.seed] = standing
     return {id: runs for id, runs in found.items() if _loss(state.standings[id]) is not None}
 
 
-def _rank(standing: Standing, seeds: int, means: Mapping[str, float]) -> tuple[int, float, float]:
+def winner(state: State) -> str | None:
+    """The experiment with the least loss, by means among those with the most seeds; None before any has a loss."""
+    runs = by_seed(state)
+    means = {id: fmean(_last(s) for s in found.values()) for id, found in runs.items()}
+    return min(means, key=lambda id: (-len(runs[id]), means[id], id), default=None)
+
+
+def _rank(standing: Standing, final: str | None, seeds: int, means: Mapping[str, float]) -> tuple[int, float, float]:
+    """Where it stands; whoever was trained over the full base in the end stands first."""
     id = standing.experiment.id
+    if id == final and _loss(standing) is not None:
+        return -1, 0.0, 0.0
     if standing.experiment.repeats is not None:
         return (1, 0.0, 0.0) if _loss(standing) is not None else (3, 0.0, 0.0)
     if id in means:

@@ -155,8 +155,8 @@ class Experiment:
     """One point of the sweep with its seed, its tier and the reason for that tier.
 
     `device` names the only device it may run on, where that is settled; None lets the policy choose. `repeats` names
-    the experiment that this one repeats with another seed. `base` says in which precision the frozen base is: in 4 bits
-    it is a proxy, and its losses are those of another model.
+    the experiment that this one trains again, with another seed or over the full base. `base` says in which precision
+    the frozen base is: in 4 bits it is a proxy, and its losses are those of another model.
     """
 
     id: str
@@ -275,7 +275,17 @@ class Sweep:
     @property
     def staged(self) -> bool:
         """Whether it is more than so many experiments, each by itself from its start to its end."""
-        return self.rungs is not None or self.pack > 1 or self.repeats is not None
+        return self.rungs is not None or self.pack > 1 or self.repeats is not None or self.proxied
+
+    @property
+    def proxied(self) -> bool:
+        """Whether experiments are ranked over a base that stands in for the full one, on which the winner follows."""
+        return any(experiment.base != "full" for experiment in self.experiments)
+
+    @property
+    def retrained(self) -> Experiment | None:
+        """The winner over the full base, once it has joined."""
+        return next((e for e in self.experiments if e.base == "full" and e.repeats), None) if self.proxied else None
 
     @property
     def stages(self) -> tuple[int, ...]:

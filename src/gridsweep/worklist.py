@@ -98,13 +98,14 @@ def ahead(state: State) -> list[Work]:
 
 
 def _stages_ahead(state: State) -> list[list[Work]]:
-    """What is expected after the rung that is next, by stage; nothing without rungs or repeats to come."""
+    """What is expected after the rung that is next, by stage; nothing without rungs or anybody who is to join."""
     sweep = state.sweep
-    if sweep.rungs is None and sweep.repeats is None:
+    if sweep.rungs is None and sweep.repeats is None and not sweep.proxied:
         return []
     alive = [s for s in state.standings.values() if s.status in ALIVE and s.experiment.repeats is None]
     if not alive:
-        return []
+        again = any(s.status in ALIVE for s in state.standings.values()) and sweep.proxied and not sweep.retrained
+        return [_foreseen(sweep, [1], 0, sweep.total_steps, scale(state))] if again else []
     step = min(s.step for s in alive)
     here = step if all(s.status == "reached" for s in alive) else sweep.next_stage(step)
     if state.ahead is None or state.ahead[0] != (here, len(alive)):
@@ -129,6 +130,8 @@ def expected(sweep: Sweep, stage: int, alive: int, factor: float = 1.0) -> list[
     if sweep.repeats is not None:
         best = min(alive, sweep.repeats.finalists)
         found.append(_foreseen(sweep, [best] * (sweep.repeats.seeds - 1), 0, sweep.total_steps, factor))
+    if sweep.proxied:
+        found.append(_foreseen(sweep, [1], 0, sweep.total_steps, factor))
     return found
 
 

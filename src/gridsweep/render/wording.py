@@ -173,8 +173,10 @@ def against_baseline(report: Report, row: Row) -> str:
 
 
 def name(row: Row) -> str:
-    """An experiment's id; of a repeat with its seed, for nothing else tells them apart."""
-    return row.experiment if row.repeats is None else f"{row.experiment} (seed {row.seed})"
+    """An experiment's id; of one trained again with what differs, for nothing else tells them apart."""
+    if row.repeats is None:
+        return row.experiment
+    return f"{row.experiment} ({f'seed {row.seed}' if row.place is None else 'full base'})"
 
 
 def seeds(row: Row) -> str:
