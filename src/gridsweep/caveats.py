@@ -41,10 +41,10 @@ def caveats(state: State, book: Ledger) -> list[str]:
             f"{packed} of {len(state.standings)} experiments were trained over the base in 4 bits, a proxy: their "
             "losses are those of another model, whose best configuration may differ from the full one's."
         )
-    repeated = {e.repeats for e in state.sweep.experiments if e.repeats}
-    if repeated:
-        seeds = max(e.seed for e in state.sweep.experiments) - min(e.seed for e in state.sweep.experiments) + 1
-        notes.append(f"{len(repeated)} experiments were trained with {seeds} seeds, all others with one.")
+    seeds = {e.seed for e in state.sweep.experiments}
+    if len(seeds) > 1:
+        repeated = {e.repeats for e in state.sweep.experiments if e.repeats}
+        notes.append(f"{len(repeated)} of the best were trained with {len(seeds)} seeds, all others with one.")
     elif state.sweep.estimates.loss_noise is None:
         notes.append("One seed an experiment and no stated noise of the loss: close places may be chance.")
     else:
