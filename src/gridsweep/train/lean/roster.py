@@ -61,9 +61,9 @@ class Roster:
     def portions(self, size: int) -> list[list[str]]:
         """All members, dealt evenly into as few portions as have at most `size`."""
         names = list(self.parts)
-        count = -(-len(names) // size) or 1  # nobody may be left
+        count = max(1, -(-len(names) // size))
         ends = [len(names) * n // count for n in range(count + 1)]
-        return [names[first:last] for first, last in itertools.pairwise(ends) if names]
+        return [names[first:last] for first, last in itertools.pairwise(ends) if first < last]
 
     def seats(self, names: Sequence[str]) -> Iterator[tuple[Stack, slice, slice]]:
         """Where the members of a portion are: a stack, its rows, and their rows in the pass."""
