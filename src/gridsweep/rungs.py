@@ -3,8 +3,8 @@
 All experiments stand at the same step of the same learning-rate schedule when they are compared. A schedule is never
 shortened to a rung; that would be a different experiment. Which of them go on is `halving`'s to say. On nine sweeps of
 21 experiments with a model of a million parameters the default, judged by averaged weights, kept the winner in eight at
-a third of the optimizer steps; on 18 short ones with fresh seeds (benchmarks/winner_kept.py) it kept the winner in 10
-and one tied with it in 3 more, at 37 % with ties and the baseline. Nobody has tried it on a large model.
+a third of the optimizer steps; on 18 others with fresh seeds (benchmarks/winner_kept.py) it kept the winner in 16.
+Nobody has tried it on a large model.
 """
 
 from __future__ import annotations
