@@ -13,7 +13,7 @@ from builders import START, make_sweep
 from gridsweep import codec
 from gridsweep.events import Event, Progressed, Submitted
 from gridsweep.losses import Losses
-from gridsweep.rungs import Rungs
+from gridsweep.rungs import Proposals, Repeats, Rungs
 
 ANY_EVENT = Annotated[Event, Field(discriminator="kind")]
 LEAVES: dict[Any, st.SearchStrategy[Any]] = {
@@ -46,7 +46,9 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         pairs = st.lists(st.tuples(values(float), st.floats(1, 1e6)), min_size=1, max_size=3)
         return pairs.map(lambda found: Losses(*map(tuple, zip(*found, strict=True))))
     if kind is Rungs:
-        return st.sampled_from([Rungs(), Rungs((), ()), Rungs((0.5,), (2,), ("e00",))])
+        return st.sampled_from([Rungs(), Rungs((), ()), Rungs((0.5,), (2,), ("e00",), together=False)])
+    if kind is Repeats or kind is Proposals:
+        return st.sampled_from([Repeats(), Repeats(2, 1)] if kind is Repeats else [Proposals(), Proposals("optuna", 1)])
     assert is_dataclass(kind)
     return st.builds(kind, **{name: values(hint) for name, hint in get_type_hints(kind).items()})
 
