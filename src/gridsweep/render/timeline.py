@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,8 @@ from gridsweep.sweep import number
 LANE_PX = 29
 GRID_PX = 270
 GAP_PX = 16
+NAMED = 8
+"""So many of a stint's experiments are named where one points at it."""
 
 Point = tuple[str, float | None, str]
 
@@ -156,9 +158,10 @@ def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any)
     devices = _devices(report.bars)
     apart = _highest(report) * min(0.024, 0.1 / max(1, len(devices)))
     points: list[Point] = []
-    for bar in bars:
+    for lot in _stints(bars):
+        bar = lot[0]
         lane = (len(devices) - 1) / 2 - devices.index(bar.device)
-        text = _told(report, bar)
+        text = _told(report, lot)
         for moment, level in _met(report, bar.start, bar.end):
             points.append((at(moment), None if level is None else level + lane * apart, text))
         points.append((at(bar.end), None, text))
@@ -175,12 +178,13 @@ def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any)
 
 
 def _bars(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
-    """The stints of a tier in their devices' lanes; the number on a bar is its place in the ranking."""
+    """The stints of a tier in their devices' lanes; the number on a bar is its place, or how many were trained."""
     places = {row.experiment: row for row in report.rows}
+    lots = _stints(bars)
     return go.Bar(
-        **_lying(bars, lanes),
+        **_lying([lot[0] for lot in lots], lanes),
         width=0.74,
-        text=[_mark(places.get(bar.experiment), bar) for bar in bars],
+        text=[_mark(places, lot) for lot in lots],
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
@@ -189,12 +193,12 @@ def _bars(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: st
             "color": colour,
             "line": {"width": 1, "color": "var(--card)"},
             "pattern": {
-                "shape": ["x" if bar.how == "lost" else "" for bar in bars],
+                "shape": ["x" if lot[0].how == "lost" else "" for lot in lots],
                 "size": 6,
                 "solidity": 0.25,
             },
         },
-        customdata=[_told(report, bar) for bar in bars],
+        customdata=[_told(report, lot) for lot in lots],
         hovertemplate="%{customdata}<extra></extra>",
         name=safe(tier),
         legendgroup=safe(tier),
@@ -205,15 +209,16 @@ def _bars(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: st
 
 def _ghosts(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
     """The same work run at once, thin and hatched: it never happened."""
+    lots = _stints(bars)
     return go.Bar(
-        **_lying(bars, lanes),
+        **_lying([lot[0] for lot in lots], lanes),
         width=0.4,
         marker={
             "color": "var(--card)",
             "line": {"width": 1, "color": colour},
             "pattern": {"shape": "/", "size": 5, "solidity": 0.3, "fgcolor": colour},
         },
-        customdata=[_told(report, bar, at_once=True) for bar in bars],
+        customdata=[_told(report, lot, at_once=True) for lot in lots],
         hovertemplate="%{customdata}<extra></extra>",
         name=safe(tier),
         legendgroup=safe(tier),
@@ -231,26 +236,44 @@ def _lying(bars: Sequence[Bar], lanes: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _mark(row: Row | None, bar: Bar) -> str:
-    if bar.how == "lost" or (row is not None and row.status == "failed"):
+def _stints(bars: Sequence[Bar]) -> list[list[Bar]]:
+    """Whoever was trained in one go."""
+    found: dict[tuple[str, datetime, datetime, str], list[Bar]] = {}
+    for bar in bars:
+        found.setdefault((bar.device, bar.start, bar.end, bar.how), []).append(bar)
+    return list(found.values())
+
+
+def _mark(places: Mapping[str, Row], lot: Sequence[Bar]) -> str:
+    row = places.get(lot[0].experiment)
+    if lot[0].how == "lost" or (len(lot) == 1 and row is not None and row.status == "failed"):
         return "×"
+    if len(lot) > 1:
+        return f"{len(lot)} together"
     return str(row.place) if row is not None and row.place is not None else ""
 
 
-def _told(report: Report, bar: Bar, *, at_once: bool = False) -> str:
+def _told(report: Report, lot: Sequence[Bar], *, at_once: bool = False) -> str:
     """What hovering over a stint says."""
-    row = next((row for row in report.rows if row.experiment == bar.experiment), None)
+    bar, ran = lot[0], " run at once" if at_once else ""
+    rows = [row for row in report.rows if row.experiment in {other.experiment for other in lot}]
+    named = [f"<b>{len(lot)} experiments{ran}</b>", *(safe(row.experiment) for row in rows[:NAMED])]
+    if len(rows) > NAMED:
+        named.append(f"and {len(rows) - NAMED} more")
+    row = rows[0] if rows else None
     lines = [
-        f"<b>{safe(bar.experiment)}</b>{' run at once' if at_once else ''}",
+        *(named if len(lot) > 1 else [f"<b>{safe(bar.experiment)}</b>{ran}"]),
         f"{safe(bar.tier)}, on {safe(bar.device)}, {safe(bar.how)}",
         f"{bar.start:%a %d %b %H:%M} to {bar.end:%a %d %b %H:%M} ({hours((bar.end - bar.start) / HOUR)})",
     ]
-    if row is not None and not at_once:
+    if row is None or len(lot) > 1:
+        return "<br>".join(lines)
+    if not at_once:
         lines.append(safe(row.reason or row.why))
         if row.loss is not None:
             place = f"place {row.place}" if row.place else row.tier_reason
             lines.append(f"{place}, loss {loss(row.loss)}, {grams(row.emissions_g)} CO₂eq")
-    elif row is not None and row.immediate_g is not None and report.saving_g is not None:
+    elif row.immediate_g is not None and report.saving_g is not None:
         lines.append(f"{grams(row.immediate_g)} CO₂eq, against {grams(row.emissions_g)} as it ran")
     return "<br>".join(lines)
 

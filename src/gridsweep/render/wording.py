@@ -211,10 +211,12 @@ def winner(report: Report) -> str:
         text += ", the baseline itself"
     elif told := against_baseline(report, best):
         text += f", {told}"
-    if report.loss_noise is None:
+    if report.loss_noise is None and best.seeds < 2:
         return f"{text}. No noise of the loss is stated: close places may be chance."
     if ties > 0:
         return f"{text}. {ties} other{'s are' if ties > 1 else ' is'} not separable from it."
+    if report.loss_noise is None:
+        return f"{text}. Every other is separable from it."
     return f"{text}. Every other is further away than the noise of {number(report.loss_noise)}."
 
 
