@@ -215,6 +215,15 @@ def test_newcomers_are_judged_by_those_who_were_there_before():
     assert set(second.kept) & new
 
 
+def test_places_are_freed_where_each_is_judged_alone_too():
+    sweep = swept()
+    sweep = replace(sweep, rungs=replace(sweep.rungs, together=False), pack=1)
+    state = driven(sweep, proposers=BeyondTheEdge)
+    (event,) = state.additions  # asked once, when the first place was free
+    assert event.after == 2 and 1 <= len(event.experiments) <= 2
+    assert state.finished and any(s.status == "done" for s in state.standings.values())
+
+
 def test_a_plan_asks_nobody():
     state = rehearse(swept(), START, grid(*FLAT), Immediate())
     assert not state.additions

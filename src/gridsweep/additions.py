@@ -95,15 +95,21 @@ def _last_loss(standing: Standing) -> float:
 
 
 def _proposed(state: State, now: datetime, proposers: Proposers | None) -> list[Added]:
-    """New points in places that the last rung has freed. A rung at which nobody proposed anything is noted, too."""
+    """New points in the places that a rung has freed. A rung at which nobody proposed anything is noted, too.
+
+    None for those of the last rung: whoever came then would be judged by nobody who trains beside it.
+    """
     sweep, wanted = state.sweep, state.sweep.propose
-    if proposers is None or wanted is None or not state.rankings or sweep.rungs is None:
+    if proposers is None or wanted is None:
         return []
-    step = max(event.step for event in state.rankings)
     asked = {event.after for event in state.additions}
-    if step in asked or step == sweep.stages[-2]:  # after the last rung nobody would be judged beside others
+    places = {step: 0 for step in sweep.stages[:-2] if step not in asked}
+    for event in state.rankings:
+        if event.step in places:
+            places[event.step] += len(event.stopped)
+    step, freed = next(((step, n) for step, n in places.items() if n), (0, 0))
+    if not freed:
         return []
-    freed = sum(len(event.stopped) for event in state.rankings if event.step == step)
     left = wanted.most - sum(len(event.experiments) for event in state.additions)
     tried = [e.params for e in sweep.experiments]
     proposer = proposers(tried)
