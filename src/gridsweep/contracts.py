@@ -276,7 +276,7 @@ class WorkerContract(ExecutorContract):
         assert story.loss() == expected_loss(story.state.sweep, "e00")
 
     def test_killed_it_is_lost_and_the_rest_goes_on_from_its_checkpoint(self, bench: Bench) -> None:
-        story = self.story(bench, steps=30, pace=SLOW)
+        story = self.story(bench, steps=60, pace=SLOW)
         name = story.request()
         story.reach(name, 5)
         bench.kill(name)
