@@ -7,6 +7,7 @@ twice and asks nobody again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from math import inf, isfinite
 
@@ -18,7 +19,7 @@ from gridsweep.results import winner
 from gridsweep.standings import ALIVE, Standing
 from gridsweep.state import State
 from gridsweep.stopping import contenders, score
-from gridsweep.sweep import Experiment, LoraParams
+from gridsweep.sweep import Experiment, LoraParams, Sweep
 
 Proposers = Callable[[Iterable[LoraParams]], Proposer]
 """Makes a proposer that knows which points were tried, and has been told of none yet."""
@@ -66,9 +67,7 @@ def _repeated(state: State, now: datetime) -> list[Added]:
 def repeat(state: State, experiment: Experiment, n: int) -> Experiment:
     """An experiment's n-th repeat: other initial weights, other dropout, another order of the samples."""
     sweep, seed = state.sweep, experiment.seed + n
-    id = experiment_id(experiment.params, seed, sweep.model, sweep.dataset, sweep.recipe, experiment.base)
-    why = f"repeats {experiment.id}"
-    return Experiment(id, experiment.params, seed, experiment.tier, why, base=experiment.base, repeats=experiment.id)
+    return made(sweep, replace(experiment, seed=seed, reason=f"repeats {experiment.id}", repeats=experiment.id))
 
 
 def _retrained(state: State, now: datetime) -> list[Added]:
@@ -80,9 +79,14 @@ def _retrained(state: State, now: datetime) -> list[Added]:
     if best is None:
         return []
     won = state.standings[best].experiment
-    id = experiment_id(won.params, won.seed, sweep.model, sweep.dataset, sweep.recipe)
-    again = Experiment(id, won.params, won.seed, won.tier, f"{best} over the full base", repeats=best)
+    again = made(sweep, replace(won, base="full", reason=f"{best} over the full base", repeats=best))
     return [Added(now, sweep.total_steps, (again,), f"the winner over the full base, after {won.base} stood in for it")]
+
+
+def made(sweep: Sweep, like: Experiment) -> Experiment:
+    """An experiment under the id that its values give it, bound to no device."""
+    id = experiment_id(like.params, like.seed, sweep.model, sweep.dataset, sweep.recipe, like.base)
+    return replace(like, id=id, device=None)
 
 
 def _last_loss(standing: Standing) -> float:
@@ -115,15 +119,14 @@ def _proposed(state: State, now: datetime, proposers: Proposers | None) -> list[
     proposer = proposers(tried)
     for point, value in told(state):
         proposer.tell(point, value)
-    best = min((s for s in contenders(state)), key=lambda s: sweep.tier(s.experiment.tier).rank)
+    best = min((s.experiment for s in contenders(state)), key=lambda e: sweep.tier(e.tier).rank)
     found: list[Experiment] = []
     while len(found) < min(freed, left) and (params := proposer.ask()) is not None:
-        base = best.experiment.base
-        id = experiment_id(params, sweep.recipe.seed, sweep.model, sweep.dataset, sweep.recipe, base)
-        if id in state.standings or any(id == e.id for e in found):
-            break  # it repeats itself
         reason = f"proposed by {wanted.by} after step {step}"
-        found.append(Experiment(id, params, sweep.recipe.seed, best.experiment.tier, reason, base=base))
+        new = made(sweep, replace(best, params=params, seed=sweep.recipe.seed, reason=reason))
+        if new.id in state.standings or new in found:
+            break  # it repeats itself
+        found.append(new)
     why = f"{len(found)} points by {wanted.by} in the {freed} places freed at step {step}"
     return [Added(now, step, tuple(found), why)]
 
@@ -135,8 +138,7 @@ def told(state: State) -> list[tuple[LoraParams, float]]:
     for standing in state.standings.values():
         if standing.scores and standing.experiment.repeats is None:
             step = max(standing.scores)
-            found = score(standing, step, by)
-            value = found.value if by == "averaged" else found.raw
-            last[standing.experiment] = step, value if value is not None and isfinite(value) else inf
+            value = score(standing, step, by).finite(by)
+            last[standing.experiment] = step, inf if value is None else value
     best = {step: min(value for at, value in last.values() if at == step) for step, _ in last.values()}
     return [(e.params, value - best[step] if value < inf else inf) for e, (step, value) in last.items()]

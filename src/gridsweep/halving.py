@@ -52,6 +52,15 @@ class Score:
     raw: float | None = None
     samples: Losses | None = None
 
+    def known(self, by: ScoreName) -> float | None:
+        """The one of the two by which is asked."""
+        return self.value if by == "averaged" else self.raw
+
+    def finite(self, by: ScoreName) -> float | None:
+        """The same, None where it is no finite number."""
+        found = self.known(by)
+        return found if found is not None and isfinite(found) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -87,7 +96,7 @@ def cut(
     """
     if keep < 1 or room < 0:
         raise ValueError(f"a rung keeps one experiment at least and room for ties is no debt: {keep}, {room:g}")
-    values = {name: found for name, score in scores.items() if (found := _finite(score, by)) is not None}
+    values = {name: found for name, score in scores.items() if (found := score.finite(by)) is not None}
     ranked = _ranked(values)
     best, tied = ranked[:keep], list[str]()
     if len(ranked) > keep:
@@ -140,25 +149,16 @@ def promotable(
 def _inseparable(one: Score, other: Score, by: ScoreName) -> bool:
     """Whether two experiments' samples leave open which is better; without samples, whether the scores are equal."""
     if one.samples is None or other.samples is None or not (one.samples.finite and other.samples.finite):
-        return _finite(one, by) == _finite(other, by)
+        return one.finite(by) == other.finite(by)
     apart = difference(one.samples, other.samples)
     return abs(apart.mean) <= TIE_ERRORS * apart.standard_error
 
 
 def _disagreed(scores: Mapping[str, Score], ranked: Sequence[str], keep: int, other: ScoreName) -> int | None:
-    if any(_known(scores[name], other) is None for name in ranked):
+    if any(scores[name].known(other) is None for name in ranked):
         return None
-    finite = {name: found for name in ranked if (found := _finite(scores[name], other)) is not None}
+    finite = {name: found for name in ranked if (found := scores[name].finite(other)) is not None}
     return len(set(ranked[:keep]) - set(_ranked(finite)[:keep]))
-
-
-def _known(score: Score, by: ScoreName) -> float | None:
-    return score.value if by == "averaged" else score.raw
-
-
-def _finite(score: Score, by: ScoreName) -> float | None:
-    found = _known(score, by)
-    return found if found is not None and isfinite(found) else None
 
 
 def _ranked(values: Mapping[str, float]) -> list[str]:

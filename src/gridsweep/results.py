@@ -89,12 +89,12 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
     """
     sweep = state.sweep
     runs = by_seed(state)
-    means = {id: fmean(losses) for id, found in runs.items() if (losses := [_last(s) for s in found.values()])}
+    means = _means(runs)
     final = sweep.retrained.id if sweep.retrained else None
     order = sorted(state.standings.values(), key=lambda s: _rank(s, final, len(runs.get(s.experiment.id, ())), means))
     scores = {id: scored for id, found in runs.items() if (scored := _samples(found)) is not None}
     held = _places(scores)
-    first = winner(state)
+    first = _least(runs, means)
     best = means.get(first or "")
     other = sweep.baseline if sweep.baseline in means else first
     reference = means.get(other or "")
@@ -169,7 +169,15 @@ def by_seed(state: State) -> dict[str, dict[int, Standing]]:
 def winner(state: State) -> str | None:
     """The experiment with the least loss, by means among those with the most seeds; None before any has a loss."""
     runs = by_seed(state)
-    means = {id: fmean(_last(s) for s in found.values()) for id, found in runs.items()}
+    return _least(runs, _means(runs))
+
+
+def _means(runs: Mapping[str, Mapping[int, Standing]]) -> dict[str, float]:
+    """Each experiment's loss, over its seeds."""
+    return {id: fmean(_last(s) for s in found.values()) for id, found in runs.items()}
+
+
+def _least(runs: Mapping[str, Mapping[int, Standing]], means: Mapping[str, float]) -> str | None:
     return min(means, key=lambda id: (-len(runs[id]), means[id], id), default=None)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
-from math import isfinite
 
 from gridsweep.events import Event, Ranked
 from gridsweep.halving import Cut, Score, ScoreName, cut, promotable, which_score
@@ -66,7 +65,7 @@ def _one_by_one(
     """These are judged by all who were here before; who is not among the best waits, unless this is `final`."""
     by = which_score(state.sweep.recipe.learning_rate_schedule)
     came = [s for s in state.standings.values() if step in s.scores and s.experiment.repeats is None]
-    values = {s.experiment.id: _finite(_value(s, step, by)) for s in came}
+    values = {s.experiment.id: score(s, step, by).finite(by) for s in came}
     if not any(known(s, step, by) for s in came):  # a rehearsal: who came first is taken for the better
         values = {id: float(order) for order, id in enumerate(values)}
     ids = [s.experiment.id for s in there]
@@ -104,18 +103,9 @@ def stage_of(state: State, step: int) -> int:
     return state.sweep.stages.index(step)
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and isfinite(value) else None
-
-
 def known(standing: Standing, step: int, by: ScoreName) -> bool:
     """Whether the score that decides was measured."""
-    return _value(standing, step, by) is not None
-
-
-def _value(standing: Standing, step: int, by: ScoreName) -> float | None:
-    found = score(standing, step, by)
-    return found.value if by == "averaged" else found.raw
+    return score(standing, step, by).known(by) is not None
 
 
 def score(standing: Standing, step: int, by: ScoreName) -> Score:

@@ -122,8 +122,8 @@ def _header(sweep: Sweep, cluster: KubernetesCluster, *, loop: bool) -> str:
         lines += [
             "#",
             "# Rungs, and whoever joins on the way, need gridsweep's loop (gate: none): these jobs train every",
+            "# experiment to its end.",
         ]
-        lines += ["# experiment to its end."]
     if cluster.gate == "suspend":
         release = """-p '{"spec":{"suspend":false}}'"""
         lines += [f"#   kubectl {space} patch rayjob JOB --type merge {release}    # lets it start"]
