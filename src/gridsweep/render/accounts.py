@@ -103,7 +103,7 @@ def _spent(kwh: float, emitted: float, on: str) -> str:
 
 
 def certified(report: Report) -> list[str]:
-    """The same with both optima and how they were counted, or why nobody can say what was possible."""
+    """What was possible, with both optima and how they were counted, or why nobody can say."""
     made = report.certificate
     if made is None:
         return []

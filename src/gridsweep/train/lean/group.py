@@ -86,10 +86,9 @@ class Group:
     """Members on their way through `total_steps` optimizer steps over one frozen base, whose layers it takes over.
 
     `train` are the samples all of them see, in the order of the seed `order` (the recipe's, unless given). `variants`
-    names members with rsLoRA or LoRA+; `layers` says which have
-    adapters; `home` is where adapters and optimizer states wait when it is not the base's device (the host's memory,
-    say); `before_pass(members, tokens)` is called before each training pass. Raises `SpecError` when a member does not
-    fit the model.
+    names members with rsLoRA or LoRA+; `layers` says which have adapters; `home` is where adapters and optimizer states
+    wait when it is not the base's device (the host's memory, say); `before_pass(members, tokens)` is called before each
+    training pass. Raises `SpecError` when a member does not fit the model.
     """
 
     def __init__(
