@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Column, Forecast, Trace
-from gridsweep.forecast import blend, from_history, with_past
+from gridsweep.carbon.forecaster import blend, from_history, with_past
+from gridsweep.carbon.traces import HOUR, Column, Forecast, Trace
 from gridsweep.trace_files import read_trace
 
 DAYS = 4

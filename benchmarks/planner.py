@@ -36,7 +36,7 @@ from gridsweep.backtest import (
     start_instants,
     under,
 )
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Submitted
 from gridsweep.loop import Provider
 from gridsweep.planned import Planned

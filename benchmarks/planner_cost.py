@@ -26,12 +26,12 @@ import numpy as np
 
 from gridsweep import Sweep
 from gridsweep.backtest import under
-from gridsweep.carbon import HOUR, Forecast, Trace
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.events import Submitted
 from gridsweep.planned import Planned
 from gridsweep.policy import Start
 from gridsweep.possible import optimum
-from gridsweep.readings import Provenance, Reading
 from gridsweep.schedule import observed, situation
 from gridsweep.state import State
 from gridsweep.stint import Device

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from gridsweep import runs
 from gridsweep.attempt import AttemptFolder, Progress
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.events import Event
 from gridsweep.handover import read_lines
 from gridsweep.policy import Policy
-from gridsweep.readings import Provenance
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
 from gridsweep.stint import Device

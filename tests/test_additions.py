@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from builders import START, grid, make_sweep
 from gridsweep.additions import added
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.events import Event, Resumed, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, grid, make_sweep
 from gridsweep.backtest import drawn, play, simulate, start_instants, under
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
 from gridsweep.policy import Immediate
 from gridsweep.possible import optimum, what_comes

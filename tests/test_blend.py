@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridsweep.carbon import HOUR, Forecast, Trace
-from gridsweep.forecast import blend, with_past
+from gridsweep.carbon.forecaster import blend, with_past
+from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from weather import START, issued, weather
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders import DAYS, RELAXED, START, URGENT, after, grid, make_sweep, rehearsed, sweeps
 from gridsweep import codec
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.certificate import Certificate, certificate
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import ledger

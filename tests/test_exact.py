@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from builders import START, after
-from gridsweep.carbon import HOUR, Forecast, Trace, ceil_to
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Forecast, Trace, ceil_to
 from gridsweep.exact import placed
 from gridsweep.optima import Job, bound
 from gridsweep.planned import Planned
 from gridsweep.policy import Busy, Immediate, Policy, Situation, Start, Threshold, Wait, Work
-from gridsweep.readings import Provenance, Reading
 from gridsweep.stint import Device
 from gridsweep.sweep import Tier
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridsweep.carbon import DAY, HOUR, Trace
-from gridsweep.forecast import from_history
+from gridsweep.carbon.forecaster import from_history
+from gridsweep.carbon.traces import DAY, HOUR, Trace
 from weather import HORIZON, START, everything, issued, weather
 
 STEPS = st.sampled_from([timedelta(minutes=30), HOUR, timedelta(hours=3)])

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import START, after
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR
 from gridsweep.events import Observed
 from gridsweep.grid import Grid
-from gridsweep.readings import Provenance
 
 MEASURED = Provenance("a service", "measured", basis="lifecycle")
 ESTIMATED = Provenance("a service", "estimated", basis="lifecycle")

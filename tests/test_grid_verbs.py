@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from gridsweep.carbon import HOUR, Trace, floor_to
+from gridsweep.carbon.traces import HOUR, Trace, floor_to
 from gridsweep.testing_grid.dialect import Grid
 from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
 from gridsweep.testing_grid.server import GridServer

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import START, after, make_sweep, starts
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.holding import WHY, Held
 from gridsweep.policies import policy_for
 from gridsweep.policy import Threshold

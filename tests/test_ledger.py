@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import START, after, levels, make_sweep, rehearsed, sweeps
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.ledger import Account, charge, idle_segments, kept, ledger
 from gridsweep.policy import Immediate, OnOff, Start, Threshold
-from gridsweep.readings import Provenance
 from gridsweep.state import State
 from gridsweep.stint import Checkpoint, Device, Member, Outcome, Stint
 

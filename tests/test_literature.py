@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, make_sweep, most_at_once, starts, sweeps
-from gridsweep.carbon import HOUR, Forecast, Trace
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.ledger import ledger
 from gridsweep.literature import BEGINS, CLEAN, DUE, LATER, UNKNOWN, CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.optima import Job, bound
 from gridsweep.policies import OPTIONS, policy_for
 from gridsweep.policy import NO_DEVICE, Busy, Pause, Situation, Start, Wait, Work
-from gridsweep.readings import Provenance, Reading
 from gridsweep.rehearse import rehearse
 from gridsweep.stint import Device
 from gridsweep.sweep import PolicyChoice, Tier

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from builders import DAYS, RELAXED, START, URGENT, after, grid, levels, make_sweep, rehearsed, starts, sweeps
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import PolicyError
 from gridsweep.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated

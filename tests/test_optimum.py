@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import DAYS, START, after
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import DeadlineError, TraceError
 from gridsweep.optima import Job, Optimum, bound, counts, neighbourhood
 from gridsweep.optima.problem import problem_of

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from builders import START, after, make_sweep
 from gridsweep.backtest import drawn
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Ended, Progressed, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.pace import duration, spread

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import START, after, make_sweep, starts
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Decided
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import ledger
@@ -16,7 +17,6 @@ from gridsweep.planned import Planned
 from gridsweep.policy import NO_DEVICE, Immediate, Threshold
 from gridsweep.postponing import CLEANER
 from gridsweep.providers.trace import TraceProvider
-from gridsweep.readings import Provenance
 from gridsweep.rehearse import rehearse
 from gridsweep.stint import RESTART, Device
 from gridsweep.sweep import PolicyChoice, Tier

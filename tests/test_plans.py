@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from builders import RELAXED, START, after, grid, make_sweep, rehearsed, starts, sweeps
 from gridsweep import codec
 from gridsweep.capacity import check_deadline, least_makespan
-from gridsweep.carbon import HOUR, Forecast, Trace
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.cli import cli
 from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceError
 from gridsweep.plans import Plan, plan
 from gridsweep.policy import Threshold
-from gridsweep.readings import Provenance, Reading
 from gridsweep.render import plan as pictures
 from gridsweep.rungs import Rungs
 from gridsweep.stint import Device
@@ -127,7 +127,7 @@ class Repeating:
         self.day = day
 
     def read(self, now):
-        from gridsweep.forecast import from_history
+        from gridsweep.carbon.forecaster import from_history
 
         past = self.trace.between(self.trace.start, now + timedelta(microseconds=1))
         return Reading(past, lambda: from_history(past, now, timedelta(hours=96)), Provenance("a test"))

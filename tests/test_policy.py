@@ -19,7 +19,8 @@ from builders import (
     starts,
     sweeps,
 )
-from gridsweep.carbon import HOUR, Forecast, Trace
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.errors import SpecError
 from gridsweep.ledger import ledger
 from gridsweep.planned import Planned
@@ -37,7 +38,6 @@ from gridsweep.policy import (
     Work,
     blind,
 )
-from gridsweep.readings import Provenance, Reading
 from gridsweep.stint import Device
 from gridsweep.sweep import Percentile, PolicyChoice, Tier
 from gridsweep.worklist import makespan

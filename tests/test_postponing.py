@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridsweep.carbon import HOUR, Forecast, Trace, ceil_to
+from gridsweep.carbon.traces import HOUR, Forecast, Trace, ceil_to
 from gridsweep.latest_starts import Lane, Remaining
 from gridsweep.placements import cheapest, shared
 from gridsweep.postponing import savings, verdicts

@@ -7,9 +7,9 @@ import pytest
 
 from builders import START, make_sweep
 from gridsweep.backtest import simulate
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.forecaster import from_history
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
-from gridsweep.forecast import from_history
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.recorded import HORIZON, Recorded, open_recorded, open_replay, read_forecasts
 from gridsweep.sweep import PolicyChoice, Tier

@@ -16,11 +16,11 @@ from builders import (
     rehearsed,
     sweeps,
 )
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR
 from gridsweep.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.policy import Immediate, OnOff, Threshold
-from gridsweep.readings import Provenance
 from gridsweep.rehearse import baseline, joined
 from gridsweep.reports import make_report
 from gridsweep.state import State

@@ -4,11 +4,11 @@ import pytest
 
 from builders import DAYS, RELAXED, START, URGENT, after, make_sweep, rehearsed
 from gridsweep import codec
+from gridsweep.carbon.readings import Provenance
 from gridsweep.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.losses import Losses
 from gridsweep.policy import Immediate, OnOff, Threshold
-from gridsweep.readings import Provenance
 from gridsweep.rehearse import baseline
 from gridsweep.render import markdown, wording
 from gridsweep.reports import Report, make_report

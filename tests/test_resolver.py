@@ -9,14 +9,14 @@ import pytest
 
 from builders import URGENT, make_sweep
 from gridsweep.archive import Archive
-from gridsweep.carbon import HOUR, Forecast, Trace, floor_to
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to
 from gridsweep.errors import UnreachableError
 from gridsweep.events import Answered, Observed, Requested, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate, Threshold
-from gridsweep.readings import Provenance, Reading
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
 from gridsweep.resolver import FRESH, STALE, Resolver

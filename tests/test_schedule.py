@@ -18,7 +18,8 @@ from builders import (
     starts,
     sweeps,
 )
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import PolicyError
 from gridsweep.events import (
     Decided,
@@ -36,7 +37,6 @@ from gridsweep.events import (
 from gridsweep.executors.simulated import Simulated
 from gridsweep.pace import duration
 from gridsweep.policy import Immediate, OnOff, Pause, Start, Threshold, Wait
-from gridsweep.readings import Provenance, Reading
 from gridsweep.schedule import observed, situation, step, wake_at
 from gridsweep.state import State
 from gridsweep.stint import Checkpoint, Device, Member, Outcome, Stint

@@ -3,12 +3,12 @@
 import pytest
 
 from builders import RELAXED, START, URGENT, after, grid, make_sweep
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError
 from gridsweep.events import Settled, Submitted
 from gridsweep.journal import Journal, lease
 from gridsweep.policy import Threshold
-from gridsweep.readings import Provenance, Reading
 from gridsweep.rehearse import rehearse
 from gridsweep.render import accounts
 from gridsweep.runs import RunFolder, summarize

@@ -4,8 +4,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from gridsweep.carbon import HOUR
-from gridsweep.solar_valley import (
+from gridsweep.carbon.solar_valley import (
     HIGHEST,
     HOURS,
     LOWEST,
@@ -18,6 +17,7 @@ from gridsweep.solar_valley import (
     _noise,
     solar_valley,
 )
+from gridsweep.carbon.traces import HOUR
 
 CALIFORNIA = {
     75: 0.033,

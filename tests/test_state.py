@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import START, URGENT, after, levels, make_sweep, rehearsed, sweeps
+from gridsweep.carbon.readings import Provenance
 from gridsweep.events import (
     ClockAnchored,
     Ended,
@@ -26,7 +27,6 @@ from gridsweep.events import (
 )
 from gridsweep.ledger import ledger
 from gridsweep.policy import OnOff
-from gridsweep.readings import Provenance
 from gridsweep.state import State
 from gridsweep.stint import Checkpoint, Member, Outcome, Stint
 from gridsweep.sweep import Replay

@@ -7,7 +7,7 @@ import pytest
 
 from builders import make_sweep
 from gridsweep.archive import Archive
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Answered, Requested, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, make_sweep, starts
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Ended, Ranked, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger

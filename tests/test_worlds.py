@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import START, after, grid, make_sweep
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.events import ClockAnchored, Ended, Requested, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.state import State

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Forecast, Trace
-from gridsweep.forecast import from_history
+from gridsweep.carbon.forecaster import from_history
+from gridsweep.carbon.traces import HOUR, Forecast, Trace
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 HORIZON = timedelta(hours=96)

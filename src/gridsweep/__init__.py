@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gridsweep.api import plan, report, run, simulate
     from gridsweep.backtest import Simulation
-    from gridsweep.carbon import Forecast, Trace
+    from gridsweep.carbon.readings import Reading
+    from gridsweep.carbon.traces import Forecast, Trace
     from gridsweep.errors import GridsweepError, SpecError
     from gridsweep.loop import drive
     from gridsweep.plans import Plan
     from gridsweep.policy import Immediate, OnOff, Policy, Situation, Threshold
-    from gridsweep.readings import Reading
     from gridsweep.reports import Report
     from gridsweep.runs import Run
     from gridsweep.state import State
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Device": "stint",
     "Experiment": "sweep",
-    "Forecast": "carbon",
+    "Forecast": "carbon.traces",
     "GridsweepError": "errors",
     "Immediate": "policy",
     "LoraParams": "sweep",
     "OnOff": "policy",
     "Plan": "plans",
     "Policy": "policy",
-    "Reading": "readings",
+    "Reading": "carbon.readings",
     "Report": "reports",
     "Run": "runs",
     "Simulation": "backtest",
@@ -47,7 +47,7 @@ _HOMES = {
     "Sweep": "sweep",
     "Threshold": "policy",
     "Tier": "sweep",
-    "Trace": "carbon",
+    "Trace": "carbon.traces",
     "drive": "loop",
     "plan": "api",
     "report": "api",

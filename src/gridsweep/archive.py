@@ -13,10 +13,10 @@ import numpy as np
 
 from gridsweep import codec
 from gridsweep.attempt import replace_file
-from gridsweep.carbon import DAY, Forecast, Trace, or_nan, or_none
+from gridsweep.carbon.readings import Reading, Stretch
+from gridsweep.carbon.traces import DAY, Forecast, Trace, or_nan, or_none
 from gridsweep.events import Observed
 from gridsweep.grid import Grid
-from gridsweep.readings import Reading, Stretch
 from gridsweep.schedule import facts
 from gridsweep.sweep import CarbonSource
 

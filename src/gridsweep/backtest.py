@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Column, Trace
+from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.errors import TraceError
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
 
 from gridsweep import worklist
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import DeadlineError, SpecError
 from gridsweep.stint import Device
 from gridsweep.sweep import Sweep

@@ -23,7 +23,7 @@ from statistics import fmean
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.optima import Job, bound
 from gridsweep.rehearse import joined

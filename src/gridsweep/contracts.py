@@ -21,11 +21,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from gridsweep.attempt import Part
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.loop import Executor, World, drive
 from gridsweep.policy import Immediate
-from gridsweep.readings import Provenance
 from gridsweep.rungs import Rungs
 from gridsweep.state import State
 from gridsweep.stint import Device, Member, Stint

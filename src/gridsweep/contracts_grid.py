@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gridsweep.carbon import DAY, HOUR, Trace, ceil_to, floor_to
+from gridsweep.carbon.readings import Reading
+from gridsweep.carbon.traces import DAY, HOUR, Trace, ceil_to, floor_to
 from gridsweep.errors import SignalError
 from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.client import HttpClient
 from gridsweep.fetch.secrets import Secrets
-from gridsweep.readings import Reading
 from gridsweep.sources import Means, Source
 from gridsweep.sweep import CarbonSource
 from gridsweep.testing_grid.behaviours import BEHAVIOURS, GOOD, Behaviour, Expected

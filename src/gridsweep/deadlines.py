@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.latest_starts import Lane, Queue, Remaining
 from gridsweep.policy import Work
 from gridsweep.stint import Device

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from gridsweep.carbon import Column
+from gridsweep.carbon.traces import Column
 from gridsweep.losses import Losses
 
 NORMAL = 500.0

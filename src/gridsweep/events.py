@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from gridsweep.readings import Provenance, Rung
+from gridsweep.carbon.readings import Provenance, Rung
 from gridsweep.stint import Checkpoint, Outcome, Stint
 from gridsweep.sweep import Experiment, Sweep
 

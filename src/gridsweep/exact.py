@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gridsweep.carbon import DAY, Trace
+from gridsweep.carbon.traces import DAY, Trace
 from gridsweep.errors import DeadlineError
 from gridsweep.lineup import lanes
 from gridsweep.optima import Job, Piece, bound

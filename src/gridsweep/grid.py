@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import HOUR, Column, Trace, or_nan, or_none
+from gridsweep.carbon.readings import Provenance, Quality
+from gridsweep.carbon.traces import HOUR, Column, Trace, or_nan, or_none
 from gridsweep.events import Observed, Settled
-from gridsweep.readings import Provenance, Quality
 
 
 class Grid:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.latest_starts import Queue
 from gridsweep.lineup import lanes, remaining
 from gridsweep.policy import Decision, Policy, Situation, Start, Wait

@@ -13,7 +13,7 @@ from math import inf
 
 import numpy as np
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 
 SECOND = 1 / 3600
 

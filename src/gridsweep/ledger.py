@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Quality
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Segment
 from gridsweep.grid import Grid
-from gridsweep.readings import Quality
 from gridsweep.standings import Attempt
 from gridsweep.state import State
 

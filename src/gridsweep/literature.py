@@ -20,7 +20,7 @@ from math import inf
 
 import numpy as np
 
-from gridsweep.carbon import Column
+from gridsweep.carbon.traces import Column
 from gridsweep.policy import NO_DEVICE, Busy, Decision, Pause, Situation, Wait, Work, place
 from gridsweep.sweep import Tier
 from gridsweep.windows import AN_HOUR, MOMENT, Calendar, Course, Moments, ticks

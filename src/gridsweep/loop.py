@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Protocol
 
 from gridsweep.additions import Proposers, added
-from gridsweep.carbon import Trace
+from gridsweep.carbon.readings import Reading
+from gridsweep.carbon.traces import Trace
 from gridsweep.events import Event
 from gridsweep.policy import Policy
-from gridsweep.readings import Reading
 from gridsweep.schedule import answered, observed, step, wake_at
 from gridsweep.state import State
 from gridsweep.stopping import ranked

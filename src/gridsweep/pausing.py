@@ -14,7 +14,7 @@ from math import ceil
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Column, Trace
+from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.latest_starts import Lane, Queue, Remaining
 from gridsweep.placements import Costs, unplaced
 from gridsweep.postponing import TICK, TIE, Guess

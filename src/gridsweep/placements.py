@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import Column
+from gridsweep.carbon.traces import Column
 
 Costs = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Column, Trace
+from gridsweep.carbon.forecaster import from_history
+from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.exact import placed
-from gridsweep.forecast import from_history
 from gridsweep.latest_starts import SECOND, Remaining
 from gridsweep.lineup import ahead, lanes, remaining
 from gridsweep.policy import NO_DEVICE, Decision, Situation, Start, Wait, Work, place

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 
 from gridsweep.capacity import check_work, hours, least_makespan, reach_of
-from gridsweep.carbon import DAY, HOUR, Column, Forecast, Trace
+from gridsweep.carbon.traces import DAY, HOUR, Column, Forecast, Trace
 from gridsweep.errors import TraceError
 from gridsweep.ledger import Ledger, charge, ledger
 from gridsweep.loop import Provider

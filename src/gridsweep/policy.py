@@ -13,8 +13,8 @@ from functools import cache
 from math import isnan
 from typing import Protocol
 
-from gridsweep.carbon import DAY, Forecast, Trace
-from gridsweep.readings import Reading
+from gridsweep.carbon.readings import Reading
+from gridsweep.carbon.traces import DAY, Forecast, Trace
 from gridsweep.stint import Device
 from gridsweep.sweep import Percentile, SignalLoss, Tier, number
 

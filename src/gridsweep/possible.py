@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from gridsweep.carbon import Trace
+from gridsweep.carbon.traces import Trace
 from gridsweep.errors import DeadlineError, SpecError
 from gridsweep.loop import Provider
 from gridsweep.optima import Job, Optimum, bound

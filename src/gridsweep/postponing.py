@@ -22,7 +22,7 @@ from math import ceil, inf
 
 import numpy as np
 
-from gridsweep.carbon import DAY, HOUR, Column, Forecast, Trace
+from gridsweep.carbon.traces import DAY, HOUR, Column, Forecast, Trace
 from gridsweep.latest_starts import SECOND, Lane, Queue, Remaining
 from gridsweep.placements import Costs, cheapest, shared
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gridsweep.archive import Archive
+from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.errors import GridsweepError, SignalError, SpecError
 from gridsweep.fetch.cache import default_folder
 from gridsweep.fetch.client import HttpClient
 from gridsweep.fetch.secrets import Secrets
-from gridsweep.readings import Provenance, Reading
 from gridsweep.resolver import Resolver
 from gridsweep.sources import GROUP, Http, Means, Source, Zone
 from gridsweep.sweep import CarbonSource

@@ -15,7 +15,7 @@ from math import inf, isnan, nan
 
 import numpy as np
 
-from gridsweep.carbon import Column
+from gridsweep.carbon.traces import Column
 from gridsweep.differences import Difference, Measured, difference
 from gridsweep.losses import Losses
 

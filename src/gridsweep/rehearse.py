@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from gridsweep.carbon.readings import Provenance
 from gridsweep.events import Event, Submitted
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import Ledger, kept, ledger
 from gridsweep.loop import Provider, drive
 from gridsweep.policy import Immediate, Policy
-from gridsweep.readings import Provenance
 from gridsweep.standings import Attempt
 from gridsweep.state import State
 from gridsweep.sweep import Experiment, Sweep

@@ -7,14 +7,14 @@ from datetime import datetime
 from itertools import zip_longest
 
 from gridsweep import gardener
-from gridsweep.carbon import HOUR, or_none
+from gridsweep.carbon.readings import Quality
+from gridsweep.carbon.traces import HOUR, or_none
 from gridsweep.caveats import caveats
 from gridsweep.certificate import Certificate, certificate
 from gridsweep.gardener import Gardened
 from gridsweep.ledger import Ledger
 from gridsweep.policy import TRAILING
 from gridsweep.ranking import best_against_last
-from gridsweep.readings import Quality
 from gridsweep.results import Effect, Parting, Row, effects, parted, ranked, winner
 from gridsweep.search_space import edges
 from gridsweep.settlement import Settlement, compare, settlement

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from gridsweep.archive import Archive
-from gridsweep.carbon import DAY, HOUR, Forecast, Trace, floor_to
+from gridsweep.carbon.forecaster import blend, from_history, with_past
+from gridsweep.carbon.readings import Provenance, Quality, Reading, Rung, Stretch
+from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to
 from gridsweep.errors import SignalError
-from gridsweep.forecast import blend, from_history, with_past
-from gridsweep.readings import Provenance, Quality, Reading, Rung, Stretch
 from gridsweep.sources import Source
 
 FRESH = timedelta(minutes=10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from gridsweep.carbon import Trace
+from gridsweep.carbon.traces import Trace
 from gridsweep.latest_starts import Lane, Queue, Remaining
 from gridsweep.lineup import lanes, remaining, running
 from gridsweep.pausing import on_or_off, pauses

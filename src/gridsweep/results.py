@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import inf, isfinite
 from statistics import fmean, mean, stdev
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.differences import Measured, difference
 from gridsweep.ledger import Account, Ledger
 from gridsweep.ranking import Place, places

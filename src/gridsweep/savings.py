@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import DAY, Column, Forecast, Trace, ceil_to
-from gridsweep.forecast import from_history
+from gridsweep.carbon.forecaster import from_history
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import DAY, Column, Forecast, Trace, ceil_to
 from gridsweep.ledger import Ledger, ledger
 from gridsweep.policies import policy_for
 from gridsweep.policy import Immediate
-from gridsweep.readings import Provenance, Reading
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
 from gridsweep.sweep import Sweep

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from itertools import takewhile
 
-from gridsweep.carbon import ceil_to
+from gridsweep.carbon.readings import Reading, Rung
+from gridsweep.carbon.traces import ceil_to
 from gridsweep.deadlines import Pressure
 from gridsweep.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
 from gridsweep.feasible import checked
 from gridsweep.pace import duration, scale
 from gridsweep.policy import Busy, Pause, Policy, Situation, Start, Wait, blind
-from gridsweep.readings import Reading, Rung
 from gridsweep.standings import Attempt
 from gridsweep.state import State
 from gridsweep.stint import Device, Member, Stint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gridsweep.carbon import ceil_to, floor_to
+from gridsweep.carbon.traces import ceil_to, floor_to
 from gridsweep.certificate import window_of
 from gridsweep.errors import SpecError
 from gridsweep.events import Settled

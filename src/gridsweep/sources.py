@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from gridsweep.readings import Reading
+from gridsweep.carbon.readings import Reading
 from gridsweep.sweep import CarbonSource
 
 GROUP = "gridsweep.providers"

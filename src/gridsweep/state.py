@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from gridsweep.carbon import Trace
+from gridsweep.carbon.readings import Rung
+from gridsweep.carbon.traces import Trace
 from gridsweep.events import (
     Added,
     Answered,
@@ -32,7 +33,6 @@ from gridsweep.events import (
 )
 from gridsweep.grid import Grid
 from gridsweep.policy import Work
-from gridsweep.readings import Rung
 from gridsweep.standings import ALIVE, Attempt, Standing, Status
 from gridsweep.stint import Checkpoint
 from gridsweep.sweep import Experiment, Sweep

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import DAY, HOUR, Column, Trace, ceil_to
+from gridsweep.carbon.traces import DAY, HOUR, Column, Trace, ceil_to
 
 Moments = npt.NDArray[np.int64]
 MOMENT = timedelta(microseconds=1)

@@ -15,7 +15,7 @@ from heapq import heapify, heapreplace
 from itertools import pairwise
 from typing import TypeAlias, TypeVar
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.pace import reserve, scale
 from gridsweep.policy import Work
 from gridsweep.standings import ALIVE, Standing

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from gridsweep.carbon import Forecast, Trace
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import Forecast, Trace
 from gridsweep.events import ClockAnchored, Event
 from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import Executor, Provider
-from gridsweep.readings import Provenance, Reading
 from gridsweep.state import State
 from gridsweep.sweep import Replay
 

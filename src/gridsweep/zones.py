@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from gridsweep.readings import Basis
+from gridsweep.carbon.readings import Basis
 
 _ALIKE = {
     "CAISO_NORTH": "US-CA",

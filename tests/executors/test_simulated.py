@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from builders import START, after, make_sweep
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.events import Ended, Paused, Pausing, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.state import State

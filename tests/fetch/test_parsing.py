@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import START
 
+from gridsweep.carbon.readings import Provenance
 from gridsweep.errors import AnswerError
 from gridsweep.fetch.parsing import (
     Point,
@@ -28,7 +29,6 @@ from gridsweep.fetch.parsing import (
     objects,
     same_zone,
 )
-from gridsweep.readings import Provenance
 
 HOUR = timedelta(hours=1)
 ORIGIN = Provenance("Electricity Maps, DE", provider="electricity-maps", zone="DE", basis="lifecycle")

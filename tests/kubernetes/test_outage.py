@@ -9,12 +9,12 @@ import pytest
 from bench import CLUSTER  # noqa: F401  (the double's import path)
 from test_scenarios import BEGIN, Stage
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.contracts import sweep_of
 from gridsweep.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate
-from gridsweep.readings import Provenance
 from gridsweep.state import State
 from gridsweep.testing_kubernetes.server import ApiServer
 from gridsweep.worlds import Observations

@@ -13,7 +13,7 @@ import pytest
 from bench import CLUSTER, api_of
 
 from gridsweep.attempt import AttemptFolder
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.cluster_api import Api, Forbidden, Unreachable
 from gridsweep.cluster_files import Mounted
 from gridsweep.clusters import KubernetesCluster

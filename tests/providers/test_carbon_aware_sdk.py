@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.carbon import HOUR, Trace, floor_to
+from gridsweep.carbon.traces import HOUR, Trace, floor_to
 from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, CredentialError, SpecError, UnreachableError
 from gridsweep.providers.carbon_aware_sdk import CarbonAwareSdk

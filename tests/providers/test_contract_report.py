@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.contracts_grid import NOW, ProviderContract, tally
 from gridsweep.errors import SignalError
-from gridsweep.readings import Provenance, Reading
 from gridsweep.testing_grid.behaviours import BEHAVIOURS, behaviour
 from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
 

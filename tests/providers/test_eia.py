@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract
 from gridsweep.errors import AnswerError, CredentialError, SpecError
 from gridsweep.providers.eia import DIRECT, EIA, LIFECYCLE, RESPONDENTS, Amount, intensities

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridsweep.carbon import DAY, HOUR, floor_to
+from gridsweep.carbon.traces import DAY, HOUR, floor_to
 from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import CredentialError, LimitError, SignalError, SpecError, UnreachableError
 from gridsweep.providers.electricity_maps import ElectricityMaps

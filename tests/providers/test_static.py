@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep import zones
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import SpecError
 from gridsweep.providers.static import Static
 from gridsweep.sources import Means

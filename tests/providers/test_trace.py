@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import TraceError
 from gridsweep.providers.trace import TraceProvider, open_trace
-from gridsweep.readings import Provenance
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 HEADER = "timestamp,carbon_intensity\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridsweep.carbon import DAY, HOUR, Trace, floor_to
+from gridsweep.carbon.traces import DAY, HOUR, Trace, floor_to
 from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError
 from gridsweep.providers.watttime import WattTime

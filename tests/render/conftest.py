@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Ended, Event, Progressed, Segment, Submitted
 from gridsweep.identity import experiment_id
 from gridsweep.ledger import ledger

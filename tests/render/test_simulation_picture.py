@@ -10,9 +10,9 @@ from functools import partial
 import pytest
 
 from gridsweep.backtest import Bound, PolicyResult, Simulation
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import GridsweepError
-from gridsweep.readings import Provenance
 from gridsweep.render import simulation
 
 HEADER = "issued,timestamp,forecast,actual"

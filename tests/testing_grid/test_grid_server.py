@@ -6,7 +6,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.contracts_grid import NOW, MovableClock, truth
 from gridsweep.testing_grid.behaviours import BEHAVIOURS, STATUSES, behaviour
 from gridsweep.testing_grid.dialect import Grid

@@ -5,7 +5,7 @@ from datetime import UTC, timedelta
 import pytest
 from trace_writers import HEADER, START, lines, problems, rows
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.trace_files import read_trace
 
 

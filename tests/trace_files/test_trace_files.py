@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trace_writers import DAY, FORMATS, HEADER, START, lines, moments, problems, rows, same, table, written
 
-from gridsweep.carbon import HOUR, Trace
-from gridsweep.readings import Quality
+from gridsweep.carbon.readings import Quality
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.trace_files import Recording, read_recording, read_trace
 from gridsweep.trace_files.cells import QUALITIES
 from gridsweep.trace_files.problems import Problems

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from trace_writers import DAY, START, lines, problems, sdk
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.trace_files import read_trace
 
 

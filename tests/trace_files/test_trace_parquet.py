@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from trace_writers import HEADER, START, moments, problems, rows, same, table
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.trace_files import read_recording, read_trace
 
 pa = pytest.importorskip("pyarrow")

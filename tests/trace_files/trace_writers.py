@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gridsweep.carbon import HOUR, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import TraceError
 from gridsweep.trace_files import read_trace
 

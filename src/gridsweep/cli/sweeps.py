@@ -44,7 +44,7 @@ def init(path: Path) -> None:
 @json_option
 def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
-    from gridsweep.outlook import useless_limits
+    from gridsweep.carbon.outlook import useless_limits
     from gridsweep.providers_for import provider_for
     from gridsweep.search_space import near_duplicates
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.events import Ended, Event, Paused, Progressed, Running, Segment
 from gridsweep.losses import Losses
 from gridsweep.schedule import device_named

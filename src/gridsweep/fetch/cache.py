@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep.carbon import utc
+from gridsweep.carbon.traces import utc
 
 ENTRIES = 200
 """Answers kept of a provider; the oldest go first."""

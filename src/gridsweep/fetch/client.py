@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridsweep.carbon import utc
+from gridsweep.carbon.traces import utc
 from gridsweep.errors import AnswerError, LimitError, SignalError, UnreachableError
 from gridsweep.fetch.budget import CircuitBreaker, TokenBucket
 from gridsweep.fetch.cache import AnswerCache, key_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from gridsweep.carbon import Trace, utc
+from gridsweep.carbon.traces import Trace, utc
 from gridsweep.optima import counts, interruptible, linear, neighbourhood, streams
 from gridsweep.optima.problem import TICK, Job, Optimum, Piece, Problem, Run, problem_of, too_much
 from gridsweep.stint import Device

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import Column
+from gridsweep.carbon.traces import Column
 from gridsweep.optima.problem import Problem, Run, Ticks, rounded, scale_of
 
 Indices = npt.NDArray[np.intp]

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import Column
+from gridsweep.carbon.traces import Column
 from gridsweep.optima.layout import laid_out
 from gridsweep.optima.problem import TICKS_PER_HOUR, Problem, Run, Ticks, too_much
 

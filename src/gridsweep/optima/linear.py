@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gridsweep.carbon import Column
+from gridsweep.carbon.traces import Column
 from gridsweep.errors import SpecError
 from gridsweep.optima.layout import joined
 from gridsweep.optima.problem import TICKS_PER_HOUR, Problem, Run, Ticks, too_much

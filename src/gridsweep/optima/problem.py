@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import HOUR, Column, Trace, utc
+from gridsweep.carbon.traces import HOUR, Column, Trace, utc
 from gridsweep.errors import DeadlineError, TraceError
 from gridsweep.stint import Device
 

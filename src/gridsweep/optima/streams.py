@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import Column
+from gridsweep.carbon.traces import Column
 from gridsweep.optima.problem import Problem, Run, Ticks, rounded, scale_of, too_much
 
 

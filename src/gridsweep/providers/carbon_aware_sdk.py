@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from gridsweep.carbon import DAY, HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.carbon.readings import Provenance, Reading, Stretch
+from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, SignalError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
-from gridsweep.readings import Provenance, Reading, Stretch
 from gridsweep.sources import Fetched, Means, Zone
 from gridsweep.sweep import CarbonSource
 

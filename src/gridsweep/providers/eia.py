@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from gridsweep.carbon import DAY, HOUR, floor_to, utc
+from gridsweep.carbon.readings import Basis, Provenance, Reading
+from gridsweep.carbon.traces import DAY, HOUR, floor_to, utc
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
-from gridsweep.readings import Basis, Provenance, Reading
 from gridsweep.sources import Fetched, Means, Zone
 from gridsweep.sweep import CarbonSource
 

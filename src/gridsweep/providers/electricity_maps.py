@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from gridsweep.carbon import DAY, HOUR, Forecast, floor_to, utc
+from gridsweep.carbon.readings import Basis, Provenance, Quality, Reading
+from gridsweep.carbon.traces import DAY, HOUR, Forecast, floor_to, utc
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, SpecError
 from gridsweep.fetch.parsing import (
     Point,
@@ -21,7 +22,6 @@ from gridsweep.fetch.parsing import (
     objects,
     same_zone,
 )
-from gridsweep.readings import Basis, Provenance, Quality, Reading
 from gridsweep.sources import Fetched, Means, Zone
 from gridsweep.sweep import CarbonSource
 

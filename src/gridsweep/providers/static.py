@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from gridsweep import zones
-from gridsweep.carbon import HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.carbon.readings import Basis, Provenance, Reading
+from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import SpecError
-from gridsweep.readings import Basis, Provenance, Reading
 from gridsweep.sources import Means, Zone
 from gridsweep.sweep import CarbonSource, number
 

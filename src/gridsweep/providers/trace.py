@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gridsweep.carbon import DAY, Forecast, Trace, utc
+from gridsweep.carbon.forecaster import from_history
+from gridsweep.carbon.readings import Provenance, Quality, Reading, Stretch
+from gridsweep.carbon.traces import DAY, Forecast, Trace, utc
 from gridsweep.errors import TraceError
-from gridsweep.forecast import from_history
-from gridsweep.readings import Provenance, Quality, Reading, Stretch
 from gridsweep.sources import Means, Zone
 from gridsweep.sweep import CarbonSource
 from gridsweep.trace_files import read_recording
@@ -35,7 +35,7 @@ def open_trace(file: str, base: Path | None = None, zone: str | None = None) -> 
     """
     if file == BUNDLED:
         # Not a second provider but data, which happens to be a formula; made only where it is wanted.
-        from gridsweep import solar_valley as bundled
+        from gridsweep.carbon import solar_valley as bundled
 
         trace = bundled.solar_valley()
         return TraceProvider(trace, zone or bundled.ZONE, bundled.TITLE, bundled.QUALITY, yearly=True)

@@ -9,11 +9,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from gridsweep.carbon import DAY, HOUR, Forecast, floor_to, utc
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import DAY, HOUR, Forecast, floor_to, utc
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
-from gridsweep.readings import Provenance, Reading
 from gridsweep.sources import Fetched, Means, Zone
 from gridsweep.sweep import CarbonSource
 

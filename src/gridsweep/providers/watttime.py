@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gridsweep.carbon import DAY, HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.carbon.readings import Provenance, Reading, Stretch
+from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError
 from gridsweep.fetch.parsing import (
     MOST_GRAMS,
@@ -25,7 +26,6 @@ from gridsweep.fetch.parsing import (
     objects,
     same_zone,
 )
-from gridsweep.readings import Provenance, Reading, Stretch
 from gridsweep.sources import Fetched, Means, Zone
 from gridsweep.sweep import CarbonSource
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.markup import escape
 
-from gridsweep.carbon import DAY, HOUR, Trace, or_nan
+from gridsweep.carbon.outlook import Outlook, Window
+from gridsweep.carbon.traces import DAY, HOUR, Trace, or_nan
 from gridsweep.errors import GridsweepError
-from gridsweep.outlook import Outlook, Window
 from gridsweep.render.figures import hours, percent
 from gridsweep.render.screen import console, table
 

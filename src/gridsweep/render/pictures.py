@@ -10,7 +10,7 @@ import html
 from datetime import datetime
 from typing import Any
 
-from gridsweep.carbon import utc
+from gridsweep.carbon.traces import utc
 from gridsweep.render import wording
 from gridsweep.reports import Report
 

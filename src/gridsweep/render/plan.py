@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from gridsweep.carbon import HOUR, or_nan
+from gridsweep.carbon.traces import HOUR, or_nan
 from gridsweep.errors import GridsweepError
 from gridsweep.plans import Plan, PlanRow
 from gridsweep.render.figures import energy, energy_scale, grams, hours, mass_scale, percent

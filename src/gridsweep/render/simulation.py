@@ -8,8 +8,8 @@ from typing import Any
 from rich.markup import escape
 
 from gridsweep.backtest import Bound, PolicyResult, Simulation
+from gridsweep.carbon.readings import Provenance
 from gridsweep.errors import GridsweepError
-from gridsweep.readings import Provenance
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.screen import console, table
 

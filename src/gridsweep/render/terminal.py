@@ -11,7 +11,7 @@ from typing import get_args
 from rich.markup import escape
 
 from gridsweep.adapters import Adapter
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.doctor import Finding
 from gridsweep.errors import DONE, EXIT_CODES
 from gridsweep.render import wording

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.render.figures import grams, hours, loss
 from gridsweep.render.pictures import at, axis, colours, looks, note, safe, short
 from gridsweep.reports import Bar, Report

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from gridsweep.carbon import Trace
+from gridsweep.carbon.traces import Trace
 
 
 @dataclass(frozen=True, slots=True)

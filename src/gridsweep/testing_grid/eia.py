@@ -10,7 +10,7 @@ from itertools import pairwise
 from math import isnan
 from typing import Any
 
-from gridsweep.carbon import HOUR, floor_to
+from gridsweep.carbon.traces import HOUR, floor_to
 from gridsweep.testing_grid.dialect import Grid, Request, Response, as_json
 
 PATH = "/v2/electricity/rto/fuel-type-data/data/"

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from math import isnan
 from typing import Any
 
-from gridsweep.carbon import HOUR, floor_to
+from gridsweep.carbon.traces import HOUR, floor_to
 from gridsweep.testing_grid.dialect import Grid, Request, Response, as_json
 
 EVERYTHING = frozenset({"latest", "history", "past-range", "forecast"})

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from math import isnan
 from typing import Any
 
-from gridsweep.carbon import floor_to
+from gridsweep.carbon.traces import floor_to
 from gridsweep.testing_grid.dialect import Grid, Request, Response, as_json
 
 SLOT = timedelta(minutes=30)

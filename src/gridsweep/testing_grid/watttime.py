@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from math import isnan
 from typing import Any, Literal
 
-from gridsweep.carbon import floor_to
+from gridsweep.carbon.traces import floor_to
 from gridsweep.testing_grid.dialect import Grid, Request, Response, as_json
 
 POUNDS = 0.45359237

@@ -10,7 +10,7 @@ from typing import Any
 
 from gridsweep import codec
 from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Outcome, Progress, Result
-from gridsweep.carbon import HOUR
+from gridsweep.carbon.traces import HOUR
 from gridsweep.manifests.names import STORE
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gridsweep.carbon import Trace
+from gridsweep.carbon.traces import Trace
 from gridsweep.trace_files import csv_table, json_lines, parquet
 from gridsweep.trace_files.content import content_of
 from gridsweep.trace_files.problems import Problems

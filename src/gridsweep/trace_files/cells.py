@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from math import isfinite, nan
 from typing import cast, get_args
 
-from gridsweep.carbon import POUNDS_PER_MWH
-from gridsweep.readings import Quality
+from gridsweep.carbon.readings import Quality
+from gridsweep.carbon.traces import POUNDS_PER_MWH
 from gridsweep.trace_files.problems import LONGEST, Problems, shown
 
 HIGHEST = 5000.0  # The dirtiest grids stay under 1,500 g/kWh: what is above this is in another unit.

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from gridsweep.carbon import DAY, HOUR, Trace
-from gridsweep.readings import Quality
+from gridsweep.carbon.readings import Quality
+from gridsweep.carbon.traces import DAY, HOUR, Trace
 from gridsweep.trace_files.problems import VALUE, Problems, iso
 
 SHORTEST, LONGEST = timedelta(minutes=1), DAY

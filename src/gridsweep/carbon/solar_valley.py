@@ -26,8 +26,8 @@ from functools import cache
 
 import numpy as np
 
-from gridsweep.carbon import HOUR, Column, Trace
-from gridsweep.readings import Quality
+from gridsweep.carbon.readings import Quality
+from gridsweep.carbon.traces import HOUR, Column, Trace
 
 TITLE = "Solar valley (synthetic)"
 ZONE = "synthetic-solar-valley"

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon import DAY, Column, Forecast, Trace
+from gridsweep.carbon.traces import DAY, Column, Forecast, Trace
 
 Mask = npt.NDArray[np.bool_]
 

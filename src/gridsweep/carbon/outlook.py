@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.carbon import DAY, HOUR, Trace, or_none
+from gridsweep.carbon.readings import Reading
+from gridsweep.carbon.traces import DAY, HOUR, Trace, or_none
 from gridsweep.policy import TRAILING
-from gridsweep.readings import Reading
 from gridsweep.sweep import Percentile, Tier
 
 WINDOWS = 3
