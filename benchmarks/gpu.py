@@ -53,8 +53,8 @@ from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
 from gridsweep.meters import Meter, NvmlMeter, RaplMeter
 from gridsweep.power_limits import limited
-from gridsweep.stint import Device
-from gridsweep.sweep import LoraParams, Model
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import LoraParams, Model
 from gridsweep.train.device import accelerator_index, device_name
 from gridsweep.train.footprint import HEADROOM, Footprint, of_model, weights_of
 from gridsweep.train.lean.group import Group, Plan

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gridsweep.designs import published
-from gridsweep.sweep import LoraParams, Recipe
+from gridsweep.sweep.designs import published
+from gridsweep.sweep.sweep import LoraParams, Recipe
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint
 from gridsweep.train.lean import loss
 from gridsweep.train.lean.group import Group, Plan

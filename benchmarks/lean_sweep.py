@@ -62,11 +62,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "train"))
 from plain_peft import Training, add_lora
 
 from gridsweep.attempt import Part
-from gridsweep.designs import published
 from gridsweep.halving import Score, cut, which_score
-from gridsweep.losses import Losses
-from gridsweep.rungs import Rungs, steps
-from gridsweep.sweep import Model, Recipe, number
+from gridsweep.sweep.designs import published
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.rungs import Rungs, steps
+from gridsweep.sweep.sweep import Model, Recipe, number
 from gridsweep.train import stdlib
 from gridsweep.train.lean.group import Group, Plan, Scores
 from gridsweep.train.lean.measure import measure

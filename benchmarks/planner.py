@@ -45,7 +45,7 @@ from gridsweep.possible import optimum, what_comes
 from gridsweep.recorded import Replay, open_recorded, open_replay
 from gridsweep.schedule import observed, situation
 from gridsweep.state import State
-from gridsweep.sweep import PolicyChoice
+from gridsweep.sweep.sweep import PolicyChoice
 from gridsweep.worlds import Foreseen
 
 SPEC = Path(__file__).parent.parent / "examples" / "published.yaml"

@@ -34,8 +34,8 @@ from gridsweep.policy import Start
 from gridsweep.possible import optimum
 from gridsweep.schedule import observed, situation
 from gridsweep.state import State
-from gridsweep.stint import Device
-from gridsweep.sweep import Experiment
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Experiment
 
 SPEC = Path(__file__).parent.parent / "examples" / "published.yaml"
 SIZES = (20, 100, 500, 1_000, 2_000, 5_000, 10_000)

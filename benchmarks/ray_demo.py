@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from gridsweep import Sweep
-from gridsweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.runs import RunFolder, run
 from gridsweep.state import State
-from gridsweep.sweep import PolicyChoice
+from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
+from gridsweep.sweep.sweep import PolicyChoice
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "executors"))

@@ -52,13 +52,13 @@ from typing import Any
 import torch
 
 from gridsweep.attempt import Part
-from gridsweep.designs import published
 from gridsweep.differences import difference
 from gridsweep.halving import TIE_ERRORS, TIE_ROOM, TIE_SPREAD, Score, ScoreName, cut, which_score
-from gridsweep.losses import Losses
 from gridsweep.ranking import regret_bound, spearman
-from gridsweep.rungs import Rungs, steps
-from gridsweep.sweep import Dataset, Model, Recipe, number
+from gridsweep.sweep.designs import published
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.rungs import Rungs, steps
+from gridsweep.sweep.sweep import Dataset, Model, Recipe, number
 from gridsweep.train import data
 from gridsweep.train.lean.group import Group, Plan, Scores
 from gridsweep.train.lean.measure import measure

@@ -23,8 +23,8 @@ from gridsweep.handover import read_lines
 from gridsweep.policy import Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
-from gridsweep.stint import Device
-from gridsweep.sweep import (
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import (
     Dataset,
     Estimates,
     Experiment,

@@ -14,7 +14,7 @@ from gridsweep.adapters import best, export, models, one, sealed
 from gridsweep.attempt import verify
 from gridsweep.errors import SpecError
 from gridsweep.servable import AdapterError
-from gridsweep.sweep import Dataset, Estimates
+from gridsweep.sweep.sweep import Dataset, Estimates
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ from gridsweep.events import Event, Resumed, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
-from gridsweep.losses import Losses
 from gridsweep.planned import Planned
 from gridsweep.policy import Immediate
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import markdown
 from gridsweep.reports import make_report
-from gridsweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.state import State
-from gridsweep.sweep import Experiment, LoraParams, Sweep
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
+from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep
 from gridsweep.worklist import ahead, expected, least_makespan, waiting
 from gridsweep.worlds import Virtual
 

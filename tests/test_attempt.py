@@ -21,8 +21,8 @@ from gridsweep.attempt import (
     verify,
 )
 from gridsweep.handover import read_lines
-from gridsweep.stint import Device
-from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 
 PART = Part("e00", LoraParams(8, 32.0, 1e-4, 0.05), 1, 0, 6)
 ASSIGNMENT = Assignment("s-1/1", Model("m"), Dataset("d"), Recipe(), 6, Device("d0"), (PART,))

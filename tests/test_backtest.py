@@ -12,8 +12,8 @@ from gridsweep.errors import SpecError, TraceError
 from gridsweep.policy import Immediate
 from gridsweep.possible import optimum, what_comes
 from gridsweep.providers.trace import TraceProvider
-from gridsweep.stint import Device
-from gridsweep.sweep import PolicyChoice
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import PolicyChoice
 
 SWEEP = make_sweep(3, tiers=(URGENT, RELAXED), hours=1.5)
 DAY = [300, 280, 200, 160, 120, 90, 80, 100, 150, 220, 260, 310]

@@ -24,8 +24,8 @@ from gridsweep.render import accounts, markdown, terminal, wording
 from gridsweep.reports import Report, make_report
 from gridsweep.settlement import compare
 from gridsweep.state import State
-from gridsweep.stint import Device
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Sweep
 
 PATIENT = replace(RELAXED, max_delay=20 * HOUR)
 levels = st.lists(st.integers(2, 60).map(lambda tens: 10.0 * tens), min_size=40, max_size=48)

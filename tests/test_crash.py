@@ -20,9 +20,9 @@ from gridsweep.journal import Journal
 from gridsweep.ledger import ledger
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
-from gridsweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.runs import RunFolder
 from gridsweep.state import State
+from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.testing import STAND_IN
 
 SWEEP = real_sweep(8, steps=24, devices=2, tiers=(URGENT, RELAXED))

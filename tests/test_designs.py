@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridsweep.designs import (
+from gridsweep.sweep.designs import (
     PUBLISHED_RULES,
     PUBLISHED_TIERS,
     Space,
@@ -20,7 +20,7 @@ from gridsweep.designs import (
     published,
     sample,
 )
-from gridsweep.sweep import PARAMS, Condition, LoraParams, Rule
+from gridsweep.sweep.sweep import PARAMS, Condition, LoraParams, Rule
 
 PUBLISHED_TABLE = """
  1  16   32  1e-4  0.10  tier1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.differences import Difference, difference, separable, student
-from gridsweep.losses import Losses
+from gridsweep.sweep.losses import Losses
 
 losses = st.floats(0.1, 5.0)
 pairs = st.lists(st.tuples(losses, losses, st.integers(1, 400)), min_size=2, max_size=20)

@@ -12,8 +12,8 @@ from pydantic import Field
 from builders import START, make_sweep
 from gridsweep import codec
 from gridsweep.events import Event, Progressed, Submitted
-from gridsweep.losses import Losses
-from gridsweep.rungs import Proposals, Repeats, Rungs
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 
 ANY_EVENT = Annotated[Event, Field(discriminator="kind")]
 LEAVES: dict[Any, st.SearchStrategy[Any]] = {

@@ -16,8 +16,8 @@ from gridsweep.exact import placed
 from gridsweep.optima import Job, bound
 from gridsweep.planned import Planned
 from gridsweep.policy import Busy, Immediate, Policy, Situation, Start, Threshold, Wait, Work
-from gridsweep.stint import Device
-from gridsweep.sweep import Tier
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Tier
 
 TICK = timedelta(minutes=30)
 SLOTS = 48

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.halving import TIE_ROOM, Score, cut, promotable, which_score
-from gridsweep.losses import Losses
 from gridsweep.spec.study import SCHEDULES
+from gridsweep.sweep.losses import Losses
 
 TOKENS = (100.0, 50.0, 80.0, 120.0)
 values = st.one_of(st.none(), st.just(nan), st.just(inf), st.floats(0.5, 3.0), st.sampled_from([1.0, 1.5]))

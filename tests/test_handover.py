@@ -11,9 +11,9 @@ from builders import START, after, make_sweep
 from gridsweep.attempt import AttemptFolder
 from gridsweep.events import Ended, Lost, Ranked, Requested, Submitted
 from gridsweep.handover import Publisher, assignment, news
-from gridsweep.rungs import Rungs
 from gridsweep.state import State
-from gridsweep.stint import Member, Outcome, Stint
+from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.stints import Member, Outcome, Stint
 
 SWEEP = replace(make_sweep(3, steps=8), pack=3, rungs=Rungs((0.5,), (1,)))
 IDS = ("e00", "e01", "e02")

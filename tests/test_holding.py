@@ -14,7 +14,7 @@ from gridsweep.policies import policy_for
 from gridsweep.policy import Threshold
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse
-from gridsweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.sweep import PolicyChoice, Tier
 
 GATE = Held(Threshold())
 

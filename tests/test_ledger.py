@@ -13,7 +13,7 @@ from gridsweep.events import Ended, Event, Lost, Observed, Progressed, Requested
 from gridsweep.ledger import Account, charge, idle_segments, kept, ledger
 from gridsweep.policy import Immediate, OnOff, Start, Threshold
 from gridsweep.state import State
-from gridsweep.stint import Checkpoint, Device, Member, Outcome, Stint
+from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
 
 
 def segment(start: float, end: float, kwh: float, step: int = 1) -> Segment:

@@ -17,8 +17,8 @@ from gridsweep.optima import Job, bound
 from gridsweep.policies import OPTIONS, policy_for
 from gridsweep.policy import NO_DEVICE, Busy, Pause, Situation, Start, Wait, Work
 from gridsweep.rehearse import rehearse
-from gridsweep.stint import Device
-from gridsweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import PolicyChoice, Tier
 from gridsweep.windows import Calendar, Course, ticks
 from gridsweep.worlds import Foreseen
 

@@ -13,7 +13,7 @@ from gridsweep.ledger import ledger
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate, OnOff, Start, Threshold, Wait
 from gridsweep.state import State
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 from gridsweep.worlds import Virtual
 
 POLICIES = [Immediate(), Threshold(), OnOff(200, 150)]

@@ -18,7 +18,7 @@ from gridsweep.meters import (
     meter_for,
     nvml_index,
 )
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 from gridsweep.testing_nvml import NoNvml, VirtualNvml
 
 CPU = Device("cpu")

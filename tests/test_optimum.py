@@ -17,7 +17,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import DeadlineError, TraceError
 from gridsweep.optima import Job, Optimum, bound, counts, neighbourhood
 from gridsweep.optima.problem import problem_of
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 
 MINUTE = timedelta(minutes=1)
 NEVER = float("inf")

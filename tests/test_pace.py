@@ -18,8 +18,8 @@ from gridsweep.policy import Immediate
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
-from gridsweep.stint import Member, Outcome, Stint
-from gridsweep.sweep import Tier
+from gridsweep.sweep.stints import Member, Outcome, Stint
+from gridsweep.sweep.sweep import Tier
 from gridsweep.worklist import deadline_for
 
 PATIENT = Tier("patient", 0.0, timedelta(days=4), 1)

@@ -18,8 +18,8 @@ from gridsweep.policy import NO_DEVICE, Immediate, Threshold
 from gridsweep.postponing import CLEANER
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse
-from gridsweep.stint import RESTART, Device
-from gridsweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.stints import RESTART, Device
+from gridsweep.sweep.sweep import PolicyChoice, Tier
 from gridsweep.worlds import Foreseen
 
 PATIENT = Tier("patient", 0.0, timedelta(days=4), 1)

@@ -24,9 +24,9 @@ from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceErro
 from gridsweep.plans import Plan, plan
 from gridsweep.policy import Threshold
 from gridsweep.render import plan as pictures
-from gridsweep.rungs import Rungs
-from gridsweep.stint import Device
-from gridsweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import PolicyChoice, Tier
 
 known = st.lists(st.floats(0, 600), min_size=60, max_size=72)
 DAY = [300.0] * 9 + [100.0] * 8 + [300.0] * 7

@@ -38,8 +38,8 @@ from gridsweep.policy import (
     Work,
     blind,
 )
-from gridsweep.stint import Device
-from gridsweep.sweep import Percentile, PolicyChoice, Tier
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Percentile, PolicyChoice, Tier
 from gridsweep.worklist import makespan
 
 DAILY = [300.0] * 6 + [100.0] * 6

@@ -13,7 +13,7 @@ import pytest
 from gridsweep.doctor import power
 from gridsweep.errors import SpecError
 from gridsweep.power_limits import limited, seen
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 from gridsweep.testing_nvml import NoNvml, VirtualNvml
 
 ASKS = Device("gpu0", power_limit_w=300)
@@ -89,7 +89,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from gridsweep.power_limits import limited
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 from gridsweep.testing_nvml import VirtualNvml
 with limited(Device("gpu0", power_limit_w=300), 0, VirtualNvml(), Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)

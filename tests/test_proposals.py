@@ -3,9 +3,9 @@ from math import nan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.designs import published
 from gridsweep.proposals import BeyondTheEdge, Proposer
-from gridsweep.sweep import LoraParams
+from gridsweep.sweep.designs import published
+from gridsweep.sweep.sweep import LoraParams
 
 WINNER = LoraParams(32, 128.0, 1e-4, 0.05)
 

@@ -8,11 +8,11 @@ import pytest
 
 from builders import make_sweep
 from gridsweep import proposers
-from gridsweep.designs import published
 from gridsweep.errors import SpecError
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.proposers import OptunaProposer, proposers_for
-from gridsweep.rungs import Proposals
+from gridsweep.sweep.designs import published
+from gridsweep.sweep.rungs import Proposals
 
 
 def asked(seed: int = 42, n: int = 4):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.losses import Losses
 from gridsweep.ranking import Place, best_against_last, places, regret_bound, spearman, tied_set
+from gridsweep.sweep.losses import Losses
 
 TOKENS = (30.0, 80.0, 50.0, 120.0)
 judged = st.tuples(*[st.floats(0.5, 3.0)] * 4).map(lambda values: Losses(values, TOKENS))

@@ -12,7 +12,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.recorded import HORIZON, Recorded, open_recorded, open_replay, read_forecasts
-from gridsweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.sweep import PolicyChoice, Tier
 from weather import weather
 
 HEADER = "issued,timestamp,forecast,actual"

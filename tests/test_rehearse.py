@@ -24,7 +24,7 @@ from gridsweep.policy import Immediate, OnOff, Threshold
 from gridsweep.rehearse import baseline, joined
 from gridsweep.reports import make_report
 from gridsweep.state import State
-from gridsweep.stint import Device, Member, Outcome, Stint
+from gridsweep.sweep.stints import Device, Member, Outcome, Stint
 from test_ledger import lost_and_done
 
 POLICIES = [Immediate(), Threshold(), OnOff(200, 150)]

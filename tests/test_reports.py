@@ -7,16 +7,16 @@ from gridsweep import codec
 from gridsweep.carbon.readings import Provenance
 from gridsweep.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.ledger import ledger
-from gridsweep.losses import Losses
 from gridsweep.policy import Immediate, OnOff, Threshold
 from gridsweep.rehearse import baseline
 from gridsweep.render import markdown, wording
 from gridsweep.reports import Report, make_report
 from gridsweep.results import effects
-from gridsweep.rungs import Rungs
 from gridsweep.state import State
-from gridsweep.stint import Device, Member, Outcome, Stint
-from gridsweep.sweep import Experiment, LoraParams, Replay
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.stints import Device, Member, Outcome, Stint
+from gridsweep.sweep.sweep import Experiment, LoraParams, Replay
 
 
 def report_of(state: State) -> Report:

@@ -21,7 +21,7 @@ from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
 from gridsweep.resolver import FRESH, STALE, Resolver
 from gridsweep.state import State
-from gridsweep.sweep import CarbonSource, Percentile, Tier
+from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier
 from gridsweep.worlds import Virtual
 
 BEGIN = datetime(2024, 6, 10, tzinfo=UTC)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.rungs import Rungs, Share, scaled, share_of_steps, steps
+from gridsweep.sweep.rungs import Rungs, Share, scaled, share_of_steps, steps
 
 shares = st.lists(st.fractions(Fraction(1, 100), Fraction(99, 100)), max_size=5, unique=True).map(sorted)
 

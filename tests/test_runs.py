@@ -16,8 +16,8 @@ from gridsweep.events import ClockAnchored, Resumed, Stopping
 from gridsweep.journal import Journal, holder
 from gridsweep.runs import RunFolder, exit_code
 from gridsweep.state import State
-from gridsweep.stint import Device
-from gridsweep.sweep import CarbonSource, PolicyChoice, Recipe
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import CarbonSource, PolicyChoice, Recipe
 from gridsweep.testing import STAND_IN
 
 SLOW = "0.1"

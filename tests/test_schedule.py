@@ -39,8 +39,8 @@ from gridsweep.pace import duration
 from gridsweep.policy import Immediate, OnOff, Pause, Start, Threshold, Wait
 from gridsweep.schedule import observed, situation, step, wake_at
 from gridsweep.state import State
-from gridsweep.stint import Checkpoint, Device, Member, Outcome, Stint
-from gridsweep.sweep import Tier
+from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
+from gridsweep.sweep.sweep import Tier
 from gridsweep.worklist import makespan
 
 

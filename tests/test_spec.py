@@ -13,15 +13,15 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gridsweep import designs
 from gridsweep.errors import SpecError
 from gridsweep.policies import OPTIONS
 from gridsweep.spec import file as spec_file
 from gridsweep.spec import json_schema, load, loads, study, template
 from gridsweep.spec.faults import keys
 from gridsweep.spec.study import Section
-from gridsweep.stint import Device
-from gridsweep.sweep import CarbonSource, Dataset, LoraParams, Model, PolicyChoice, Recipe, Replay, Sweep
+from gridsweep.sweep import designs
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import CarbonSource, Dataset, LoraParams, Model, PolicyChoice, Recipe, Replay, Sweep
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

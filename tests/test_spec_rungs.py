@@ -6,8 +6,8 @@ import jsonschema
 import pytest
 import yaml
 
-from gridsweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.spec import json_schema, loads
+from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 from test_spec import LEAST, SPACE, faults
 
 

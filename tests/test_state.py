@@ -28,8 +28,8 @@ from gridsweep.events import (
 from gridsweep.ledger import ledger
 from gridsweep.policy import OnOff
 from gridsweep.state import State
-from gridsweep.stint import Checkpoint, Member, Outcome, Stint
-from gridsweep.sweep import Replay
+from gridsweep.sweep.stints import Checkpoint, Member, Outcome, Stint
+from gridsweep.sweep.sweep import Replay
 
 
 def saved(step: int, id: str = "e00") -> Checkpoint:

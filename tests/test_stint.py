@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.stint import Member, Stint
+from gridsweep.sweep.stints import Member, Stint
 
 members = st.builds(Member, st.sampled_from("abcd"), st.integers(0, 9), st.integers(10, 20))
 

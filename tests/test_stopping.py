@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from builders import START, URGENT, grid, make_sweep
 from gridsweep.executors.simulated import Simulated
-from gridsweep.losses import Losses
 from gridsweep.policy import Immediate
 from gridsweep.rehearse import rehearse
-from gridsweep.rungs import Rungs
 from gridsweep.state import State
-from gridsweep.stint import Device
-from gridsweep.sweep import Experiment, Sweep
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Experiment, Sweep
 
 EACH = Rungs((0.25, 0.5), (4, 2), together=False)
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.identity import experiment_id, slug
 from gridsweep.spec import loads
-from gridsweep.sweep import (
+from gridsweep.sweep.identity import experiment_id, slug
+from gridsweep.sweep.sweep import (
     Condition,
     Dataset,
     LoraParams,
@@ -142,5 +142,5 @@ def test_a_sweep_finds_its_parts_and_counts() -> None:
 
 def test_the_values_of_a_sweep_import_nothing_heavy() -> None:
     heavy = "{'numpy', 'pydantic', 'yaml', 'torch'} & set(sys.modules)"
-    code = f"import sys, gridsweep.sweep, gridsweep.designs; sys.exit(str({heavy}) if {heavy} else 0)"
+    code = f"import sys, gridsweep.sweep.sweep, gridsweep.sweep.designs; sys.exit(str({heavy}) if {heavy} else 0)"
     subprocess.run([sys.executable, "-c", code], check=True)

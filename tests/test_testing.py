@@ -7,8 +7,8 @@ import pytest
 from builders import lines, until
 from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part
 from gridsweep.handover import read_lines
-from gridsweep.stint import Checkpoint, Device
-from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.stints import Checkpoint, Device
+from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 from gridsweep.testing import STAND_IN, loss_after, misbehaviour
 
 PARAMS = LoraParams(8, 32.0, 1e-4, 0.05)

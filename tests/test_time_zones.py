@@ -12,7 +12,7 @@ import pytest
 
 from builders import RELAXED, URGENT, make_sweep
 from gridsweep import codec
-from gridsweep.sweep import PolicyChoice
+from gridsweep.sweep.sweep import PolicyChoice
 
 ZONES = (
     "UTC",
@@ -50,7 +50,7 @@ from gridsweep.policies import policy_for
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.plans import plan
 from gridsweep.rehearse import rehearse
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.sweep import Sweep
 from gridsweep.trace_files import read_trace
 
 folder, half_hour = Path(sys.argv[1]), timedelta(minutes=30)

@@ -18,7 +18,7 @@ from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
 from gridsweep.resolver import Resolver
 from gridsweep.state import State
-from gridsweep.sweep import CarbonSource, Percentile, Tier
+from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier
 from gridsweep.testing_grid.dialect import Grid
 from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
 from gridsweep.testing_grid.transport import GridTransport

@@ -12,16 +12,16 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Ended, Ranked, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
-from gridsweep.losses import Losses
 from gridsweep.planned import Planned
 from gridsweep.policy import Immediate, Threshold
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import baseline, rehearse
-from gridsweep.rungs import Rungs
 from gridsweep.state import State
-from gridsweep.stint import Checkpoint, Member, Outcome, Stint
 from gridsweep.stopping import ranked
-from gridsweep.sweep import Estimates, Tier
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.stints import Checkpoint, Member, Outcome, Stint
+from gridsweep.sweep.sweep import Estimates, Tier
 from gridsweep.worklist import ahead, deadline_for, makespan_of, waiting
 
 PATIENT = Tier("patient", 100.0, timedelta(days=4), 1)

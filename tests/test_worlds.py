@@ -11,8 +11,8 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.events import ClockAnchored, Ended, Requested, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.state import State
-from gridsweep.stint import Member, Outcome, Stint
-from gridsweep.sweep import Replay
+from gridsweep.sweep.stints import Member, Outcome, Stint
+from gridsweep.sweep.sweep import Replay
 from gridsweep.worlds import Live, Replayed, Virtual
 
 SECOND = timedelta(seconds=1)

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from gridsweep.reports import Report
     from gridsweep.runs import Run
     from gridsweep.state import State
-    from gridsweep.stint import Device
-    from gridsweep.sweep import Experiment, LoraParams, Sweep, Tier
+    from gridsweep.sweep.stints import Device
+    from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep, Tier
 
 _HOMES = {
-    "Device": "stint",
-    "Experiment": "sweep",
+    "Device": "sweep.stints",
+    "Experiment": "sweep.sweep",
     "Forecast": "carbon.traces",
     "GridsweepError": "errors",
     "Immediate": "policy",
-    "LoraParams": "sweep",
+    "LoraParams": "sweep.sweep",
     "OnOff": "policy",
     "Plan": "plans",
     "Policy": "policy",
@@ -44,9 +44,9 @@ _HOMES = {
     "Situation": "policy",
     "SpecError": "errors",
     "State": "state",
-    "Sweep": "sweep",
+    "Sweep": "sweep.sweep",
     "Threshold": "policy",
-    "Tier": "sweep",
+    "Tier": "sweep.sweep",
     "Trace": "carbon.traces",
     "drive": "loop",
     "plan": "api",

@@ -16,7 +16,7 @@ from gridsweep.results import Row
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.servable import FILES, AdapterError, plain_files, shown
 from gridsweep.state import State
-from gridsweep.sweep import is_local
+from gridsweep.sweep.sweep import is_local
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from math import inf, isfinite
 
 from gridsweep.events import Added
 from gridsweep.halving import which_score
-from gridsweep.identity import experiment_id
 from gridsweep.proposals import Proposer
 from gridsweep.results import winner
 from gridsweep.standings import ALIVE, Standing
 from gridsweep.state import State
 from gridsweep.stopping import contenders, score
-from gridsweep.sweep import Experiment, LoraParams, Sweep
+from gridsweep.sweep.identity import experiment_id
+from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep
 
 Proposers = Callable[[Iterable[LoraParams]], Proposer]
 """Makes a proposer that knows which points were tried, and has been told of none yet."""

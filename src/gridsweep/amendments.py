@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from gridsweep import codec
 from gridsweep.errors import SpecError
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.sweep import Sweep
 
 AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose")
 

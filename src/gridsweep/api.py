@@ -14,7 +14,7 @@ from gridsweep.recorded import open_replay
 from gridsweep.render import files
 from gridsweep.reports import Report
 from gridsweep.runs import Run
-from gridsweep.sweep import PolicyChoice, Sweep
+from gridsweep.sweep.sweep import PolicyChoice, Sweep
 
 
 def plan(sweep: Sweep, at: datetime | None = None) -> Plan:

@@ -18,7 +18,7 @@ from gridsweep.carbon.traces import DAY, Forecast, Trace, or_nan, or_none
 from gridsweep.events import Observed
 from gridsweep.grid import Grid
 from gridsweep.schedule import facts
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 KEPT = timedelta(days=60)
 LONGEST_AHEAD = timedelta(days=8)

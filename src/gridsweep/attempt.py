@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Literal
 
 from gridsweep import codec
-from gridsweep.stint import Checkpoint, Device, Outcome
-from gridsweep.sweep import Base, Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.stints import Checkpoint, Device, Outcome
+from gridsweep.sweep.sweep import Base, Dataset, LoraParams, Model, Recipe
 
 MANIFEST = "manifest.json"
 

@@ -22,8 +22,8 @@ from gridsweep.policy import Immediate, Policy
 from gridsweep.possible import optimum, what_comes
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
-from gridsweep.stint import RESTART
-from gridsweep.sweep import PolicyChoice, Sweep, number
+from gridsweep.sweep.stints import RESTART
+from gridsweep.sweep.sweep import PolicyChoice, Sweep, number
 from gridsweep.worlds import Foreseen
 
 HISTORY = timedelta(days=28)

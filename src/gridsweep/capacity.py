@@ -8,8 +8,8 @@ from heapq import heapify, heapreplace
 from gridsweep import worklist
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import DeadlineError, SpecError
-from gridsweep.stint import Device
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Sweep
 
 
 def check_work(sweep: Sweep) -> None:

@@ -31,7 +31,7 @@ from gridsweep.schedule import device_named
 from gridsweep.settlement import Comparison
 from gridsweep.standings import Attempt
 from gridsweep.state import State
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 
 MOST = 200
 """So many experiments at most: more would keep the report waiting."""

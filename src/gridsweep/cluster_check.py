@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gridsweep.cluster_api import Api, Forbidden, NotFound, Resource
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.errors import ExecutorError
+from gridsweep.sweep.clusters import KubernetesCluster
 
 JOBS, PODS, CLAIMS = Resource("ray.io", "rayjobs"), Resource("", "pods"), Resource("", "persistentvolumeclaims")
 

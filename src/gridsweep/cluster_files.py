@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gridsweep.attempt import MANIFEST, AttemptFolder, digest, verify
 from gridsweep.cluster_api import Api, Conflict, NotFound, Resource, Unreachable
 from gridsweep.cluster_reader import PORT
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.errors import ExecutorError
 from gridsweep.manifests import pods
 from gridsweep.manifests.names import Manifest, labels, metadata, object_name, store_of
-from gridsweep.stint import Checkpoint
+from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.stints import Checkpoint
 
 if TYPE_CHECKING:
     import httpx

@@ -26,10 +26,10 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.loop import Executor, World, drive
 from gridsweep.policy import Immediate
-from gridsweep.rungs import Rungs
 from gridsweep.state import State
-from gridsweep.stint import Device, Member, Stint
-from gridsweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
+from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.stints import Device, Member, Stint
+from gridsweep.sweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
 from gridsweep.testing import loss_after
 from gridsweep.worlds import Live, Observations
 

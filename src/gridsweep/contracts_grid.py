@@ -25,7 +25,7 @@ from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.client import HttpClient
 from gridsweep.fetch.secrets import Secrets
 from gridsweep.sources import Means, Source
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.behaviours import BEHAVIOURS, GOOD, Behaviour, Expected
 from gridsweep.testing_grid.dialect import Dialect, Grid
 from gridsweep.testing_grid.server import GridApi, GridServer, Stranger, nobody

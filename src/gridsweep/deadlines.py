@@ -10,7 +10,7 @@ from math import inf
 from gridsweep.carbon.traces import HOUR
 from gridsweep.latest_starts import Lane, Queue, Remaining
 from gridsweep.policy import Work
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 
 
 @dataclass(frozen=True, slots=True)

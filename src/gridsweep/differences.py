@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 from gridsweep.carbon.traces import Column
-from gridsweep.losses import Losses
+from gridsweep.sweep.losses import Losses
 
 NORMAL = 500.0
 """From so many degrees of freedom on Student's t is taken for a normal."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gridsweep.errors import GridsweepError
-from gridsweep.stint import Device
-from gridsweep.sweep import CarbonSource, Sweep
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import CarbonSource, Sweep
 
 EXTRAS = {
     "train": ("torch", "transformers", "peft", "safetensors", "datasets"),

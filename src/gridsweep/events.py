@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gridsweep.carbon.readings import Provenance, Rung
-from gridsweep.stint import Checkpoint, Outcome, Stint
-from gridsweep.sweep import Experiment, Sweep
+from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
+from gridsweep.sweep.sweep import Experiment, Sweep
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gridsweep.clusters import KubernetesCluster, RayCluster
 from gridsweep.errors import ExecutorError
 from gridsweep.executors import local
 from gridsweep.executors.local import Local
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.clusters import KubernetesCluster, RayCluster
+from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Workers
 
 STORE = "GRIDSWEEP_STORE"

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Literal, TypeAlias
 
 from gridsweep.differences import difference
-from gridsweep.losses import Losses
+from gridsweep.sweep.losses import Losses
 
 ScoreName: TypeAlias = Literal["averaged", "raw"]
 DECIDES: dict[str, ScoreName] = {"cosine": "averaged", "linear": "averaged", "constant": "raw"}

@@ -20,7 +20,7 @@ from gridsweep.events import Ended, Event, Lost, Paused, Progressed, Running, Se
 from gridsweep.schedule import device_named
 from gridsweep.standings import Attempt, Standing
 from gridsweep.state import State
-from gridsweep.stint import Checkpoint
+from gridsweep.sweep.stints import Checkpoint
 
 PROGRESS_EVERY = timedelta(minutes=1)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from gridsweep.carbon.traces import Column
 from gridsweep.policy import NO_DEVICE, Busy, Decision, Pause, Situation, Wait, Work, place
-from gridsweep.sweep import Tier
+from gridsweep.sweep.sweep import Tier
 from gridsweep.windows import AN_HOUR, MOMENT, Calendar, Course, Moments, ticks
 
 BEGINS = "its window begins"

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import psutil
 import pynvml
 
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 
 POWERCAP = Path("/sys/class/powercap")
 CORE_W = 15.0  # One busy core of a laptop or a server with its share of the package; stated, not measured.

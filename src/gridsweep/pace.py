@@ -7,7 +7,7 @@ from math import sqrt
 from statistics import fmean, median, stdev
 
 from gridsweep.state import State
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 
 TAUGHT, LIKE = 2, 0.01
 """So many stints must have ended before they are believed over the estimate, and by so much they must differ."""

@@ -20,7 +20,7 @@ from gridsweep.rehearse import rehearse
 from gridsweep.savings import band_of, continued, in_past_weeks, over_paths
 from gridsweep.schedule import situation
 from gridsweep.state import State
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Foreseen
 
 MIN_SAVING = 0.05

@@ -7,7 +7,7 @@ from gridsweep.holding import Held
 from gridsweep.literature import CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.planned import Planned
 from gridsweep.policy import Immediate, OnOff, Policy, Threshold
-from gridsweep.sweep import PolicyChoice
+from gridsweep.sweep.sweep import PolicyChoice
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "planned": ("min_saving", "pausing", "exact", "max_pauses"),

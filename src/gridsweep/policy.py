@@ -15,8 +15,8 @@ from typing import Protocol
 
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import DAY, Forecast, Trace
-from gridsweep.stint import Device
-from gridsweep.sweep import Percentile, SignalLoss, Tier, number
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Percentile, SignalLoss, Tier, number
 
 TRAILING = timedelta(days=28)
 """Over so much of the past a percentile is taken."""

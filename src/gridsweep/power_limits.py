@@ -20,7 +20,7 @@ import pynvml
 
 from gridsweep.errors import SpecError
 from gridsweep.meters import handle_of
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 
 NOTES = Path("/run/gridsweep/power")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from math import inf, isfinite
 from typing import Protocol
 
-from gridsweep.search_space import edges, near_duplicates
-from gridsweep.sweep import LoraParams
+from gridsweep.sweep.search_space import edges, near_duplicates
+from gridsweep.sweep.sweep import LoraParams
 
 PREFERRED = ("lr", "alpha", "r", "dropout")
 """The learning rate first: it is what LoRA answers to most, and the rank matters little on small data."""

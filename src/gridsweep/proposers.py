@@ -11,7 +11,7 @@ from typing import Any
 from gridsweep.additions import Proposers
 from gridsweep.errors import SpecError
 from gridsweep.proposals import BeyondTheEdge
-from gridsweep.sweep import LoraParams, Sweep
+from gridsweep.sweep.sweep import LoraParams, Sweep
 
 BEYOND = 4.0
 """Optuna may propose learning rates so many times outside those that were tried."""

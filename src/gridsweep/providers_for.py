@@ -17,7 +17,7 @@ from gridsweep.fetch.client import HttpClient
 from gridsweep.fetch.secrets import Secrets
 from gridsweep.resolver import Resolver
 from gridsweep.sources import GROUP, Http, Means, Source, Zone
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 UNTRUE = ("synthetic", "static")
 """Qualities that no strict sweep is planned or settled on."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from gridsweep.carbon.traces import Column
 from gridsweep.differences import Difference, Measured, difference
-from gridsweep.losses import Losses
+from gridsweep.sweep.losses import Losses
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from gridsweep.loop import Provider, drive
 from gridsweep.policy import Immediate, Policy
 from gridsweep.standings import Attempt
 from gridsweep.state import State
-from gridsweep.sweep import Experiment, Sweep
+from gridsweep.sweep.sweep import Experiment, Sweep
 from gridsweep.worlds import Observations, Virtual
 
 

@@ -16,11 +16,11 @@ from gridsweep.ledger import Ledger
 from gridsweep.policy import TRAILING
 from gridsweep.ranking import best_against_last
 from gridsweep.results import Effect, Parting, Row, effects, parted, ranked, winner
-from gridsweep.search_space import edges
 from gridsweep.settlement import Settlement, compare, settlement
 from gridsweep.standings import Standing, Status
 from gridsweep.state import State
-from gridsweep.sweep import Percentile, Tier, number
+from gridsweep.sweep.search_space import edges
+from gridsweep.sweep.sweep import Percentile, Tier, number
 
 
 @dataclass(frozen=True, slots=True)

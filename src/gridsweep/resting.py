@@ -11,7 +11,7 @@ from gridsweep.lineup import lanes, remaining, running
 from gridsweep.pausing import on_or_off, pauses
 from gridsweep.policy import NO_DEVICE, Decision, Pause, Situation, Start, Wait
 from gridsweep.postponing import CHEAPEST, CLEANER
-from gridsweep.stint import RESTART
+from gridsweep.sweep.stints import RESTART
 
 LONG = timedelta(hours=4)
 """Shorter stints are better placed whole: pausing is worth 0.2 points for 90 minutes, 20 for 16 hours."""

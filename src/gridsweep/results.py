@@ -15,7 +15,7 @@ from gridsweep.ledger import Account, Ledger
 from gridsweep.ranking import Place, places
 from gridsweep.standings import Standing
 from gridsweep.state import State
-from gridsweep.sweep import PARAMS, Base
+from gridsweep.sweep.sweep import PARAMS, Base
 
 
 @dataclass(frozen=True, slots=True)

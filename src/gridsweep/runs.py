@@ -48,7 +48,7 @@ from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline
 from gridsweep.reports import Report, make_report
 from gridsweep.state import State
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Live, Replayed, Workers
 
 PATIENCE = timedelta(minutes=10)

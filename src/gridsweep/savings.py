@@ -15,7 +15,7 @@ from gridsweep.policies import policy_for
 from gridsweep.policy import Immediate
 from gridsweep.rehearse import rehearse
 from gridsweep.state import State
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Observations
 
 WEEKS = timedelta(weeks=4)

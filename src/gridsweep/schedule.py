@@ -14,7 +14,7 @@ from gridsweep.pace import duration, scale
 from gridsweep.policy import Busy, Pause, Policy, Situation, Start, Wait, blind
 from gridsweep.standings import Attempt
 from gridsweep.state import State
-from gridsweep.stint import Device, Member, Stint
+from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.worklist import ahead, deadline_for, remaining, submitted
 
 LOADING_PATIENCE = 6

@@ -21,7 +21,7 @@ from gridsweep.runs import RunFolder, summarize
 from gridsweep.schedule import facts
 from gridsweep.sources import Source
 from gridsweep.state import State
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 
 def settle(folder: str | Path, provider: Source | None = None, at: datetime | None = None) -> Report:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from gridsweep.carbon.readings import Reading
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 GROUP = "gridsweep.providers"
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Literal
 
 from gridsweep.events import Segment
-from gridsweep.stint import Checkpoint, Outcome, Stint
-from gridsweep.sweep import Experiment
+from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
+from gridsweep.sweep.sweep import Experiment
 
 Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
 """`reached`: at a rung, until all others are there."""

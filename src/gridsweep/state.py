@@ -34,8 +34,8 @@ from gridsweep.events import (
 from gridsweep.grid import Grid
 from gridsweep.policy import Work
 from gridsweep.standings import ALIVE, Attempt, Standing, Status
-from gridsweep.stint import Checkpoint
-from gridsweep.sweep import Experiment, Sweep
+from gridsweep.sweep.stints import Checkpoint
+from gridsweep.sweep.sweep import Experiment, Sweep
 
 FRUITLESS_ATTEMPTS = 3
 """An experiment has failed after so many lost attempts in a row that kept no new step."""

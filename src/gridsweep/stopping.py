@@ -13,9 +13,9 @@ from fractions import Fraction
 
 from gridsweep.events import Event, Ranked
 from gridsweep.halving import Cut, Score, ScoreName, cut, promotable, which_score
-from gridsweep.rungs import Rungs
 from gridsweep.standings import ALIVE, Standing
 from gridsweep.state import State
+from gridsweep.sweep.rungs import Rungs
 
 WORDS = {"averaged": "validation loss of the averaged weights", "raw": "training loss of the last steps"}
 

@@ -22,8 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from gridsweep.attempt import AttemptFolder, EnergyLine, Outcome, Part, Progress, Result, now, verify
-from gridsweep.losses import Losses
-from gridsweep.stint import Checkpoint
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.stints import Checkpoint
 
 STAND_IN = (sys.executable, "-m", "gridsweep.testing")
 """The command to hand to an executor in place of its own."""

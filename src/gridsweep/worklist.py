@@ -20,8 +20,8 @@ from gridsweep.pace import reserve, scale
 from gridsweep.policy import Work
 from gridsweep.standings import ALIVE, Standing
 from gridsweep.state import State
-from gridsweep.stint import RESTART, Device
-from gridsweep.sweep import Percentile, Sweep, Tier
+from gridsweep.sweep.stints import RESTART, Device
+from gridsweep.sweep.sweep import Percentile, Sweep, Tier
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from gridsweep.events import ClockAnchored, Event
 from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import Executor, Provider
 from gridsweep.state import State
-from gridsweep.sweep import Replay
+from gridsweep.sweep.sweep import Replay
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 30.0

@@ -18,8 +18,8 @@ from gridsweep.handover import assignment
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate
 from gridsweep.state import State
-from gridsweep.stint import Device, Member, Stint
-from gridsweep.sweep import Experiment, LoraParams, Recipe
+from gridsweep.sweep.stints import Device, Member, Stint
+from gridsweep.sweep.sweep import Experiment, LoraParams, Recipe
 from gridsweep.testing import STAND_IN
 from gridsweep.worlds import Live
 

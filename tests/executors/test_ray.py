@@ -17,7 +17,6 @@ from ray_head import Head, free_port
 
 from builders import FORK, START, attempts, losses, until
 from gridsweep import runs
-from gridsweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.contracts import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.events import Ended, Held, Lost, Paused, Requested
@@ -26,7 +25,8 @@ from gridsweep.executors_for import executor_for
 from gridsweep.policy import Immediate
 from gridsweep.runs import RunFolder
 from gridsweep.schedule import step
-from gridsweep.sweep import Dataset, Model, Recipe, Replay, Sweep
+from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
+from gridsweep.sweep.sweep import Dataset, Model, Recipe, Replay, Sweep
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.events import Ended, Paused, Pausing, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.state import State
-from gridsweep.stint import Member, Stint
+from gridsweep.sweep.stints import Member, Stint
 
 
 def running(*members: Member, sweep=None) -> State:

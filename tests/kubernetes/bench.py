@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gridsweep.cluster_api import Api, Server
 from gridsweep.cluster_files import Mirrored, Mounted
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.contracts import Bench
 from gridsweep.executors.kubernetes import Kubernetes
 from gridsweep.journal import Journal, lease
@@ -19,7 +18,8 @@ from gridsweep.policies import policy_for
 from gridsweep.providers_for import provider_for
 from gridsweep.runs import RunFolder, opening
 from gridsweep.state import State
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.sweep import Sweep
 from gridsweep.testing_kubernetes.operator import Cluster
 from gridsweep.testing_kubernetes.processes import Kubelet
 from gridsweep.testing_kubernetes.server import ApiServer

@@ -14,7 +14,7 @@ from gridsweep.events import Requested, Submitted
 from gridsweep.executors.kubernetes import Kubernetes
 from gridsweep.manifests.names import RAYJOB_LIMIT
 from gridsweep.state import State
-from gridsweep.stint import Member, Stint
+from gridsweep.sweep.stints import Member, Stint
 from gridsweep.testing_kubernetes.server import ApiServer
 
 MANY = 1000

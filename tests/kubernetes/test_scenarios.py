@@ -16,14 +16,14 @@ from gridsweep.attempt import AttemptFolder
 from gridsweep.carbon.traces import HOUR
 from gridsweep.cluster_api import Api, Forbidden, Unreachable
 from gridsweep.cluster_files import Mounted
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.contracts import sweep_of
 from gridsweep.errors import EXECUTOR, ExecutorError
 from gridsweep.events import Ended, Event, Held, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.executors.kubernetes import Kubernetes
 from gridsweep.manifests.names import STORE, store_of
 from gridsweep.state import State
-from gridsweep.stint import Member, Stint
+from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.stints import Member, Stint
 from gridsweep.testing_kubernetes.operator import Cluster
 from gridsweep.testing_kubernetes.server import ApiServer
 from gridsweep.testing_kubernetes.virtual import VirtualKubelet
@@ -566,7 +566,7 @@ def test_devices_described_anew_on_the_way_are_no_other_work(stage: Stage):
     from dataclasses import replace
 
     from gridsweep.events import Resumed
-    from gridsweep.stint import Device
+    from gridsweep.sweep.stints import Device
 
     stage.under_way()
     sweep = replace(stage.state.sweep, devices=(Device("d0", power_w=350.0), Device("d1")))

@@ -11,7 +11,7 @@ from gridsweep.manifests.bundle import bundle, cluster_of
 from gridsweep.manifests.names import Manifest
 from gridsweep.manifests.serving import serving
 from gridsweep.render.manifest_files import worker_sources
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.sweep import Sweep
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "published.yaml"
 

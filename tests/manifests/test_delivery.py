@@ -17,7 +17,7 @@ from gridsweep.errors import SpecError
 from gridsweep.manifests.bundle import bundle, cluster_of
 from gridsweep.manifests.delivery import CONFIGMAP_LIMIT, ENTRYPOINT, START, STOP, assignment_of, config_map
 from gridsweep.render.manifest_files import worker_sources
-from gridsweep.sweep import Model
+from gridsweep.sweep.sweep import Model
 
 ANNOTATION_LIMIT = 262_144  # of what kubectl's client-side apply copies into an annotation
 

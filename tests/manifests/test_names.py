@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.identity import experiment_id
 from gridsweep.manifests.names import dns_label, go_duration, job_name, label_value, object_name, store_of
-from gridsweep.sweep import Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.identity import experiment_id
+from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")

@@ -6,9 +6,9 @@ import pytest
 
 from gridsweep.manifests.bundle import cluster_of
 from gridsweep.manifests.storage import GIB, KEPT_CHECKPOINTS, lora_parameters, parameters, volume_claim, volume_size
-from gridsweep.rungs import Proposals, Repeats
-from gridsweep.stint import Device
-from gridsweep.sweep import Model
+from gridsweep.sweep.rungs import Proposals, Repeats
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import Model
 
 
 @pytest.mark.parametrize(

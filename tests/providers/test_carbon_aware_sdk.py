@@ -10,7 +10,7 @@ from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, CredentialError, SpecError, UnreachableError
 from gridsweep.providers.carbon_aware_sdk import CarbonAwareSdk
 from gridsweep.sources import Fetched, Means
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.carbon_aware_sdk import WebApi, span
 from gridsweep.testing_grid.dialect import Grid, Request
 from gridsweep.testing_grid.transport import GridTransport

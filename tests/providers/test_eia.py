@@ -11,7 +11,7 @@ from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract
 from gridsweep.errors import AnswerError, CredentialError, SpecError
 from gridsweep.providers.eia import DIRECT, EIA, LIFECYCLE, RESPONDENTS, Amount, intensities
 from gridsweep.sources import Fetched, Means
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.dialect import Grid
 from gridsweep.testing_grid.eia import EiaApi, mixed
 from gridsweep.testing_grid.transport import GridTransport

@@ -13,7 +13,7 @@ from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import CredentialError, LimitError, SignalError, SpecError, UnreachableError
 from gridsweep.providers.electricity_maps import ElectricityMaps
 from gridsweep.sources import Fetched, Means
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.behaviours import ANSWER, TRUTH, Behaviour, behaviour
 from gridsweep.testing_grid.dialect import Grid
 from gridsweep.testing_grid.electricity_maps import FREE, LICENCE, ElectricityMapsApi

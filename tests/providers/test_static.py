@@ -10,7 +10,7 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import SpecError
 from gridsweep.providers.static import Static
 from gridsweep.sources import Means
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 NOW = datetime(2026, 5, 4, 14, 20, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.providers.uk import REGIONS, UK
 from gridsweep.sources import Fetched, Means
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.behaviours import POINTS
 from gridsweep.testing_grid.dialect import Grid, Request
 from gridsweep.testing_grid.transport import GridTransport

@@ -13,7 +13,7 @@ from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError
 from gridsweep.providers.watttime import WattTime
 from gridsweep.sources import Fetched, Means
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.behaviours import ANSWER, Behaviour, Expected, behaviour
 from gridsweep.testing_grid.dialect import Grid, as_json
 from gridsweep.testing_grid.spoiling import as_if, body_of, status, whole

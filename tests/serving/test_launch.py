@@ -26,7 +26,7 @@ from gridsweep.serving import access, blocks, launch, vllm
 from gridsweep.serving.access import AccessError, ServingError, check_free, key_for
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
-from gridsweep.sweep import Model
+from gridsweep.sweep.sweep import Model
 
 KEY = "a-key-of-enough-letters"
 

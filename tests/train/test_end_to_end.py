@@ -11,10 +11,10 @@ import pytest
 
 from builders import FORK, attempts, lines, real_sweep, until
 from gridsweep import runs
-from gridsweep.rungs import Rungs
 from gridsweep.runs import RunFolder
 from gridsweep.state import State
-from gridsweep.sweep import Dataset, Experiment, LoraParams, Model, PolicyChoice, Recipe, Sweep
+from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.sweep import Dataset, Experiment, LoraParams, Model, PolicyChoice, Recipe, Sweep
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 

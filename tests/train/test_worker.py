@@ -14,7 +14,7 @@ import pytest
 
 from gridsweep.attempt import AttemptFolder, Outcome, Part, verify
 from gridsweep.errors import SpecError
-from gridsweep.sweep import Dataset, LoraParams
+from gridsweep.sweep.sweep import Dataset, LoraParams
 from gridsweep.testing_nvml import NoNvml, VirtualNvml
 from gridsweep.train import __main__ as program
 from gridsweep.train.worker import Worker

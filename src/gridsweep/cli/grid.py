@@ -40,7 +40,7 @@ def forecast(
     from gridsweep.carbon.outlook import outlook
     from gridsweep.providers_for import plugin, provider_for
     from gridsweep.render import outlook as pictures
-    from gridsweep.sweep import CarbonSource
+    from gridsweep.sweep.sweep import CarbonSource
 
     if spec is not None and (provider or zone or trace):
         raise click.UsageError("name a spec, or a provider with its zone, not both")

@@ -13,7 +13,7 @@ import click
 from gridsweep.errors import EXIT_CODES, GridsweepError
 
 if TYPE_CHECKING:
-    from gridsweep.sweep import Sweep
+    from gridsweep.sweep.sweep import Sweep
 
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
@@ -34,7 +34,7 @@ def worker() -> list[str]:
 
 
 def load(path: Path) -> Sweep:
-    from gridsweep.sweep import Sweep
+    from gridsweep.sweep.sweep import Sweep
 
     return Sweep.load(path)
 

@@ -9,7 +9,7 @@ import click
 
 from gridsweep.cli.arguments import Moment, Span
 from gridsweep.cli.group import cli, json_option, load, print_json
-from gridsweep.clusters import GATES, Gate
+from gridsweep.sweep.clusters import GATES, Gate
 
 
 @cli.command()

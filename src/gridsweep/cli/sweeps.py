@@ -46,7 +46,7 @@ def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
     from gridsweep.carbon.outlook import useless_limits
     from gridsweep.providers_for import provider_for
-    from gridsweep.search_space import near_duplicates
+    from gridsweep.sweep.search_space import near_duplicates
 
     sweep = load(spec)
     now = sweep.replay.start if sweep.replay else datetime.now(UTC)

@@ -21,7 +21,6 @@ from gridsweep.cluster_check import check_cluster
 from gridsweep.cluster_files import Files, Mounted
 from gridsweep.cluster_identity import RUN, attempt_of, earlier_run, made_for, run_of, selector
 from gridsweep.cluster_status import Condition, condition
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.errors import ExecutorError
 from gridsweep.events import Ended, Event, Held, Lost
 from gridsweep.gardener import Gardened, facts, gardened
@@ -30,6 +29,7 @@ from gridsweep.manifests.names import ATTEMPT, COMPONENT, job_name
 from gridsweep.manifests.rayjob import rayjob
 from gridsweep.standings import Attempt
 from gridsweep.state import State
+from gridsweep.sweep.clusters import KubernetesCluster
 
 Object = dict[str, Any]
 

@@ -18,7 +18,6 @@ from datetime import datetime
 from pathlib import Path
 
 from gridsweep.attempt import AttemptFolder
-from gridsweep.clusters import RayCluster
 from gridsweep.errors import ExecutorError
 from gridsweep.events import Event, Held
 from gridsweep.handover import Publisher, assignment, news, touched
@@ -27,6 +26,7 @@ from gridsweep.ray_cluster.packages import packages
 from gridsweep.ray_cluster.parcels import Damaged, replace_file, unpack
 from gridsweep.standings import Attempt
 from gridsweep.state import State
+from gridsweep.sweep.clusters import RayCluster
 
 WORKER = ("python", "-m", "gridsweep.train")
 """The Python of the cluster, where the worker runs."""

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 
 from gridsweep.carbon.traces import HOUR
 from gridsweep.events import Ended, Event, Paused, Progressed, Running, Segment
-from gridsweep.losses import Losses
 from gridsweep.schedule import device_named
 from gridsweep.standings import Attempt
 from gridsweep.state import State
-from gridsweep.stint import Checkpoint, Outcome
-from gridsweep.sweep import Experiment
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.stints import Checkpoint, Outcome
+from gridsweep.sweep.sweep import Experiment
 
 
 @dataclass(frozen=True, slots=True)

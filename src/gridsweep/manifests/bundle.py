@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from gridsweep.clusters import Gate, KubernetesCluster
 from gridsweep.errors import ExecutorError, SpecError
 from gridsweep.manifests.checks import problems
 from gridsweep.manifests.controller import controller
@@ -15,7 +14,8 @@ from gridsweep.manifests.network import worker_policy
 from gridsweep.manifests.rayjob import rayjob
 from gridsweep.manifests.storage import volume_claim
 from gridsweep.manifests.yaml_text import document, documents
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.clusters import Gate, KubernetesCluster
+from gridsweep.sweep.sweep import Sweep
 
 MARK = "# Written by `gridsweep render`"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.errors import SpecError
 from gridsweep.manifests.delivery import config_map
 from gridsweep.manifests.names import Manifest, labels, metadata, object_name, store_of
@@ -17,7 +16,8 @@ from gridsweep.manifests.pods import (
     security,
 )
 from gridsweep.manifests.storage import claim_of
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.sweep import Sweep
 
 CONFIG, STATE = "/config", "/state"
 RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

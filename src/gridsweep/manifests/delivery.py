@@ -8,11 +8,11 @@ again, to the same folder, when it finds the head new.
 from __future__ import annotations
 
 from gridsweep.attempt import Assignment, Part
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.errors import SpecError
 from gridsweep.manifests.names import Manifest, labels, metadata, object_name
-from gridsweep.stint import Device, Member, Stint
-from gridsweep.sweep import Sweep, is_local
+from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.stints import Device, Member, Stint
+from gridsweep.sweep.sweep import Sweep, is_local
 
 ENTRYPOINT = 'exec python -c "$GRIDSWEEP_START"'
 
@@ -77,15 +77,15 @@ CONFIGMAP_LIMIT = 1 << 20
 WORKER_SOURCES = (
     "__init__.py",
     "attempt.py",
-    "clusters.py",
+    "sweep/clusters.py",
     "codec.py",
     "errors.py",
-    "losses.py",
+    "sweep/losses.py",
     "meters.py",
     "power_limits.py",
-    "rungs.py",
-    "stint.py",
-    "sweep.py",
+    "sweep/rungs.py",
+    "sweep/stints.py",
+    "sweep/sweep.py",
     "train/__init__.py",
     "train/__main__.py",
     "train/cache.py",

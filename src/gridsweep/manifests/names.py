@@ -7,7 +7,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
-from gridsweep.sweep import Sweep, number
+from gridsweep.sweep.sweep import Sweep, number
 
 Manifest = dict[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.manifests.names import COMPONENT, SWEEP, Manifest, label_value, labels, metadata, object_name
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.sweep import Sweep
 
 DASHBOARD = 8265
 HTTPS, API_SERVER, DNS = 443, 6443, 53

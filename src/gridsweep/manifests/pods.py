@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.manifests.names import MODELS, STORE, Manifest
+from gridsweep.sweep.clusters import KubernetesCluster
 
 USER = 1000
 GPU = "nvidia.com/gpu"

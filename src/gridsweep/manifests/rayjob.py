@@ -11,7 +11,6 @@ from datetime import timedelta
 
 from gridsweep import codec
 from gridsweep.attempt import Assignment
-from gridsweep.clusters import Gate, KubernetesCluster
 from gridsweep.errors import SpecError
 from gridsweep.manifests import delivery
 from gridsweep.manifests.names import (
@@ -38,7 +37,8 @@ from gridsweep.manifests.pods import (
     scratch,
     security,
 )
-from gridsweep.sweep import Percentile, Sweep, Tier, number
+from gridsweep.sweep.clusters import Gate, KubernetesCluster
+from gridsweep.sweep.sweep import Percentile, Sweep, Tier, number
 
 RAY_VERSION = "2.60.0"
 TTL_SECONDS = 60

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.errors import SpecError
 from gridsweep.manifests.names import COMPONENT, MANAGED_BY, MODELS, NAME, STORE, Manifest, metadata
 from gridsweep.manifests.network import HTTPS, policy
@@ -22,6 +21,7 @@ from gridsweep.manifests.pods import (
     security,
 )
 from gridsweep.manifests.storage import base_bytes
+from gridsweep.sweep.clusters import KubernetesCluster
 
 IMAGE = "docker.io/vllm/vllm-openai:v0.33.0"
 PORT = 8000

@@ -6,9 +6,9 @@ import math
 import re
 from dataclasses import dataclass
 
-from gridsweep.clusters import KubernetesCluster
 from gridsweep.manifests.names import PREFIX, Manifest, labels, metadata
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.sweep import Sweep
 
 FALLBACK_PARAMETERS = 8e9
 NOMINAL = 1.25

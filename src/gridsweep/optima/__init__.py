@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from gridsweep.carbon.traces import Trace, utc
 from gridsweep.optima import counts, interruptible, linear, neighbourhood, streams
 from gridsweep.optima.problem import TICK, Job, Optimum, Piece, Problem, Run, problem_of, too_much
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 
 __all__ = ["Job", "Optimum", "Piece", "bound"]
 

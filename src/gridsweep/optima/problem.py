@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gridsweep.carbon.traces import HOUR, Column, Trace, utc
 from gridsweep.errors import DeadlineError, TraceError
-from gridsweep.stint import Device
+from gridsweep.sweep.stints import Device
 
 TICK = timedelta(microseconds=1)
 TICKS_PER_HOUR = HOUR // TICK

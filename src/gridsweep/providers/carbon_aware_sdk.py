@@ -19,7 +19,7 @@ from gridsweep.errors import AnswerError, SignalError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
 from gridsweep.sources import Fetched, Means, Zone
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 HISTORY = timedelta(days=28)
 RECENT = timedelta(hours=23, minutes=45)

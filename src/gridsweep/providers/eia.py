@@ -18,7 +18,7 @@ from gridsweep.errors import AnswerError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
 from gridsweep.sources import Fetched, Means, Zone
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 BASE_URL = "https://api.eia.gov"
 PATH = "/v2/electricity/rto/fuel-type-data/data/"

@@ -23,7 +23,7 @@ from gridsweep.fetch.parsing import (
     same_zone,
 )
 from gridsweep.sources import Fetched, Means, Zone
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 NAME = "electricity_maps"
 BASE_URL = "https://api.electricitymaps.com/v3"

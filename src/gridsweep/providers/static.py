@@ -14,7 +14,7 @@ from gridsweep.carbon.readings import Basis, Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import SpecError
 from gridsweep.sources import Means, Zone
-from gridsweep.sweep import CarbonSource, number
+from gridsweep.sweep.sweep import CarbonSource, number
 
 HISTORY = timedelta(days=28)
 HORIZON = timedelta(hours=96)

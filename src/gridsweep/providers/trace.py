@@ -16,7 +16,7 @@ from gridsweep.carbon.readings import Provenance, Quality, Reading, Stretch
 from gridsweep.carbon.traces import DAY, Forecast, Trace, utc
 from gridsweep.errors import TraceError
 from gridsweep.sources import Means, Zone
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.trace_files import read_recording
 
 BUNDLED = "solar-valley"

@@ -27,7 +27,7 @@ from gridsweep.fetch.parsing import (
     same_zone,
 )
 from gridsweep.sources import Fetched, Means, Zone
-from gridsweep.sweep import CarbonSource
+from gridsweep.sweep.sweep import CarbonSource
 
 NAME = "watttime"
 BASE_URL = "https://api.watttime.org"

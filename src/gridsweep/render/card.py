@@ -14,7 +14,7 @@ from gridsweep.render.figures import energy, grams, hours, loss, percent
 from gridsweep.render.markdown import escape
 from gridsweep.reports import Report
 from gridsweep.results import Row
-from gridsweep.sweep import is_local, number
+from gridsweep.sweep.sweep import is_local, number
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -131,7 +131,7 @@ def _loading(report: Report) -> str:
     if is_local(report.model):
         base += "'s folder"
     elif "/" not in report.model:  # perhaps one that comes along, which the Hugging Face hub does not know
-        bundled = "\nfrom gridsweep.sweep import Model\nfrom gridsweep.train.model import resolve"
+        bundled = "\nfrom gridsweep.sweep.sweep import Model\nfrom gridsweep.train.model import resolve"
         base = f"resolve(Model({report.model!r}))  # where the base model lies"
     return f"""```python
 from peft import PeftModel

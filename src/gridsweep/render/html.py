@@ -13,7 +13,7 @@ from gridsweep.errors import GridsweepError
 from gridsweep.render import accounts, figures, pictures, scatter, timeline, wording
 from gridsweep.reports import Report
 from gridsweep.results import Effect
-from gridsweep.sweep import number
+from gridsweep.sweep.sweep import number
 
 
 def render(report: Report) -> str:

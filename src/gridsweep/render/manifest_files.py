@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from gridsweep.clusters import Gate, KubernetesCluster
 from gridsweep.errors import GridsweepError, SpecError
 from gridsweep.manifests.bundle import MARK, Bundle, bundle, cluster_of
 from gridsweep.manifests.delivery import WORKER_SOURCES
 from gridsweep.manifests.names import store_of
 from gridsweep.manifests.serving import serving
 from gridsweep.servable import Servable
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.clusters import Gate, KubernetesCluster
+from gridsweep.sweep.sweep import Sweep
 
 
 def render(

@@ -9,7 +9,7 @@ from gridsweep.render import accounts, wording
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
 from gridsweep.reports import Report
 from gridsweep.results import Row
-from gridsweep.sweep import number
+from gridsweep.sweep.sweep import number
 
 
 def render(report: Report) -> str:

@@ -34,7 +34,7 @@ from gridsweep.events import (
     Submitted,
 )
 from gridsweep.state import State
-from gridsweep.stint import Stint
+from gridsweep.sweep.stints import Stint
 
 Tell = Callable[[State, Sequence[Event]], None]
 

@@ -11,7 +11,7 @@ from gridsweep.render.figures import Scale, energy, grams, loss, mass_scale, sig
 from gridsweep.render.pictures import SYMBOLS, axis, colours, looks, note, safe
 from gridsweep.reports import Report
 from gridsweep.results import Row
-from gridsweep.sweep import number
+from gridsweep.sweep.sweep import number
 
 
 def loss_against_carbon(report: Report) -> str | None:

@@ -22,7 +22,7 @@ from gridsweep.reports import Report
 from gridsweep.runs import RunFolder
 from gridsweep.standings import Standing, Status
 from gridsweep.state import State
-from gridsweep.sweep import Sweep, number
+from gridsweep.sweep.sweep import Sweep, number
 
 
 def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:

@@ -11,7 +11,7 @@ from gridsweep.render.figures import grams, hours, loss
 from gridsweep.render.pictures import at, axis, colours, looks, note, safe, short
 from gridsweep.reports import Bar, Report
 from gridsweep.results import Row
-from gridsweep.sweep import number
+from gridsweep.sweep.sweep import number
 
 LANE_PX = 29
 GRID_PX = 270

@@ -8,7 +8,7 @@ from typing import Literal
 from gridsweep.render.figures import UNKNOWN, Scale, energy, grams, hours, loss, percent, signed
 from gridsweep.reports import Report
 from gridsweep.results import Row
-from gridsweep.sweep import number
+from gridsweep.sweep.sweep import number
 
 
 @dataclass(frozen=True, slots=True)

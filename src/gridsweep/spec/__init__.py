@@ -23,7 +23,7 @@ from gridsweep.spec.expansion import sweep_of
 from gridsweep.spec.faults import check
 from gridsweep.spec.file import SpecFile
 from gridsweep.spec.yaml_lines import MAX_BYTES, TOO_LARGE, Document, Fault
-from gridsweep.sweep import Sweep
+from gridsweep.sweep.sweep import Sweep
 
 SCHEMA_ID = "urn:gridsweep:sweep.yaml:1"
 

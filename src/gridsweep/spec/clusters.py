@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from gridsweep.clusters import GATES, ExecutorChoice, KubernetesCluster, RayCluster
 from gridsweep.spec.study import Choice, Plain, Section
 from gridsweep.spec.values import OneOf, Span, Word, choice_of
+from gridsweep.sweep.clusters import GATES, ExecutorChoice, KubernetesCluster, RayCluster
 
 EXECUTORS = ("local", "ray", "kubernetes")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gridsweep import designs
 from gridsweep.providers_for import plugin
 from gridsweep.spec.expansion import (
     BUNDLED_TRACES,
@@ -22,7 +21,8 @@ from gridsweep.spec.file import SpecFile
 from gridsweep.spec.study import MOST_POINTS
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault
-from gridsweep.sweep import PARAMS, LoraParams, Percentile, is_local, number
+from gridsweep.sweep import designs
+from gridsweep.sweep.sweep import PARAMS, LoraParams, Percentile, is_local, number
 
 SHOWN = 3
 

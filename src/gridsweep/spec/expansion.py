@@ -11,11 +11,7 @@ from fractions import Fraction
 from math import ceil
 from pathlib import Path
 
-from gridsweep import designs
-from gridsweep.designs import Space
 from gridsweep.errors import SpecError
-from gridsweep.identity import experiment_id
-from gridsweep.rungs import Proposals, Repeats
 from gridsweep.spec.clusters import executor_of
 from gridsweep.spec.file import (
     CarbonSection,
@@ -28,8 +24,12 @@ from gridsweep.spec.file import (
 )
 from gridsweep.spec.rungs import rungs_of
 from gridsweep.spec.study import DesignSection, Plain, SpaceSection
-from gridsweep.stint import Device
-from gridsweep.sweep import (
+from gridsweep.sweep import designs
+from gridsweep.sweep.designs import Space
+from gridsweep.sweep.identity import experiment_id
+from gridsweep.sweep.rungs import Proposals, Repeats
+from gridsweep.sweep.stints import Device
+from gridsweep.sweep.sweep import (
     PARAMS,
     Base,
     CarbonSource,

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from gridsweep.rungs import Proposals, Repeats, Rungs, scaled
 from gridsweep.spec.study import Section
 from gridsweep.spec.values import Number, OneOf, Shorthand, Value, shown
+from gridsweep.sweep.rungs import Proposals, Repeats, Rungs, scaled
 
 DEFAULT = Rungs()
 PROPOSERS = ("edge", "optuna")

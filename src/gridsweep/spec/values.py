@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic_core import core_schema
 
 from gridsweep.spec.yaml_lines import NUMBER
-from gridsweep.sweep import Percentile, number
+from gridsweep.sweep.sweep import Percentile, number
 
 LONGEST = timedelta(days=3650)
 

@@ -56,7 +56,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _subject(named: str, kind):
     """A spec's model, data and experiments; of a model alone the published design on the standard library."""
-    from gridsweep.sweep import Dataset, Model, Recipe, Sweep
+    from gridsweep.sweep.sweep import Dataset, Model, Recipe, Sweep
 
     if Path(named).suffix not in (".yaml", ".yml"):
         return kind(Model(named), Dataset("stdlib"), Recipe(), ())

@@ -19,7 +19,7 @@ from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
 from gridsweep.meters import Meter, NvmlMeter, RaplMeter
 from gridsweep.power_limits import seen
-from gridsweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
+from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
 from gridsweep.train import data
 from gridsweep.train.device import accelerator_index, described, device_and_dtype, device_name
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, of_model, weights_of

@@ -11,7 +11,7 @@ import torch
 
 from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
-from gridsweep.sweep import Recipe
+from gridsweep.sweep.sweep import Recipe
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, weights_of
 from gridsweep.train.lean.base import targeted
 from gridsweep.train.lean.fitting import Work, fitting, held, kept, needed

@@ -13,10 +13,10 @@ import pynvml
 
 from gridsweep.attempt import Assignment, AttemptFolder, Outcome, Result, digest, now
 from gridsweep.errors import SpecError
-from gridsweep.losses import Losses
 from gridsweep.meters import meter_for
 from gridsweep.power_limits import limited
-from gridsweep.stint import Checkpoint
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.stints import Checkpoint
 from gridsweep.train.device import accelerator_index
 from gridsweep.train.diary import Diary
 from gridsweep.train.learning_rate import DECAYING

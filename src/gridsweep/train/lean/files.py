@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
-from gridsweep.sweep import Model, Recipe
+from gridsweep.sweep.sweep import Model, Recipe
 from gridsweep.train.lean.variants import Variant
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [r, in], B [out, r]

@@ -9,9 +9,9 @@ from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, Literal
 
-from gridsweep.clusters import LOCAL, ExecutorChoice
-from gridsweep.rungs import Proposals, Repeats, Rungs, steps
-from gridsweep.stint import Device
+from gridsweep.sweep.clusters import LOCAL, ExecutorChoice
+from gridsweep.sweep.rungs import Proposals, Repeats, Rungs, steps
+from gridsweep.sweep.stints import Device
 
 PARAMS = ("r", "alpha", "lr", "dropout")
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from itertools import product
 from math import prod
 
-from gridsweep.sweep import PARAMS, Condition, LoraParams, Rule, Tier, number
+from gridsweep.sweep.sweep import PARAMS, Condition, LoraParams, Rule, Tier, number
 
 PUBLISHED_TIERS = (
     Tier("tier1", 225.0, timedelta(hours=24), 1),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from gridsweep.losses import Losses
+from gridsweep.sweep.losses import Losses
 
 RESTART = timedelta(minutes=3)
 """What coming back costs: so long a resumed stint is expected to run before it has taken its next step."""
