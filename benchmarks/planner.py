@@ -37,14 +37,14 @@ from gridsweep.backtest import (
     under,
 )
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Submitted
 from gridsweep.loop import Provider
 from gridsweep.planned import Planned
 from gridsweep.policies import choice_of, policy_for
 from gridsweep.possible import optimum, what_comes
 from gridsweep.recorded import Replay, open_recorded, open_replay
 from gridsweep.schedule import observed, situation
-from gridsweep.state import State
+from gridsweep.state.events import Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import PolicyChoice
 from gridsweep.worlds import Foreseen
 

@@ -28,12 +28,12 @@ from gridsweep import Sweep
 from gridsweep.backtest import under
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace
-from gridsweep.events import Submitted
 from gridsweep.planned import Planned
 from gridsweep.policy import Start
 from gridsweep.possible import optimum
 from gridsweep.schedule import observed, situation
-from gridsweep.state import State
+from gridsweep.state.events import Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Experiment
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gridsweep import Sweep
 from gridsweep.runs import RunFolder, run
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.sweep.sweep import PolicyChoice
 

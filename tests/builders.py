@@ -18,11 +18,11 @@ from gridsweep.attempt import AttemptFolder, Progress
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
-from gridsweep.events import Event
 from gridsweep.handover import read_lines
 from gridsweep.policy import Policy
 from gridsweep.rehearse import rehearse
-from gridsweep.state import State
+from gridsweep.state.events import Event
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import (
     Dataset,

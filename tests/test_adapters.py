@@ -180,8 +180,8 @@ def test_the_stand_ins_adapters_are_listed_and_not_exported(tmp_path):
 
 
 def test_a_sweep_without_results_has_no_best(tmp_path):
-    from gridsweep.events import Submitted
     from gridsweep.journal import Journal, lease
+    from gridsweep.state.events import Submitted
 
     folder = tmp_path / "run"
     with lease(folder / "state") as epoch:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from builders import START, grid, make_sweep
 from gridsweep.additions import added
 from gridsweep.carbon.traces import HOUR
-from gridsweep.events import Event, Resumed, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
@@ -21,7 +20,8 @@ from gridsweep.proposals import BeyondTheEdge
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import markdown
 from gridsweep.reports import make_report
-from gridsweep.state import State
+from gridsweep.state.events import Event, Resumed, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep

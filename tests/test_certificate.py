@@ -23,7 +23,7 @@ from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import accounts, markdown, terminal, wording
 from gridsweep.reports import Report, make_report
 from gridsweep.settlement import compare
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Sweep
 

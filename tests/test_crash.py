@@ -15,13 +15,13 @@ import pytest
 
 from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, real_sweep, until
 from gridsweep import runs
-from gridsweep.events import ClockAnchored, Event, Progressed, Requested, Running
 from gridsweep.journal import Journal
 from gridsweep.ledger import ledger
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
 from gridsweep.runs import RunFolder
-from gridsweep.state import State
+from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running
+from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.testing import STAND_IN
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from builders import START, make_sweep
 from gridsweep import codec
-from gridsweep.events import Event, Progressed, Submitted
+from gridsweep.state.events import Event, Progressed, Submitted
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from builders import START, after
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
-from gridsweep.events import Observed
-from gridsweep.grid import Grid
+from gridsweep.state.events import Observed
+from gridsweep.state.observed_grid import Grid
 
 MEASURED = Provenance("a service", "measured", basis="lifecycle")
 ESTIMATED = Provenance("a service", "estimated", basis="lifecycle")

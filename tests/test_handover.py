@@ -9,9 +9,9 @@ import pytest
 
 from builders import START, after, make_sweep
 from gridsweep.attempt import AttemptFolder
-from gridsweep.events import Ended, Lost, Ranked, Requested, Submitted
 from gridsweep.handover import Publisher, assignment, news
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Lost, Ranked, Requested, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Member, Outcome, Stint
 

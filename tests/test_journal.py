@@ -10,10 +10,10 @@ import pytest
 
 from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
 from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
-from gridsweep.events import Decided, Halted, Stopping, Submitted
 from gridsweep.journal import Journal, holder, lease
 from gridsweep.policy import Threshold
 from gridsweep.runs import RunFolder
+from gridsweep.state.events import Decided, Halted, Stopping, Submitted
 
 EVENTS = rehearsed(make_sweep(3), DAYS, Threshold())[1]
 

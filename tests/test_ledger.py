@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from builders import START, after, levels, make_sweep, rehearsed, sweeps
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.ledger import Account, charge, idle_segments, kept, ledger
 from gridsweep.policy import Immediate, OnOff, Start, Threshold
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
 
 

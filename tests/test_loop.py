@@ -7,12 +7,12 @@ from hypothesis import given
 from builders import DAYS, RELAXED, START, URGENT, after, grid, levels, make_sweep, rehearsed, starts, sweeps
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import PolicyError
-from gridsweep.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate, OnOff, Start, Threshold, Wait
-from gridsweep.state import State
+from gridsweep.state.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.worlds import Virtual
 

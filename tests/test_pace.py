@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from builders import START, after, make_sweep
 from gridsweep.backtest import drawn
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Ended, Progressed, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.pace import duration, spread
 from gridsweep.planned import Planned
 from gridsweep.policy import Immediate
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Progressed, Requested, Running, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Outcome, Stint
 from gridsweep.sweep.sweep import Tier
 from gridsweep.worklist import deadline_for

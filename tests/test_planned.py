@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from builders import START, after, make_sweep, starts
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Decided
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import ledger
 from gridsweep.planned import Planned
@@ -18,6 +17,7 @@ from gridsweep.policy import NO_DEVICE, Immediate, Threshold
 from gridsweep.postponing import CLEANER
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse
+from gridsweep.state.events import Decided
 from gridsweep.sweep.stints import RESTART, Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier
 from gridsweep.worlds import Foreseen

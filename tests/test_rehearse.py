@@ -18,12 +18,12 @@ from builders import (
 )
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
-from gridsweep.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.policy import Immediate, OnOff, Threshold
 from gridsweep.rehearse import baseline, joined
 from gridsweep.reports import make_report
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Outcome, Stint
 from test_ledger import lost_and_done
 

@@ -5,14 +5,14 @@ import pytest
 from builders import DAYS, RELAXED, START, URGENT, after, make_sweep, rehearsed
 from gridsweep import codec
 from gridsweep.carbon.readings import Provenance
-from gridsweep.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.policy import Immediate, OnOff, Threshold
 from gridsweep.rehearse import baseline
 from gridsweep.render import markdown, wording
 from gridsweep.reports import Report, make_report
 from gridsweep.results import effects
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device, Member, Outcome, Stint

@@ -12,7 +12,6 @@ from gridsweep.archive import Archive
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to
 from gridsweep.errors import UnreachableError
-from gridsweep.events import Answered, Observed, Requested, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
@@ -20,7 +19,8 @@ from gridsweep.policy import Immediate, Threshold
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
 from gridsweep.resolver import FRESH, STALE, Resolver
-from gridsweep.state import State
+from gridsweep.state.events import Answered, Observed, Requested, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier
 from gridsweep.worlds import Virtual
 

@@ -12,10 +12,10 @@ from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, ma
 from gridsweep import errors, runs
 from gridsweep.amendments import amendments
 from gridsweep.errors import DeadlineError, LeaseError, SpecError, TraceError
-from gridsweep.events import ClockAnchored, Resumed, Stopping
 from gridsweep.journal import Journal, holder
 from gridsweep.runs import RunFolder, exit_code
-from gridsweep.state import State
+from gridsweep.state.events import ClockAnchored, Resumed, Stopping
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import CarbonSource, PolicyChoice, Recipe
 from gridsweep.testing import STAND_IN

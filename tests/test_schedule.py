@@ -21,7 +21,11 @@ from builders import (
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import PolicyError
-from gridsweep.events import (
+from gridsweep.executors.simulated import Simulated
+from gridsweep.pace import duration
+from gridsweep.policy import Immediate, OnOff, Pause, Start, Threshold, Wait
+from gridsweep.schedule import observed, situation, step, wake_at
+from gridsweep.state.events import (
     Decided,
     Ended,
     Halted,
@@ -34,11 +38,7 @@ from gridsweep.events import (
     Stopping,
     Submitted,
 )
-from gridsweep.executors.simulated import Simulated
-from gridsweep.pace import duration
-from gridsweep.policy import Immediate, OnOff, Pause, Start, Threshold, Wait
-from gridsweep.schedule import observed, situation, step, wake_at
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
 from gridsweep.sweep.sweep import Tier
 from gridsweep.worklist import makespan

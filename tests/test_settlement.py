@@ -6,13 +6,13 @@ from builders import RELAXED, START, URGENT, after, grid, make_sweep
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError
-from gridsweep.events import Settled, Submitted
 from gridsweep.journal import Journal, lease
 from gridsweep.policy import Threshold
 from gridsweep.rehearse import rehearse
 from gridsweep.render import accounts
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.settle import settle
+from gridsweep.state.events import Settled, Submitted
 
 LEVELS = [300.0] * 3 + [100.0] * 40
 REVISED = [330.0] * 3 + [120.0] * 40

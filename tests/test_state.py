@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from builders import START, URGENT, after, levels, make_sweep, rehearsed, sweeps
 from gridsweep.carbon.readings import Provenance
-from gridsweep.events import (
+from gridsweep.ledger import ledger
+from gridsweep.policy import OnOff
+from gridsweep.state.events import (
     ClockAnchored,
     Ended,
     Event,
@@ -25,9 +27,7 @@ from gridsweep.events import (
     Stopping,
     Submitted,
 )
-from gridsweep.ledger import ledger
-from gridsweep.policy import OnOff
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, Member, Outcome, Stint
 from gridsweep.sweep.sweep import Replay
 

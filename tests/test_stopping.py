@@ -13,7 +13,7 @@ from builders import START, URGENT, grid, make_sweep
 from gridsweep.executors.simulated import Simulated
 from gridsweep.policy import Immediate
 from gridsweep.rehearse import rehearse
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device

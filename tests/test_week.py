@@ -8,7 +8,6 @@ import pytest
 from builders import make_sweep
 from gridsweep.archive import Archive
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Answered, Requested, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
@@ -17,7 +16,8 @@ from gridsweep.providers_for import means_for, plugin
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
 from gridsweep.resolver import Resolver
-from gridsweep.state import State
+from gridsweep.state.events import Answered, Requested, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier
 from gridsweep.testing_grid.dialect import Grid
 from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, make_sweep, starts
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Ended, Ranked, Requested, Running, Submitted
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.planned import Planned
 from gridsweep.policy import Immediate, Threshold
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import baseline, rehearse
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Ranked, Requested, Running, Submitted
+from gridsweep.state.state import State
 from gridsweep.stopping import ranked
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs

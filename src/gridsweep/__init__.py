@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gridsweep.policy import Immediate, OnOff, Policy, Situation, Threshold
     from gridsweep.reports import Report
     from gridsweep.runs import Run
-    from gridsweep.state import State
+    from gridsweep.state.state import State
     from gridsweep.sweep.stints import Device
     from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep, Tier
 
@@ -43,7 +43,7 @@ _HOMES = {
     "Simulation": "backtest",
     "Situation": "policy",
     "SpecError": "errors",
-    "State": "state",
+    "State": "state.state",
     "Sweep": "sweep.sweep",
     "Threshold": "policy",
     "Tier": "sweep.sweep",

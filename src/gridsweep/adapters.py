@@ -15,7 +15,7 @@ from gridsweep.reports import Report
 from gridsweep.results import Row
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.servable import FILES, AdapterError, plain_files, shown
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import is_local
 
 

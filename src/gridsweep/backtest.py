@@ -21,7 +21,7 @@ from gridsweep.policies import choice_of, policy_for
 from gridsweep.policy import Immediate, Policy
 from gridsweep.possible import optimum, what_comes
 from gridsweep.rehearse import rehearse
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART
 from gridsweep.sweep.sweep import PolicyChoice, Sweep, number
 from gridsweep.worlds import Foreseen

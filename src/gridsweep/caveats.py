@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gridsweep.ledger import Ledger
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import number
 
 UNSEEN = ("forecast", "stale", "imputed")

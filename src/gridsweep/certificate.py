@@ -29,8 +29,8 @@ from gridsweep.optima import Job, bound
 from gridsweep.rehearse import joined
 from gridsweep.schedule import device_named
 from gridsweep.settlement import Comparison
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 
 MOST = 200

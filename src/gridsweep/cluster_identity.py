@@ -12,8 +12,8 @@ from gridsweep import codec
 from gridsweep.attempt import Assignment
 from gridsweep.handover import assignment
 from gridsweep.manifests.names import ATTEMPT, PREFIX, SWEEP, digest, label_value
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 
 RUN = f"{PREFIX}run"
 """The annotation that says which run of the sweep made a RayJob: two runs of one spec must not take each other's."""

@@ -23,10 +23,10 @@ from pathlib import Path
 from gridsweep.attempt import Part
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.loop import Executor, World, drive
 from gridsweep.policy import Immediate
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier

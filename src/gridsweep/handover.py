@@ -16,10 +16,10 @@ from typing import TypeVar
 from gridsweep import codec
 from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part, Progress, sync
 from gridsweep.errors import ExecutorError
-from gridsweep.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
 from gridsweep.schedule import device_named
-from gridsweep.standings import Attempt, Standing
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
+from gridsweep.state.standings import Attempt, Standing
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint
 
 PROGRESS_EVERY = timedelta(minutes=1)

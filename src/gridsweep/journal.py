@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from gridsweep import codec
 from gridsweep.attempt import sync
 from gridsweep.errors import JournalError, LeaseError, SpecError
-from gridsweep.events import Event
+from gridsweep.state.events import Event
 
 VERSION = 1
 LOOKS = 10

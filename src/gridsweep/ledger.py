@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Segment
-from gridsweep.grid import Grid
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.events import Segment
+from gridsweep.state.observed_grid import Grid
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 
 
 @dataclass(frozen=True, slots=True)

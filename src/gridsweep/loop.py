@@ -13,10 +13,10 @@ from typing import Protocol
 from gridsweep.additions import Proposers, added
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Trace
-from gridsweep.events import Event
 from gridsweep.policy import Policy
 from gridsweep.schedule import answered, observed, step, wake_at
-from gridsweep.state import State
+from gridsweep.state.events import Event
+from gridsweep.state.state import State
 from gridsweep.stopping import ranked
 
 

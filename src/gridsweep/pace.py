@@ -6,7 +6,7 @@ from datetime import timedelta
 from math import sqrt
 from statistics import fmean, median, stdev
 
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 
 TAUGHT, LIKE = 2, 0.01

@@ -19,7 +19,7 @@ from gridsweep.policy import Immediate, Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.savings import band_of, continued, in_past_weeks, over_paths
 from gridsweep.schedule import situation
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Foreseen
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gridsweep.carbon.readings import Provenance
-from gridsweep.events import Event, Submitted
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import Ledger, kept, ledger
 from gridsweep.loop import Provider, drive
 from gridsweep.policy import Immediate, Policy
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.events import Event, Submitted
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Experiment, Sweep
 from gridsweep.worlds import Observations, Virtual
 

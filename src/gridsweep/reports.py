@@ -17,8 +17,8 @@ from gridsweep.policy import TRAILING
 from gridsweep.ranking import best_against_last
 from gridsweep.results import Effect, Parting, Row, effects, parted, ranked, winner
 from gridsweep.settlement import Settlement, compare, settlement
-from gridsweep.standings import Standing, Status
-from gridsweep.state import State
+from gridsweep.state.standings import Standing, Status
+from gridsweep.state.state import State
 from gridsweep.sweep.search_space import edges
 from gridsweep.sweep.sweep import Percentile, Tier, number
 

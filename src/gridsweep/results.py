@@ -13,8 +13,8 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.differences import Measured, difference
 from gridsweep.ledger import Account, Ledger
 from gridsweep.ranking import Place, places
-from gridsweep.standings import Standing
-from gridsweep.state import State
+from gridsweep.state.standings import Standing
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import PARAMS, Base
 
 

@@ -36,7 +36,6 @@ from gridsweep.errors import (
     SpecError,
     TraceError,
 )
-from gridsweep.events import Event, Resumed, Submitted
 from gridsweep.executors.local import WORKER
 from gridsweep.executors_for import STORE, executor_for, let_go, reach
 from gridsweep.journal import Journal, holder, lease
@@ -47,7 +46,8 @@ from gridsweep.proposers import proposers_for
 from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline
 from gridsweep.reports import Report, make_report
-from gridsweep.state import State
+from gridsweep.state.events import Event, Resumed, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Live, Replayed, Workers
 

@@ -14,7 +14,7 @@ from gridsweep.ledger import Ledger, ledger
 from gridsweep.policies import policy_for
 from gridsweep.policy import Immediate
 from gridsweep.rehearse import rehearse
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Observations
 

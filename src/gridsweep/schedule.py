@@ -8,12 +8,12 @@ from itertools import takewhile
 from gridsweep.carbon.readings import Reading, Rung
 from gridsweep.carbon.traces import ceil_to
 from gridsweep.deadlines import Pressure
-from gridsweep.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
 from gridsweep.feasible import checked
 from gridsweep.pace import duration, scale
 from gridsweep.policy import Busy, Pause, Policy, Situation, Start, Wait, blind
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.worklist import ahead, deadline_for, remaining, submitted
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from gridsweep.carbon.traces import ceil_to, floor_to
 from gridsweep.certificate import window_of
 from gridsweep.errors import SpecError
-from gridsweep.events import Settled
 from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.cache import default_folder
 from gridsweep.journal import Journal, lease
@@ -20,7 +19,8 @@ from gridsweep.resolver import Resolver
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.schedule import facts
 from gridsweep.sources import Source
-from gridsweep.state import State
+from gridsweep.state.events import Settled
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gridsweep.ledger import Account, Ledger, ledger
-from gridsweep.state import State
+from gridsweep.state.state import State
 
 
 @dataclass(frozen=True, slots=True)

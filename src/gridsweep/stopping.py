@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 
-from gridsweep.events import Event, Ranked
 from gridsweep.halving import Cut, Score, ScoreName, cut, promotable, which_score
-from gridsweep.standings import ALIVE, Standing
-from gridsweep.state import State
+from gridsweep.state.events import Event, Ranked
+from gridsweep.state.standings import ALIVE, Standing
+from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
 
 WORDS = {"averaged": "validation loss of the averaged weights", "raw": "training loss of the last steps"}

@@ -18,8 +18,8 @@ from typing import TypeAlias, TypeVar
 from gridsweep.carbon.traces import HOUR
 from gridsweep.pace import reserve, scale
 from gridsweep.policy import Work
-from gridsweep.standings import ALIVE, Standing
-from gridsweep.state import State
+from gridsweep.state.standings import ALIVE, Standing
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART, Device
 from gridsweep.sweep.sweep import Percentile, Sweep, Tier
 

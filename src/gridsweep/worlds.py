@@ -13,10 +13,10 @@ from typing import Protocol
 
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import Forecast, Trace
-from gridsweep.events import ClockAnchored, Event
 from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import Executor, Provider
-from gridsweep.state import State
+from gridsweep.state.events import ClockAnchored, Event
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Replay
 
 POLL_SECONDS = 0.2

@@ -14,7 +14,7 @@ from builders import START, grid, until
 from gridsweep.contracts import Bench, ExecutorContract, WorkerContract
 from gridsweep.executors.local import Local
 from gridsweep.executors.simulated import Simulated
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.worlds import Virtual
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from builders import FORK, START, URGENT, attempts, grid, lines, make_sweep, until
 from gridsweep.errors import ExecutorError
-from gridsweep.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
 from gridsweep.executors.local import Local, visible_gpus
 from gridsweep.handover import assignment
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Experiment, LoraParams, Recipe
 from gridsweep.testing import STAND_IN

@@ -19,12 +19,12 @@ from builders import FORK, START, attempts, losses, until
 from gridsweep import runs
 from gridsweep.contracts import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 from gridsweep.errors import ExecutorError, GridsweepError
-from gridsweep.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.executors.ray import Ray
 from gridsweep.executors_for import executor_for
 from gridsweep.policy import Immediate
 from gridsweep.runs import RunFolder
 from gridsweep.schedule import step
+from gridsweep.state.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.sweep.sweep import Dataset, Model, Recipe, Replay, Sweep
 

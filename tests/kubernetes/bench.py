@@ -17,7 +17,7 @@ from gridsweep.manifests.names import dns_label
 from gridsweep.policies import policy_for
 from gridsweep.providers_for import provider_for
 from gridsweep.runs import RunFolder, opening
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.testing_kubernetes.operator import Cluster

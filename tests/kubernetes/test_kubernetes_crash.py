@@ -15,8 +15,8 @@ from test_scenarios import Stage
 from builders import FORK, RELAXED, URGENT, lines, losses, real_sweep, until
 from gridsweep.cluster_api import Api
 from gridsweep.contracts import expected_loss, stand_in
-from gridsweep.events import Pausing
 from gridsweep.runs import RunFolder
+from gridsweep.state.events import Pausing
 from gridsweep.testing_kubernetes.server import ApiServer
 
 SWEEP = real_sweep(8, steps=24, devices=2, tiers=(URGENT, RELAXED))

@@ -12,10 +12,10 @@ from test_scenarios import BEGIN, Stage
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.contracts import sweep_of
-from gridsweep.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.loop import drive
 from gridsweep.policy import Immediate
-from gridsweep.state import State
+from gridsweep.state.events import Held, Lost, Pausing, Requested, Submitted
+from gridsweep.state.state import State
 from gridsweep.testing_kubernetes.server import ApiServer
 from gridsweep.worlds import Observations
 

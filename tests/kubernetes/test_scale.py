@@ -10,10 +10,10 @@ from test_scenarios import BEGIN
 
 from gridsweep.cluster_files import Mounted
 from gridsweep.contracts import sweep_of
-from gridsweep.events import Requested, Submitted
 from gridsweep.executors.kubernetes import Kubernetes
 from gridsweep.manifests.names import RAYJOB_LIMIT
-from gridsweep.state import State
+from gridsweep.state.events import Requested, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Stint
 from gridsweep.testing_kubernetes.server import ApiServer
 

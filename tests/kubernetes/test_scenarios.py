@@ -18,10 +18,10 @@ from gridsweep.cluster_api import Api, Forbidden, Unreachable
 from gridsweep.cluster_files import Mounted
 from gridsweep.contracts import sweep_of
 from gridsweep.errors import EXECUTOR, ExecutorError
-from gridsweep.events import Ended, Event, Held, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.executors.kubernetes import Kubernetes
 from gridsweep.manifests.names import STORE, store_of
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Event, Held, Lost, Paused, Pausing, Requested, Running, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Member, Stint
 from gridsweep.testing_kubernetes.operator import Cluster
@@ -565,7 +565,7 @@ def test_leftovers_of_what_ended_are_deleted_and_what_is_not_ours_stays(stage: S
 def test_devices_described_anew_on_the_way_are_no_other_work(stage: Stage):
     from dataclasses import replace
 
-    from gridsweep.events import Resumed
+    from gridsweep.state.events import Resumed
     from gridsweep.sweep.stints import Device
 
     stage.under_way()

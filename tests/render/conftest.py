@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.events import Ended, Event, Progressed, Segment, Submitted
 from gridsweep.ledger import ledger
 from gridsweep.policies import policy_for
 from gridsweep.providers.trace import TraceProvider, open_trace
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.reports import Report, make_report
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Event, Progressed, Segment, Submitted
+from gridsweep.state.state import State
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.stints import Device, Outcome
 from gridsweep.sweep.sweep import (

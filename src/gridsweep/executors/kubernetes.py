@@ -22,13 +22,13 @@ from gridsweep.cluster_files import Files, Mounted
 from gridsweep.cluster_identity import RUN, attempt_of, earlier_run, made_for, run_of, selector
 from gridsweep.cluster_status import Condition, condition
 from gridsweep.errors import ExecutorError
-from gridsweep.events import Ended, Event, Held, Lost
 from gridsweep.gardener import Gardened, facts, gardened
 from gridsweep.handover import Publisher, assignment, news, touched
 from gridsweep.manifests.names import ATTEMPT, COMPONENT, job_name
 from gridsweep.manifests.rayjob import rayjob
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Event, Held, Lost
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
 
 Object = dict[str, Any]

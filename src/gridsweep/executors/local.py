@@ -17,10 +17,10 @@ from typing import Any
 
 from gridsweep.attempt import AttemptFolder
 from gridsweep.errors import ExecutorError
-from gridsweep.events import Event
 from gridsweep.handover import Publisher, assignment, news, touched, written_at
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.events import Event
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 
 WORKER = (sys.executable, "-m", "gridsweep.train")
 EXIT_GRACE = timedelta(seconds=30)

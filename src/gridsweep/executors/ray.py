@@ -19,13 +19,13 @@ from pathlib import Path
 
 from gridsweep.attempt import AttemptFolder
 from gridsweep.errors import ExecutorError
-from gridsweep.events import Event, Held
 from gridsweep.handover import Publisher, assignment, news, touched
 from gridsweep.ray_cluster.jobs_api import Job, JobsApi, Missing, Unreachable
 from gridsweep.ray_cluster.packages import packages
 from gridsweep.ray_cluster.parcels import Damaged, replace_file, unpack
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.events import Event, Held
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 from gridsweep.sweep.clusters import RayCluster
 
 WORKER = ("python", "-m", "gridsweep.train")

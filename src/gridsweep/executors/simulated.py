@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.events import Ended, Event, Paused, Progressed, Running, Segment
 from gridsweep.schedule import device_named
-from gridsweep.standings import Attempt
-from gridsweep.state import State
+from gridsweep.state.events import Ended, Event, Paused, Progressed, Running, Segment
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint, Outcome
 from gridsweep.sweep.sweep import Experiment

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from gridsweep.events import (
+from gridsweep.state.events import (
     Added,
     Ended,
     Event,
@@ -33,7 +33,7 @@ from gridsweep.events import (
     Stopping,
     Submitted,
 )
-from gridsweep.state import State
+from gridsweep.state.state import State
 from gridsweep.sweep.stints import Stint
 
 Tell = Callable[[State, Sequence[Event]], None]

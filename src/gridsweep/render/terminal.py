@@ -20,8 +20,8 @@ from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
 from gridsweep.reports import Report
 from gridsweep.runs import RunFolder
-from gridsweep.standings import Standing, Status
-from gridsweep.state import State
+from gridsweep.state.standings import Standing, Status
+from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep, number
 
 

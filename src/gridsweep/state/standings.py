@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from gridsweep.events import Segment
+from gridsweep.state.events import Segment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
 from gridsweep.sweep.sweep import Experiment
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from gridsweep.carbon.readings import Rung
 from gridsweep.carbon.traces import Trace
-from gridsweep.events import (
+from gridsweep.policy import Work
+from gridsweep.state.events import (
     Added,
     Answered,
     ClockAnchored,
@@ -31,9 +32,8 @@ from gridsweep.events import (
     Stopping,
     Submitted,
 )
-from gridsweep.grid import Grid
-from gridsweep.policy import Work
-from gridsweep.standings import ALIVE, Attempt, Standing, Status
+from gridsweep.state.observed_grid import Grid
+from gridsweep.state.standings import ALIVE, Attempt, Standing, Status
 from gridsweep.sweep.stints import Checkpoint
 from gridsweep.sweep.sweep import Experiment, Sweep
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gridsweep.carbon.readings import Provenance, Quality
 from gridsweep.carbon.traces import HOUR, Column, Trace, or_nan, or_none
-from gridsweep.events import Observed, Settled
+from gridsweep.state.events import Observed, Settled
 
 
 class Grid:
