@@ -19,7 +19,7 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.handover import read_lines
-from gridsweep.policy import Policy
+from gridsweep.policy.situation import Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.state.events import Event
 from gridsweep.state.state import State

@@ -15,7 +15,7 @@ from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
 from gridsweep.planned import Planned
-from gridsweep.policy import Immediate
+from gridsweep.policy.situation import Immediate
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import markdown

@@ -9,7 +9,7 @@ from builders import RELAXED, START, URGENT, after, grid, make_sweep
 from gridsweep.backtest import drawn, play, simulate, start_instants, under
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
-from gridsweep.policy import Immediate
+from gridsweep.policy.situation import Immediate
 from gridsweep.possible import optimum, what_comes
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.sweep.stints import Device

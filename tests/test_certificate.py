@@ -18,7 +18,7 @@ from gridsweep.certificate import Certificate, certificate
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import ledger
 from gridsweep.optima import Job, bound
-from gridsweep.policy import Decision, Immediate, OnOff, Policy, Situation, Threshold
+from gridsweep.policy.situation import Decision, Immediate, OnOff, Policy, Situation, Threshold
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import accounts, markdown, terminal, wording
 from gridsweep.reports import Report, make_report

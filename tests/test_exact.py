@@ -15,7 +15,7 @@ from gridsweep.carbon.traces import HOUR, Forecast, Trace, ceil_to
 from gridsweep.exact import placed
 from gridsweep.optima import Job, bound
 from gridsweep.planned import Planned
-from gridsweep.policy import Busy, Immediate, Policy, Situation, Start, Threshold, Wait, Work
+from gridsweep.policy.situation import Busy, Immediate, Policy, Situation, Start, Threshold, Wait, Work
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Tier
 

@@ -11,7 +11,7 @@ import pytest
 from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
 from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
 from gridsweep.journal import Journal, holder, lease
-from gridsweep.policy import Threshold
+from gridsweep.policy.situation import Threshold
 from gridsweep.runs import RunFolder
 from gridsweep.state.events import Decided, Halted, Stopping, Submitted
 

@@ -12,14 +12,14 @@ from builders import RELAXED, START, URGENT, after, make_sweep, most_at_once, st
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.ledger import ledger
-from gridsweep.literature import BEGINS, CLEAN, DUE, LATER, UNKNOWN, CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.optima import Job, bound
-from gridsweep.policies import OPTIONS, policy_for
-from gridsweep.policy import NO_DEVICE, Busy, Pause, Situation, Start, Wait, Work
+from gridsweep.policy.literature import BEGINS, CLEAN, DUE, LATER, UNKNOWN, CarbonTime, LetsWaitAwhile, LowestWindow
+from gridsweep.policy.registry import OPTIONS, policy_for
+from gridsweep.policy.situation import NO_DEVICE, Busy, Pause, Situation, Start, Wait, Work
+from gridsweep.policy.windows import Calendar, Course, ticks
 from gridsweep.rehearse import rehearse
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier
-from gridsweep.windows import Calendar, Course, ticks
 from gridsweep.worlds import Foreseen
 
 nan = float("nan")

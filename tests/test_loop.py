@@ -10,7 +10,7 @@ from gridsweep.errors import PolicyError
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
-from gridsweep.policy import Immediate, OnOff, Start, Threshold, Wait
+from gridsweep.policy.situation import Immediate, OnOff, Start, Threshold, Wait
 from gridsweep.state.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

@@ -13,7 +13,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Simulated
 from gridsweep.pace import duration, spread
 from gridsweep.planned import Planned
-from gridsweep.policy import Immediate
+from gridsweep.policy.situation import Immediate
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse
 from gridsweep.state.events import Ended, Progressed, Requested, Running, Submitted

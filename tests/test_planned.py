@@ -13,7 +13,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import ledger
 from gridsweep.planned import Planned
-from gridsweep.policy import NO_DEVICE, Immediate, Threshold
+from gridsweep.policy.situation import NO_DEVICE, Immediate, Threshold
 from gridsweep.postponing import CLEANER
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse

@@ -22,7 +22,7 @@ from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.cli import cli
 from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceError
 from gridsweep.plans import Plan, plan
-from gridsweep.policy import Threshold
+from gridsweep.policy.situation import Threshold
 from gridsweep.render import plan as pictures
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device

@@ -24,8 +24,8 @@ from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.errors import SpecError
 from gridsweep.ledger import ledger
 from gridsweep.planned import Planned
-from gridsweep.policies import policy_for
-from gridsweep.policy import (
+from gridsweep.policy.registry import policy_for
+from gridsweep.policy.situation import (
     NO_DEVICE,
     Busy,
     Immediate,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, ceil_to
-from gridsweep.latest_starts import Lane, Remaining
 from gridsweep.placements import cheapest, shared
+from gridsweep.policy.backlog import Lane, Remaining
 from gridsweep.postponing import savings, verdicts
 
 NOW = datetime(2024, 6, 10, tzinfo=UTC)

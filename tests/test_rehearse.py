@@ -19,7 +19,7 @@ from builders import (
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
 from gridsweep.ledger import ledger
-from gridsweep.policy import Immediate, OnOff, Threshold
+from gridsweep.policy.situation import Immediate, OnOff, Threshold
 from gridsweep.rehearse import baseline, joined
 from gridsweep.reports import make_report
 from gridsweep.state.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted

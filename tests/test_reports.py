@@ -6,7 +6,7 @@ from builders import DAYS, RELAXED, START, URGENT, after, make_sweep, rehearsed
 from gridsweep import codec
 from gridsweep.carbon.readings import Provenance
 from gridsweep.ledger import ledger
-from gridsweep.policy import Immediate, OnOff, Threshold
+from gridsweep.policy.situation import Immediate, OnOff, Threshold
 from gridsweep.rehearse import baseline
 from gridsweep.render import markdown, wording
 from gridsweep.reports import Report, make_report

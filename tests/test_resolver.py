@@ -15,7 +15,7 @@ from gridsweep.errors import UnreachableError
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
-from gridsweep.policy import Immediate, Threshold
+from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report
 from gridsweep.resolver import FRESH, STALE, Resolver

@@ -23,7 +23,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import PolicyError
 from gridsweep.executors.simulated import Simulated
 from gridsweep.pace import duration
-from gridsweep.policy import Immediate, OnOff, Pause, Start, Threshold, Wait
+from gridsweep.policy.situation import Immediate, OnOff, Pause, Start, Threshold, Wait
 from gridsweep.schedule import observed, situation, step, wake_at
 from gridsweep.state.events import (
     Decided,

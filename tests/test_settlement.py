@@ -7,7 +7,7 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError
 from gridsweep.journal import Journal, lease
-from gridsweep.policy import Threshold
+from gridsweep.policy.situation import Threshold
 from gridsweep.rehearse import rehearse
 from gridsweep.render import accounts
 from gridsweep.runs import RunFolder, summarize

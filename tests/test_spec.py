@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gridsweep.errors import SpecError
-from gridsweep.policies import OPTIONS
+from gridsweep.policy.registry import OPTIONS
 from gridsweep.spec import file as spec_file
 from gridsweep.spec import json_schema, load, loads, study, template
 from gridsweep.spec.faults import keys

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builders import START, URGENT, grid, make_sweep
 from gridsweep.executors.simulated import Simulated
-from gridsweep.policy import Immediate
+from gridsweep.policy.situation import Immediate
 from gridsweep.rehearse import rehearse
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses

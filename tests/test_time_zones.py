@@ -46,7 +46,7 @@ import hashlib, json, sys, time
 from datetime import datetime, timedelta
 from pathlib import Path
 from gridsweep import codec
-from gridsweep.policies import policy_for
+from gridsweep.policy.registry import policy_for
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.plans import plan
 from gridsweep.rehearse import rehearse

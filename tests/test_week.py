@@ -11,7 +11,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
-from gridsweep.policy import Threshold
+from gridsweep.policy.situation import Threshold
 from gridsweep.providers_for import means_for, plugin
 from gridsweep.rehearse import baseline
 from gridsweep.reports import make_report

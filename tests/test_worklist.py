@@ -12,7 +12,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.planned import Planned
-from gridsweep.policy import Immediate, Threshold
+from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.state.events import Ended, Ranked, Requested, Running, Submitted

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gridsweep.errors import GridsweepError, SpecError
     from gridsweep.loop import drive
     from gridsweep.plans import Plan
-    from gridsweep.policy import Immediate, OnOff, Policy, Situation, Threshold
+    from gridsweep.policy.situation import Immediate, OnOff, Policy, Situation, Threshold
     from gridsweep.reports import Report
     from gridsweep.runs import Run
     from gridsweep.state.state import State
@@ -32,20 +32,20 @@ _HOMES = {
     "Experiment": "sweep.sweep",
     "Forecast": "carbon.traces",
     "GridsweepError": "errors",
-    "Immediate": "policy",
+    "Immediate": "policy.situation",
     "LoraParams": "sweep.sweep",
-    "OnOff": "policy",
+    "OnOff": "policy.situation",
     "Plan": "plans",
-    "Policy": "policy",
+    "Policy": "policy.situation",
     "Reading": "carbon.readings",
     "Report": "reports",
     "Run": "runs",
     "Simulation": "backtest",
-    "Situation": "policy",
+    "Situation": "policy.situation",
     "SpecError": "errors",
     "State": "state.state",
     "Sweep": "sweep.sweep",
-    "Threshold": "policy",
+    "Threshold": "policy.situation",
     "Tier": "sweep.sweep",
     "Trace": "carbon.traces",
     "drive": "loop",

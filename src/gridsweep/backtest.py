@@ -17,8 +17,8 @@ from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider
 from gridsweep.optima import Optimum
-from gridsweep.policies import choice_of, policy_for
-from gridsweep.policy import Immediate, Policy
+from gridsweep.policy.registry import choice_of, policy_for
+from gridsweep.policy.situation import Immediate, Policy
 from gridsweep.possible import optimum, what_comes
 from gridsweep.rehearse import rehearse
 from gridsweep.state.state import State

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from math import inf
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.latest_starts import Lane, Queue, Remaining
-from gridsweep.policy import Work
+from gridsweep.policy.backlog import Lane, Queue, Remaining
+from gridsweep.policy.situation import Work
 from gridsweep.sweep.stints import Device
 
 

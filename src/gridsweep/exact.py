@@ -13,7 +13,7 @@ from gridsweep.carbon.traces import DAY, Trace
 from gridsweep.errors import DeadlineError
 from gridsweep.lineup import lanes
 from gridsweep.optima import Job, Piece, bound
-from gridsweep.policy import Situation
+from gridsweep.policy.situation import Situation
 from gridsweep.postponing import extended
 
 

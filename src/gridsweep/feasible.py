@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gridsweep.deadlines import Pressure
 from gridsweep.errors import PolicyError
-from gridsweep.policy import Decision, Pause, Situation, Start, Wait, Work
+from gridsweep.policy.situation import Decision, Pause, Situation, Start, Wait, Work
 
 
 def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = True) -> list[Decision]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.latest_starts import Lane, Remaining
-from gridsweep.policy import Busy, Situation
+from gridsweep.policy.backlog import Lane, Remaining
+from gridsweep.policy.situation import Busy, Situation
 
 MINUTE = timedelta(minutes=1)
 

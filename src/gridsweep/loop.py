@@ -13,7 +13,7 @@ from typing import Protocol
 from gridsweep.additions import Proposers, added
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Trace
-from gridsweep.policy import Policy
+from gridsweep.policy.situation import Policy
 from gridsweep.schedule import answered, observed, step, wake_at
 from gridsweep.state.events import Event
 from gridsweep.state.state import State

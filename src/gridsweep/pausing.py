@@ -15,8 +15,8 @@ from math import ceil
 import numpy as np
 
 from gridsweep.carbon.traces import HOUR, Column, Trace
-from gridsweep.latest_starts import Lane, Queue, Remaining
 from gridsweep.placements import Costs, unplaced
+from gridsweep.policy.backlog import Lane, Queue, Remaining
 from gridsweep.postponing import TICK, TIE, Guess
 
 

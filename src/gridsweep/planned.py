@@ -15,9 +15,9 @@ import numpy as np
 from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.exact import placed
-from gridsweep.latest_starts import SECOND, Remaining
 from gridsweep.lineup import ahead, lanes, remaining
-from gridsweep.policy import NO_DEVICE, Decision, Situation, Start, Wait, Work, place
+from gridsweep.policy.backlog import SECOND, Remaining
+from gridsweep.policy.situation import NO_DEVICE, Decision, Situation, Start, Wait, Work, place
 from gridsweep.postponing import CHEAPEST, CLEANER, savings, verdicts
 from gridsweep.resting import around, is_long
 

@@ -14,8 +14,8 @@ from gridsweep.errors import TraceError
 from gridsweep.ledger import Ledger, charge, ledger
 from gridsweep.loop import Provider
 from gridsweep.planned import Planned
-from gridsweep.policies import policy_for
-from gridsweep.policy import Immediate, Policy
+from gridsweep.policy.registry import policy_for
+from gridsweep.policy.situation import Immediate, Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.savings import band_of, continued, in_past_weeks, over_paths
 from gridsweep.schedule import situation

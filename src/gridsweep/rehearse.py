@@ -10,7 +10,7 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import Ledger, kept, ledger
 from gridsweep.loop import Provider, drive
-from gridsweep.policy import Immediate, Policy
+from gridsweep.policy.situation import Immediate, Policy
 from gridsweep.state.events import Event, Submitted
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

@@ -13,7 +13,7 @@ from gridsweep.caveats import caveats
 from gridsweep.certificate import Certificate, certificate
 from gridsweep.gardener import Gardened
 from gridsweep.ledger import Ledger
-from gridsweep.policy import TRAILING
+from gridsweep.policy.situation import TRAILING
 from gridsweep.ranking import best_against_last
 from gridsweep.results import Effect, Parting, Row, effects, parted, ranked, winner
 from gridsweep.settlement import Settlement, compare, settlement

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from gridsweep.carbon.traces import Trace
-from gridsweep.latest_starts import Lane, Queue, Remaining
 from gridsweep.lineup import lanes, remaining, running
 from gridsweep.pausing import on_or_off, pauses
-from gridsweep.policy import NO_DEVICE, Decision, Pause, Situation, Start, Wait
+from gridsweep.policy.backlog import Lane, Queue, Remaining
+from gridsweep.policy.situation import NO_DEVICE, Decision, Pause, Situation, Start, Wait
 from gridsweep.postponing import CHEAPEST, CLEANER
 from gridsweep.sweep.stints import RESTART
 

@@ -41,7 +41,7 @@ from gridsweep.executors_for import STORE, executor_for, let_go, reach
 from gridsweep.journal import Journal, holder, lease
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
-from gridsweep.policies import policy_for
+from gridsweep.policy.registry import policy_for
 from gridsweep.proposers import proposers_for
 from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline

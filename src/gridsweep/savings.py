@@ -11,8 +11,8 @@ from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import DAY, Column, Forecast, Trace, ceil_to
 from gridsweep.ledger import Ledger, ledger
-from gridsweep.policies import policy_for
-from gridsweep.policy import Immediate
+from gridsweep.policy.registry import policy_for
+from gridsweep.policy.situation import Immediate
 from gridsweep.rehearse import rehearse
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep

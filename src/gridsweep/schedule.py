@@ -10,7 +10,7 @@ from gridsweep.carbon.traces import ceil_to
 from gridsweep.deadlines import Pressure
 from gridsweep.feasible import checked
 from gridsweep.pace import duration, scale
-from gridsweep.policy import Busy, Pause, Policy, Situation, Start, Wait, blind
+from gridsweep.policy.situation import Busy, Pause, Policy, Situation, Start, Wait, blind
 from gridsweep.state.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 
 from gridsweep.carbon.traces import HOUR
 from gridsweep.pace import reserve, scale
-from gridsweep.policy import Work
+from gridsweep.policy.situation import Work
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART, Device

@@ -15,7 +15,7 @@ from gridsweep.errors import ExecutorError
 from gridsweep.executors.local import Local, visible_gpus
 from gridsweep.handover import assignment
 from gridsweep.loop import drive
-from gridsweep.policy import Immediate
+from gridsweep.policy.situation import Immediate
 from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Stint

@@ -21,7 +21,7 @@ from gridsweep.contracts import SLOW, Bench, Story, WorkerContract, expected_los
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.executors.ray import Ray
 from gridsweep.executors_for import executor_for
-from gridsweep.policy import Immediate
+from gridsweep.policy.situation import Immediate
 from gridsweep.runs import RunFolder
 from gridsweep.schedule import step
 from gridsweep.state.events import Ended, Held, Lost, Paused, Requested

@@ -14,7 +14,7 @@ from gridsweep.executors.kubernetes import Kubernetes
 from gridsweep.journal import Journal, lease
 from gridsweep.loop import drive
 from gridsweep.manifests.names import dns_label
-from gridsweep.policies import policy_for
+from gridsweep.policy.registry import policy_for
 from gridsweep.providers_for import provider_for
 from gridsweep.runs import RunFolder, opening
 from gridsweep.state.state import State

@@ -13,7 +13,7 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.contracts import sweep_of
 from gridsweep.loop import drive
-from gridsweep.policy import Immediate
+from gridsweep.policy.situation import Immediate
 from gridsweep.state.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.testing_kubernetes.server import ApiServer

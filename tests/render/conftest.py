@@ -11,7 +11,7 @@ import pytest
 
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.ledger import ledger
-from gridsweep.policies import policy_for
+from gridsweep.policy.registry import policy_for
 from gridsweep.providers.trace import TraceProvider, open_trace
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.reports import Report, make_report

@@ -10,7 +10,7 @@ import numpy as np
 
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import DAY, HOUR, Trace, or_none
-from gridsweep.policy import TRAILING
+from gridsweep.policy.situation import TRAILING
 from gridsweep.sweep.sweep import Percentile, Tier
 
 WINDOWS = 3

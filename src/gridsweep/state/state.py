@@ -9,7 +9,7 @@ from typing import Any
 
 from gridsweep.carbon.readings import Rung
 from gridsweep.carbon.traces import Trace
-from gridsweep.policy import Work
+from gridsweep.policy.situation import Work
 from gridsweep.state.events import (
     Added,
     Answered,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gridsweep.errors import SpecError
-from gridsweep.holding import Held
-from gridsweep.literature import CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.planned import Planned
-from gridsweep.policy import Immediate, OnOff, Policy, Threshold
+from gridsweep.policy.held_deadlines import Held
+from gridsweep.policy.literature import CarbonTime, LetsWaitAwhile, LowestWindow
+from gridsweep.policy.situation import Immediate, OnOff, Policy, Threshold
 from gridsweep.sweep.sweep import PolicyChoice
 
 OPTIONS: dict[str, tuple[str, ...]] = {

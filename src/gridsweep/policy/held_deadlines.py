@@ -12,9 +12,9 @@ from datetime import timedelta
 from math import inf
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.latest_starts import Queue
 from gridsweep.lineup import lanes, remaining
-from gridsweep.policy import Decision, Policy, Situation, Start, Wait
+from gridsweep.policy.backlog import Queue
+from gridsweep.policy.situation import Decision, Policy, Situation, Start, Wait
 
 WHY = "or not all would start by their latest start"
 
