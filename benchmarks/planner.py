@@ -38,7 +38,7 @@ from gridsweep.backtest import (
 )
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.loop import Provider
-from gridsweep.planned import Planned
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import choice_of, policy_for
 from gridsweep.possible import optimum, what_comes
 from gridsweep.recorded import Replay, open_recorded, open_replay

@@ -28,7 +28,7 @@ from gridsweep import Sweep
 from gridsweep.backtest import under
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace
-from gridsweep.planned import Planned
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Start
 from gridsweep.possible import optimum
 from gridsweep.schedule import observed, situation

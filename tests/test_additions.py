@@ -14,7 +14,7 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
 from gridsweep.loop import drive
-from gridsweep.planned import Planned
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.rehearse import baseline, rehearse

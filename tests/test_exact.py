@@ -12,9 +12,9 @@ import pytest
 from builders import START, after
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, ceil_to
-from gridsweep.exact import placed
 from gridsweep.optima import Job, bound
-from gridsweep.planned import Planned
+from gridsweep.policy.planner.exact import placed
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Busy, Immediate, Policy, Situation, Start, Threshold, Wait, Work
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Tier

@@ -12,7 +12,7 @@ from gridsweep.backtest import drawn
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Simulated
 from gridsweep.pace import duration, spread
-from gridsweep.planned import Planned
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.pausing import on_or_off, pauses, rested
 from gridsweep.policy.backlog import Lane, Remaining
+from gridsweep.policy.planner.pausing import on_or_off, pauses, rested
 
 NOW = datetime(2024, 6, 10, tzinfo=UTC)
 MINUTES = timedelta(minutes=1)

@@ -12,9 +12,9 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.ledger import ledger
-from gridsweep.planned import Planned
+from gridsweep.policy.planner.planned import Planned
+from gridsweep.policy.planner.postponing import CLEANER
 from gridsweep.policy.situation import NO_DEVICE, Immediate, Threshold
-from gridsweep.postponing import CLEANER
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse
 from gridsweep.state.events import Decided

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, ceil_to
-from gridsweep.placements import cheapest, shared
 from gridsweep.policy.backlog import Lane, Remaining
-from gridsweep.postponing import savings, verdicts
+from gridsweep.policy.planner.placements import cheapest, shared
+from gridsweep.policy.planner.postponing import savings, verdicts
 
 NOW = datetime(2024, 6, 10, tzinfo=UTC)
 TICK = timedelta(minutes=30)

@@ -11,7 +11,7 @@ from builders import RELAXED, START, URGENT, after, make_sweep, starts
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
-from gridsweep.planned import Planned
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import baseline, rehearse

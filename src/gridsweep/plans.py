@@ -13,7 +13,7 @@ from gridsweep.carbon.traces import DAY, HOUR, Column, Forecast, Trace
 from gridsweep.errors import TraceError
 from gridsweep.ledger import Ledger, charge, ledger
 from gridsweep.loop import Provider
-from gridsweep.planned import Planned
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Immediate, Policy
 from gridsweep.rehearse import rehearse

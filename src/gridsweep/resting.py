@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from gridsweep.carbon.traces import Trace
 from gridsweep.lineup import lanes, remaining, running
-from gridsweep.pausing import on_or_off, pauses
 from gridsweep.policy.backlog import Lane, Queue, Remaining
+from gridsweep.policy.planner.pausing import on_or_off, pauses
+from gridsweep.policy.planner.postponing import CHEAPEST, CLEANER
 from gridsweep.policy.situation import NO_DEVICE, Decision, Pause, Situation, Start, Wait
-from gridsweep.postponing import CHEAPEST, CLEANER
 from gridsweep.sweep.stints import RESTART
 
 LONG = timedelta(hours=4)

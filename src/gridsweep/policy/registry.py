@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gridsweep.errors import SpecError
-from gridsweep.planned import Planned
 from gridsweep.policy.held_deadlines import Held
 from gridsweep.policy.literature import CarbonTime, LetsWaitAwhile, LowestWindow
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate, OnOff, Policy, Threshold
 from gridsweep.sweep.sweep import PolicyChoice
 

@@ -15,9 +15,9 @@ from math import ceil
 import numpy as np
 
 from gridsweep.carbon.traces import HOUR, Column, Trace
-from gridsweep.placements import Costs, unplaced
 from gridsweep.policy.backlog import Lane, Queue, Remaining
-from gridsweep.postponing import TICK, TIE, Guess
+from gridsweep.policy.planner.placements import Costs, unplaced
+from gridsweep.policy.planner.postponing import TICK, TIE, Guess
 
 
 def pauses(

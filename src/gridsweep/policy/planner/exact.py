@@ -13,8 +13,8 @@ from gridsweep.carbon.traces import DAY, Trace
 from gridsweep.errors import DeadlineError
 from gridsweep.lineup import lanes
 from gridsweep.optima import Job, Piece, bound
+from gridsweep.policy.planner.postponing import extended
 from gridsweep.policy.situation import Situation
-from gridsweep.postponing import extended
 
 
 def placed(situation: Situation, path: Trace) -> Sequence[Piece] | None:

@@ -23,8 +23,8 @@ from math import ceil, inf
 import numpy as np
 
 from gridsweep.carbon.traces import DAY, HOUR, Column, Forecast, Trace
-from gridsweep.placements import Costs, cheapest, shared
 from gridsweep.policy.backlog import SECOND, Lane, Queue, Remaining
+from gridsweep.policy.planner.placements import Costs, cheapest, shared
 
 TICK = timedelta(minutes=30)
 TIE = 1e-9
