@@ -42,7 +42,7 @@ from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import choice_of, policy_for
 from gridsweep.possible import optimum, what_comes
 from gridsweep.recorded import Replay, open_recorded, open_replay
-from gridsweep.schedule import observed, situation
+from gridsweep.schedule.step import observed, situation
 from gridsweep.state.events import Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import PolicyChoice

@@ -31,7 +31,7 @@ from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Start
 from gridsweep.possible import optimum
-from gridsweep.schedule import observed, situation
+from gridsweep.schedule.step import observed, situation
 from gridsweep.state.events import Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

@@ -20,12 +20,12 @@ from gridsweep.proposals import BeyondTheEdge
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import markdown
 from gridsweep.reports import make_report
+from gridsweep.schedule.worklist import ahead, expected, least_makespan, waiting
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep
-from gridsweep.worklist import ahead, expected, least_makespan, waiting
 from gridsweep.worlds import Virtual
 
 FLAT = [100.0] * 96

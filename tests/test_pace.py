@@ -11,16 +11,16 @@ from builders import START, after, make_sweep
 from gridsweep.backtest import drawn
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Simulated
-from gridsweep.pace import duration, spread
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import rehearse
+from gridsweep.schedule.pace import duration, spread
+from gridsweep.schedule.worklist import deadline_for
 from gridsweep.state.events import Ended, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Outcome, Stint
 from gridsweep.sweep.sweep import Tier
-from gridsweep.worklist import deadline_for
 
 PATIENT = Tier("patient", 0.0, timedelta(days=4), 1)
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from builders import RELAXED, START, after, grid, make_sweep, rehearsed, starts, sweeps
 from gridsweep import codec
-from gridsweep.capacity import check_deadline, least_makespan
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.cli import cli
@@ -24,6 +23,7 @@ from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceErro
 from gridsweep.plans import Plan, plan
 from gridsweep.policy.situation import Threshold
 from gridsweep.render import plan as pictures
+from gridsweep.schedule.capacity import check_deadline, least_makespan
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier

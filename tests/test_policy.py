@@ -38,9 +38,9 @@ from gridsweep.policy.situation import (
     Work,
     blind,
 )
+from gridsweep.schedule.worklist import makespan
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Percentile, PolicyChoice, Tier
-from gridsweep.worklist import makespan
 
 DAILY = [300.0] * 6 + [100.0] * 6
 EVERY_POLICY = [Immediate(), Threshold(), OnOff(200, 150)]

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from gridsweep.schedule.worklist import stages_at_once
 from gridsweep.spec import loads
-from gridsweep.worklist import stages_at_once
 
 SPEC = """\
 model: org/model

@@ -22,9 +22,10 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import PolicyError
 from gridsweep.executors.simulated import Simulated
-from gridsweep.pace import duration
 from gridsweep.policy.situation import Immediate, OnOff, Pause, Start, Threshold, Wait
-from gridsweep.schedule import observed, situation, step, wake_at
+from gridsweep.schedule.pace import duration
+from gridsweep.schedule.step import observed, situation, step, wake_at
+from gridsweep.schedule.worklist import makespan
 from gridsweep.state.events import (
     Decided,
     Ended,
@@ -41,7 +42,6 @@ from gridsweep.state.events import (
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
 from gridsweep.sweep.sweep import Tier
-from gridsweep.worklist import makespan
 
 
 class Says:

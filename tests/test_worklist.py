@@ -15,6 +15,7 @@ from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import baseline, rehearse
+from gridsweep.schedule.worklist import ahead, deadline_for, makespan_of, waiting
 from gridsweep.state.events import Ended, Ranked, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.stopping import ranked
@@ -22,7 +23,6 @@ from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Checkpoint, Member, Outcome, Stint
 from gridsweep.sweep.sweep import Estimates, Tier
-from gridsweep.worklist import ahead, deadline_for, makespan_of, waiting
 
 PATIENT = Tier("patient", 100.0, timedelta(days=4), 1)
 PUBLISHED = Rungs()

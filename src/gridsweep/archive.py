@@ -15,7 +15,7 @@ from gridsweep import codec
 from gridsweep.attempt import replace_file
 from gridsweep.carbon.readings import Reading, Stretch
 from gridsweep.carbon.traces import DAY, Forecast, Trace, or_nan, or_none
-from gridsweep.schedule import facts
+from gridsweep.schedule.step import facts
 from gridsweep.state.events import Observed
 from gridsweep.state.observed_grid import Grid
 from gridsweep.sweep.sweep import CarbonSource

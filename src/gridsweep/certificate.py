@@ -27,7 +27,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.optima import Job, bound
 from gridsweep.rehearse import joined
-from gridsweep.schedule import device_named
+from gridsweep.schedule.step import device_named
 from gridsweep.settlement import Comparison
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

@@ -16,7 +16,7 @@ from typing import TypeVar
 from gridsweep import codec
 from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part, Progress, sync
 from gridsweep.errors import ExecutorError
-from gridsweep.schedule import device_named
+from gridsweep.schedule.step import device_named
 from gridsweep.state.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt, Standing
 from gridsweep.state.state import State

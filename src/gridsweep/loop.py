@@ -14,7 +14,7 @@ from gridsweep.additions import Proposers, added
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Trace
 from gridsweep.policy.situation import Policy
-from gridsweep.schedule import answered, observed, step, wake_at
+from gridsweep.schedule.step import answered, observed, step, wake_at
 from gridsweep.state.events import Event
 from gridsweep.state.state import State
 from gridsweep.stopping import ranked

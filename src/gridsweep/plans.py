@@ -8,7 +8,6 @@ from datetime import datetime
 
 import numpy as np
 
-from gridsweep.capacity import check_work, hours, least_makespan, reach_of
 from gridsweep.carbon.traces import DAY, HOUR, Column, Forecast, Trace
 from gridsweep.errors import TraceError
 from gridsweep.ledger import Ledger, charge, ledger
@@ -18,7 +17,8 @@ from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Immediate, Policy
 from gridsweep.rehearse import rehearse
 from gridsweep.savings import band_of, continued, in_past_weeks, over_paths
-from gridsweep.schedule import situation
+from gridsweep.schedule.capacity import check_work, hours, least_makespan, reach_of
+from gridsweep.schedule.step import situation
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Foreseen

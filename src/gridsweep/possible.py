@@ -10,8 +10,8 @@ from gridsweep.carbon.traces import Trace
 from gridsweep.errors import DeadlineError, SpecError
 from gridsweep.loop import Provider
 from gridsweep.optima import Job, Optimum, bound
+from gridsweep.schedule.worklist import makespan, stages_at_once
 from gridsweep.sweep.sweep import Sweep
-from gridsweep.worklist import makespan, stages_at_once
 
 
 def optimum(

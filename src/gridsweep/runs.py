@@ -22,7 +22,6 @@ from types import FrameType
 from gridsweep import codec
 from gridsweep.amendments import amendments
 from gridsweep.attempt import write_file
-from gridsweep.capacity import check_deadline
 from gridsweep.errors import (
     DEADLINE,
     DONE,
@@ -46,6 +45,7 @@ from gridsweep.proposers import proposers_for
 from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline
 from gridsweep.reports import Report, make_report
+from gridsweep.schedule.capacity import check_deadline
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep

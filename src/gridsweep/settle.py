@@ -17,7 +17,7 @@ from gridsweep.rehearse import baseline
 from gridsweep.reports import Report
 from gridsweep.resolver import Resolver
 from gridsweep.runs import RunFolder, summarize
-from gridsweep.schedule import facts
+from gridsweep.schedule.step import facts
 from gridsweep.sources import Source
 from gridsweep.state.events import Settled
 from gridsweep.state.state import State

@@ -23,7 +23,7 @@ from gridsweep.executors.ray import Ray
 from gridsweep.executors_for import executor_for
 from gridsweep.policy.situation import Immediate
 from gridsweep.runs import RunFolder
-from gridsweep.schedule import step
+from gridsweep.schedule.step import step
 from gridsweep.state.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.sweep.sweep import Dataset, Model, Recipe, Replay, Sweep

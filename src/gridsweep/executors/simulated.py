@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.schedule import device_named
+from gridsweep.schedule.step import device_named
 from gridsweep.state.events import Ended, Event, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

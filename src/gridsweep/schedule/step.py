@@ -7,15 +7,15 @@ from itertools import takewhile
 
 from gridsweep.carbon.readings import Reading, Rung
 from gridsweep.carbon.traces import ceil_to
-from gridsweep.deadlines import Pressure
-from gridsweep.feasible import checked
-from gridsweep.pace import duration, scale
 from gridsweep.policy.situation import Busy, Pause, Policy, Situation, Start, Wait, blind
+from gridsweep.schedule.checks import checked
+from gridsweep.schedule.deadlines import Pressure
+from gridsweep.schedule.pace import duration, scale
+from gridsweep.schedule.worklist import ahead, deadline_for, remaining, submitted
 from gridsweep.state.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Stint
-from gridsweep.worklist import ahead, deadline_for, remaining, submitted
 
 LOADING_PATIENCE = 6
 """A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
 
-from gridsweep import worklist
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import DeadlineError, SpecError
+from gridsweep.schedule import worklist
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Sweep
 

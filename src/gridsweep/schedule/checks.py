@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gridsweep.deadlines import Pressure
 from gridsweep.errors import PolicyError
 from gridsweep.policy.situation import Decision, Pause, Situation, Start, Wait, Work
+from gridsweep.schedule.deadlines import Pressure
 
 
 def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = True) -> list[Decision]:

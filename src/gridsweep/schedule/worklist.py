@@ -16,8 +16,8 @@ from itertools import pairwise
 from typing import TypeAlias, TypeVar
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.pace import reserve, scale
 from gridsweep.policy.situation import Work
+from gridsweep.schedule.pace import reserve, scale
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART, Device
