@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import START, grid, make_sweep
-from gridsweep.additions import added
 from gridsweep.carbon.traces import HOUR
 from gridsweep.executors.simulated import Simulated
 from gridsweep.ledger import ledger
@@ -21,6 +20,7 @@ from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import markdown
 from gridsweep.reports import make_report
 from gridsweep.schedule.worklist import ahead, expected, least_makespan, waiting
+from gridsweep.selection.joining import added
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.differences import Difference, difference, separable, student
+from gridsweep.selection.paired_differences import Difference, difference, separable, student
 from gridsweep.sweep.losses import Losses
 
 losses = st.floats(0.1, 5.0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.halving import TIE_ROOM, Score, cut, promotable, which_score
+from gridsweep.selection.halving import TIE_ROOM, Score, cut, promotable, which_score
 from gridsweep.spec.study import SCHEDULES
 from gridsweep.sweep.losses import Losses
 

@@ -7,10 +7,10 @@ from math import inf
 import pytest
 
 from builders import make_sweep
-from gridsweep import proposers
 from gridsweep.errors import SpecError
 from gridsweep.proposals import BeyondTheEdge
-from gridsweep.proposers import OptunaProposer, proposers_for
+from gridsweep.selection import proposers
+from gridsweep.selection.proposers import OptunaProposer, proposers_for
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.rungs import Proposals
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.ranking import Place, best_against_last, places, regret_bound, spearman, tied_set
+from gridsweep.selection.rank_intervals import Place, best_against_last, places, regret_bound, spearman, tied_set
 from gridsweep.sweep.losses import Losses
 
 TOKENS = (30.0, 80.0, 50.0, 120.0)

@@ -16,9 +16,9 @@ from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.schedule.worklist import ahead, deadline_for, makespan_of, waiting
+from gridsweep.selection.rung_decisions import ranked
 from gridsweep.state.events import Ended, Ranked, Requested, Running, Submitted
 from gridsweep.state.state import State
-from gridsweep.stopping import ranked
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Checkpoint, Member, Outcome, Stint

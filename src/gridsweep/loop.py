@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from gridsweep.additions import Proposers, added
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Trace
 from gridsweep.policy.situation import Policy
 from gridsweep.schedule.step import answered, observed, step, wake_at
+from gridsweep.selection.joining import Proposers, added
+from gridsweep.selection.rung_decisions import ranked
 from gridsweep.state.events import Event
 from gridsweep.state.state import State
-from gridsweep.stopping import ranked
 
 
 class Journal(Protocol):

@@ -14,8 +14,8 @@ from gridsweep.certificate import Certificate, certificate
 from gridsweep.gardener import Gardened
 from gridsweep.ledger import Ledger
 from gridsweep.policy.situation import TRAILING
-from gridsweep.ranking import best_against_last
 from gridsweep.results import Effect, Parting, Row, effects, parted, ranked, winner
+from gridsweep.selection.rank_intervals import best_against_last
 from gridsweep.settlement import Settlement, compare, settlement
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State

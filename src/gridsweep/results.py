@@ -10,9 +10,9 @@ from math import inf, isfinite
 from statistics import fmean, mean, stdev
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.differences import Measured, difference
 from gridsweep.ledger import Account, Ledger
-from gridsweep.ranking import Place, places
+from gridsweep.selection.paired_differences import Measured, difference
+from gridsweep.selection.rank_intervals import Place, places
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import PARAMS, Base

@@ -41,11 +41,11 @@ from gridsweep.journal import Journal, holder, lease
 from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy.registry import policy_for
-from gridsweep.proposers import proposers_for
 from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline
 from gridsweep.reports import Report, make_report
 from gridsweep.schedule.capacity import check_deadline
+from gridsweep.selection.proposers import proposers_for
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep

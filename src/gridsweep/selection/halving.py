@@ -18,7 +18,7 @@ from math import ceil, floor, isfinite
 from statistics import median
 from typing import Literal, TypeAlias
 
-from gridsweep.differences import difference
+from gridsweep.selection.paired_differences import difference
 from gridsweep.sweep.losses import Losses
 
 ScoreName: TypeAlias = Literal["averaged", "raw"]

@@ -16,7 +16,7 @@ from math import inf, isnan, nan
 import numpy as np
 
 from gridsweep.carbon.traces import Column
-from gridsweep.differences import Difference, Measured, difference
+from gridsweep.selection.paired_differences import Difference, Measured, difference
 from gridsweep.sweep.losses import Losses
 
 

@@ -11,13 +11,13 @@ from dataclasses import replace
 from datetime import datetime
 from math import inf, isfinite
 
-from gridsweep.halving import which_score
 from gridsweep.proposals import Proposer
 from gridsweep.results import winner
+from gridsweep.selection.halving import which_score
+from gridsweep.selection.rung_decisions import contenders, score
 from gridsweep.state.events import Added
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
-from gridsweep.stopping import contenders, score
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep
 

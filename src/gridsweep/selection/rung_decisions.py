@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 
-from gridsweep.halving import Cut, Score, ScoreName, cut, promotable, which_score
+from gridsweep.selection.halving import Cut, Score, ScoreName, cut, promotable, which_score
 from gridsweep.state.events import Event, Ranked
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from math import isfinite
 from typing import Any
 
-from gridsweep.additions import Proposers
 from gridsweep.errors import SpecError
 from gridsweep.proposals import BeyondTheEdge
+from gridsweep.selection.joining import Proposers
 from gridsweep.sweep.sweep import LoraParams, Sweep
 
 BEYOND = 4.0
