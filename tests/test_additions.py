@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import START, grid, make_sweep
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import make_report
 from gridsweep.carbon.traces import HOUR
 from gridsweep.executors.simulated import Simulated
-from gridsweep.ledger import ledger
 from gridsweep.loop import drive
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import markdown
-from gridsweep.reports import make_report
 from gridsweep.schedule.worklist import ahead, expected, least_makespan, waiting
 from gridsweep.selection.joining import added
 from gridsweep.state.events import Event, Resumed, Submitted

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from builders import DAYS, RELAXED, START, URGENT, after, grid, make_sweep, rehearsed, sweeps
 from gridsweep import codec
+from gridsweep.accounting.certificate import Certificate, certificate
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import Report, make_report
+from gridsweep.accounting.savings import compare
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.certificate import Certificate, certificate
 from gridsweep.executors.simulated import Profile, Simulated
-from gridsweep.ledger import ledger
 from gridsweep.optima import Job, bound
 from gridsweep.policy.situation import Decision, Immediate, OnOff, Policy, Situation, Threshold
 from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import accounts, markdown, terminal, wording
-from gridsweep.reports import Report, make_report
-from gridsweep.settlement import compare
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Sweep

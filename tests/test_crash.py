@@ -15,10 +15,10 @@ import pytest
 
 from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, real_sweep, until
 from gridsweep import runs
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import make_report
 from gridsweep.journal import Journal
-from gridsweep.ledger import ledger
 from gridsweep.rehearse import baseline
-from gridsweep.reports import make_report
 from gridsweep.runs import RunFolder
 from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running
 from gridsweep.state.state import State

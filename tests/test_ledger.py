@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import START, after, levels, make_sweep, rehearsed, sweeps
+from gridsweep.accounting.ledger import Account, charge, idle_segments, kept, ledger
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.ledger import Account, charge, idle_segments, kept, ledger
 from gridsweep.policy.situation import Immediate, OnOff, Start, Threshold
 from gridsweep.state.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.state.state import State

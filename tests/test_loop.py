@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 
 from builders import DAYS, RELAXED, START, URGENT, after, grid, levels, make_sweep, rehearsed, starts, sweeps
+from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import PolicyError
 from gridsweep.executors.simulated import Simulated
-from gridsweep.ledger import ledger
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate, OnOff, Start, Threshold, Wait
 from gridsweep.state.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import START, after, make_sweep, starts
+from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Profile, Simulated
-from gridsweep.ledger import ledger
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.planner.postponing import CLEANER
 from gridsweep.policy.situation import NO_DEVICE, Immediate, Threshold

@@ -19,10 +19,10 @@ from builders import (
     starts,
     sweeps,
 )
+from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.errors import SpecError
-from gridsweep.ledger import ledger
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import (

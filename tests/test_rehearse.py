@@ -16,12 +16,12 @@ from builders import (
     rehearsed,
     sweeps,
 )
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import make_report
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
-from gridsweep.ledger import ledger
 from gridsweep.policy.situation import Immediate, OnOff, Threshold
 from gridsweep.rehearse import baseline, joined
-from gridsweep.reports import make_report
 from gridsweep.state.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Outcome, Stint

@@ -4,13 +4,13 @@ import pytest
 
 from builders import DAYS, RELAXED, START, URGENT, after, make_sweep, rehearsed
 from gridsweep import codec
+from gridsweep.accounting.leaderboard import effects
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import Report, make_report
 from gridsweep.carbon.readings import Provenance
-from gridsweep.ledger import ledger
 from gridsweep.policy.situation import Immediate, OnOff, Threshold
 from gridsweep.rehearse import baseline
 from gridsweep.render import markdown, wording
-from gridsweep.reports import Report, make_report
-from gridsweep.results import effects
 from gridsweep.state.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from builders import URGENT, make_sweep
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import make_report
 from gridsweep.archive import Archive
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to
 from gridsweep.errors import UnreachableError
 from gridsweep.executors.simulated import Simulated
-from gridsweep.ledger import ledger
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.rehearse import baseline
-from gridsweep.reports import make_report
 from gridsweep.resolver import FRESH, STALE, Resolver
 from gridsweep.state.events import Answered, Observed, Requested, Submitted
 from gridsweep.state.state import State

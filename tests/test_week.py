@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from builders import make_sweep
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import make_report
 from gridsweep.archive import Archive
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Simulated
-from gridsweep.ledger import ledger
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Threshold
 from gridsweep.providers_for import means_for, plugin
 from gridsweep.rehearse import baseline
-from gridsweep.reports import make_report
 from gridsweep.resolver import Resolver
 from gridsweep.state.events import Answered, Requested, Submitted
 from gridsweep.state.state import State

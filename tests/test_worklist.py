@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, make_sweep, starts
+from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.executors.simulated import Simulated
-from gridsweep.ledger import ledger
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.providers.trace import TraceProvider

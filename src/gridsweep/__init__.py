@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gridsweep.accounting.report import Report
     from gridsweep.api import plan, report, run, simulate
     from gridsweep.backtest import Simulation
     from gridsweep.carbon.readings import Reading
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from gridsweep.loop import drive
     from gridsweep.plans import Plan
     from gridsweep.policy.situation import Immediate, OnOff, Policy, Situation, Threshold
-    from gridsweep.reports import Report
     from gridsweep.runs import Run
     from gridsweep.state.state import State
     from gridsweep.sweep.stints import Device
@@ -38,7 +38,7 @@ _HOMES = {
     "Plan": "plans",
     "Policy": "policy.situation",
     "Reading": "carbon.readings",
-    "Report": "reports",
+    "Report": "accounting.report",
     "Run": "runs",
     "Simulation": "backtest",
     "Situation": "policy.situation",

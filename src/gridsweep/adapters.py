@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from gridsweep.accounting.leaderboard import Row
+from gridsweep.accounting.report import Report
 from gridsweep.attempt import MANIFEST, sync, verify, write_file
-from gridsweep.reports import Report
-from gridsweep.results import Row
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.servable import FILES, AdapterError, plain_files, shown
 from gridsweep.state.state import State

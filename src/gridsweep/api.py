@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gridsweep import backtest, plans, runs
+from gridsweep.accounting.report import Report
 from gridsweep.backtest import Simulation
 from gridsweep.plans import Plan
 from gridsweep.providers_for import provider_for
 from gridsweep.recorded import open_replay
 from gridsweep.render import files
-from gridsweep.reports import Report
 from gridsweep.runs import Run
 from gridsweep.schedule import capacity
 from gridsweep.sweep.sweep import PolicyChoice, Sweep

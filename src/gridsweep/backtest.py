@@ -11,10 +11,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.errors import TraceError
 from gridsweep.executors.simulated import Simulated
-from gridsweep.ledger import ledger
 from gridsweep.loop import Provider
 from gridsweep.optima import Optimum
 from gridsweep.policy.registry import choice_of, policy_for

@@ -8,9 +8,9 @@ from datetime import datetime
 
 import numpy as np
 
+from gridsweep.accounting.ledger import Ledger, charge, ledger
 from gridsweep.carbon.traces import DAY, HOUR, Column, Forecast, Trace
 from gridsweep.errors import TraceError
-from gridsweep.ledger import Ledger, charge, ledger
 from gridsweep.loop import Provider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from gridsweep.accounting.ledger import Ledger, kept, ledger
 from gridsweep.carbon.readings import Provenance
 from gridsweep.executors.simulated import Profile, Simulated
-from gridsweep.ledger import Ledger, kept, ledger
 from gridsweep.loop import Provider, drive
 from gridsweep.policy.situation import Immediate, Policy
 from gridsweep.state.events import Event, Submitted

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 
 from gridsweep import codec
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import Report, make_report
 from gridsweep.amendments import amendments
 from gridsweep.attempt import write_file
 from gridsweep.errors import (
@@ -38,12 +40,10 @@ from gridsweep.errors import (
 from gridsweep.executors.local import WORKER
 from gridsweep.executors_for import STORE, executor_for, let_go, reach
 from gridsweep.journal import Journal, holder, lease
-from gridsweep.ledger import ledger
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy.registry import policy_for
 from gridsweep.providers_for import provider_for
 from gridsweep.rehearse import baseline
-from gridsweep.reports import Report, make_report
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.proposers import proposers_for
 from gridsweep.state.events import Event, Resumed, Submitted

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from gridsweep.accounting.ledger import Ledger, ledger
 from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import DAY, Column, Forecast, Trace, ceil_to
-from gridsweep.ledger import Ledger, ledger
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Immediate
 from gridsweep.rehearse import rehearse

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gridsweep.accounting.certificate import window_of
+from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.report import Report
 from gridsweep.carbon.traces import ceil_to, floor_to
-from gridsweep.certificate import window_of
 from gridsweep.errors import SpecError
 from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.cache import default_folder
 from gridsweep.journal import Journal, lease
-from gridsweep.ledger import ledger
 from gridsweep.providers_for import means_for, provider_for
 from gridsweep.rehearse import baseline
-from gridsweep.reports import Report
 from gridsweep.resolver import Resolver
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.schedule.step import facts

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gridsweep.gardener import PREFIX, Gardened, facts, from_facts, gardened
+from gridsweep.accounting.compute_gardener import PREFIX, Gardened, facts, from_facts, gardened
 
 WRITTEN = {
     PREFIX + "initial-carbon-intensity": "180.00",

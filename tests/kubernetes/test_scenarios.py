@@ -229,7 +229,7 @@ def test_what_was_held_goes_on_when_it_is_let_go(stage: Stage, how: str):
 
 
 def test_held_by_compute_gardener_and_its_figures_read_back(server, tmp_path):
-    from gridsweep.gardener import from_facts
+    from gridsweep.accounting.compute_gardener import from_facts
 
     server.objects.clear()
     stage = Stage(server, tmp_path, KubernetesCluster(gate="compute-gardener"))

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from conftest import HOSTILE
+from gridsweep.accounting.leaderboard import Row
+from gridsweep.accounting.report import Report
 from gridsweep.render import card
-from gridsweep.reports import Report
-from gridsweep.results import Row
 
 
 def front(text: str) -> dict[str, Any]:

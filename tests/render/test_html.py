@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from conftest import HOSTILE
+from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
 from gridsweep.render import html, wording
 from gridsweep.render.pictures import TIER_COLOURS, colours
 from gridsweep.render.timeline import timeline
-from gridsweep.reports import Report
 
 
 class Page(HTMLParser):

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from conftest import HOSTILE
-from gridsweep.gardener import Gardened
+from gridsweep.accounting.compute_gardener import Gardened
+from gridsweep.accounting.report import Report
 from gridsweep.render import markdown
-from gridsweep.reports import Report
 
 
 def tables(text: str) -> list[list[list[str]]]:

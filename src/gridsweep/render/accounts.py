@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gridsweep.accounting.report import Report
 from gridsweep.render import wording
 from gridsweep.render.figures import UNKNOWN, energy, grams, percent
-from gridsweep.reports import Report
 
 
 def accounting(report: Report) -> list[tuple[str, str]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
+from gridsweep.accounting.leaderboard import Row
+from gridsweep.accounting.report import Report
 from gridsweep.render import wording
 from gridsweep.render.figures import energy, grams, hours, loss, percent
 from gridsweep.render.markdown import escape
-from gridsweep.reports import Report
-from gridsweep.results import Row
 from gridsweep.sweep.sweep import is_local, number
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

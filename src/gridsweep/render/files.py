@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gridsweep import codec
+from gridsweep.accounting.report import Report
 from gridsweep.attempt import replace_file
 from gridsweep.errors import ExecutorError
 from gridsweep.render import card, html, markdown
-from gridsweep.reports import Report
 from gridsweep.runs import RunFolder
 
 

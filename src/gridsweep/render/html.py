@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 
+from gridsweep.accounting.leaderboard import Effect
+from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
 from gridsweep.render import accounts, figures, pictures, scatter, timeline, wording
-from gridsweep.reports import Report
-from gridsweep.results import Effect
 from gridsweep.sweep.sweep import number
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from gridsweep.accounting.leaderboard import Row
+from gridsweep.accounting.report import Report
 from gridsweep.render import accounts, wording
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
-from gridsweep.reports import Report
-from gridsweep.results import Row
 from gridsweep.sweep.sweep import number
 
 

@@ -10,9 +10,9 @@ import html
 from datetime import datetime
 from typing import Any
 
+from gridsweep.accounting.report import Report
 from gridsweep.carbon.traces import utc
 from gridsweep.render import wording
-from gridsweep.reports import Report
 
 TIER_COLOURS = ("#1a6fb5", "#b35c00", "#0b7a5c", "#8a4fb0", "#b8407f", "#5b6b7a")
 """Told apart in every common colour blindness, and dark enough for white text."""

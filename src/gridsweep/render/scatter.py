@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from gridsweep.accounting.leaderboard import Row
+from gridsweep.accounting.report import Report
 from gridsweep.render import wording
 from gridsweep.render.figures import Scale, energy, grams, loss, mass_scale, signed
 from gridsweep.render.pictures import SYMBOLS, axis, colours, looks, note, safe
-from gridsweep.reports import Report
-from gridsweep.results import Row
 from gridsweep.sweep.sweep import number
 
 

@@ -10,6 +10,7 @@ from typing import get_args
 
 from rich.markup import escape
 
+from gridsweep.accounting.report import Report
 from gridsweep.adapters import Adapter
 from gridsweep.carbon.traces import HOUR
 from gridsweep.doctor import Finding
@@ -18,7 +19,6 @@ from gridsweep.render import wording
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
-from gridsweep.reports import Report
 from gridsweep.runs import RunFolder
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State

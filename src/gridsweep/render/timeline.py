@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from gridsweep.accounting.leaderboard import Row
+from gridsweep.accounting.report import Bar, Report
 from gridsweep.carbon.traces import HOUR
 from gridsweep.render.figures import grams, hours, loss
 from gridsweep.render.pictures import at, axis, colours, looks, note, safe, short
-from gridsweep.reports import Bar, Report
-from gridsweep.results import Row
 from gridsweep.sweep.sweep import number
 
 LANE_PX = 29

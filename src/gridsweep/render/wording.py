@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gridsweep.accounting.leaderboard import Row
+from gridsweep.accounting.report import Report
 from gridsweep.render.figures import UNKNOWN, Scale, energy, grams, hours, loss, percent, signed
-from gridsweep.reports import Report
-from gridsweep.results import Row
 from gridsweep.sweep.sweep import number
 
 

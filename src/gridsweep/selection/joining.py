@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 from math import inf, isfinite
 
+from gridsweep.accounting.leaderboard import winner
 from gridsweep.proposals import Proposer
-from gridsweep.results import winner
 from gridsweep.selection.halving import which_score
 from gridsweep.selection.rung_decisions import contenders, score
 from gridsweep.state.events import Added

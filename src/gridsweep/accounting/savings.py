@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from gridsweep.ledger import Account, Ledger, ledger
+from gridsweep.accounting.ledger import Account, Ledger, ledger
 from gridsweep.state.state import State
 
 

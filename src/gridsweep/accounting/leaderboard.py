@@ -9,8 +9,8 @@ from itertools import pairwise
 from math import inf, isfinite
 from statistics import fmean, mean, stdev
 
+from gridsweep.accounting.ledger import Account, Ledger
 from gridsweep.carbon.traces import HOUR
-from gridsweep.ledger import Account, Ledger
 from gridsweep.selection.paired_differences import Measured, difference
 from gridsweep.selection.rank_intervals import Place, places
 from gridsweep.state.standings import Standing

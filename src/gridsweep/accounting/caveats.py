@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gridsweep.ledger import Ledger
+from gridsweep.accounting.ledger import Ledger
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import number
 
