@@ -27,7 +27,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from gridsweep import Sweep
-from gridsweep.backtest import (
+from gridsweep.carbon.traces import HOUR, Trace
+from gridsweep.loop import Provider
+from gridsweep.policy.planner.planned import Planned
+from gridsweep.policy.registry import choice_of, policy_for
+from gridsweep.recorded import Replay, open_recorded, open_replay
+from gridsweep.schedule.step import observed, situation
+from gridsweep.simulation.backtest import (
     Outcome,
     PolicyResult,
     compared,
@@ -36,13 +42,7 @@ from gridsweep.backtest import (
     start_instants,
     under,
 )
-from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.loop import Provider
-from gridsweep.policy.planner.planned import Planned
-from gridsweep.policy.registry import choice_of, policy_for
-from gridsweep.possible import optimum, what_comes
-from gridsweep.recorded import Replay, open_recorded, open_replay
-from gridsweep.schedule.step import observed, situation
+from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.state.events import Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import PolicyChoice

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from gridsweep import Sweep
-from gridsweep.backtest import under
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Start
-from gridsweep.possible import optimum
 from gridsweep.schedule.step import observed, situation
+from gridsweep.simulation.backtest import under
+from gridsweep.simulation.bounds import optimum
 from gridsweep.state.events import Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

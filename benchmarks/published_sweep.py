@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from gridsweep import Sweep
-from gridsweep.backtest import simulate, start_instants
 from gridsweep.providers.trace import open_trace
+from gridsweep.simulation.backtest import simulate, start_instants
 
 REFERENCE = {
     "US-CAL-CISO_2024": (31.5, 64.6),

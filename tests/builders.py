@@ -20,7 +20,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.handover import read_lines
 from gridsweep.policy.situation import Policy
-from gridsweep.rehearse import rehearse
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.events import Event
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

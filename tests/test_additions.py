@@ -12,15 +12,15 @@ from builders import START, grid, make_sweep
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
 from gridsweep.carbon.traces import HOUR
-from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import drive
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate
 from gridsweep.proposals import BeyondTheEdge
-from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import markdown
 from gridsweep.schedule.worklist import ahead, expected, least_makespan, waiting
 from gridsweep.selection.joining import added
+from gridsweep.simulation.rehearsal import baseline, rehearse
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses

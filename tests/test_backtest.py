@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, grid, make_sweep
-from gridsweep.backtest import drawn, play, simulate, start_instants, under
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
 from gridsweep.policy.situation import Immediate
-from gridsweep.possible import optimum, what_comes
 from gridsweep.providers.trace import TraceProvider
+from gridsweep.simulation.backtest import drawn, play, simulate, start_instants, under
+from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import PolicyChoice
 

@@ -18,11 +18,11 @@ from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
 from gridsweep.accounting.savings import compare
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.optima import Job, bound
 from gridsweep.policy.situation import Decision, Immediate, OnOff, Policy, Situation, Threshold
-from gridsweep.rehearse import baseline, rehearse
 from gridsweep.render import accounts, markdown, terminal, wording
+from gridsweep.simulation.rehearsal import baseline, rehearse
+from gridsweep.simulation.simulated import Profile, Simulated
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Sweep

@@ -18,8 +18,8 @@ from gridsweep import runs
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
 from gridsweep.journal import Journal
-from gridsweep.rehearse import baseline
 from gridsweep.runs import RunFolder
+from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs

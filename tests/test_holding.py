@@ -13,7 +13,7 @@ from gridsweep.policy.held_deadlines import WHY, Held
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Threshold
 from gridsweep.providers.trace import TraceProvider
-from gridsweep.rehearse import rehearse
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.sweep.sweep import PolicyChoice, Tier
 
 GATE = Held(Threshold())

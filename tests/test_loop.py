@@ -8,9 +8,9 @@ from builders import DAYS, RELAXED, START, URGENT, after, grid, levels, make_swe
 from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import PolicyError
-from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate, OnOff, Start, Threshold, Wait
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import START, after, make_sweep
-from gridsweep.backtest import drawn
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.executors.simulated import Simulated
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate
 from gridsweep.providers.trace import TraceProvider
-from gridsweep.rehearse import rehearse
 from gridsweep.schedule.pace import duration, spread
 from gridsweep.schedule.worklist import deadline_for
+from gridsweep.simulation.backtest import drawn
+from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Ended, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Outcome, Stint

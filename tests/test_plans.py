@@ -20,10 +20,10 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.cli import cli
 from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceError
-from gridsweep.plans import Plan, plan
 from gridsweep.policy.situation import Threshold
 from gridsweep.render import plan as pictures
 from gridsweep.schedule.capacity import check_deadline, least_makespan
+from gridsweep.simulation.plan import Plan, plan
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier

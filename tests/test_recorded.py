@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from builders import START, make_sweep
-from gridsweep.backtest import simulate
 from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.recorded import HORIZON, Recorded, open_recorded, open_replay, read_forecasts
+from gridsweep.simulation.backtest import simulate
 from gridsweep.sweep.sweep import PolicyChoice, Tier
 from weather import weather
 

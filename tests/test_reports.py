@@ -9,8 +9,8 @@ from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
 from gridsweep.carbon.readings import Provenance
 from gridsweep.policy.situation import Immediate, OnOff, Threshold
-from gridsweep.rehearse import baseline
 from gridsweep.render import markdown, wording
+from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses

@@ -14,11 +14,11 @@ from gridsweep.archive import Archive
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to
 from gridsweep.errors import UnreachableError
-from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate, Threshold
-from gridsweep.rehearse import baseline
 from gridsweep.resolver import FRESH, STALE, Resolver
+from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Answered, Observed, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier

@@ -21,11 +21,11 @@ from builders import (
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import PolicyError
-from gridsweep.executors.simulated import Simulated
 from gridsweep.policy.situation import Immediate, OnOff, Pause, Start, Threshold, Wait
 from gridsweep.schedule.pace import duration
 from gridsweep.schedule.step import observed, situation, step, wake_at
 from gridsweep.schedule.worklist import makespan
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import (
     Decided,
     Ended,

@@ -8,10 +8,10 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError
 from gridsweep.journal import Journal, lease
 from gridsweep.policy.situation import Threshold
-from gridsweep.rehearse import rehearse
 from gridsweep.render import accounts
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.settle import settle
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.events import Settled, Submitted
 
 LEVELS = [300.0] * 3 + [100.0] * 40

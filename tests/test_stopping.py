@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import START, URGENT, grid, make_sweep
-from gridsweep.executors.simulated import Simulated
 from gridsweep.policy.situation import Immediate
-from gridsweep.rehearse import rehearse
+from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs

@@ -48,8 +48,8 @@ from pathlib import Path
 from gridsweep import codec
 from gridsweep.policy.registry import policy_for
 from gridsweep.providers.trace import TraceProvider
-from gridsweep.plans import plan
-from gridsweep.rehearse import rehearse
+from gridsweep.simulation.plan import plan
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.trace_files import read_trace
 

@@ -10,12 +10,12 @@ from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
 from gridsweep.archive import Archive
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Threshold
 from gridsweep.providers_for import means_for, plugin
-from gridsweep.rehearse import baseline
 from gridsweep.resolver import Resolver
+from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Answered, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from builders import RELAXED, START, URGENT, after, make_sweep, starts
 from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.executors.simulated import Simulated
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.providers.trace import TraceProvider
-from gridsweep.rehearse import baseline, rehearse
 from gridsweep.schedule.worklist import ahead, deadline_for, makespan_of, waiting
 from gridsweep.selection.rung_decisions import ranked
+from gridsweep.simulation.rehearsal import baseline, rehearse
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Ended, Ranked, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses

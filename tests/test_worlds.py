@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from builders import START, after, grid, make_sweep
 from gridsweep.carbon.traces import HOUR
-from gridsweep.executors.simulated import Simulated
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import ClockAnchored, Ended, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Outcome, Stint

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gridsweep.accounting.report import Report
     from gridsweep.api import plan, report, run, simulate
-    from gridsweep.backtest import Simulation
     from gridsweep.carbon.readings import Reading
     from gridsweep.carbon.traces import Forecast, Trace
     from gridsweep.errors import GridsweepError, SpecError
     from gridsweep.loop import drive
-    from gridsweep.plans import Plan
     from gridsweep.policy.situation import Immediate, OnOff, Policy, Situation, Threshold
     from gridsweep.runs import Run
+    from gridsweep.simulation.backtest import Simulation
+    from gridsweep.simulation.plan import Plan
     from gridsweep.state.state import State
     from gridsweep.sweep.stints import Device
     from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep, Tier
@@ -35,12 +35,12 @@ _HOMES = {
     "Immediate": "policy.situation",
     "LoraParams": "sweep.sweep",
     "OnOff": "policy.situation",
-    "Plan": "plans",
+    "Plan": "simulation.plan",
     "Policy": "policy.situation",
     "Reading": "carbon.readings",
     "Report": "accounting.report",
     "Run": "runs",
-    "Simulation": "backtest",
+    "Simulation": "simulation.backtest",
     "Situation": "policy.situation",
     "SpecError": "errors",
     "State": "state.state",

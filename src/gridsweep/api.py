@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep import backtest, plans, runs
+from gridsweep import runs
 from gridsweep.accounting.report import Report
-from gridsweep.backtest import Simulation
-from gridsweep.plans import Plan
 from gridsweep.providers_for import provider_for
 from gridsweep.recorded import open_replay
 from gridsweep.render import files
 from gridsweep.runs import Run
 from gridsweep.schedule import capacity
+from gridsweep.simulation import backtest
+from gridsweep.simulation import plan as plans
+from gridsweep.simulation.backtest import Simulation
+from gridsweep.simulation.plan import Plan
 from gridsweep.sweep.sweep import PolicyChoice, Sweep
 
 

@@ -43,9 +43,9 @@ from gridsweep.journal import Journal, holder, lease
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy.registry import policy_for
 from gridsweep.providers_for import provider_for
-from gridsweep.rehearse import baseline
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.proposers import proposers_for
+from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep

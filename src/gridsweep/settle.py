@@ -14,10 +14,10 @@ from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.cache import default_folder
 from gridsweep.journal import Journal, lease
 from gridsweep.providers_for import means_for, provider_for
-from gridsweep.rehearse import baseline
 from gridsweep.resolver import Resolver
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.schedule.step import facts
+from gridsweep.simulation.rehearsal import baseline
 from gridsweep.sources import Source
 from gridsweep.state.events import Settled
 from gridsweep.state.state import State

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import Forecast, Trace
-from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import Executor, Provider
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import ClockAnchored, Event
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Replay

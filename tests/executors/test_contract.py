@@ -13,7 +13,7 @@ import pytest
 from builders import START, grid, until
 from gridsweep.contracts import Bench, ExecutorContract, WorkerContract
 from gridsweep.executors.local import Local
-from gridsweep.executors.simulated import Simulated
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
 from gridsweep.worlds import Virtual
 

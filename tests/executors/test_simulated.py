@@ -4,7 +4,7 @@ import pytest
 
 from builders import START, after, make_sweep
 from gridsweep.carbon.traces import HOUR
-from gridsweep.executors.simulated import Profile, Simulated
+from gridsweep.simulation.simulated import Profile, Simulated
 from gridsweep.state.events import Ended, Paused, Pausing, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Stint

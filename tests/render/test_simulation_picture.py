@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
-from gridsweep.backtest import Bound, PolicyResult, Simulation
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import GridsweepError
 from gridsweep.render import simulation
+from gridsweep.simulation.backtest import Bound, PolicyResult, Simulation
 
 HEADER = "issued,timestamp,forecast,actual"
 START = datetime(2024, 6, 10, tzinfo=UTC)

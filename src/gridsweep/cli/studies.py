@@ -71,8 +71,9 @@ def simulate(
     as_json: bool,
 ) -> None:
     """Back-test policies on a recorded trace: the spec's estimates, from many start instants."""
-    from gridsweep import backtest, codec, recorded
+    from gridsweep import codec, recorded
     from gridsweep.render import progress, simulation
+    from gridsweep.simulation import backtest
 
     sweep = load(spec)
     provider = recorded.open_replay(trace, forecast)

@@ -72,10 +72,11 @@ def check(spec: Path, as_json: bool) -> None:
 @json_option
 def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as_json: bool) -> None:
     """Rehearse a sweep on the forecast, before anything runs: what starts when, what it saves, and how sure that is."""
-    from gridsweep import codec, plans
+    from gridsweep import codec
     from gridsweep.providers_for import provider_for
     from gridsweep.render import plan as pictures
     from gridsweep.schedule import capacity
+    from gridsweep.simulation import plan as plans
 
     sweep = load(spec)
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))

@@ -11,11 +11,11 @@ from rich.markup import escape
 
 from gridsweep.carbon.traces import HOUR, or_nan
 from gridsweep.errors import GridsweepError
-from gridsweep.plans import Plan, PlanRow
 from gridsweep.render.figures import energy, energy_scale, grams, hours, mass_scale, percent
 from gridsweep.render.pictures import TIER_COLOURS
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
+from gridsweep.simulation.plan import Plan, PlanRow
 
 ROOM = 24
 """So many devices have a line of their own in the picture; more are counted."""

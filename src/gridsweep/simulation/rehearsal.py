@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 from gridsweep.accounting.ledger import Ledger, kept, ledger
 from gridsweep.carbon.readings import Provenance
-from gridsweep.executors.simulated import Profile, Simulated
 from gridsweep.loop import Provider, drive
 from gridsweep.policy.situation import Immediate, Policy
+from gridsweep.simulation.simulated import Profile, Simulated
 from gridsweep.state.events import Event, Submitted
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

@@ -13,7 +13,7 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import DAY, Column, Forecast, Trace, ceil_to
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Immediate
-from gridsweep.rehearse import rehearse
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.worlds import Observations

@@ -14,13 +14,13 @@ import numpy as np
 from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.errors import TraceError
-from gridsweep.executors.simulated import Simulated
 from gridsweep.loop import Provider
 from gridsweep.optima import Optimum
 from gridsweep.policy.registry import choice_of, policy_for
 from gridsweep.policy.situation import Immediate, Policy
-from gridsweep.possible import optimum, what_comes
-from gridsweep.rehearse import rehearse
+from gridsweep.simulation.bounds import optimum, what_comes
+from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART
 from gridsweep.sweep.sweep import PolicyChoice, Sweep, number
