@@ -49,10 +49,10 @@ from gpu_report import report
 from gpu_ways import EFFECTIVE, LONGEST, Lean, Peft, Way, samples, spread_over
 from shapes import SHAPES, frozen
 
-from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
 from gridsweep.meters import Meter, NvmlMeter, RaplMeter
 from gridsweep.power_limits import limited
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import LoraParams, Model
 from gridsweep.train.device import accelerator_index, device_name

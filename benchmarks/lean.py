@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from gridsweep.attempt import Part
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import LoraParams, Model, Recipe
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.linear import Pass

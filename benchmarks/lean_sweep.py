@@ -61,7 +61,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "train"))
 from plain_peft import Training, add_lora
 
-from gridsweep.attempt import Part
+from gridsweep.records.attempts import Part
 from gridsweep.selection.halving import Score, cut, which_score
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.losses import Losses

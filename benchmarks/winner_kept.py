@@ -51,7 +51,7 @@ from typing import Any
 
 import torch
 
-from gridsweep.attempt import Part
+from gridsweep.records.attempts import Part
 from gridsweep.selection.halving import TIE_ERRORS, TIE_ROOM, TIE_SPREAD, Score, ScoreName, cut, which_score
 from gridsweep.selection.paired_differences import difference
 from gridsweep.selection.rank_intervals import regret_bound, spearman

@@ -14,7 +14,7 @@ import pytest
 
 from builders import real_sweep
 from gridsweep import runs
-from gridsweep.attempt import appearing
+from gridsweep.records.attempts import appearing
 from gridsweep.sweep.sweep import Model, Recipe
 from gridsweep.testing import STAND_IN
 

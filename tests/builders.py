@@ -14,12 +14,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from gridsweep import runs
-from gridsweep.attempt import AttemptFolder, Progress
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.handover import read_lines
 from gridsweep.policy.situation import Policy
+from gridsweep.records.attempts import AttemptFolder, Progress
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.events import Event
 from gridsweep.state.state import State

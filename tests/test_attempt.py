@@ -8,7 +8,8 @@ import time
 import pytest
 
 from builders import FORK, START
-from gridsweep.attempt import (
+from gridsweep.handover import read_lines
+from gridsweep.records.attempts import (
     Assignment,
     AttemptFolder,
     EnergyLine,
@@ -20,7 +21,6 @@ from gridsweep.attempt import (
     replace_file,
     verify,
 )
-from gridsweep.handover import read_lines
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import DAYS, RELAXED, START, URGENT, after, grid, make_sweep, rehearsed, sweeps
-from gridsweep import codec
 from gridsweep.accounting.certificate import Certificate, certificate
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
@@ -20,6 +19,7 @@ from gridsweep.accounting.savings import compare
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.optima import Job, bound
 from gridsweep.policy.situation import Decision, Immediate, OnOff, Policy, Situation, Threshold
+from gridsweep.records import codec
 from gridsweep.render import accounts, markdown, terminal, wording
 from gridsweep.simulation.rehearsal import baseline, rehearse
 from gridsweep.simulation.simulated import Profile, Simulated

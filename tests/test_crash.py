@@ -17,7 +17,7 @@ from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, re
 from gridsweep import runs
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
-from gridsweep.journal import Journal
+from gridsweep.records.journal import Journal
 from gridsweep.runs import RunFolder
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running

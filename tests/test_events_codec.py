@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from builders import START, make_sweep
-from gridsweep import codec
+from gridsweep.records import codec
 from gridsweep.state.events import Event, Progressed, Submitted
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs

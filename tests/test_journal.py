@@ -10,8 +10,8 @@ import pytest
 
 from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
 from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
-from gridsweep.journal import Journal, holder, lease
 from gridsweep.policy.situation import Threshold
+from gridsweep.records.journal import Journal, holder, lease
 from gridsweep.runs import RunFolder
 from gridsweep.state.events import Decided, Halted, Stopping, Submitted
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, after, grid, make_sweep, rehearsed, starts, sweeps
-from gridsweep import codec
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace
 from gridsweep.cli import cli
 from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceError
 from gridsweep.policy.situation import Threshold
+from gridsweep.records import codec
 from gridsweep.render import plan as pictures
 from gridsweep.schedule.capacity import check_deadline, least_makespan
 from gridsweep.simulation.plan import Plan, plan

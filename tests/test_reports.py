@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 
 from builders import DAYS, RELAXED, START, URGENT, after, make_sweep, rehearsed
-from gridsweep import codec
 from gridsweep.accounting.leaderboard import effects
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
 from gridsweep.carbon.readings import Provenance
 from gridsweep.policy.situation import Immediate, OnOff, Threshold
+from gridsweep.records import codec
 from gridsweep.render import markdown, wording
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted

@@ -12,7 +12,7 @@ from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, ma
 from gridsweep import errors, runs
 from gridsweep.amendments import amendments
 from gridsweep.errors import DeadlineError, LeaseError, SpecError, TraceError
-from gridsweep.journal import Journal, holder
+from gridsweep.records.journal import Journal, holder
 from gridsweep.runs import RunFolder, exit_code
 from gridsweep.state.events import ClockAnchored, Resumed, Stopping
 from gridsweep.state.state import State

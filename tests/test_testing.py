@@ -5,8 +5,8 @@ import subprocess
 import pytest
 
 from builders import lines, until
-from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part
 from gridsweep.handover import read_lines
+from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part
 from gridsweep.sweep.stints import Checkpoint, Device
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 from gridsweep.testing import STAND_IN, loss_after, misbehaviour

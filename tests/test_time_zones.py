@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from builders import RELAXED, URGENT, make_sweep
-from gridsweep import codec
+from gridsweep.records import codec
 from gridsweep.sweep.sweep import PolicyChoice
 
 ZONES = (
@@ -45,7 +45,7 @@ CHILD = """
 import hashlib, json, sys, time
 from datetime import datetime, timedelta
 from pathlib import Path
-from gridsweep import codec
+from gridsweep.records import codec
 from gridsweep.policy.registry import policy_for
 from gridsweep.providers.trace import TraceProvider
 from gridsweep.simulation.plan import plan

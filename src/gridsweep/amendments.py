@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from gridsweep import codec
 from gridsweep.errors import SpecError
+from gridsweep.records import codec
 from gridsweep.sweep.sweep import Sweep
 
 AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose")

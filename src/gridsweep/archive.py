@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gridsweep import codec
-from gridsweep.attempt import replace_file
 from gridsweep.carbon.readings import Reading, Stretch
 from gridsweep.carbon.traces import DAY, Forecast, Trace, or_nan, or_none
+from gridsweep.records import codec
+from gridsweep.records.attempts import replace_file
 from gridsweep.schedule.step import facts
 from gridsweep.state.events import Observed
 from gridsweep.state.observed_grid import Grid

@@ -17,12 +17,12 @@ from importlib.resources import files as resources_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gridsweep.attempt import MANIFEST, AttemptFolder, digest, verify
 from gridsweep.cluster_api import Api, Conflict, NotFound, Resource, Unreachable
 from gridsweep.cluster_reader import PORT
 from gridsweep.errors import ExecutorError
 from gridsweep.manifests import pods
 from gridsweep.manifests.names import Manifest, labels, metadata, object_name, store_of
+from gridsweep.records.attempts import MANIFEST, AttemptFolder, digest, verify
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Checkpoint
 

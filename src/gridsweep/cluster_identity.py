@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gridsweep import codec
-from gridsweep.attempt import Assignment
 from gridsweep.handover import assignment
 from gridsweep.manifests.names import ATTEMPT, PREFIX, SWEEP, digest, label_value
+from gridsweep.records import codec
+from gridsweep.records.attempts import Assignment
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 

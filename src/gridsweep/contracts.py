@@ -20,11 +20,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from gridsweep.attempt import Part
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.loop import Executor, World, drive
 from gridsweep.policy.situation import Immediate
+from gridsweep.records.attempts import Part
 from gridsweep.state.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs

@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from gridsweep import codec
-from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Part, Progress, sync
 from gridsweep.errors import ExecutorError
+from gridsweep.records import codec
+from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, sync
 from gridsweep.schedule.step import device_named
 from gridsweep.state.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt, Standing

@@ -19,11 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
-from gridsweep import codec
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
 from gridsweep.amendments import amendments
-from gridsweep.attempt import write_file
 from gridsweep.errors import (
     DEADLINE,
     DONE,
@@ -39,10 +37,12 @@ from gridsweep.errors import (
 )
 from gridsweep.executors.local import WORKER
 from gridsweep.executors_for import STORE, executor_for, let_go, reach
-from gridsweep.journal import Journal, holder, lease
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy.registry import policy_for
 from gridsweep.providers_for import provider_for
+from gridsweep.records import codec
+from gridsweep.records.attempts import write_file
+from gridsweep.records.journal import Journal, holder, lease
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.proposers import proposers_for
 from gridsweep.simulation.rehearsal import baseline

@@ -12,8 +12,8 @@ from gridsweep.carbon.traces import ceil_to, floor_to
 from gridsweep.errors import SpecError
 from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.cache import default_folder
-from gridsweep.journal import Journal, lease
 from gridsweep.providers_for import means_for, provider_for
+from gridsweep.records.journal import Journal, lease
 from gridsweep.resolver import Resolver
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.schedule.step import facts

@@ -71,7 +71,7 @@ def test_a_controller_killed_at_random_moments(tmp_path: Path, seed: int, mounte
 
 
 def attempts_below(store: Path):
-    from gridsweep.attempt import AttemptFolder
+    from gridsweep.records.attempts import AttemptFolder
 
     return [AttemptFolder(path) for path in sorted(store.glob("stints/*/*")) if not path.name.startswith(".")]
 

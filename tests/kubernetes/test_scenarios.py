@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from bench import CLUSTER, api_of
 
-from gridsweep.attempt import AttemptFolder
 from gridsweep.carbon.traces import HOUR
 from gridsweep.cluster_api import Api, Forbidden, Unreachable
 from gridsweep.cluster_files import Mounted
@@ -20,6 +19,7 @@ from gridsweep.contracts import sweep_of
 from gridsweep.errors import EXECUTOR, ExecutorError
 from gridsweep.executors.kubernetes import Kubernetes
 from gridsweep.manifests.names import STORE, store_of
+from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Ended, Event, Held, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster

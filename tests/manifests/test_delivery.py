@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from builders import make_sweep
-from gridsweep import codec
-from gridsweep.attempt import AttemptFolder
 from gridsweep.errors import SpecError
 from gridsweep.manifests.bundle import bundle, cluster_of
 from gridsweep.manifests.delivery import CONFIGMAP_LIMIT, ENTRYPOINT, START, STOP, assignment_of, config_map
+from gridsweep.records import codec
+from gridsweep.records.attempts import AttemptFolder
 from gridsweep.render.manifest_files import worker_sources
 from gridsweep.sweep.sweep import Model
 

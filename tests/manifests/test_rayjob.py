@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from gridsweep import codec
-from gridsweep.attempt import Assignment
 from gridsweep.errors import SpecError
 from gridsweep.manifests.bundle import bundle, cluster_of
 from gridsweep.manifests.delivery import GRACE_SECONDS, STOP_WAIT_SECONDS, assignment_of
 from gridsweep.manifests.names import DIGEST, EXPERIMENT, SWEEP, TIER
 from gridsweep.manifests.rayjob import MAX_DELAY, QUEUE, THRESHOLD, rayjob
+from gridsweep.records import codec
+from gridsweep.records.attempts import Assignment
 
 TIERS = {"tier1": (8, "225", "24h", 24), "tier2": (4, "175", "48h", 48), "tier3": (9, "125", "96h", 96)}
 

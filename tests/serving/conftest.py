@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from asking import Server
 
 from adapter_files import published, stand_in_run
-from gridsweep.attempt import Part
+from gridsweep.records.attempts import Part
 from gridsweep.serving import launch
 from gridsweep.serving.access import check_free
 from gridsweep.serving.child import running

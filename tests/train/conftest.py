@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from gridsweep.attempt import Assignment, AttemptFolder, Part
+from gridsweep.records.attempts import Assignment, AttemptFolder, Part
 from gridsweep.sweep.stints import Checkpoint, Device
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from gridsweep.attempt import Part
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import LoraParams, Model, Recipe
 from gridsweep.train.lean.group import History
 from gridsweep.train.learning_rate import learning_rate

@@ -11,8 +11,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import LoraParams, Model, Recipe
 from gridsweep.train.device import device_and_dtype
 from gridsweep.train.lean.group import Group

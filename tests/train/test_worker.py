@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gridsweep.attempt import AttemptFolder, Outcome, Part, verify
 from gridsweep.errors import SpecError
+from gridsweep.records.attempts import AttemptFolder, Outcome, Part, verify
 from gridsweep.sweep.sweep import Dataset, LoraParams
 from gridsweep.testing_nvml import NoNvml, VirtualNvml
 from gridsweep.train import __main__ as program

@@ -36,9 +36,9 @@ def forecast(
 
     The zone is that of SPEC, or --provider with --zone, or --trace.
     """
-    from gridsweep import codec
     from gridsweep.carbon.outlook import outlook
     from gridsweep.providers_for import plugin, provider_for
+    from gridsweep.records import codec
     from gridsweep.render import outlook as pictures
     from gridsweep.sweep.sweep import CarbonSource
 

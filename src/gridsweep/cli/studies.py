@@ -71,7 +71,8 @@ def simulate(
     as_json: bool,
 ) -> None:
     """Back-test policies on a recorded trace: the spec's estimates, from many start instants."""
-    from gridsweep import codec, recorded
+    from gridsweep import recorded
+    from gridsweep.records import codec
     from gridsweep.render import progress, simulation
     from gridsweep.simulation import backtest
 

@@ -72,8 +72,8 @@ def check(spec: Path, as_json: bool) -> None:
 @json_option
 def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as_json: bool) -> None:
     """Rehearse a sweep on the forecast, before anything runs: what starts when, what it saves, and how sure that is."""
-    from gridsweep import codec
     from gridsweep.providers_for import provider_for
+    from gridsweep.records import codec
     from gridsweep.render import plan as pictures
     from gridsweep.schedule import capacity
     from gridsweep.simulation import plan as plans
@@ -109,7 +109,8 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     Ctrl-C stops the work at a checkpoint; the same command goes on. A second Ctrl-C leaves at once: the workers go on
     by themselves, and the next run adopts them.
     """
-    from gridsweep import codec, runs
+    from gridsweep import runs
+    from gridsweep.records import codec
     from gridsweep.render import files, progress, terminal
 
     sweep = None
@@ -223,7 +224,8 @@ def stop(folder: Path | None) -> None:
 @click.option("--settle", "settled", is_flag=True, help="Read the grid's hours again, revised, and keep both figures.")
 def report(folder: Path | None, as_json: bool, markdown: bool, settled: bool) -> None:
     """Report what a sweep found and cost, and what running at once would have cost; write the HTML report anew."""
-    from gridsweep import codec, runs
+    from gridsweep import runs
+    from gridsweep.records import codec
     from gridsweep.render import files, terminal
     from gridsweep.render import markdown as markdown_
 

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gridsweep.attempt import AttemptFolder
 from gridsweep.errors import ExecutorError
 from gridsweep.handover import Publisher, assignment, news, touched, written_at
+from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Event
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

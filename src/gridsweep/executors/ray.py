@@ -17,12 +17,12 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from gridsweep.attempt import AttemptFolder
 from gridsweep.errors import ExecutorError
 from gridsweep.handover import Publisher, assignment, news, touched
 from gridsweep.ray_cluster.jobs_api import Job, JobsApi, Missing, Unreachable
 from gridsweep.ray_cluster.packages import packages
 from gridsweep.ray_cluster.parcels import Damaged, replace_file, unpack
+from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Event, Held
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

@@ -7,9 +7,9 @@ again, to the same folder, when it finds the head new.
 
 from __future__ import annotations
 
-from gridsweep.attempt import Assignment, Part
 from gridsweep.errors import SpecError
 from gridsweep.manifests.names import Manifest, labels, metadata, object_name
+from gridsweep.records.attempts import Assignment, Part
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Sweep, is_local
@@ -20,8 +20,8 @@ START = """\
 import os, sys
 from dataclasses import replace
 from pathlib import Path
-from gridsweep import codec
-from gridsweep.attempt import Assignment, AttemptFolder
+from gridsweep.records import codec
+from gridsweep.records.attempts import Assignment, AttemptFolder
 
 task = codec.loads(Assignment, os.environ["GRIDSWEEP_ASSIGNMENT"])
 stint, _, number = task.attempt.rpartition("/")
@@ -76,9 +76,9 @@ PACKAGE = "/opt/gridsweep"
 CONFIGMAP_LIMIT = 1 << 20
 WORKER_SOURCES = (
     "__init__.py",
-    "attempt.py",
+    "records/attempts.py",
     "sweep/clusters.py",
-    "codec.py",
+    "records/codec.py",
     "errors.py",
     "sweep/losses.py",
     "meters.py",

@@ -9,8 +9,6 @@ import json
 import math
 from datetime import timedelta
 
-from gridsweep import codec
-from gridsweep.attempt import Assignment
 from gridsweep.errors import SpecError
 from gridsweep.manifests import delivery
 from gridsweep.manifests.names import (
@@ -37,6 +35,8 @@ from gridsweep.manifests.pods import (
     scratch,
     security,
 )
+from gridsweep.records import codec
+from gridsweep.records.attempts import Assignment
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Percentile, Sweep, Tier, number
 

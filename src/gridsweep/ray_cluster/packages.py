@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gridsweep.attempt import AttemptFolder
 from gridsweep.errors import ExecutorError
 from gridsweep.ray_cluster.parcels import Index, Packer
+from gridsweep.records.attempts import AttemptFolder
 
 MOST = 64 << 20
 """So many bytes of inputs go into one package; Ray's dashboard takes 100 MiB at a time."""

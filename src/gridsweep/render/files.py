@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from gridsweep import codec
 from gridsweep.accounting.report import Report
-from gridsweep.attempt import replace_file
 from gridsweep.errors import ExecutorError
+from gridsweep.records import codec
+from gridsweep.records.attempts import replace_file
 from gridsweep.render import card, html, markdown
 from gridsweep.runs import RunFolder
 

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gridsweep import codec
-from gridsweep.attempt import Assignment, AttemptFolder, EnergyLine, Outcome, Progress, Result
 from gridsweep.carbon.traces import HOUR
 from gridsweep.manifests.names import STORE
+from gridsweep.records import codec
+from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Outcome, Progress, Result
 
 
 class VirtualKubelet:

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-    from gridsweep.attempt import AttemptFolder, Result, now
+    from gridsweep.records.attempts import AttemptFolder, Result, now
 
     folder = AttemptFolder(Path(arguments[0]).absolute())
     folder.sign_in()

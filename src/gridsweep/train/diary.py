@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-from gridsweep.attempt import AttemptFolder, EnergyLine, Progress, now
+from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, now
 
 JOULES_PER_KWH = 3_600_000
 PROGRESS_EVERY = 0.5  # seconds

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridsweep.attempt import Assignment, Part, verify
 from gridsweep.errors import SpecError
+from gridsweep.records.attempts import Assignment, Part, verify
 from gridsweep.train import data
 
 if TYPE_CHECKING:  # importing these takes seconds, in which the worker could not be told to stop

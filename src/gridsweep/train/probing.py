@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import torch
 
-from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
 from gridsweep.meters import Meter, NvmlMeter, RaplMeter
 from gridsweep.power_limits import seen
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
 from gridsweep.train import data
 from gridsweep.train.device import accelerator_index, described, device_and_dtype, device_name

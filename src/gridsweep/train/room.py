@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import Recipe
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, weights_of
 from gridsweep.train.lean.base import targeted

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pynvml
 
-from gridsweep.attempt import Assignment, AttemptFolder, Outcome, Result, digest, now
 from gridsweep.errors import SpecError
 from gridsweep.meters import meter_for
 from gridsweep.power_limits import limited
+from gridsweep.records.attempts import Assignment, AttemptFolder, Outcome, Result, digest, now
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint
 from gridsweep.train.device import accelerator_index

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from gridsweep.attempt import Part
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import LoraParams, Model, Recipe
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.samples import Sample

@@ -15,7 +15,7 @@ from lean_builders import MEMBERS, MODEL, RECIPE, SAMPLES, TOTAL, group, nothing
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from plain_peft import add_lora
 
-from gridsweep.attempt import Part
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import Model, Recipe
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.variants import Variant

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import Model, Recipe
 from gridsweep.train.lean.variants import Variant
 

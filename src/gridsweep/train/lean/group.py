@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
+from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import Model, Recipe
 from gridsweep.train.lean import files
 from gridsweep.train.lean.base import Layers, LeanBase

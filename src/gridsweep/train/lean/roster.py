@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gridsweep.attempt import Part
 from gridsweep.errors import SpecError
+from gridsweep.records.attempts import Part
 from gridsweep.train.lean.files import Pairs
 from gridsweep.train.lean.initial import initial_row
 from gridsweep.train.lean.linear import Block

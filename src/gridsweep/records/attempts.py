@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from gridsweep import codec
+from gridsweep.records import codec
 from gridsweep.sweep.stints import Checkpoint, Device, Outcome
 from gridsweep.sweep.sweep import Base, Dataset, LoraParams, Model, Recipe
 

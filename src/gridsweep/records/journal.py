@@ -18,9 +18,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from gridsweep import codec
-from gridsweep.attempt import sync
 from gridsweep.errors import JournalError, LeaseError, SpecError
+from gridsweep.records import codec
+from gridsweep.records.attempts import sync
 from gridsweep.state.events import Event
 
 VERSION = 1
