@@ -28,10 +28,10 @@ from pathlib import Path
 
 from gridsweep import Sweep
 from gridsweep.carbon.traces import HOUR, Trace
+from gridsweep.grid.recorded_forecasts import Replay, open_recorded, open_replay
 from gridsweep.loop import Provider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import choice_of, policy_for
-from gridsweep.recorded import Replay, open_recorded, open_replay
 from gridsweep.schedule.step import observed, situation
 from gridsweep.simulation.backtest import (
     Outcome,

@@ -10,13 +10,13 @@ import pytest
 from builders import URGENT, make_sweep
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
-from gridsweep.archive import Archive
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to
 from gridsweep.errors import UnreachableError
+from gridsweep.grid.archive import Archive
+from gridsweep.grid.fallbacks import FRESH, STALE, Resolver
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate, Threshold
-from gridsweep.resolver import FRESH, STALE, Resolver
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Answered, Observed, Requested, Submitted

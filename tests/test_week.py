@@ -8,12 +8,12 @@ import pytest
 from builders import make_sweep
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
-from gridsweep.archive import Archive
 from gridsweep.carbon.traces import HOUR, Trace
+from gridsweep.grid.archive import Archive
+from gridsweep.grid.fallbacks import Resolver
+from gridsweep.grid.registry import means_for, plugin
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Threshold
-from gridsweep.providers_for import means_for, plugin
-from gridsweep.resolver import Resolver
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Answered, Requested, Submitted

@@ -3,7 +3,7 @@ from importlib.resources import files
 
 import pytest
 
-from gridsweep import zones
+from gridsweep.grid import yearly_averages as zones
 
 
 def g(zone):

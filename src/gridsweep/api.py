@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gridsweep import runs
 from gridsweep.accounting.report import Report
-from gridsweep.providers_for import provider_for
-from gridsweep.recorded import open_replay
+from gridsweep.grid.recorded_forecasts import open_replay
+from gridsweep.grid.registry import provider_for
 from gridsweep.render import files
 from gridsweep.runs import Run
 from gridsweep.schedule import capacity

@@ -24,7 +24,7 @@ from gridsweep.errors import SignalError
 from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.client import HttpClient
 from gridsweep.fetch.secrets import Secrets
-from gridsweep.sources import Means, Source
+from gridsweep.grid.source import Means, Source
 from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.behaviours import BEHAVIOURS, GOOD, Behaviour, Expected
 from gridsweep.testing_grid.dialect import Dialect, Grid

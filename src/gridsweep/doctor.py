@@ -156,7 +156,7 @@ def _grid() -> Finding:
 
 def _provider(carbon: CarbonSource) -> Finding:
     """What a configured provider says of its zone just now, without the rungs that would stand in for it."""
-    from gridsweep.providers_for import source_for
+    from gridsweep.grid.registry import source_for
 
     what, now = f"grid {carbon.provider}", datetime.now(UTC)
     try:

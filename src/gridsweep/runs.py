@@ -37,9 +37,9 @@ from gridsweep.errors import (
 )
 from gridsweep.executors.local import WORKER
 from gridsweep.executors_for import STORE, executor_for, let_go, reach
+from gridsweep.grid.registry import provider_for
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy.registry import policy_for
-from gridsweep.providers_for import provider_for
 from gridsweep.records import codec
 from gridsweep.records.attempts import write_file
 from gridsweep.records.journal import Journal, holder, lease

@@ -12,13 +12,13 @@ from gridsweep.carbon.traces import ceil_to, floor_to
 from gridsweep.errors import SpecError
 from gridsweep.fetch.budget import TokenBucket
 from gridsweep.fetch.cache import default_folder
-from gridsweep.providers_for import means_for, provider_for
+from gridsweep.grid.fallbacks import Resolver
+from gridsweep.grid.registry import means_for, provider_for
+from gridsweep.grid.source import Source
 from gridsweep.records.journal import Journal, lease
-from gridsweep.resolver import Resolver
 from gridsweep.runs import RunFolder, summarize
 from gridsweep.schedule.step import facts
 from gridsweep.simulation.rehearsal import baseline
-from gridsweep.sources import Source
 from gridsweep.state.events import Settled
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource

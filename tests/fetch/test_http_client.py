@@ -17,7 +17,7 @@ from loopback import START, Clock, Scripted, client, serving
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, UnreachableError
 from gridsweep.fetch.budget import CircuitBreaker, TokenBucket
 from gridsweep.fetch.client import HttpClient
-from gridsweep.sources import Fetched, Http
+from gridsweep.grid.source import Fetched, Http
 
 HOUR = timedelta(hours=1)
 GOOD = httpx.Response(200, content=b'{"zone": "DE"}')

@@ -11,10 +11,10 @@ from gridsweep.cluster_api import Api, Server
 from gridsweep.cluster_files import Mirrored, Mounted
 from gridsweep.contracts import Bench
 from gridsweep.executors.kubernetes import Kubernetes
+from gridsweep.grid.registry import provider_for
 from gridsweep.loop import drive
 from gridsweep.manifests.names import dns_label
 from gridsweep.policy.registry import policy_for
-from gridsweep.providers_for import provider_for
 from gridsweep.records.journal import Journal, lease
 from gridsweep.runs import RunFolder, opening
 from gridsweep.state.state import State

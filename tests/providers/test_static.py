@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep import zones
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import SpecError
+from gridsweep.grid import yearly_averages as zones
+from gridsweep.grid.source import Means
 from gridsweep.providers.static import Static
-from gridsweep.sources import Means
 from gridsweep.sweep.sweep import CarbonSource
 
 NOW = datetime(2026, 5, 4, 14, 20, tzinfo=UTC)

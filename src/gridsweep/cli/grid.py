@@ -37,7 +37,7 @@ def forecast(
     The zone is that of SPEC, or --provider with --zone, or --trace.
     """
     from gridsweep.carbon.outlook import outlook
-    from gridsweep.providers_for import plugin, provider_for
+    from gridsweep.grid.registry import plugin, provider_for
     from gridsweep.records import codec
     from gridsweep.render import outlook as pictures
     from gridsweep.sweep.sweep import CarbonSource
@@ -71,7 +71,7 @@ def forecast(
 @json_option
 def zones(search: str | None, provider: str | None, as_json: bool) -> None:
     """List the grid zones that the installed providers know, or those whose id or name holds SEARCH."""
-    from gridsweep.providers_for import names, plugin, zones_of
+    from gridsweep.grid.registry import names, plugin, zones_of
     from gridsweep.render import outlook as pictures
 
     asked = [provider] if provider else list(names())

@@ -71,7 +71,7 @@ def simulate(
     as_json: bool,
 ) -> None:
     """Back-test policies on a recorded trace: the spec's estimates, from many start instants."""
-    from gridsweep import recorded
+    from gridsweep.grid import recorded_forecasts as recorded
     from gridsweep.records import codec
     from gridsweep.render import progress, simulation
     from gridsweep.simulation import backtest

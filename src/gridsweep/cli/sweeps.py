@@ -45,7 +45,7 @@ def init(path: Path) -> None:
 def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
     from gridsweep.carbon.outlook import useless_limits
-    from gridsweep.providers_for import provider_for
+    from gridsweep.grid.registry import provider_for
     from gridsweep.sweep.search_space import near_duplicates
 
     sweep = load(spec)
@@ -72,7 +72,7 @@ def check(spec: Path, as_json: bool) -> None:
 @json_option
 def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as_json: bool) -> None:
     """Rehearse a sweep on the forecast, before anything runs: what starts when, what it saves, and how sure that is."""
-    from gridsweep.providers_for import provider_for
+    from gridsweep.grid.registry import provider_for
     from gridsweep.records import codec
     from gridsweep.render import plan as pictures
     from gridsweep.schedule import capacity

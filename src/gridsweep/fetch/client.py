@@ -25,7 +25,7 @@ from gridsweep.fetch.exchange import Request, Wire, exchange
 from gridsweep.fetch.origins import base_of, below, redirected
 from gridsweep.fetch.secrets import Secrets
 from gridsweep.fetch.verdicts import Answer, clean, own_words, parsed, passing, refusal, retry_after, strict_json
-from gridsweep.sources import Fetched
+from gridsweep.grid.source import Fetched
 
 if TYPE_CHECKING:
     import httpx

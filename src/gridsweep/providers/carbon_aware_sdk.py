@@ -18,7 +18,7 @@ from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, SignalError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
-from gridsweep.sources import Fetched, Means, Zone
+from gridsweep.grid.source import Fetched, Means, Zone
 from gridsweep.sweep.sweep import CarbonSource
 
 HISTORY = timedelta(days=28)

@@ -17,7 +17,7 @@ from gridsweep.carbon.traces import DAY, HOUR, floor_to, utc
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.fetch import parsing
 from gridsweep.fetch.parsing import Point
-from gridsweep.sources import Fetched, Means, Zone
+from gridsweep.grid.source import Fetched, Means, Zone
 from gridsweep.sweep.sweep import CarbonSource
 
 BASE_URL = "https://api.eia.gov"

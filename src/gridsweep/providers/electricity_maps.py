@@ -22,7 +22,7 @@ from gridsweep.fetch.parsing import (
     objects,
     same_zone,
 )
-from gridsweep.sources import Fetched, Means, Zone
+from gridsweep.grid.source import Fetched, Means, Zone
 from gridsweep.sweep.sweep import CarbonSource
 
 NAME = "electricity_maps"

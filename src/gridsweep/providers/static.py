@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from gridsweep import zones
 from gridsweep.carbon.readings import Basis, Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import SpecError
-from gridsweep.sources import Means, Zone
+from gridsweep.grid import yearly_averages as zones
+from gridsweep.grid.source import Means, Zone
 from gridsweep.sweep.sweep import CarbonSource, number
 
 HISTORY = timedelta(days=28)

@@ -15,7 +15,7 @@ from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.readings import Provenance, Quality, Reading, Stretch
 from gridsweep.carbon.traces import DAY, Forecast, Trace, utc
 from gridsweep.errors import TraceError
-from gridsweep.sources import Means, Zone
+from gridsweep.grid.source import Means, Zone
 from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.trace_files import read_recording
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gridsweep.providers_for import plugin
+from gridsweep.grid.registry import plugin
 from gridsweep.spec.expansion import (
     BUNDLED_TRACES,
     absolute,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from gridsweep.providers_for import names
+from gridsweep.grid.registry import names
 from gridsweep.spec.clusters import Executors
 from gridsweep.spec.rungs import OptionalProposals, OptionalRepeats, OptionalRungs, Pack, RungsSection
 from gridsweep.spec.study import (

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from gridsweep.archive import Archive
 from gridsweep.carbon.forecaster import blend, from_history, with_past
 from gridsweep.carbon.readings import Provenance, Quality, Reading, Rung, Stretch
 from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to
 from gridsweep.errors import SignalError
-from gridsweep.sources import Source
+from gridsweep.grid.archive import Archive
+from gridsweep.grid.source import Source
 
 FRESH = timedelta(minutes=10)
 """An answer is taken again for so long before the provider is asked anew."""

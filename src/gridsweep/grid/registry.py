@@ -9,14 +9,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gridsweep.archive import Archive
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.errors import GridsweepError, SignalError, SpecError
 from gridsweep.fetch.cache import default_folder
 from gridsweep.fetch.client import HttpClient
 from gridsweep.fetch.secrets import Secrets
-from gridsweep.resolver import Resolver
-from gridsweep.sources import GROUP, Http, Means, Source, Zone
+from gridsweep.grid.archive import Archive
+from gridsweep.grid.fallbacks import Resolver
+from gridsweep.grid.source import GROUP, Http, Means, Source, Zone
 from gridsweep.sweep.sweep import CarbonSource
 
 UNTRUE = ("synthetic", "static")
@@ -68,7 +68,7 @@ def provider_for(settings: CarbonSource, means: Means | None = None, folder: Pat
     if not plugin(settings.provider).live:
         return source
     archive = Archive(settings, folder or default_folder())
-    from gridsweep import zones  # a table that only a live provider may come to need
+    from gridsweep.grid import yearly_averages as zones  # a table that only a live provider may come to need
 
     average = None if settings.strict else zones.average(settings.zone)
     if average is None:

@@ -1,0 +1,1 @@
+"""How the grid is heard: providers, fallbacks, the archive, trace files, yearly averages."""
