@@ -21,9 +21,9 @@ import numpy as np
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import DAY, HOUR, Trace, ceil_to, floor_to
 from gridsweep.errors import SignalError
-from gridsweep.fetch.budget import TokenBucket
-from gridsweep.fetch.client import HttpClient
-from gridsweep.fetch.secrets import Secrets
+from gridsweep.grid.http.budget import TokenBucket
+from gridsweep.grid.http.client import HttpClient
+from gridsweep.grid.http.secrets import Secrets
 from gridsweep.grid.source import Means, Source
 from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.behaviours import BEHAVIOURS, GOOD, Behaviour, Expected

@@ -10,9 +10,9 @@ from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report
 from gridsweep.carbon.traces import ceil_to, floor_to
 from gridsweep.errors import SpecError
-from gridsweep.fetch.budget import TokenBucket
-from gridsweep.fetch.cache import default_folder
 from gridsweep.grid.fallbacks import Resolver
+from gridsweep.grid.http.budget import TokenBucket
+from gridsweep.grid.http.cache import default_folder
 from gridsweep.grid.registry import means_for, provider_for
 from gridsweep.grid.source import Source
 from gridsweep.records.journal import Journal, lease

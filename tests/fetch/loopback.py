@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
-from gridsweep.fetch.budget import TokenBucket
-from gridsweep.fetch.client import HttpClient
+from gridsweep.grid.http.budget import TokenBucket
+from gridsweep.grid.http.client import HttpClient
 
 START = datetime(2026, 10, 15, 12, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from loopback import START
 
-from gridsweep.fetch.cache import AnswerCache, default_folder, key_of
+from gridsweep.grid.http.cache import AnswerCache, default_folder, key_of
 
 KEY = key_of("gb", "https://example.org", "/intensity", [("zone", "13")])
 HOUR = timedelta(hours=1)

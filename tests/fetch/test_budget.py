@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.fetch.budget import HOUR, CircuitBreaker, TokenBucket
+from gridsweep.grid.http.budget import HOUR, CircuitBreaker, TokenBucket
 
 GAPS = st.lists(st.one_of(st.just(0.0), st.floats(0, 900), st.floats(0, 8000)), max_size=150)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from loopback import START, Clock, Scripted, client, serving
 
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, UnreachableError
-from gridsweep.fetch.budget import CircuitBreaker, TokenBucket
-from gridsweep.fetch.client import HttpClient
+from gridsweep.grid.http.budget import CircuitBreaker, TokenBucket
+from gridsweep.grid.http.client import HttpClient
 from gridsweep.grid.source import Fetched, Http
 
 HOUR = timedelta(hours=1)

@@ -16,8 +16,8 @@ import pytest
 from loopback import Clock, Scripted, client, raw, serving
 
 from gridsweep.errors import AnswerError, CredentialError, SignalError, UnreachableError
-from gridsweep.fetch.exchange import LARGEST, THREAD
-from gridsweep.fetch.secrets import Secrets
+from gridsweep.grid.http.exchange import LARGEST, THREAD
+from gridsweep.grid.http.secrets import Secrets
 
 CANARY = "canary-Zq+81/=%s"
 HOUR = timedelta(hours=1)

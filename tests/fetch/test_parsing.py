@@ -14,7 +14,7 @@ from loopback import START
 
 from gridsweep.carbon.readings import Provenance
 from gridsweep.errors import AnswerError
-from gridsweep.fetch.parsing import (
+from gridsweep.grid.http.parsing import (
     Point,
     column,
     expect,

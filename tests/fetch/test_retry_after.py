@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import START
 
-from gridsweep.fetch.verdicts import retry_after
+from gridsweep.grid.http.verdicts import retry_after
 
 
 @given(st.integers(0, 10**30))

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.errors import CredentialError
-from gridsweep.fetch.secrets import Secrets
+from gridsweep.grid.http.secrets import Secrets
 
 PRINTED = st.characters(min_codepoint=33, max_codepoint=126)
 CANARY = "canary-0123+/= &'x"

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.errors import GridsweepError, SignalError, SpecError
-from gridsweep.fetch.cache import default_folder
-from gridsweep.fetch.client import HttpClient
-from gridsweep.fetch.secrets import Secrets
 from gridsweep.grid.archive import Archive
 from gridsweep.grid.fallbacks import Resolver
+from gridsweep.grid.http.cache import default_folder
+from gridsweep.grid.http.client import HttpClient
+from gridsweep.grid.http.secrets import Secrets
 from gridsweep.grid.source import GROUP, Http, Means, Source, Zone
 from gridsweep.sweep.sweep import CarbonSource
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from gridsweep.carbon.readings import Provenance, Reading, Stretch
 from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, SignalError, SpecError
-from gridsweep.fetch import parsing
-from gridsweep.fetch.parsing import Point
+from gridsweep.grid.http import parsing
+from gridsweep.grid.http.parsing import Point
 from gridsweep.grid.source import Fetched, Means, Zone
 from gridsweep.sweep.sweep import CarbonSource
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from gridsweep.carbon.readings import Basis, Provenance, Quality, Reading
 from gridsweep.carbon.traces import DAY, HOUR, Forecast, floor_to, utc
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, SpecError
-from gridsweep.fetch.parsing import (
+from gridsweep.grid.http.parsing import (
     Point,
     expect,
     field,

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import DAY, HOUR, Forecast, floor_to, utc
 from gridsweep.errors import AnswerError, SpecError
-from gridsweep.fetch import parsing
-from gridsweep.fetch.parsing import Point
+from gridsweep.grid.http import parsing
+from gridsweep.grid.http.parsing import Point
 from gridsweep.grid.source import Fetched, Means, Zone
 from gridsweep.sweep.sweep import CarbonSource
 

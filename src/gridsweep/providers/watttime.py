@@ -12,7 +12,7 @@ import numpy as np
 from gridsweep.carbon.readings import Provenance, Reading, Stretch
 from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError
-from gridsweep.fetch.parsing import (
+from gridsweep.grid.http.parsing import (
     MOST_GRAMS,
     Point,
     column,

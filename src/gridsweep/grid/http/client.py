@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from gridsweep.carbon.traces import utc
 from gridsweep.errors import AnswerError, LimitError, SignalError, UnreachableError
-from gridsweep.fetch.budget import CircuitBreaker, TokenBucket
-from gridsweep.fetch.cache import AnswerCache, key_of
-from gridsweep.fetch.exchange import Request, Wire, exchange
-from gridsweep.fetch.origins import base_of, below, redirected
-from gridsweep.fetch.secrets import Secrets
-from gridsweep.fetch.verdicts import Answer, clean, own_words, parsed, passing, refusal, retry_after, strict_json
+from gridsweep.grid.http.budget import CircuitBreaker, TokenBucket
+from gridsweep.grid.http.cache import AnswerCache, key_of
+from gridsweep.grid.http.exchange import Request, Wire, exchange
+from gridsweep.grid.http.origins import base_of, below, redirected
+from gridsweep.grid.http.secrets import Secrets
+from gridsweep.grid.http.verdicts import Answer, clean, own_words, parsed, passing, refusal, retry_after, strict_json
 from gridsweep.grid.source import Fetched
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from gridsweep.errors import AnswerError, SignalError
-from gridsweep.fetch.secrets import PATH_SAFE
+from gridsweep.grid.http.secrets import PATH_SAFE
 
 if TYPE_CHECKING:
     import httpx

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from gridsweep.errors import AnswerError, SignalError, UnreachableError
-from gridsweep.fetch.verdicts import Answer
+from gridsweep.grid.http.verdicts import Answer
 
 if TYPE_CHECKING:
     import httpx
