@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from gridsweep import Sweep
-from gridsweep.providers.trace import open_trace
+from gridsweep.grid.providers.trace import open_trace
 from gridsweep.simulation.backtest import simulate, start_instants
 
 REFERENCE = {

@@ -11,10 +11,10 @@ from builders import START, after, make_sweep, starts
 from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
+from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.planner.postponing import CLEANER
 from gridsweep.policy.situation import NO_DEVICE, Immediate, Threshold
-from gridsweep.providers.trace import TraceProvider
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Profile, Simulated
 from gridsweep.state.events import Decided

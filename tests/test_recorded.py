@@ -9,8 +9,8 @@ from builders import START, make_sweep
 from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
+from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.grid.recorded_forecasts import HORIZON, Recorded, open_recorded, open_replay, read_forecasts
-from gridsweep.providers.trace import TraceProvider
 from gridsweep.simulation.backtest import simulate
 from gridsweep.sweep.sweep import PolicyChoice, Tier
 from weather import weather

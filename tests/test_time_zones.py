@@ -47,7 +47,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from gridsweep.records import codec
 from gridsweep.policy.registry import policy_for
-from gridsweep.providers.trace import TraceProvider
+from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.simulation.plan import plan
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.sweep.sweep import Sweep

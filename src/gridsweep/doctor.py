@@ -146,7 +146,7 @@ def _disk(folder: Path) -> Finding:
 
 
 def _grid() -> Finding:
-    from gridsweep.providers.trace import open_trace
+    from gridsweep.grid.providers.trace import open_trace
 
     provider = open_trace("solar-valley")
     return Finding(

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import SpecError
 from gridsweep.grid import yearly_averages as zones
+from gridsweep.grid.providers.static import Static
 from gridsweep.grid.source import Means
-from gridsweep.providers.static import Static
 from gridsweep.sweep.sweep import CarbonSource
 
 NOW = datetime(2026, 5, 4, 14, 20, tzinfo=UTC)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import TraceError
-from gridsweep.providers.trace import TraceProvider, open_trace
+from gridsweep.grid.providers.trace import TraceProvider, open_trace
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 HEADER = "timestamp,carbon_intensity\n"

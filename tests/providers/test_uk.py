@@ -6,8 +6,8 @@ import pytest
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, SpecError
+from gridsweep.grid.providers.uk import REGIONS, UK
 from gridsweep.grid.source import Fetched, Means
-from gridsweep.providers.uk import REGIONS, UK
 from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing_grid.behaviours import POINTS
 from gridsweep.testing_grid.dialect import Grid, Request

@@ -12,8 +12,8 @@ import pytest
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
 from gridsweep.carbon.traces import HOUR, Trace
+from gridsweep.grid.providers.trace import TraceProvider, open_trace
 from gridsweep.policy.registry import policy_for
-from gridsweep.providers.trace import TraceProvider, open_trace
 from gridsweep.simulation.rehearsal import baseline, rehearse
 from gridsweep.state.events import Ended, Event, Progressed, Segment, Submitted
 from gridsweep.state.state import State

@@ -21,7 +21,7 @@ from gridsweep.carbon.forecaster import bent, blend, from_history, with_past
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Column, Forecast, Trace
 from gridsweep.errors import SpecError
-from gridsweep.providers.trace import TraceProvider, open_trace
+from gridsweep.grid.providers.trace import TraceProvider, open_trace
 from gridsweep.trace_files.cells import amount_in, moment_of
 from gridsweep.trace_files.content import content_of, text_of
 from gridsweep.trace_files.problems import Problems, iso
