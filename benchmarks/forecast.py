@@ -27,7 +27,7 @@ import numpy as np
 
 from gridsweep.carbon.forecaster import blend, from_history, with_past
 from gridsweep.carbon.traces import HOUR, Column, Forecast, Trace
-from gridsweep.trace_files import read_trace
+from gridsweep.grid.trace_files import read_trace
 
 DAYS = 4
 HORIZON = timedelta(days=DAYS)

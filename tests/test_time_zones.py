@@ -51,7 +51,7 @@ from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.simulation.plan import plan
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.sweep.sweep import Sweep
-from gridsweep.trace_files import read_trace
+from gridsweep.grid.trace_files import read_trace
 
 folder, half_hour = Path(sys.argv[1]), timedelta(minutes=30)
 sweeps = [codec.loads(Sweep, text) for text in json.load(sys.stdin)]

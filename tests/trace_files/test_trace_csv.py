@@ -6,7 +6,7 @@ import pytest
 from trace_writers import HEADER, START, lines, problems, rows
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.trace_files import read_trace
+from gridsweep.grid.trace_files import read_trace
 
 
 def test_offsets_and_z_become_utc(write):

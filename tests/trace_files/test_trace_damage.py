@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trace_writers import FORMATS, HEADER, sdk, written
 
 from gridsweep.errors import TraceError
-from gridsweep.trace_files import read_recording
+from gridsweep.grid.trace_files import read_recording
 
 
 @st.composite

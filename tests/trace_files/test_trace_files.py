@@ -13,9 +13,9 @@ from trace_writers import DAY, FORMATS, HEADER, START, lines, moments, problems,
 
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.trace_files import Recording, read_recording, read_trace
-from gridsweep.trace_files.cells import QUALITIES
-from gridsweep.trace_files.problems import Problems
+from gridsweep.grid.trace_files import Recording, read_recording, read_trace
+from gridsweep.grid.trace_files.cells import QUALITIES
+from gridsweep.grid.trace_files.problems import Problems
 
 YEAR = 105_120  # slots of five minutes
 

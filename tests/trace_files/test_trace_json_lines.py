@@ -8,7 +8,7 @@ import pytest
 from trace_writers import DAY, START, lines, problems, sdk
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.trace_files import read_trace
+from gridsweep.grid.trace_files import read_trace
 
 
 @pytest.mark.parametrize("name", ["grid.jsonl", "grid.ndjson", "grid.json"])

@@ -9,7 +9,7 @@ import pytest
 from trace_writers import FORMATS, HEADER, moments, problems, rows, table, written
 
 from gridsweep.errors import TraceError
-from gridsweep.trace_files import read_trace
+from gridsweep.grid.trace_files import read_trace
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -12,7 +12,7 @@ import pytest
 from trace_writers import HEADER, START, moments, problems, rows, same, table
 
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.trace_files import read_recording, read_trace
+from gridsweep.grid.trace_files import read_recording, read_trace
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -175,7 +175,7 @@ def test_parquet_needs_pyarrow_and_says_so(write):
     path = write(GOOD, "grid.parquet")
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        "from gridsweep.errors import TraceError\nfrom gridsweep.trace_files import read_trace\n"
+        "from gridsweep.errors import TraceError\nfrom gridsweep.grid.trace_files import read_trace\n"
         "try: read_trace(sys.argv[1])\nexcept TraceError as error: sys.stdout.write(str(error))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
@@ -184,7 +184,7 @@ def test_parquet_needs_pyarrow_and_says_so(write):
 
 def test_only_parquet_loads_pyarrow(write):
     code = (
-        "import sys; from gridsweep.trace_files import read_trace; read_trace(sys.argv[1])\n"
+        "import sys; from gridsweep.grid.trace_files import read_trace; read_trace(sys.argv[1])\n"
         "sys.exit('pyarrow' in sys.modules)"
     )
     path = write(HEADER + rows(1, 2))

@@ -12,7 +12,7 @@ import pytest
 
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import TraceError
-from gridsweep.trace_files import read_trace
+from gridsweep.grid.trace_files import read_trace
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 HEADER = "timestamp,carbon_intensity\n"

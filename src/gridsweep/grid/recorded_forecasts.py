@@ -22,10 +22,10 @@ from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Column, Forecast, Trace
 from gridsweep.errors import SpecError
 from gridsweep.grid.providers.trace import TraceProvider, open_trace
-from gridsweep.trace_files.cells import amount_in, moment_of
-from gridsweep.trace_files.content import content_of, text_of
-from gridsweep.trace_files.problems import Problems, iso
-from gridsweep.trace_files.slots import LONGEST, SHORTEST
+from gridsweep.grid.trace_files.cells import amount_in, moment_of
+from gridsweep.grid.trace_files.content import content_of, text_of
+from gridsweep.grid.trace_files.problems import Problems, iso
+from gridsweep.grid.trace_files.slots import LONGEST, SHORTEST
 
 COLUMNS = ("issued", "timestamp", "forecast", "actual")
 HORIZON = timedelta(hours=96)

@@ -16,8 +16,8 @@ from gridsweep.carbon.readings import Provenance, Quality, Reading, Stretch
 from gridsweep.carbon.traces import DAY, Forecast, Trace, utc
 from gridsweep.errors import TraceError
 from gridsweep.grid.source import Means, Zone
+from gridsweep.grid.trace_files import read_recording
 from gridsweep.sweep.sweep import CarbonSource
-from gridsweep.trace_files import read_recording
 
 BUNDLED = "solar-valley"
 

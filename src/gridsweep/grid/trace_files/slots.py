@@ -11,7 +11,7 @@ import numpy as np
 
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import DAY, HOUR, Trace
-from gridsweep.trace_files.problems import VALUE, Problems, iso
+from gridsweep.grid.trace_files.problems import VALUE, Problems, iso
 
 SHORTEST, LONGEST = timedelta(minutes=1), DAY
 

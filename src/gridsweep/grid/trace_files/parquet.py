@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from math import isnan, nan
 from typing import Any
 
-from gridsweep.trace_files.cells import amount_of, moment_of, quality_of
-from gridsweep.trace_files.problems import QUALITY, TIME, UNIT, VALUE, Problems, column_faults, shown
-from gridsweep.trace_files.slots import Slots
+from gridsweep.grid.trace_files.cells import amount_of, moment_of, quality_of
+from gridsweep.grid.trace_files.problems import QUALITY, TIME, UNIT, VALUE, Problems, column_faults, shown
+from gridsweep.grid.trace_files.slots import Slots
 
 MOST_ROWS = 5_000_000  # 47 years of five minutes
 MOST_BYTES = 2_000_000_000

@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import POUNDS_PER_MWH
-from gridsweep.trace_files.problems import LONGEST, Problems, shown
+from gridsweep.grid.trace_files.problems import LONGEST, Problems, shown
 
 HIGHEST = 5000.0  # The dirtiest grids stay under 1,500 g/kWh: what is above this is in another unit.
 GRAMS = {"gCO2eq/kWh": 1.0, "lbs_co2_per_mwh": POUNDS_PER_MWH}

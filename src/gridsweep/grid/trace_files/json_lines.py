@@ -7,10 +7,10 @@ import re
 from datetime import timedelta
 from math import inf, nan
 
-from gridsweep.trace_files.cells import amount_of, moment_of, quality_of
-from gridsweep.trace_files.content import text_of
-from gridsweep.trace_files.problems import QUALITY, TIME, UNIT, VALUE, Problems, column_faults, shown
-from gridsweep.trace_files.slots import Slots
+from gridsweep.grid.trace_files.cells import amount_of, moment_of, quality_of
+from gridsweep.grid.trace_files.content import text_of
+from gridsweep.grid.trace_files.problems import QUALITY, TIME, UNIT, VALUE, Problems, column_faults, shown
+from gridsweep.grid.trace_files.slots import Slots
 
 SDK_TIME, SDK_VALUE, SDK_SPAN, SDK_PLACE = "time", "rating", "duration", "location"
 EXAMPLE = f'{{"{TIME}": "2024-05-01T13:00:00Z", "{VALUE}": 231.5}}'

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gridsweep.carbon.traces import Trace
-from gridsweep.trace_files import csv_table, json_lines, parquet
-from gridsweep.trace_files.content import content_of
-from gridsweep.trace_files.problems import Problems
-from gridsweep.trace_files.slots import Recording, Slots
+from gridsweep.grid.trace_files import csv_table, json_lines, parquet
+from gridsweep.grid.trace_files.content import content_of
+from gridsweep.grid.trace_files.problems import Problems
+from gridsweep.grid.trace_files.slots import Recording, Slots
 
 __all__ = ["Recording", "read_recording", "read_trace"]
 

@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Iterator
 
-from gridsweep.trace_files.cells import amount_in, moment_of, quality_of
-from gridsweep.trace_files.content import text_of
-from gridsweep.trace_files.problems import QUALITY, TIME, UNIT, VALUE, Problems, column_faults, shown
-from gridsweep.trace_files.slots import Slots
+from gridsweep.grid.trace_files.cells import amount_in, moment_of, quality_of
+from gridsweep.grid.trace_files.content import text_of
+from gridsweep.grid.trace_files.problems import QUALITY, TIME, UNIT, VALUE, Problems, column_faults, shown
+from gridsweep.grid.trace_files.slots import Slots
 
 
 def read(content: bytes, slots: Slots, problems: Problems) -> None:

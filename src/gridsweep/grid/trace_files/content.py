@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gridsweep.errors import TraceError
-from gridsweep.trace_files.problems import TIME, VALUE, Problems, shown
+from gridsweep.grid.trace_files.problems import TIME, VALUE, Problems, shown
 
 LARGEST_FILE = 200_000_000
 FORMATS = "a .csv, .parquet or .jsonl file"
