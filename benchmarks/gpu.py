@@ -49,9 +49,9 @@ from gpu_report import report
 from gpu_ways import EFFECTIVE, LONGEST, Lean, Peft, Way, samples, spread_over
 from shapes import SHAPES, frozen
 
+from gridsweep.energy.meters import Meter, NvmlMeter, RaplMeter
+from gridsweep.energy.power_limits import limited
 from gridsweep.errors import SpecError
-from gridsweep.meters import Meter, NvmlMeter, RaplMeter
-from gridsweep.power_limits import limited
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import LoraParams, Model

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gridsweep.meters import (
+from gridsweep.energy.meters import (
     ACCELERATOR_W,
     CORE_W,
     LastingMeter,
@@ -107,7 +107,7 @@ def test_a_counter_that_starts_again_takes_nothing_back():
 
 
 def test_without_a_counter_power_is_integrated_by_trapezoids(monkeypatch):
-    monkeypatch.setattr("gridsweep.meters.SAMPLE_EVERY_S", 3600)
+    monkeypatch.setattr("gridsweep.energy.meters.SAMPLE_EVERY_S", 3600)
     nvml, clock = VirtualNvml(counter=False), Dial()
     meter = NvmlMeter(0, nvml, clock)
     assert meter.source == "nvml power"
@@ -119,7 +119,7 @@ def test_without_a_counter_power_is_integrated_by_trapezoids(monkeypatch):
 
 
 def test_power_is_sampled_between_readings_until_the_meter_is_closed(monkeypatch):
-    monkeypatch.setattr("gridsweep.meters.SAMPLE_EVERY_S", 0.01)
+    monkeypatch.setattr("gridsweep.energy.meters.SAMPLE_EVERY_S", 0.01)
     nvml = VirtualNvml(counter=False)
     asked = []
     answer = nvml.nvmlDeviceGetPowerUsage
@@ -138,7 +138,7 @@ def test_power_is_sampled_between_readings_until_the_meter_is_closed(monkeypatch
 
 
 def test_the_sampler_lives_through_a_failing_sample(monkeypatch):
-    monkeypatch.setattr("gridsweep.meters.SAMPLE_EVERY_S", 0.01)
+    monkeypatch.setattr("gridsweep.energy.meters.SAMPLE_EVERY_S", 0.01)
     nvml = VirtualNvml(counter=False)
     meter = NvmlMeter(0, nvml)
     nvml.power = False
@@ -151,7 +151,7 @@ def test_the_sampler_lives_through_a_failing_sample(monkeypatch):
 
 
 def test_power_is_sampled_at_least_twice_a_second():
-    from gridsweep import meters
+    from gridsweep.energy import meters
 
     assert meters.SAMPLE_EVERY_S <= 0.5
 
@@ -291,7 +291,7 @@ def test_a_gpu_that_works_is_measured(tmp_path):
 def test_a_gpu_that_says_nothing_is_modelled_by_the_clock(tmp_path, monkeypatch, nvml, power_w, watts):
     domain(tmp_path, "intel-rapl:0", "package-0")  # which cannot see a GPU
     clock = Dial()
-    monkeypatch.setattr("gridsweep.meters.time.monotonic", clock)
+    monkeypatch.setattr("gridsweep.energy.meters.time.monotonic", clock)
     meter = meter_for(Device("gpu", power_w=power_w), 0, tmp_path, nvml)
     clock.value = 2
     assert (meter.joules(), meter.source) == (2 * watts, "modelled")
@@ -305,7 +305,7 @@ def test_a_processor_with_counters_is_measured(tmp_path):
 @pytest.mark.parametrize(("power_w", "watts"), [(None, CORE_W), (40.0, 40.0)])
 def test_a_processor_without_counters_is_modelled_by_its_time(tmp_path, monkeypatch, power_w, watts):
     spent = Dial()
-    monkeypatch.setattr("gridsweep.meters.ModelledMeter.__init__.__defaults__", (spent,))
+    monkeypatch.setattr("gridsweep.energy.meters.ModelledMeter.__init__.__defaults__", (spent,))
     meter = meter_for(Device("cpu", power_w=power_w), None, tmp_path / "absent", NoNvml())
     spent.value = 3
     assert (meter.joules(), meter.source) == (3 * watts, "modelled")
@@ -372,5 +372,5 @@ def test_a_counter_that_vanishes_does_not_fail_the_work(tmp_path):
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, gridsweep.meters; sys.exit(bool({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
+    code = "import sys, gridsweep.energy.meters; sys.exit(bool({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gridsweep.doctor import power
+from gridsweep.energy.power_limits import limited, seen
 from gridsweep.errors import SpecError
-from gridsweep.power_limits import limited, seen
 from gridsweep.sweep.stints import Device
 from gridsweep.testing_nvml import NoNvml, VirtualNvml
 
@@ -88,7 +88,7 @@ def test_a_second_worker_on_the_same_gpu_leaves_the_limit_to_the_first(tmp_path)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from gridsweep.power_limits import limited
+from gridsweep.energy.power_limits import limited
 from gridsweep.sweep.stints import Device
 from gridsweep.testing_nvml import VirtualNvml
 with limited(Device("gpu0", power_limit_w=300), 0, VirtualNvml(), Path(sys.argv[1])):

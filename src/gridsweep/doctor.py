@@ -85,8 +85,8 @@ def _devices() -> Finding:
 
 
 def _energy() -> Finding:
+    from gridsweep.energy.meters import meter_for
     from gridsweep.executors.local import visible_gpus
-    from gridsweep.meters import meter_for
 
     meter = meter_for(Device("device0"), 0 if visible_gpus() else None)
     try:
@@ -103,9 +103,9 @@ def power(asked: Sequence[Device] = (), nvml: Any = None, notes: Path | None = N
     """The GPUs' power limits, and whether those that devices ask for can be. Changes nothing."""
     import pynvml
 
+    from gridsweep.energy.meters import nvml_index
+    from gridsweep.energy.power_limits import seen
     from gridsweep.executors.local import visible_gpus
-    from gridsweep.meters import nvml_index
-    from gridsweep.power_limits import seen
 
     nvml = nvml or pynvml
     found = []

@@ -88,7 +88,7 @@ def test_energy_is_told_from_loading_to_the_end(assigned: Assigned) -> None:
 def test_a_power_limit_holds_while_it_trains_and_no_longer(
     assigned: Assigned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
 ) -> None:
-    monkeypatch.setattr("gridsweep.power_limits.NOTES", tmp_path / "notes")
+    monkeypatch.setattr("gridsweep.energy.power_limits.NOTES", tmp_path / "notes")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     nvml, folder = VirtualNvml(), assigned(power_limit_w=300)
     seen: set[float] = set()

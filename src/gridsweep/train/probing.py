@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import torch
 
+from gridsweep.energy.meters import Meter, NvmlMeter, RaplMeter
+from gridsweep.energy.power_limits import seen
 from gridsweep.errors import SpecError
-from gridsweep.meters import Meter, NvmlMeter, RaplMeter
-from gridsweep.power_limits import seen
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
 from gridsweep.train import data

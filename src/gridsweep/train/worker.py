@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pynvml
 
+from gridsweep.energy.meters import meter_for
+from gridsweep.energy.power_limits import limited
 from gridsweep.errors import SpecError
-from gridsweep.meters import meter_for
-from gridsweep.power_limits import limited
 from gridsweep.records.attempts import Assignment, AttemptFolder, Outcome, Result, digest, now
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint

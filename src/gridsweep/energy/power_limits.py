@@ -18,8 +18,8 @@ from typing import Any
 
 import pynvml
 
+from gridsweep.energy.meters import handle_of
 from gridsweep.errors import SpecError
-from gridsweep.meters import handle_of
 from gridsweep.sweep.stints import Device
 
 NOTES = Path("/run/gridsweep/power")

@@ -1,0 +1,1 @@
+"""Energy measured and power limited: meters, NVML, RAPL, the model, power limits."""
