@@ -8,7 +8,7 @@ import time
 import pytest
 
 from builders import FORK, START
-from gridsweep.handover import read_lines
+from gridsweep.executors.handover import read_lines
 from gridsweep.records.attempts import (
     Assignment,
     AttemptFolder,

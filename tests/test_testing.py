@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from builders import lines, until
-from gridsweep.handover import read_lines
+from gridsweep.executors.handover import read_lines
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part
 from gridsweep.sweep.stints import Checkpoint, Device
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe

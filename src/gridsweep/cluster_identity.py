@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gridsweep.handover import assignment
+from gridsweep.executors.handover import assignment
 from gridsweep.manifests.names import ATTEMPT, PREFIX, SWEEP, digest, label_value
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment

@@ -36,7 +36,7 @@ from gridsweep.errors import (
     TraceError,
 )
 from gridsweep.executors.local import WORKER
-from gridsweep.executors_for import STORE, executor_for, let_go, reach
+from gridsweep.executors.registry import STORE, executor_for, let_go, reach
 from gridsweep.grid.registry import provider_for
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy.registry import policy_for

@@ -12,8 +12,8 @@ import pytest
 
 from builders import FORK, START, URGENT, attempts, grid, lines, make_sweep, until
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.handover import assignment
 from gridsweep.executors.local import Local, visible_gpus
-from gridsweep.handover import assignment
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate
 from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted

@@ -20,7 +20,7 @@ from gridsweep import runs
 from gridsweep.contracts import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.executors.ray import Ray
-from gridsweep.executors_for import executor_for
+from gridsweep.executors.registry import executor_for
 from gridsweep.policy.situation import Immediate
 from gridsweep.runs import RunFolder
 from gridsweep.schedule.step import step

@@ -183,7 +183,7 @@ def logs(experiment: str, folder: Path | None, follow: bool) -> None:
     """
     import time
 
-    from gridsweep.executors_for import executor_for
+    from gridsweep.executors.registry import executor_for
 
     place = folder_of(folder)
     state = place.read()

@@ -23,7 +23,7 @@ from gridsweep.cluster_files import Files, Mounted
 from gridsweep.cluster_identity import RUN, attempt_of, earlier_run, made_for, run_of, selector
 from gridsweep.cluster_status import Condition, condition
 from gridsweep.errors import ExecutorError
-from gridsweep.handover import Publisher, assignment, news, touched
+from gridsweep.executors.handover import Publisher, assignment, news, touched
 from gridsweep.manifests.names import ATTEMPT, COMPONENT, job_name
 from gridsweep.manifests.rayjob import rayjob
 from gridsweep.state.events import Ended, Event, Held, Lost

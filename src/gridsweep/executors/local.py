@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gridsweep.errors import ExecutorError
-from gridsweep.handover import Publisher, assignment, news, touched, written_at
+from gridsweep.executors.handover import Publisher, assignment, news, touched, written_at
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Event
 from gridsweep.state.standings import Attempt

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError
-from gridsweep.handover import Publisher, assignment, news, touched
+from gridsweep.executors.handover import Publisher, assignment, news, touched
 from gridsweep.ray_cluster.jobs_api import Job, JobsApi, Missing, Unreachable
 from gridsweep.ray_cluster.packages import packages
 from gridsweep.ray_cluster.parcels import Damaged, replace_file, unpack
