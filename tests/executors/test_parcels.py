@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from gridsweep.ray_cluster import parcels
-from gridsweep.ray_cluster.parcels import Damaged, Outbox, Packer, unpack
+from gridsweep.executors.ray import parcels
+from gridsweep.executors.ray.parcels import Damaged, Outbox, Packer, unpack
 
 
 @pytest.fixture

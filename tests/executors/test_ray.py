@@ -19,7 +19,7 @@ from builders import FORK, START, attempts, losses, until
 from gridsweep import runs
 from gridsweep.contracts import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 from gridsweep.errors import ExecutorError, GridsweepError
-from gridsweep.executors.ray import Ray
+from gridsweep.executors.ray.executor import Ray
 from gridsweep.executors.registry import executor_for
 from gridsweep.policy.situation import Immediate
 from gridsweep.runs import RunFolder
@@ -109,7 +109,7 @@ def test_one_that_was_submitted_before_the_loop_died_is_adopted(head, tmp_path):
 
 
 def test_what_waits_for_resources_is_held_and_can_be_given_up(head, tmp_path, monkeypatch):
-    monkeypatch.setattr("gridsweep.executors.ray.HELD_AFTER", 0.5)
+    monkeypatch.setattr("gridsweep.executors.ray.executor.HELD_AFTER", 0.5)
     bench = RayBench(tmp_path / "store", RayCluster(head.address, resource="unobtainium"))
     story = Story(bench, bench.executor(stand_in()), sweep_of(1))
     name = story.request()

@@ -24,7 +24,7 @@ def executor_for(sweep: Sweep, store: Path, command: Sequence[str] = local.WORKE
     """
     choice = sweep.executor
     if choice.name == "ray":
-        from gridsweep.executors import ray
+        from gridsweep.executors.ray import executor as ray
 
         cluster = choice.ray or RayCluster()
         if cluster.shared is not None:

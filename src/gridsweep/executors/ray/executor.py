@@ -19,9 +19,9 @@ from pathlib import Path
 
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.handover import Publisher, assignment, news, touched
-from gridsweep.ray_cluster.jobs_api import Job, JobsApi, Missing, Unreachable
-from gridsweep.ray_cluster.packages import packages
-from gridsweep.ray_cluster.parcels import Damaged, replace_file, unpack
+from gridsweep.executors.ray.jobs_api import Job, JobsApi, Missing, Unreachable
+from gridsweep.executors.ray.packages import packages
+from gridsweep.executors.ray.parcels import Damaged, replace_file, unpack
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Event, Held
 from gridsweep.state.standings import Attempt
@@ -30,7 +30,7 @@ from gridsweep.sweep.clusters import RayCluster
 
 WORKER = ("python", "-m", "gridsweep.train")
 """The Python of the cluster, where the worker runs."""
-ENTRYPOINT = "exec python -m gridsweep.ray_cluster.entrypoint"  # exec: Ray is to watch it, not a shell
+ENTRYPOINT = "exec python -m gridsweep.executors.ray.entrypoint"  # exec: Ray is to watch it, not a shell
 OLDEST = (2, 54)
 GRACE = 60
 """Seconds a worker has from being told to stop until it is killed."""

@@ -1,6 +1,6 @@
 """What a Ray job runs: a worker, with its inputs unpacked before and its files laid out to be fetched meanwhile.
 
-    python -m gridsweep.ray_cluster.entrypoint        in the folder that came with the job, which holds job.json
+    python -m gridsweep.executors.ray.entrypoint        in the folder that came with the job, which holds job.json
 
 Files to be fetched lie in the session's log folder, which Ray's dashboard can read out: gridsweep/<submission id>/.
 They stay there when the worker has ended, until another job of the same run comes to the node and finds them done
@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gridsweep.ray_cluster.parcels import Outbox, unpack
+from gridsweep.executors.ray.parcels import Outbox, unpack
 
 LOOK_SECONDS = 0.2
 PUT_SECONDS = 0.5

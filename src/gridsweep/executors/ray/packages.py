@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gridsweep.errors import ExecutorError
-from gridsweep.ray_cluster.parcels import Index, Packer
+from gridsweep.executors.ray.parcels import Index, Packer
 from gridsweep.records.attempts import AttemptFolder
 
 MOST = 64 << 20
@@ -55,7 +55,7 @@ def packages(job: Mapping[str, Any], folder: AttemptFolder | None) -> Iterator[t
 @cache
 def code() -> tuple[str, bytes]:
     """This package as it is here, so that what runs there is the same; it travels once."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]  # src/gridsweep, wherever it is installed
     paths = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
     return named({f"gridsweep/{path.relative_to(root)}": path.read_bytes() for path in paths})
 
