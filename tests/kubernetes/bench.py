@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from gridsweep.cluster_api import Api, Server
-from gridsweep.cluster_files import Mirrored, Mounted
 from gridsweep.contracts import Bench
-from gridsweep.executors.kubernetes import Kubernetes
+from gridsweep.executors.kubernetes.executor import Kubernetes
+from gridsweep.executors.kubernetes.volume import Mirrored, Mounted
 from gridsweep.grid.registry import provider_for
 from gridsweep.loop import drive
 from gridsweep.manifests.names import dns_label

@@ -27,8 +27,8 @@ from gridsweep.cluster_api import (
     Watch,
     server_for,
 )
-from gridsweep.cluster_check import check_cluster
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.kubernetes.preflight import check_cluster
 from gridsweep.testing_kubernetes.server import ApiServer
 
 JOBS, PODS = Resource("ray.io", "rayjobs"), Resource("", "pods")

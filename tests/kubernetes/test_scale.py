@@ -8,9 +8,9 @@ from pathlib import Path
 from bench import CLUSTER, api_of
 from test_scenarios import BEGIN
 
-from gridsweep.cluster_files import Mounted
 from gridsweep.contracts import sweep_of
-from gridsweep.executors.kubernetes import Kubernetes
+from gridsweep.executors.kubernetes.executor import Kubernetes
+from gridsweep.executors.kubernetes.volume import Mounted
 from gridsweep.manifests.names import RAYJOB_LIMIT
 from gridsweep.state.events import Requested, Submitted
 from gridsweep.state.state import State

@@ -14,10 +14,10 @@ from bench import CLUSTER, api_of
 
 from gridsweep.carbon.traces import HOUR
 from gridsweep.cluster_api import Api, Forbidden, Unreachable
-from gridsweep.cluster_files import Mounted
 from gridsweep.contracts import sweep_of
 from gridsweep.errors import EXECUTOR, ExecutorError
-from gridsweep.executors.kubernetes import Kubernetes
+from gridsweep.executors.kubernetes.executor import Kubernetes
+from gridsweep.executors.kubernetes.volume import Mounted
 from gridsweep.manifests.names import STORE, store_of
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Ended, Event, Held, Lost, Paused, Pausing, Requested, Running, Submitted

@@ -32,8 +32,8 @@ def executor_for(sweep: Sweep, store: Path, command: Sequence[str] = local.WORKE
         return ray.Ray(store, cluster, ray.WORKER if tuple(command) == local.WORKER else command)
     if choice.name == "kubernetes":
         from gridsweep.cluster_api import Api, server_for
-        from gridsweep.cluster_files import Mirrored, Mounted
-        from gridsweep.executors import kubernetes
+        from gridsweep.executors.kubernetes import executor as kubernetes
+        from gridsweep.executors.kubernetes.volume import Mirrored, Mounted
 
         where = choice.kubernetes or KubernetesCluster()
         api = Api(server_for(where.context), where.namespace)

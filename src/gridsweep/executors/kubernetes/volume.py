@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gridsweep.cluster_api import Api, Conflict, NotFound, Resource, Unreachable
-from gridsweep.cluster_reader import PORT
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.kubernetes.volume_reader import PORT
 from gridsweep.manifests import pods
 from gridsweep.manifests.names import Manifest, labels, metadata, object_name, store_of
 from gridsweep.records.attempts import MANIFEST, AttemptFolder, digest, verify
@@ -235,7 +235,7 @@ def _why(status: dict[str, Any]) -> str:
 
 def reader_pod(cluster: KubernetesCluster, sweep: str, name: str, key: str) -> Manifest:
     """The pod that reads the volume to us. It knows the key by its digest only."""
-    source = resources_of("gridsweep").joinpath("cluster_reader.py").read_text(encoding="utf-8")
+    source = resources_of("gridsweep.executors.kubernetes").joinpath("volume_reader.py").read_text(encoding="utf-8")
     variables = pods.environment(
         GRIDSWEEP_READER=source,
         GRIDSWEEP_READER_LOCK=hashlib.sha256(key.encode()).hexdigest(),

@@ -18,12 +18,12 @@ from typing import Any
 
 from gridsweep.accounting.compute_gardener import Gardened, facts, gardened
 from gridsweep.cluster_api import Api, Conflict, NotFound, Resource, Unreachable, Watch
-from gridsweep.cluster_check import check_cluster
-from gridsweep.cluster_files import Files, Mounted
-from gridsweep.cluster_identity import RUN, attempt_of, earlier_run, made_for, run_of, selector
-from gridsweep.cluster_status import Condition, condition
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.handover import Publisher, assignment, news, touched
+from gridsweep.executors.kubernetes.conditions import Condition, condition
+from gridsweep.executors.kubernetes.ownership import RUN, attempt_of, earlier_run, made_for, run_of, selector
+from gridsweep.executors.kubernetes.preflight import check_cluster
+from gridsweep.executors.kubernetes.volume import Files, Mounted
 from gridsweep.manifests.names import ATTEMPT, COMPONENT, job_name
 from gridsweep.manifests.rayjob import rayjob
 from gridsweep.state.events import Ended, Event, Held, Lost

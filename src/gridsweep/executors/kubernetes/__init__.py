@@ -1,0 +1,1 @@
+"""Workers as RayJobs of a Kubernetes cluster."""
