@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from gridsweep.cluster_api import Api, Server
 from gridsweep.contracts import Bench
+from gridsweep.executors.kubernetes.api import Api, Server
 from gridsweep.executors.kubernetes.executor import Kubernetes
 from gridsweep.executors.kubernetes.volume import Mirrored, Mounted
 from gridsweep.grid.registry import provider_for

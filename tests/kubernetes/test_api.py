@@ -14,7 +14,8 @@ import yaml
 from bench import CLUSTER, api_of
 
 from builders import until
-from gridsweep.cluster_api import (
+from gridsweep.errors import ExecutorError
+from gridsweep.executors.kubernetes.api import (
     Api,
     ApiError,
     Conflict,
@@ -27,7 +28,6 @@ from gridsweep.cluster_api import (
     Watch,
     server_for,
 )
-from gridsweep.errors import ExecutorError
 from gridsweep.executors.kubernetes.preflight import check_cluster
 from gridsweep.testing_kubernetes.server import ApiServer
 

@@ -13,8 +13,8 @@ from bench import KubernetesBench, drive_sweep
 from test_scenarios import Stage
 
 from builders import FORK, RELAXED, URGENT, lines, losses, real_sweep, until
-from gridsweep.cluster_api import Api
 from gridsweep.contracts import expected_loss, stand_in
+from gridsweep.executors.kubernetes.api import Api
 from gridsweep.runs import RunFolder
 from gridsweep.state.events import Pausing
 from gridsweep.testing_kubernetes.server import ApiServer

@@ -13,9 +13,9 @@ import pytest
 from bench import CLUSTER, api_of
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.cluster_api import Api, Forbidden, Unreachable
 from gridsweep.contracts import sweep_of
 from gridsweep.errors import EXECUTOR, ExecutorError
+from gridsweep.executors.kubernetes.api import Api, Forbidden, Unreachable
 from gridsweep.executors.kubernetes.executor import Kubernetes
 from gridsweep.executors.kubernetes.volume import Mounted
 from gridsweep.manifests.names import STORE, store_of

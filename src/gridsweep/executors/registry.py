@@ -31,8 +31,8 @@ def executor_for(sweep: Sweep, store: Path, command: Sequence[str] = local.WORKE
             share(store, Path(cluster.shared), sweep.name)
         return ray.Ray(store, cluster, ray.WORKER if tuple(command) == local.WORKER else command)
     if choice.name == "kubernetes":
-        from gridsweep.cluster_api import Api, server_for
         from gridsweep.executors.kubernetes import executor as kubernetes
+        from gridsweep.executors.kubernetes.api import Api, server_for
         from gridsweep.executors.kubernetes.volume import Mirrored, Mounted
 
         where = choice.kubernetes or KubernetesCluster()

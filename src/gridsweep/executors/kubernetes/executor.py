@@ -17,9 +17,9 @@ from datetime import datetime
 from typing import Any
 
 from gridsweep.accounting.compute_gardener import Gardened, facts, gardened
-from gridsweep.cluster_api import Api, Conflict, NotFound, Resource, Unreachable, Watch
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.handover import Publisher, assignment, news, touched
+from gridsweep.executors.kubernetes.api import Api, Conflict, NotFound, Resource, Unreachable, Watch
 from gridsweep.executors.kubernetes.conditions import Condition, condition
 from gridsweep.executors.kubernetes.ownership import RUN, attempt_of, earlier_run, made_for, run_of, selector
 from gridsweep.executors.kubernetes.preflight import check_cluster

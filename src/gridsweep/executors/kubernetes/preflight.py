@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gridsweep.cluster_api import Api, Forbidden, NotFound, Resource
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.kubernetes.api import Api, Forbidden, NotFound, Resource
 from gridsweep.sweep.clusters import KubernetesCluster
 
 JOBS, PODS, CLAIMS = Resource("ray.io", "rayjobs"), Resource("", "pods"), Resource("", "persistentvolumeclaims")

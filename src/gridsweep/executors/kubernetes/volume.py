@@ -17,8 +17,8 @@ from importlib.resources import files as resources_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gridsweep.cluster_api import Api, Conflict, NotFound, Resource, Unreachable
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.kubernetes.api import Api, Conflict, NotFound, Resource, Unreachable
 from gridsweep.executors.kubernetes.volume_reader import PORT
 from gridsweep.manifests import pods
 from gridsweep.manifests.names import Manifest, labels, metadata, object_name, store_of

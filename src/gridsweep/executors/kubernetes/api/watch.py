@@ -6,8 +6,8 @@ import random
 import threading
 from collections.abc import Callable
 
-from gridsweep.cluster_api.client import Api, Resource
-from gridsweep.cluster_api.errors import ApiError, Expired
+from gridsweep.executors.kubernetes.api.client import Api, Resource
+from gridsweep.executors.kubernetes.api.errors import ApiError, Expired
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 20.0
 

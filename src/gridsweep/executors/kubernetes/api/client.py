@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gridsweep.cluster_api.credentials import Server
-from gridsweep.cluster_api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable
+from gridsweep.executors.kubernetes.api.credentials import Server
+from gridsweep.executors.kubernetes.api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable
 
 if TYPE_CHECKING:
     import httpx
