@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gridsweep.errors import GridsweepError
-from gridsweep.manifests.serving import RANKS
+from gridsweep.executors.kubernetes.manifests.serving import RANKS
 from gridsweep.sweep.sweep import Model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -10,10 +10,10 @@ from pathlib import Path
 from gridsweep.contracts import Bench
 from gridsweep.executors.kubernetes.api import Api, Server
 from gridsweep.executors.kubernetes.executor import Kubernetes
+from gridsweep.executors.kubernetes.manifests.names import dns_label
 from gridsweep.executors.kubernetes.volume import Mirrored, Mounted
 from gridsweep.grid.registry import provider_for
 from gridsweep.loop import drive
-from gridsweep.manifests.names import dns_label
 from gridsweep.policy.registry import policy_for
 from gridsweep.records.journal import Journal, lease
 from gridsweep.runs import RunFolder, opening

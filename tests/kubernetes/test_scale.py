@@ -10,8 +10,8 @@ from test_scenarios import BEGIN
 
 from gridsweep.contracts import sweep_of
 from gridsweep.executors.kubernetes.executor import Kubernetes
+from gridsweep.executors.kubernetes.manifests.names import RAYJOB_LIMIT
 from gridsweep.executors.kubernetes.volume import Mounted
-from gridsweep.manifests.names import RAYJOB_LIMIT
 from gridsweep.state.events import Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Stint

@@ -17,8 +17,8 @@ from gridsweep.contracts import sweep_of
 from gridsweep.errors import EXECUTOR, ExecutorError
 from gridsweep.executors.kubernetes.api import Api, Forbidden, Unreachable
 from gridsweep.executors.kubernetes.executor import Kubernetes
+from gridsweep.executors.kubernetes.manifests.names import STORE, store_of
 from gridsweep.executors.kubernetes.volume import Mounted
-from gridsweep.manifests.names import STORE, store_of
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Ended, Event, Held, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.state.state import State

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gridsweep.manifests.bundle import bundle, cluster_of
-from gridsweep.manifests.names import Manifest
-from gridsweep.manifests.serving import serving
+from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
+from gridsweep.executors.kubernetes.manifests.names import Manifest
+from gridsweep.executors.kubernetes.manifests.serving import serving
 from gridsweep.render.manifest_files import worker_sources
 from gridsweep.sweep.sweep import Sweep
 

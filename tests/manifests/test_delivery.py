@@ -12,8 +12,15 @@ import pytest
 
 from builders import make_sweep
 from gridsweep.errors import SpecError
-from gridsweep.manifests.bundle import bundle, cluster_of
-from gridsweep.manifests.delivery import CONFIGMAP_LIMIT, ENTRYPOINT, START, STOP, assignment_of, config_map
+from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
+from gridsweep.executors.kubernetes.manifests.delivery import (
+    CONFIGMAP_LIMIT,
+    ENTRYPOINT,
+    START,
+    STOP,
+    assignment_of,
+    config_map,
+)
 from gridsweep.records import codec
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.render.manifest_files import worker_sources

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gridsweep.manifests.bundle import bundle, cluster_of
-from gridsweep.manifests.rayjob import MAX_DELAY, THRESHOLD
-from gridsweep.manifests.yaml_text import documents
+from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
+from gridsweep.executors.kubernetes.manifests.rayjob import MAX_DELAY, THRESHOLD
+from gridsweep.executors.kubernetes.manifests.yaml_text import documents
 
 GOLDEN = Path(__file__).parent / "golden"
 SHOWN = {  # one job of each tier in full

@@ -4,8 +4,8 @@ from copy import deepcopy
 
 import pytest
 
-from gridsweep.manifests.checks import problems
-from gridsweep.manifests.rayjob import MAX_DELAY, THRESHOLD
+from gridsweep.executors.kubernetes.manifests.checks import problems
+from gridsweep.executors.kubernetes.manifests.rayjob import MAX_DELAY, THRESHOLD
 
 
 def test_what_we_render_has_no_problems(rendered):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gridsweep.errors import GridsweepError, SpecError
-from gridsweep.manifests.bundle import MARK
+from gridsweep.executors.kubernetes.manifests.bundle import MARK
 from gridsweep.render.manifest_files import render, write
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "published.yaml"

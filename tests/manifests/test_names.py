@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.manifests.names import dns_label, go_duration, job_name, label_value, object_name, store_of
+from gridsweep.executors.kubernetes.manifests.names import (
+    dns_label,
+    go_duration,
+    job_name,
+    label_value,
+    object_name,
+    store_of,
+)
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from gridsweep.manifests.checks import pod_templates
-from gridsweep.manifests.yaml_text import document
+from gridsweep.executors.kubernetes.manifests.checks import pod_templates
+from gridsweep.executors.kubernetes.manifests.yaml_text import document
 
 ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim"}
 

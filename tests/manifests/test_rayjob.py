@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from gridsweep.errors import SpecError
-from gridsweep.manifests.bundle import bundle, cluster_of
-from gridsweep.manifests.delivery import GRACE_SECONDS, STOP_WAIT_SECONDS, assignment_of
-from gridsweep.manifests.names import DIGEST, EXPERIMENT, SWEEP, TIER
-from gridsweep.manifests.rayjob import MAX_DELAY, QUEUE, THRESHOLD, rayjob
+from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
+from gridsweep.executors.kubernetes.manifests.delivery import GRACE_SECONDS, STOP_WAIT_SECONDS, assignment_of
+from gridsweep.executors.kubernetes.manifests.names import DIGEST, EXPERIMENT, SWEEP, TIER
+from gridsweep.executors.kubernetes.manifests.rayjob import MAX_DELAY, QUEUE, THRESHOLD, rayjob
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
 

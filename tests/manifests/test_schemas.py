@@ -12,8 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from gridsweep.manifests.bundle import bundle, cluster_of
-from gridsweep.manifests.yaml_text import documents
+from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
+from gridsweep.executors.kubernetes.manifests.yaml_text import documents
 
 KUBERNETES = "1.37"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is built

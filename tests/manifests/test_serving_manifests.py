@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from gridsweep.errors import SpecError
-from gridsweep.manifests.bundle import cluster_of
-from gridsweep.manifests.serving import max_rank, serving, startup_seconds
+from gridsweep.executors.kubernetes.manifests.bundle import cluster_of
+from gridsweep.executors.kubernetes.manifests.serving import max_rank, serving, startup_seconds
 
 BASE = "Qwen/Qwen2.5-Coder-7B-Instruct"
 

@@ -4,8 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from gridsweep.manifests.bundle import cluster_of
-from gridsweep.manifests.storage import GIB, KEPT_CHECKPOINTS, lora_parameters, parameters, volume_claim, volume_size
+from gridsweep.executors.kubernetes.manifests.bundle import cluster_of
+from gridsweep.executors.kubernetes.manifests.storage import (
+    GIB,
+    KEPT_CHECKPOINTS,
+    lora_parameters,
+    parameters,
+    volume_claim,
+    volume_size,
+)
 from gridsweep.sweep.rungs import Proposals, Repeats
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Model

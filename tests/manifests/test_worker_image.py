@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gridsweep.manifests.rayjob import RAY_VERSION
+from gridsweep.executors.kubernetes.manifests.rayjob import RAY_VERSION
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILE = ROOT / "docker" / "worker.Dockerfile"

@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 
 from gridsweep.errors import GridsweepError, SpecError
-from gridsweep.manifests.bundle import MARK, Bundle, bundle, cluster_of
-from gridsweep.manifests.delivery import WORKER_SOURCES
-from gridsweep.manifests.names import store_of
-from gridsweep.manifests.serving import serving
+from gridsweep.executors.kubernetes.manifests.bundle import MARK, Bundle, bundle, cluster_of
+from gridsweep.executors.kubernetes.manifests.delivery import WORKER_SOURCES
+from gridsweep.executors.kubernetes.manifests.names import store_of
+from gridsweep.executors.kubernetes.manifests.serving import serving
 from gridsweep.servable import Servable
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from gridsweep.manifests.names import ATTEMPT
-from gridsweep.manifests.rayjob import COMPUTE_GARDENER, THRESHOLD
+from gridsweep.executors.kubernetes.manifests.names import ATTEMPT
+from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER, THRESHOLD
 from gridsweep.testing_kubernetes.processes import Work
 from gridsweep.testing_kubernetes.server import ApiServer, Object
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from gridsweep.manifests.names import STORE
+from gridsweep.executors.kubernetes.manifests.names import STORE
 from gridsweep.testing import STAND_IN
 
 Object = dict[str, Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.manifests.names import STORE
+from gridsweep.executors.kubernetes.manifests.names import STORE
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Outcome, Progress, Result
 

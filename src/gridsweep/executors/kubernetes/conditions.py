@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gridsweep.manifests.rayjob import COMPUTE_GARDENER, QUEUE
+from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER, QUEUE
 
 Object = dict[str, Any]
 

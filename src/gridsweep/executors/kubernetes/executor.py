@@ -21,11 +21,11 @@ from gridsweep.errors import ExecutorError
 from gridsweep.executors.handover import Publisher, assignment, news, touched
 from gridsweep.executors.kubernetes.api import Api, Conflict, NotFound, Resource, Unreachable, Watch
 from gridsweep.executors.kubernetes.conditions import Condition, condition
+from gridsweep.executors.kubernetes.manifests.names import ATTEMPT, COMPONENT, job_name
+from gridsweep.executors.kubernetes.manifests.rayjob import rayjob
 from gridsweep.executors.kubernetes.ownership import RUN, attempt_of, earlier_run, made_for, run_of, selector
 from gridsweep.executors.kubernetes.preflight import check_cluster
 from gridsweep.executors.kubernetes.volume import Files, Mounted
-from gridsweep.manifests.names import ATTEMPT, COMPONENT, job_name
-from gridsweep.manifests.rayjob import rayjob
 from gridsweep.state.events import Ended, Event, Held, Lost
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gridsweep.executors.handover import assignment
-from gridsweep.manifests.names import ATTEMPT, PREFIX, SWEEP, digest, label_value
+from gridsweep.executors.kubernetes.manifests.names import ATTEMPT, PREFIX, SWEEP, digest, label_value
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
 from gridsweep.state.standings import Attempt

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.kubernetes.api import Api, Conflict, NotFound, Resource, Unreachable
+from gridsweep.executors.kubernetes.manifests import pods
+from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name, store_of
 from gridsweep.executors.kubernetes.volume_reader import PORT
-from gridsweep.manifests import pods
-from gridsweep.manifests.names import Manifest, labels, metadata, object_name, store_of
 from gridsweep.records.attempts import MANIFEST, AttemptFolder, digest, verify
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Checkpoint

@@ -7,9 +7,17 @@ import re
 from collections.abc import Iterable, Mapping
 
 from gridsweep.errors import SpecError
-from gridsweep.manifests.names import COMPONENT, MANAGED_BY, MODELS, NAME, STORE, Manifest, metadata
-from gridsweep.manifests.network import HTTPS, policy
-from gridsweep.manifests.pods import (
+from gridsweep.executors.kubernetes.manifests.names import (
+    COMPONENT,
+    MANAGED_BY,
+    MODELS,
+    NAME,
+    STORE,
+    Manifest,
+    metadata,
+)
+from gridsweep.executors.kubernetes.manifests.network import HTTPS, policy
+from gridsweep.executors.kubernetes.manifests.pods import (
     claim,
     container_security,
     environment,
@@ -20,7 +28,7 @@ from gridsweep.manifests.pods import (
     secret,
     security,
 )
-from gridsweep.manifests.storage import base_bytes
+from gridsweep.executors.kubernetes.manifests.storage import base_bytes
 from gridsweep.sweep.clusters import KubernetesCluster
 
 IMAGE = "docker.io/vllm/vllm-openai:v0.33.0"

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gridsweep.manifests.names import RAYJOB_LIMIT, Manifest
-from gridsweep.manifests.rayjob import MAX_DELAY, THRESHOLD
+from gridsweep.executors.kubernetes.manifests.names import RAYJOB_LIMIT, Manifest
+from gridsweep.executors.kubernetes.manifests.rayjob import MAX_DELAY, THRESHOLD
 
 SUBMISSION_MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

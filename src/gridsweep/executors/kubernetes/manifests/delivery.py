@@ -8,7 +8,7 @@ again, to the same folder, when it finds the head new.
 from __future__ import annotations
 
 from gridsweep.errors import SpecError
-from gridsweep.manifests.names import Manifest, labels, metadata, object_name
+from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name
 from gridsweep.records.attempts import Assignment, Part
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Device, Member, Stint

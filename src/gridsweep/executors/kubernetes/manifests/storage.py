@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from gridsweep.manifests.names import PREFIX, Manifest, labels, metadata
+from gridsweep.executors.kubernetes.manifests.names import PREFIX, Manifest, labels, metadata
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gridsweep.errors import SpecError
-from gridsweep.manifests.delivery import config_map
-from gridsweep.manifests.names import Manifest, labels, metadata, object_name, store_of
-from gridsweep.manifests.network import controller_policy
-from gridsweep.manifests.pods import (
+from gridsweep.executors.kubernetes.manifests.delivery import config_map
+from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name, store_of
+from gridsweep.executors.kubernetes.manifests.network import controller_policy
+from gridsweep.executors.kubernetes.manifests.pods import (
     claim,
     container_security,
     environment,
@@ -15,7 +15,7 @@ from gridsweep.manifests.pods import (
     scratch,
     security,
 )
-from gridsweep.manifests.storage import claim_of
+from gridsweep.executors.kubernetes.manifests.storage import claim_of
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import yaml
 
-from gridsweep.manifests.names import Manifest
+from gridsweep.executors.kubernetes.manifests.names import Manifest
 
 # YAML 1.2 and Go read as numbers and truths what PyYAML thinks safe to leave bare: `1e-4` would reach the API server as
 # a number, where an annotation must be text. So whatever does not begin like a word is quoted.

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gridsweep.manifests.names import COMPONENT, SWEEP, Manifest, label_value, labels, metadata, object_name
+from gridsweep.executors.kubernetes.manifests.names import (
+    COMPONENT,
+    SWEEP,
+    Manifest,
+    label_value,
+    labels,
+    metadata,
+    object_name,
+)
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gridsweep.errors import ExecutorError, SpecError
-from gridsweep.manifests.checks import problems
-from gridsweep.manifests.controller import controller
-from gridsweep.manifests.delivery import assignment_of, check_reachable, sources
-from gridsweep.manifests.names import EXPERIMENT, SWEEP, TIER, Manifest, label_value
-from gridsweep.manifests.network import worker_policy
-from gridsweep.manifests.rayjob import rayjob
-from gridsweep.manifests.storage import volume_claim
-from gridsweep.manifests.yaml_text import document, documents
+from gridsweep.executors.kubernetes.manifests.checks import problems
+from gridsweep.executors.kubernetes.manifests.controller import controller
+from gridsweep.executors.kubernetes.manifests.delivery import assignment_of, check_reachable, sources
+from gridsweep.executors.kubernetes.manifests.names import EXPERIMENT, SWEEP, TIER, Manifest, label_value
+from gridsweep.executors.kubernetes.manifests.network import worker_policy
+from gridsweep.executors.kubernetes.manifests.rayjob import rayjob
+from gridsweep.executors.kubernetes.manifests.storage import volume_claim
+from gridsweep.executors.kubernetes.manifests.yaml_text import document, documents
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 

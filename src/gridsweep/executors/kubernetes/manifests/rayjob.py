@@ -10,8 +10,8 @@ import math
 from datetime import timedelta
 
 from gridsweep.errors import SpecError
-from gridsweep.manifests import delivery
-from gridsweep.manifests.names import (
+from gridsweep.executors.kubernetes.manifests import delivery
+from gridsweep.executors.kubernetes.manifests.names import (
     ATTEMPT,
     DIGEST,
     MANAGED_BY,
@@ -24,7 +24,7 @@ from gridsweep.manifests.names import (
     labels,
     store_of,
 )
-from gridsweep.manifests.pods import (
+from gridsweep.executors.kubernetes.manifests.pods import (
     claim,
     container_security,
     environment,

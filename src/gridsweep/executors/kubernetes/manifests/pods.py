@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gridsweep.manifests.names import MODELS, STORE, Manifest
+from gridsweep.executors.kubernetes.manifests.names import MODELS, STORE, Manifest
 from gridsweep.sweep.clusters import KubernetesCluster
 
 USER = 1000
