@@ -32,6 +32,7 @@ from gridsweep.grid.recorded_forecasts import Replay, open_recorded, open_replay
 from gridsweep.loop import Provider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import choice_of, policy_for
+from gridsweep.runs.worlds import Foreseen
 from gridsweep.schedule.step import observed, situation
 from gridsweep.simulation.backtest import (
     Outcome,
@@ -46,7 +47,6 @@ from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.state.events import Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import PolicyChoice
-from gridsweep.worlds import Foreseen
 
 SPEC = Path(__file__).parent.parent / "examples" / "published.yaml"
 WITHIN = timedelta(hours=51.5)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gridsweep import Sweep
-from gridsweep.runs import RunFolder, run
+from gridsweep.runs.run import RunFolder, run
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.sweep.sweep import PolicyChoice

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from builders import real_sweep
-from gridsweep import runs
 from gridsweep.records.attempts import appearing
+from gridsweep.runs import run as runs
 from gridsweep.sweep.sweep import Model, Recipe
 from gridsweep.testing import STAND_IN
 

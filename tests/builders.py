@@ -13,13 +13,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gridsweep import runs
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.executors.handover import read_lines
 from gridsweep.policy.situation import Policy
 from gridsweep.records.attempts import AttemptFolder, Progress
+from gridsweep.runs import run as runs
+from gridsweep.runs.worlds import Observations
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.events import Event
 from gridsweep.state.state import State
@@ -37,7 +38,6 @@ from gridsweep.sweep.sweep import (
     Tier,
 )
 from gridsweep.testing import STAND_IN
-from gridsweep.worlds import Observations
 
 START = datetime(2024, 6, 10, tzinfo=UTC)
 URGENT = Tier("urgent", 250.0, 4 * HOUR, 1)

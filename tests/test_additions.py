@@ -17,6 +17,7 @@ from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Immediate
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.render import markdown
+from gridsweep.runs.worlds import Virtual
 from gridsweep.schedule.worklist import ahead, expected, least_makespan, waiting
 from gridsweep.selection.joining import added
 from gridsweep.simulation.rehearsal import baseline, rehearse
@@ -26,7 +27,6 @@ from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep
-from gridsweep.worlds import Virtual
 
 FLAT = [100.0] * 96
 

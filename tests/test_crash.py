@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, real_sweep, until
-from gridsweep import runs
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
 from gridsweep.records.journal import Journal
-from gridsweep.runs import RunFolder
+from gridsweep.runs import run as runs
+from gridsweep.runs.run import RunFolder
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running
 from gridsweep.state.state import State

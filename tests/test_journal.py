@@ -12,7 +12,7 @@ from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
 from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
 from gridsweep.policy.situation import Threshold
 from gridsweep.records.journal import Journal, holder, lease
-from gridsweep.runs import RunFolder
+from gridsweep.runs.run import RunFolder
 from gridsweep.state.events import Decided, Halted, Stopping, Submitted
 
 EVENTS = rehearsed(make_sweep(3), DAYS, Threshold())[1]

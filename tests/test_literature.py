@@ -17,10 +17,10 @@ from gridsweep.policy.literature import BEGINS, CLEAN, DUE, LATER, UNKNOWN, Carb
 from gridsweep.policy.registry import OPTIONS, policy_for
 from gridsweep.policy.situation import NO_DEVICE, Busy, Pause, Situation, Start, Wait, Work
 from gridsweep.policy.windows import Calendar, Course, ticks
+from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier
-from gridsweep.worlds import Foreseen
 
 nan = float("nan")
 DAY = Tier("day", 0.0, 24 * HOUR, 1)

@@ -10,11 +10,11 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import PolicyError
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate, OnOff, Start, Threshold, Wait
+from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
-from gridsweep.worlds import Virtual
 
 POLICIES = [Immediate(), Threshold(), OnOff(200, 150)]
 POLICY_NAMES = ["immediate", "threshold", "on_off"]

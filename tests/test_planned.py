@@ -15,12 +15,12 @@ from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.planner.postponing import CLEANER
 from gridsweep.policy.situation import NO_DEVICE, Immediate, Threshold
+from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Profile, Simulated
 from gridsweep.state.events import Decided
 from gridsweep.sweep.stints import RESTART, Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier
-from gridsweep.worlds import Foreseen
 
 PATIENT = Tier("patient", 0.0, timedelta(days=4), 1)
 HOURS = np.arange(24 * 60)

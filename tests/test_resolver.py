@@ -17,12 +17,12 @@ from gridsweep.grid.archive import Archive
 from gridsweep.grid.fallbacks import FRESH, STALE, Resolver
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate, Threshold
+from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Answered, Observed, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier
-from gridsweep.worlds import Virtual
 
 BEGIN = datetime(2024, 6, 10, tzinfo=UTC)
 DAY = [

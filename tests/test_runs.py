@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, make_sweep, real_sweep, until
-from gridsweep import errors, runs
-from gridsweep.amendments import amendments
+from gridsweep import errors
 from gridsweep.errors import DeadlineError, LeaseError, SpecError, TraceError
 from gridsweep.records.journal import Journal, holder
-from gridsweep.runs import RunFolder, exit_code
+from gridsweep.runs import run as runs
+from gridsweep.runs.amendments import amendments
+from gridsweep.runs.run import RunFolder, exit_code
 from gridsweep.state.events import ClockAnchored, Resumed, Stopping
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

@@ -9,8 +9,8 @@ from gridsweep.errors import SpecError
 from gridsweep.policy.situation import Threshold
 from gridsweep.records.journal import Journal, lease
 from gridsweep.render import accounts
-from gridsweep.runs import RunFolder, summarize
-from gridsweep.settle import settle
+from gridsweep.runs.run import RunFolder, summarize
+from gridsweep.runs.settling import settle
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.events import Settled, Submitted
 

@@ -14,6 +14,7 @@ from gridsweep.grid.fallbacks import Resolver
 from gridsweep.grid.registry import means_for, plugin
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Threshold
+from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Answered, Requested, Submitted
@@ -24,7 +25,6 @@ from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
 from gridsweep.testing_grid.transport import GridTransport
 from gridsweep.testing_grid.uk import CarbonIntensityApi
 from gridsweep.testing_grid.watttime import WattTimeApi
-from gridsweep.worlds import Virtual
 
 BEGIN = datetime(2026, 5, 4, 14, 7, tzinfo=UTC)
 HOURS = np.arange(24 * 80)

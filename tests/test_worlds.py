@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from builders import START, after, grid, make_sweep
 from gridsweep.carbon.traces import HOUR
+from gridsweep.runs.worlds import Live, Replayed, Virtual
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import ClockAnchored, Ended, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Outcome, Stint
 from gridsweep.sweep.sweep import Replay
-from gridsweep.worlds import Live, Replayed, Virtual
 
 SECOND = timedelta(seconds=1)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gridsweep.errors import GridsweepError, SpecError
     from gridsweep.loop import drive
     from gridsweep.policy.situation import Immediate, OnOff, Policy, Situation, Threshold
-    from gridsweep.runs import Run
+    from gridsweep.runs.run import Run
     from gridsweep.simulation.backtest import Simulation
     from gridsweep.simulation.plan import Plan
     from gridsweep.state.state import State
@@ -39,7 +39,7 @@ _HOMES = {
     "Policy": "policy.situation",
     "Reading": "carbon.readings",
     "Report": "accounting.report",
-    "Run": "runs",
+    "Run": "runs.run",
     "Simulation": "simulation.backtest",
     "Situation": "policy.situation",
     "SpecError": "errors",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep import runs
 from gridsweep.accounting.report import Report
 from gridsweep.grid.recorded_forecasts import open_replay
 from gridsweep.grid.registry import provider_for
 from gridsweep.render import files
-from gridsweep.runs import Run
+from gridsweep.runs import run as runs
+from gridsweep.runs.run import Run
 from gridsweep.schedule import capacity
 from gridsweep.simulation import backtest
 from gridsweep.simulation import plan as plans

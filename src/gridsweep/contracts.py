@@ -25,13 +25,13 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.loop import Executor, World, drive
 from gridsweep.policy.situation import Immediate
 from gridsweep.records.attempts import Part
+from gridsweep.runs.worlds import Live, Observations
 from gridsweep.state.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
 from gridsweep.testing import loss_after
-from gridsweep.worlds import Live, Observations
 
 WORD = "a word from the worker"
 QUICK, SLOW = 0.005, 0.1

@@ -13,9 +13,9 @@ import pytest
 from builders import START, grid, until
 from gridsweep.contracts import Bench, ExecutorContract, WorkerContract
 from gridsweep.executors.local import Local
+from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
-from gridsweep.worlds import Virtual
 
 
 class LocalBench(Bench):

@@ -16,12 +16,12 @@ from gridsweep.executors.handover import assignment
 from gridsweep.executors.local import Local, visible_gpus
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate
+from gridsweep.runs.worlds import Live
 from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Experiment, LoraParams, Recipe
 from gridsweep.testing import STAND_IN
-from gridsweep.worlds import Live
 
 SLOW = "0.05"
 

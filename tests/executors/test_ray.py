@@ -16,13 +16,13 @@ import pytest
 from ray_head import Head, free_port
 
 from builders import FORK, START, attempts, losses, until
-from gridsweep import runs
 from gridsweep.contracts import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.executors.ray.executor import Ray
 from gridsweep.executors.registry import executor_for
 from gridsweep.policy.situation import Immediate
-from gridsweep.runs import RunFolder
+from gridsweep.runs import run as runs
+from gridsweep.runs.run import RunFolder
 from gridsweep.schedule.step import step
 from gridsweep.state.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster

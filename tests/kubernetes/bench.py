@@ -16,14 +16,14 @@ from gridsweep.grid.registry import provider_for
 from gridsweep.loop import drive
 from gridsweep.policy.registry import policy_for
 from gridsweep.records.journal import Journal, lease
-from gridsweep.runs import RunFolder, opening
+from gridsweep.runs.run import RunFolder, opening
+from gridsweep.runs.worlds import Replayed
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.testing_kubernetes.operator import Cluster
 from gridsweep.testing_kubernetes.processes import Kubelet
 from gridsweep.testing_kubernetes.server import ApiServer
-from gridsweep.worlds import Replayed
 
 CLUSTER = KubernetesCluster()
 

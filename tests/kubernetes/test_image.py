@@ -8,7 +8,7 @@ from bench import CLUSTER, KubernetesBench, drive_sweep
 
 from builders import real_sweep
 from gridsweep.errors import EXECUTOR
-from gridsweep.runs import exit_code
+from gridsweep.runs.run import exit_code
 
 
 def test_an_image_without_the_worker_stops_the_sweep_and_says_so(tmp_path: Path):

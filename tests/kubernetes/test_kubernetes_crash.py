@@ -15,7 +15,7 @@ from test_scenarios import Stage
 from builders import FORK, RELAXED, URGENT, lines, losses, real_sweep, until
 from gridsweep.contracts import expected_loss, stand_in
 from gridsweep.executors.kubernetes.api import Api
-from gridsweep.runs import RunFolder
+from gridsweep.runs.run import RunFolder
 from gridsweep.state.events import Pausing
 from gridsweep.testing_kubernetes.server import ApiServer
 

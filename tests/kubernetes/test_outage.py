@@ -14,10 +14,10 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.contracts import sweep_of
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate
+from gridsweep.runs.worlds import Observations
 from gridsweep.state.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.testing_kubernetes.server import ApiServer
-from gridsweep.worlds import Observations
 
 STEPS = 40
 

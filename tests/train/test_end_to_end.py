@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from builders import FORK, attempts, lines, real_sweep, until
-from gridsweep import runs
-from gridsweep.runs import RunFolder
+from gridsweep.runs import run as runs
+from gridsweep.runs.run import RunFolder
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.sweep import Dataset, Experiment, LoraParams, Model, PolicyChoice, Recipe, Sweep

@@ -109,9 +109,9 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     Ctrl-C stops the work at a checkpoint; the same command goes on. A second Ctrl-C leaves at once: the workers go on
     by themselves, and the next run adopts them.
     """
-    from gridsweep import runs
     from gridsweep.records import codec
     from gridsweep.render import files, progress, terminal
+    from gridsweep.runs import run as runs
 
     sweep = None
     if spec.is_dir() and (spec / "state").is_dir():
@@ -205,7 +205,7 @@ def logs(experiment: str, folder: Path | None, follow: bool) -> None:
 @folder_argument
 def stop(folder: Path | None) -> None:
     """Stop a sweep at its checkpoints; `run` goes on with it."""
-    from gridsweep import runs
+    from gridsweep.runs import run as runs
 
     place = folder_of(folder)
     state = runs.stop(place.path, worker())
@@ -224,14 +224,14 @@ def stop(folder: Path | None) -> None:
 @click.option("--settle", "settled", is_flag=True, help="Read the grid's hours again, revised, and keep both figures.")
 def report(folder: Path | None, as_json: bool, markdown: bool, settled: bool) -> None:
     """Report what a sweep found and cost, and what running at once would have cost; write the HTML report anew."""
-    from gridsweep import runs
     from gridsweep.records import codec
     from gridsweep.render import files, terminal
     from gridsweep.render import markdown as markdown_
+    from gridsweep.runs import run as runs
 
     place = folder_of(folder)
     if settled:
-        from gridsweep.settle import settle
+        from gridsweep.runs.settling import settle
 
         made = settle(place.path)
     else:

@@ -9,9 +9,9 @@ from pathlib import Path
 from gridsweep.errors import ExecutorError
 from gridsweep.executors import local
 from gridsweep.executors.local import Local
+from gridsweep.runs.worlds import Workers
 from gridsweep.sweep.clusters import KubernetesCluster, RayCluster
 from gridsweep.sweep.sweep import Sweep
-from gridsweep.worlds import Workers
 
 STORE = "GRIDSWEEP_STORE"
 """Where the volume of a Kubernetes cluster is mounted, for a loop that runs inside it."""

@@ -19,7 +19,7 @@ from gridsweep.render import wording
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
-from gridsweep.runs import RunFolder
+from gridsweep.runs.run import RunFolder
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep, number

@@ -16,7 +16,7 @@ from typing import Literal
 
 from gridsweep.adapters import best, models, one, sealed
 from gridsweep.errors import SpecError
-from gridsweep.runs import Interrupt, RunFolder
+from gridsweep.runs.run import Interrupt, RunFolder
 from gridsweep.servable import AdapterError, Servable, servable, shown, together
 from gridsweep.serving import blocks, vllm
 from gridsweep.serving.access import KEY, KEY_FILE, ServingError, check_free, is_loopback, key_for, url

@@ -18,13 +18,13 @@ from gridsweep.loop import Provider
 from gridsweep.optima import Optimum
 from gridsweep.policy.registry import choice_of, policy_for
 from gridsweep.policy.situation import Immediate, Policy
+from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART
 from gridsweep.sweep.sweep import PolicyChoice, Sweep, number
-from gridsweep.worlds import Foreseen
 
 HISTORY = timedelta(days=28)
 ROOM = timedelta(days=9)

@@ -15,13 +15,13 @@ from gridsweep.loop import Provider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Immediate, Policy
+from gridsweep.runs.worlds import Foreseen
 from gridsweep.schedule.capacity import check_work, hours, least_makespan, reach_of
 from gridsweep.schedule.step import situation
 from gridsweep.simulation.plan_spread import band_of, continued, in_past_weeks, over_paths
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
-from gridsweep.worlds import Foreseen
 
 MIN_SAVING = 0.05
 

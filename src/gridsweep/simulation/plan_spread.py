@@ -13,10 +13,10 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import DAY, Column, Forecast, Trace, ceil_to
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Immediate
+from gridsweep.runs.worlds import Observations
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
-from gridsweep.worlds import Observations
 
 WEEKS = timedelta(weeks=4)
 """So far back lie the days on which the same policy is tried."""

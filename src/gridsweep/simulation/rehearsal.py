@@ -10,12 +10,12 @@ from gridsweep.accounting.ledger import Ledger, kept, ledger
 from gridsweep.carbon.readings import Provenance
 from gridsweep.loop import Provider, drive
 from gridsweep.policy.situation import Immediate, Policy
+from gridsweep.runs.worlds import Observations, Virtual
 from gridsweep.simulation.simulated import Profile, Simulated
 from gridsweep.state.events import Event, Submitted
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Experiment, Sweep
-from gridsweep.worlds import Observations, Virtual
 
 
 def rehearse(

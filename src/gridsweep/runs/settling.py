@@ -16,7 +16,7 @@ from gridsweep.grid.http.cache import default_folder
 from gridsweep.grid.registry import means_for, provider_for
 from gridsweep.grid.source import Source
 from gridsweep.records.journal import Journal, lease
-from gridsweep.runs import RunFolder, summarize
+from gridsweep.runs.run import RunFolder, summarize
 from gridsweep.schedule.step import facts
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import Settled

@@ -21,7 +21,6 @@ from types import FrameType
 
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
-from gridsweep.amendments import amendments
 from gridsweep.errors import (
     DEADLINE,
     DONE,
@@ -43,13 +42,14 @@ from gridsweep.policy.registry import policy_for
 from gridsweep.records import codec
 from gridsweep.records.attempts import write_file
 from gridsweep.records.journal import Journal, holder, lease
+from gridsweep.runs.amendments import amendments
+from gridsweep.runs.worlds import Live, Replayed, Workers
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.proposers import proposers_for
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
-from gridsweep.worlds import Live, Replayed, Workers
 
 PATIENCE = timedelta(minutes=10)
 """A worker that says nothing for so long is stopped."""
