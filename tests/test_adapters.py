@@ -10,10 +10,10 @@ import pytest
 
 from adapter_files import published, run_with_adapters, stand_in_run, write_adapter
 from builders import make_sweep
-from gridsweep.adapters import best, export, models, one, sealed
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import verify
-from gridsweep.servable import AdapterError
+from gridsweep.serving.adapters import best, export, models, one, sealed
+from gridsweep.serving.servable import AdapterError
 from gridsweep.sweep.sweep import Dataset, Estimates
 
 

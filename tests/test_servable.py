@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter_files import header_of, shapes, write_adapter, write_tensors
-from gridsweep.servable import RANKS, AdapterError, Servable, servable, together
+from gridsweep.serving.servable import RANKS, AdapterError, Servable, servable, together
 from gridsweep.sweep.sweep import Model
 
 BASE = Model("tiny-qwen2")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gridsweep.adapters import export
+from gridsweep.serving.adapters import export
 
 pytestmark = [
     pytest.mark.train,

@@ -19,13 +19,13 @@ import yaml
 from asking import Server
 
 from adapter_files import published, stand_in_run, write_adapter
-from gridsweep.adapters import best
 from gridsweep.errors import EXECUTOR, USAGE
-from gridsweep.servable import AdapterError, Servable
 from gridsweep.serving import access, blocks, launch, vllm
 from gridsweep.serving.access import AccessError, ServingError, check_free, key_for
+from gridsweep.serving.adapters import best
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
+from gridsweep.serving.servable import AdapterError, Servable
 from gridsweep.sweep.sweep import Model
 
 KEY = "a-key-of-enough-letters"

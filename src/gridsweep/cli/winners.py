@@ -15,8 +15,8 @@ from gridsweep.cli.group import cli, folder_argument, folder_of, json_option, pr
 @json_option
 def models(folder: Path | None, as_json: bool) -> None:
     """List the finished adapters, the best first: place, loss, carbon, size, path."""
-    from gridsweep import adapters
     from gridsweep.render import terminal
+    from gridsweep.serving import adapters
 
     listed = adapters.models(folder_of(folder).path)
     if as_json:
@@ -30,8 +30,8 @@ def models(folder: Path | None, as_json: bool) -> None:
 @json_option
 def best(folder: Path | None, as_json: bool) -> None:
     """Name the winner, and whoever it is not surely better than."""
-    from gridsweep import adapters
     from gridsweep.render import terminal
+    from gridsweep.serving import adapters
 
     winner, tied = adapters.best(folder_of(folder).path)
     if as_json:
@@ -49,7 +49,7 @@ def export(experiment: str, folder: Path | None, to: Path) -> None:
 
     EXPERIMENT is an id, or the beginning of one.
     """
-    from gridsweep import adapters
+    from gridsweep.serving import adapters
 
     click.echo(f"wrote {adapters.export(folder_of(folder).path, experiment, to)}")
 

@@ -13,7 +13,7 @@ from gridsweep.executors.kubernetes.manifests.bundle import MARK, Bundle, bundle
 from gridsweep.executors.kubernetes.manifests.delivery import WORKER_SOURCES
 from gridsweep.executors.kubernetes.manifests.names import store_of
 from gridsweep.executors.kubernetes.manifests.serving import serving
-from gridsweep.servable import Servable
+from gridsweep.serving.servable import Servable
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 

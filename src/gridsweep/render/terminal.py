@@ -11,7 +11,6 @@ from typing import get_args
 from rich.markup import escape
 
 from gridsweep.accounting.report import Report
-from gridsweep.adapters import Adapter
 from gridsweep.carbon.traces import HOUR
 from gridsweep.doctor import Finding
 from gridsweep.errors import DONE, EXIT_CODES
@@ -20,6 +19,7 @@ from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
 from gridsweep.runs.run import RunFolder
+from gridsweep.serving.adapters import Adapter
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep, number

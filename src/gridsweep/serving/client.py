@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
-from gridsweep.servable import shown
 from gridsweep.serving.access import ServingError
+from gridsweep.serving.servable import shown
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would not reach this machine
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from gridsweep.servable import Servable
 from gridsweep.serving.pieces import decoded, until_stop
+from gridsweep.serving.servable import Servable
 from gridsweep.serving.wire import Sampling
 from gridsweep.sweep.sweep import Model
 from gridsweep.train.device import device_and_dtype

@@ -14,14 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from gridsweep.adapters import best, models, one, sealed
 from gridsweep.errors import SpecError
 from gridsweep.runs.run import Interrupt, RunFolder
-from gridsweep.servable import AdapterError, Servable, servable, shown, together
 from gridsweep.serving import blocks, vllm
 from gridsweep.serving.access import KEY, KEY_FILE, ServingError, check_free, is_loopback, key_for, url
+from gridsweep.serving.adapters import best, models, one, sealed
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
+from gridsweep.serving.servable import AdapterError, Servable, servable, shown, together
 
 Backend = Literal["vllm", "own"]
 PATIENCE = timedelta(minutes=10)

@@ -24,10 +24,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 
 from gridsweep.errors import GridsweepError
-from gridsweep.servable import Servable, servable, shown, together
 from gridsweep.serving import wire
 from gridsweep.serving.access import key_for
 from gridsweep.serving.guard import App, Guard
+from gridsweep.serving.servable import Servable, servable, shown, together
 from gridsweep.sweep.sweep import Dataset, Model
 from gridsweep.train.model import offline_if_local
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from gridsweep.servable import AdapterError, Servable, shown, together
+from gridsweep.serving.servable import AdapterError, Servable, shown, together
 
 
 def installed() -> list[str] | None:

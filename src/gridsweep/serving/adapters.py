@@ -14,7 +14,7 @@ from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.records.attempts import MANIFEST, sync, verify, write_file
 from gridsweep.runs.run import RunFolder, summarize
-from gridsweep.servable import FILES, AdapterError, plain_files, shown
+from gridsweep.serving.servable import FILES, AdapterError, plain_files, shown
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import is_local
 
