@@ -16,7 +16,7 @@ from builders import real_sweep
 from gridsweep.records.attempts import appearing
 from gridsweep.runs import run as runs
 from gridsweep.sweep.sweep import Model, Recipe
-from gridsweep.testing import STAND_IN
+from gridsweep.testing.stand_in import STAND_IN
 
 CONFIG = {
     "base_model_name_or_path": "tiny-qwen2",

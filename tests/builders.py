@@ -37,7 +37,7 @@ from gridsweep.sweep.sweep import (
     Sweep,
     Tier,
 )
-from gridsweep.testing import STAND_IN
+from gridsweep.testing.stand_in import STAND_IN
 
 START = datetime(2024, 6, 10, tzinfo=UTC)
 URGENT = Tier("urgent", 250.0, 4 * HOUR, 1)

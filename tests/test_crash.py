@@ -23,7 +23,7 @@ from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
-from gridsweep.testing import STAND_IN
+from gridsweep.testing.stand_in import STAND_IN
 
 SWEEP = real_sweep(8, steps=24, devices=2, tiers=(URGENT, RELAXED))
 

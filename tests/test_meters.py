@@ -19,7 +19,7 @@ from gridsweep.energy.meters import (
     nvml_index,
 )
 from gridsweep.sweep.stints import Device
-from gridsweep.testing_nvml import NoNvml, VirtualNvml
+from gridsweep.testing.nvml import NoNvml, VirtualNvml
 
 CPU = Device("cpu")
 

@@ -14,7 +14,7 @@ from gridsweep.doctor import power
 from gridsweep.energy.power_limits import limited, seen
 from gridsweep.errors import SpecError
 from gridsweep.sweep.stints import Device
-from gridsweep.testing_nvml import NoNvml, VirtualNvml
+from gridsweep.testing.nvml import NoNvml, VirtualNvml
 
 ASKS = Device("gpu0", power_limit_w=300)
 
@@ -90,7 +90,7 @@ import os, signal, sys
 from pathlib import Path
 from gridsweep.energy.power_limits import limited
 from gridsweep.sweep.stints import Device
-from gridsweep.testing_nvml import VirtualNvml
+from gridsweep.testing.nvml import VirtualNvml
 with limited(Device("gpu0", power_limit_w=300), 0, VirtualNvml(), Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -19,7 +19,7 @@ from gridsweep.state.events import ClockAnchored, Resumed, Stopping
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import CarbonSource, PolicyChoice, Recipe
-from gridsweep.testing import STAND_IN
+from gridsweep.testing.stand_in import STAND_IN
 
 SLOW = "0.1"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from builders import START, grid, until
-from gridsweep.contracts import Bench, ExecutorContract, WorkerContract
 from gridsweep.executors.local import Local
 from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
+from gridsweep.testing.executor_contract import Bench, ExecutorContract, WorkerContract
 
 
 class LocalBench(Bench):

@@ -21,7 +21,7 @@ from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Req
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Experiment, LoraParams, Recipe
-from gridsweep.testing import STAND_IN
+from gridsweep.testing.stand_in import STAND_IN
 
 SLOW = "0.05"
 

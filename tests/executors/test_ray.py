@@ -16,7 +16,6 @@ import pytest
 from ray_head import Head, free_port
 
 from builders import FORK, START, attempts, losses, until
-from gridsweep.contracts import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.executors.ray.executor import Ray
 from gridsweep.executors.registry import executor_for
@@ -27,6 +26,7 @@ from gridsweep.schedule.step import step
 from gridsweep.state.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.sweep.sweep import Dataset, Model, Recipe, Replay, Sweep
+from gridsweep.testing.executor_contract import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 
 
 @pytest.fixture(scope="session")

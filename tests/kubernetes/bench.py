@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from gridsweep.contracts import Bench
 from gridsweep.executors.kubernetes.api import Api, Server
 from gridsweep.executors.kubernetes.executor import Kubernetes
 from gridsweep.executors.kubernetes.manifests.names import dns_label
@@ -21,6 +20,7 @@ from gridsweep.runs.worlds import Replayed
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
+from gridsweep.testing.executor_contract import Bench
 from gridsweep.testing_kubernetes.operator import Cluster
 from gridsweep.testing_kubernetes.processes import Kubelet
 from gridsweep.testing_kubernetes.server import ApiServer

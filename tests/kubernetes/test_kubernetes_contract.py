@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bench import KubernetesBench
 
-from gridsweep.contracts import WorkerContract
+from gridsweep.testing.executor_contract import WorkerContract
 
 
 class TestFromALaptop(WorkerContract):

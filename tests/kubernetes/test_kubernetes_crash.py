@@ -13,10 +13,10 @@ from bench import KubernetesBench, drive_sweep
 from test_scenarios import Stage
 
 from builders import FORK, RELAXED, URGENT, lines, losses, real_sweep, until
-from gridsweep.contracts import expected_loss, stand_in
 from gridsweep.executors.kubernetes.api import Api
 from gridsweep.runs.run import RunFolder
 from gridsweep.state.events import Pausing
+from gridsweep.testing.executor_contract import expected_loss, stand_in
 from gridsweep.testing_kubernetes.server import ApiServer
 
 SWEEP = real_sweep(8, steps=24, devices=2, tiers=(URGENT, RELAXED))

@@ -11,12 +11,12 @@ from test_scenarios import BEGIN, Stage
 
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.contracts import sweep_of
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate
 from gridsweep.runs.worlds import Observations
 from gridsweep.state.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.state.state import State
+from gridsweep.testing.executor_contract import sweep_of
 from gridsweep.testing_kubernetes.server import ApiServer
 
 STEPS = 40

@@ -8,13 +8,13 @@ from pathlib import Path
 from bench import CLUSTER, api_of
 from test_scenarios import BEGIN
 
-from gridsweep.contracts import sweep_of
 from gridsweep.executors.kubernetes.executor import Kubernetes
 from gridsweep.executors.kubernetes.manifests.names import RAYJOB_LIMIT
 from gridsweep.executors.kubernetes.volume import Mounted
 from gridsweep.state.events import Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Stint
+from gridsweep.testing.executor_contract import sweep_of
 from gridsweep.testing_kubernetes.server import ApiServer
 
 MANY = 1000

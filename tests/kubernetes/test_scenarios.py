@@ -13,7 +13,6 @@ import pytest
 from bench import CLUSTER, api_of
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.contracts import sweep_of
 from gridsweep.errors import EXECUTOR, ExecutorError
 from gridsweep.executors.kubernetes.api import Api, Forbidden, Unreachable
 from gridsweep.executors.kubernetes.executor import Kubernetes
@@ -24,6 +23,7 @@ from gridsweep.state.events import Ended, Event, Held, Lost, Paused, Pausing, Re
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Member, Stint
+from gridsweep.testing.executor_contract import sweep_of
 from gridsweep.testing_kubernetes.operator import Cluster
 from gridsweep.testing_kubernetes.server import ApiServer
 from gridsweep.testing_kubernetes.virtual import VirtualKubelet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gridsweep.contracts_grid import tally
+from gridsweep.testing.provider_contract import tally
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.carbon.traces import HOUR, Trace, floor_to
-from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, CredentialError, SpecError, UnreachableError
 from gridsweep.grid.providers.carbon_aware_sdk import CarbonAwareSdk
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract, truth
 from gridsweep.testing_grid.carbon_aware_sdk import WebApi, span
 from gridsweep.testing_grid.dialect import Grid, Request
 from gridsweep.testing_grid.transport import GridTransport

@@ -6,8 +6,8 @@ import pytest
 
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.contracts_grid import NOW, ProviderContract, tally
 from gridsweep.errors import SignalError
+from gridsweep.testing.provider_contract import NOW, ProviderContract, tally
 from gridsweep.testing_grid.behaviours import BEHAVIOURS, behaviour
 from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
 

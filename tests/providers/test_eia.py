@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract
 from gridsweep.errors import AnswerError, CredentialError, SpecError
 from gridsweep.grid.providers.eia import DIRECT, EIA, LIFECYCLE, RESPONDENTS, Amount, intensities
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract
 from gridsweep.testing_grid.dialect import Grid
 from gridsweep.testing_grid.eia import EiaApi, mixed
 from gridsweep.testing_grid.transport import GridTransport

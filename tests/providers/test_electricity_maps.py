@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridsweep.carbon.traces import DAY, HOUR, floor_to
-from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import CredentialError, LimitError, SignalError, SpecError, UnreachableError
 from gridsweep.grid.providers.electricity_maps import ElectricityMaps
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract, truth
 from gridsweep.testing_grid.behaviours import ANSWER, TRUTH, Behaviour, behaviour
 from gridsweep.testing_grid.dialect import Grid
 from gridsweep.testing_grid.electricity_maps import FREE, LICENCE, ElectricityMapsApi

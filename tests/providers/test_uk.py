@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.grid.providers.uk import REGIONS, UK
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract, truth
 from gridsweep.testing_grid.behaviours import POINTS
 from gridsweep.testing_grid.dialect import Grid, Request
 from gridsweep.testing_grid.transport import GridTransport

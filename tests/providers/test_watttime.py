@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridsweep.carbon.traces import DAY, HOUR, Trace, floor_to
-from gridsweep.contracts_grid import NOW, MovableClock, ProviderContract, truth
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError
 from gridsweep.grid.providers.watttime import WattTime
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract, truth
 from gridsweep.testing_grid.behaviours import ANSWER, Behaviour, Expected, behaviour
 from gridsweep.testing_grid.dialect import Grid, as_json
 from gridsweep.testing_grid.spoiling import as_if, body_of, status, whole

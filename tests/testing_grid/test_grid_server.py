@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.contracts_grid import NOW, MovableClock, truth
+from gridsweep.testing.provider_contract import NOW, MovableClock, truth
 from gridsweep.testing_grid.behaviours import BEHAVIOURS, STATUSES, behaviour
 from gridsweep.testing_grid.dialect import Grid
 from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi

@@ -29,7 +29,7 @@ def cli() -> None:
 
 
 def worker() -> list[str]:
-    """The command that starts a worker; GRIDSWEEP_WORKER names another module, such as gridsweep.testing."""
+    """The command that starts a worker; GRIDSWEEP_WORKER names another module, such as gridsweep.testing.stand_in."""
     return [sys.executable, "-m", os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gridsweep.executors.kubernetes.manifests.names import STORE
-from gridsweep.testing import STAND_IN
+from gridsweep.testing.stand_in import STAND_IN
 
 Object = dict[str, Any]
 

@@ -31,7 +31,7 @@ from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
-from gridsweep.testing import loss_after
+from gridsweep.testing.stand_in import loss_after
 
 WORD = "a word from the worker"
 QUICK, SLOW = 0.005, 0.1
