@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gridsweep.carbon.traces import HOUR, Trace, floor_to
-from gridsweep.testing_grid.dialect import Grid
-from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
-from gridsweep.testing_grid.server import GridServer
+from gridsweep.testing.grid.dialect import Grid
+from gridsweep.testing.grid.electricity_maps import ElectricityMapsApi
+from gridsweep.testing.grid.server import GridServer
 
 NOW = datetime.now(UTC)
 LEVELS = 300 - 150 * np.cos((np.arange(24 * 45) + floor_to(NOW, HOUR).hour) * 2 * np.pi / 24)

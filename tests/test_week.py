@@ -20,11 +20,11 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Answered, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier
-from gridsweep.testing_grid.dialect import Grid
-from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
-from gridsweep.testing_grid.transport import GridTransport
-from gridsweep.testing_grid.uk import CarbonIntensityApi
-from gridsweep.testing_grid.watttime import WattTimeApi
+from gridsweep.testing.grid.dialect import Grid
+from gridsweep.testing.grid.electricity_maps import ElectricityMapsApi
+from gridsweep.testing.grid.transport import GridTransport
+from gridsweep.testing.grid.uk import CarbonIntensityApi
+from gridsweep.testing.grid.watttime import WattTimeApi
 
 BEGIN = datetime(2026, 5, 4, 14, 7, tzinfo=UTC)
 HOURS = np.arange(24 * 80)

@@ -10,10 +10,10 @@ from gridsweep.errors import AnswerError, CredentialError, SpecError, Unreachabl
 from gridsweep.grid.providers.carbon_aware_sdk import CarbonAwareSdk
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.grid.carbon_aware_sdk import WebApi, span
+from gridsweep.testing.grid.dialect import Grid, Request
+from gridsweep.testing.grid.transport import GridTransport
 from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract, truth
-from gridsweep.testing_grid.carbon_aware_sdk import WebApi, span
-from gridsweep.testing_grid.dialect import Grid, Request
-from gridsweep.testing_grid.transport import GridTransport
 
 DAY = timedelta(days=1)
 FIVE_MINUTES = timedelta(minutes=5)

@@ -7,9 +7,9 @@ import pytest
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SignalError
+from gridsweep.testing.grid.behaviours import BEHAVIOURS, behaviour
+from gridsweep.testing.grid.electricity_maps import ElectricityMapsApi
 from gridsweep.testing.provider_contract import NOW, ProviderContract, tally
-from gridsweep.testing_grid.behaviours import BEHAVIOURS, behaviour
-from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
 
 ASK = "test_whatever_the_api_does_there_is_a_reading_or_a_typed_error"
 

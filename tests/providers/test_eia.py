@@ -11,10 +11,10 @@ from gridsweep.errors import AnswerError, CredentialError, SpecError
 from gridsweep.grid.providers.eia import DIRECT, EIA, LIFECYCLE, RESPONDENTS, Amount, intensities
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.grid.dialect import Grid
+from gridsweep.testing.grid.eia import EiaApi, mixed
+from gridsweep.testing.grid.transport import GridTransport
 from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract
-from gridsweep.testing_grid.dialect import Grid
-from gridsweep.testing_grid.eia import EiaApi, mixed
-from gridsweep.testing_grid.transport import GridTransport
 
 DAY = timedelta(days=1)
 FIVE = datetime(2026, 5, 4, 5, tzinfo=UTC)

@@ -13,12 +13,12 @@ from gridsweep.errors import CredentialError, LimitError, SignalError, SpecError
 from gridsweep.grid.providers.electricity_maps import ElectricityMaps
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.grid.behaviours import ANSWER, TRUTH, Behaviour, behaviour
+from gridsweep.testing.grid.dialect import Grid
+from gridsweep.testing.grid.electricity_maps import FREE, LICENCE, ElectricityMapsApi
+from gridsweep.testing.grid.spoiling import body_of, each, edited
+from gridsweep.testing.grid.transport import GridTransport
 from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract, truth
-from gridsweep.testing_grid.behaviours import ANSWER, TRUTH, Behaviour, behaviour
-from gridsweep.testing_grid.dialect import Grid
-from gridsweep.testing_grid.electricity_maps import FREE, LICENCE, ElectricityMapsApi
-from gridsweep.testing_grid.spoiling import body_of, each, edited
-from gridsweep.testing_grid.transport import GridTransport
 
 MINUTES = timedelta(minutes=5)
 PRESENT = floor_to(NOW, HOUR)

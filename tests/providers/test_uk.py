@@ -8,11 +8,11 @@ from gridsweep.errors import AnswerError, SpecError
 from gridsweep.grid.providers.uk import REGIONS, UK
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.grid.behaviours import POINTS
+from gridsweep.testing.grid.dialect import Grid, Request
+from gridsweep.testing.grid.transport import GridTransport
+from gridsweep.testing.grid.uk import CarbonIntensityApi
 from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract, truth
-from gridsweep.testing_grid.behaviours import POINTS
-from gridsweep.testing_grid.dialect import Grid, Request
-from gridsweep.testing_grid.transport import GridTransport
-from gridsweep.testing_grid.uk import CarbonIntensityApi
 
 SLOT = timedelta(minutes=30)
 DAY = timedelta(days=1)

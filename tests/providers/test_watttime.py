@@ -13,12 +13,12 @@ from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalErr
 from gridsweep.grid.providers.watttime import WattTime
 from gridsweep.grid.source import Fetched, Means
 from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.testing.grid.behaviours import ANSWER, Behaviour, Expected, behaviour
+from gridsweep.testing.grid.dialect import Grid, as_json
+from gridsweep.testing.grid.spoiling import as_if, body_of, status, whole
+from gridsweep.testing.grid.transport import GridTransport
+from gridsweep.testing.grid.watttime import WattTimeApi
 from gridsweep.testing.provider_contract import NOW, MovableClock, ProviderContract, truth
-from gridsweep.testing_grid.behaviours import ANSWER, Behaviour, Expected, behaviour
-from gridsweep.testing_grid.dialect import Grid, as_json
-from gridsweep.testing_grid.spoiling import as_if, body_of, status, whole
-from gridsweep.testing_grid.transport import GridTransport
-from gridsweep.testing_grid.watttime import WattTimeApi
 
 STEP = timedelta(minutes=5)
 SECONDS = timedelta(seconds=1)

@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from gridsweep.carbon.traces import HOUR
+from gridsweep.testing.grid.behaviours import BEHAVIOURS, STATUSES, behaviour
+from gridsweep.testing.grid.dialect import Grid
+from gridsweep.testing.grid.electricity_maps import ElectricityMapsApi
+from gridsweep.testing.grid.server import GridServer, Stranger, nobody
+from gridsweep.testing.grid.spoiling import moved
+from gridsweep.testing.grid.transport import GridTransport
 from gridsweep.testing.provider_contract import NOW, MovableClock, truth
-from gridsweep.testing_grid.behaviours import BEHAVIOURS, STATUSES, behaviour
-from gridsweep.testing_grid.dialect import Grid
-from gridsweep.testing_grid.electricity_maps import ElectricityMapsApi
-from gridsweep.testing_grid.server import GridServer, Stranger, nobody
-from gridsweep.testing_grid.spoiling import moved
-from gridsweep.testing_grid.transport import GridTransport
 
 PATH = "/v3/carbon-intensity/history?zone=DE"
 API = ElectricityMapsApi()

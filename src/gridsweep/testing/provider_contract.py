@@ -26,10 +26,10 @@ from gridsweep.grid.http.client import HttpClient
 from gridsweep.grid.http.secrets import Secrets
 from gridsweep.grid.source import Means, Source
 from gridsweep.sweep.sweep import CarbonSource
-from gridsweep.testing_grid.behaviours import BEHAVIOURS, GOOD, Behaviour, Expected
-from gridsweep.testing_grid.dialect import Dialect, Grid
-from gridsweep.testing_grid.server import GridApi, GridServer, Stranger, nobody
-from gridsweep.testing_grid.transport import GridTransport
+from gridsweep.testing.grid.behaviours import BEHAVIOURS, GOOD, Behaviour, Expected
+from gridsweep.testing.grid.dialect import Dialect, Grid
+from gridsweep.testing.grid.server import GridApi, GridServer, Stranger, nobody
+from gridsweep.testing.grid.transport import GridTransport
 
 NOW = datetime(2026, 5, 4, 14, 20, 30, tzinfo=UTC)
 DEADLINE_SECONDS, SHORT_SECONDS = 10.0, 0.3

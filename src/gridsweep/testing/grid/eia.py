@@ -11,7 +11,7 @@ from math import isnan
 from typing import Any
 
 from gridsweep.carbon.traces import HOUR, floor_to
-from gridsweep.testing_grid.dialect import Grid, Request, Response, as_json
+from gridsweep.testing.grid.dialect import Grid, Request, Response, as_json
 
 PATH = "/v2/electricity/rto/fuel-type-data/data/"
 PAGE = 5000

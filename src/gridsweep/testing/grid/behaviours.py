@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Literal
 
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, UnreachableError
-from gridsweep.testing_grid.spoiling import (
+from gridsweep.testing.grid.spoiling import (
     Change,
     as_if,
     bomb,

@@ -10,7 +10,7 @@ from math import isnan
 from typing import Any, Literal
 
 from gridsweep.carbon.traces import floor_to
-from gridsweep.testing_grid.dialect import Grid, Request, Response, as_json
+from gridsweep.testing.grid.dialect import Grid, Request, Response, as_json
 
 POUNDS = 0.45359237
 """gCO2eq/kWh of one pound a megawatthour."""

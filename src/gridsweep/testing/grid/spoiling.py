@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from functools import cache
 from typing import Any
 
-from gridsweep.testing_grid.dialect import Dialect, Grid, Request, Response, as_json
+from gridsweep.testing.grid.dialect import Dialect, Grid, Request, Response, as_json
 
 BIG = 50_000_000
 """Bytes of a body that nobody should take."""

@@ -10,7 +10,7 @@ from math import isnan
 from typing import Any
 
 from gridsweep.carbon.traces import floor_to
-from gridsweep.testing_grid.dialect import Grid, Request, Response, as_json
+from gridsweep.testing.grid.dialect import Grid, Request, Response, as_json
 
 SLOT = timedelta(minutes=30)
 LONGEST = timedelta(days=14)

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from gridsweep.testing_grid.behaviours import GOOD, Behaviour, Delivery
-from gridsweep.testing_grid.dialect import Dialect, Grid, Request, Response
-from gridsweep.testing_grid.spoiling import Exchange
+from gridsweep.testing.grid.behaviours import GOOD, Behaviour, Delivery
+from gridsweep.testing.grid.dialect import Dialect, Grid, Request, Response
+from gridsweep.testing.grid.spoiling import Exchange
 
 REMEMBERED = 20_000
 IDLE_SECONDS = 10.0

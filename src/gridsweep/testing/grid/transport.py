@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from gridsweep.testing_grid.dialect import Dialect, Grid
-from gridsweep.testing_grid.server import GridApi
+from gridsweep.testing.grid.dialect import Dialect, Grid
+from gridsweep.testing.grid.server import GridApi
 
 if TYPE_CHECKING:
     import httpx

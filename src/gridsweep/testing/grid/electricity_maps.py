@@ -9,7 +9,7 @@ from math import isnan
 from typing import Any
 
 from gridsweep.carbon.traces import HOUR, floor_to
-from gridsweep.testing_grid.dialect import Grid, Request, Response, as_json
+from gridsweep.testing.grid.dialect import Grid, Request, Response, as_json
 
 EVERYTHING = frozenset({"latest", "history", "past-range", "forecast"})
 FREE = frozenset({"latest", "history"})
