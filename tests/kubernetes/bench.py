@@ -21,9 +21,9 @@ from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.testing.executor_contract import Bench
-from gridsweep.testing_kubernetes.operator import Cluster
-from gridsweep.testing_kubernetes.processes import Kubelet
-from gridsweep.testing_kubernetes.server import ApiServer
+from gridsweep.testing.kubernetes.operator import Cluster
+from gridsweep.testing.kubernetes.processes import Kubelet
+from gridsweep.testing.kubernetes.server import ApiServer
 
 CLUSTER = KubernetesCluster()
 

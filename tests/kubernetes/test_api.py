@@ -29,7 +29,7 @@ from gridsweep.executors.kubernetes.api import (
     server_for,
 )
 from gridsweep.executors.kubernetes.preflight import check_cluster
-from gridsweep.testing_kubernetes.server import ApiServer
+from gridsweep.testing.kubernetes.server import ApiServer
 
 JOBS, PODS = Resource("ray.io", "rayjobs"), Resource("", "pods")
 CANARY = "canary-token-5e0a"

@@ -17,7 +17,7 @@ from gridsweep.executors.kubernetes.api import Api
 from gridsweep.runs.run import RunFolder
 from gridsweep.state.events import Pausing
 from gridsweep.testing.executor_contract import expected_loss, stand_in
-from gridsweep.testing_kubernetes.server import ApiServer
+from gridsweep.testing.kubernetes.server import ApiServer
 
 SWEEP = real_sweep(8, steps=24, devices=2, tiers=(URGENT, RELAXED))
 

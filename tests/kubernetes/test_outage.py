@@ -17,7 +17,7 @@ from gridsweep.runs.worlds import Observations
 from gridsweep.state.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.testing.executor_contract import sweep_of
-from gridsweep.testing_kubernetes.server import ApiServer
+from gridsweep.testing.kubernetes.server import ApiServer
 
 STEPS = 40
 

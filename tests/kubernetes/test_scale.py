@@ -15,7 +15,7 @@ from gridsweep.state.events import Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Stint
 from gridsweep.testing.executor_contract import sweep_of
-from gridsweep.testing_kubernetes.server import ApiServer
+from gridsweep.testing.kubernetes.server import ApiServer
 
 MANY = 1000
 

@@ -24,9 +24,9 @@ from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Member, Stint
 from gridsweep.testing.executor_contract import sweep_of
-from gridsweep.testing_kubernetes.operator import Cluster
-from gridsweep.testing_kubernetes.server import ApiServer
-from gridsweep.testing_kubernetes.virtual import VirtualKubelet
+from gridsweep.testing.kubernetes.operator import Cluster
+from gridsweep.testing.kubernetes.server import ApiServer
+from gridsweep.testing.kubernetes.virtual import VirtualKubelet
 
 BEGIN = datetime(2024, 6, 10, tzinfo=UTC)
 STEPS = 12

@@ -119,7 +119,7 @@ class Kubelet:
             environment["GRIDSWEEP_WORKER"] = "gridsweep.testing"
         else:
             environment |= {
-                "GRIDSWEEP_WORKER": "gridsweep.testing_kubernetes.worker",
+                "GRIDSWEEP_WORKER": "gridsweep.testing.kubernetes.worker",
                 "GRIDSWEEP_COMMAND": json.dumps(self.command),
             }
         if not entrypoint:

@@ -7,7 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from gridsweep.testing_kubernetes.server import ApiServer, Fault, Object, selected
+from gridsweep.testing.kubernetes.server import ApiServer, Fault, Object, selected
 
 SLOW_SECONDS = 0.3
 PASSED_ON = ("X-Gridsweep-Key",)

@@ -68,7 +68,7 @@ class ApiServer:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self) -> ApiServer:
-        from gridsweep.testing_kubernetes.http import serve
+        from gridsweep.testing.kubernetes.http import serve
 
         self._http = serve(self)
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
