@@ -1,6 +1,6 @@
 """What a provider of carbon intensity is to us: the seam that ours and other people's are written against.
 
-A plug-in is a class, named in the entry point group `gridsweep.grid.providers`. It is made with its settings and the means
+A plug-in is a class, named in the entry point group `gridsweep.providers`. It is made with its settings and the means
 it may use, and keeps nothing but what it can ask for again.
 """
 
