@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from builders import DAYS, RELAXED, START, URGENT, after, grid, make_sweep, rehearsed, sweeps
 from gridsweep.accounting.certificate import Certificate, certificate
 from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.pieces import Profile
 from gridsweep.accounting.report import Report, make_report
 from gridsweep.accounting.savings import compare
 from gridsweep.carbon.traces import HOUR, Trace
@@ -22,7 +23,7 @@ from gridsweep.policy.situation import Decision, Immediate, OnOff, Policy, Situa
 from gridsweep.records import codec
 from gridsweep.render import accounts, markdown, terminal, wording
 from gridsweep.simulation.rehearsal import baseline, rehearse
-from gridsweep.simulation.simulated import Profile, Simulated
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Sweep

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from builders import START, after, make_sweep, starts
 from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.pieces import Profile
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider
@@ -17,7 +18,7 @@ from gridsweep.policy.planner.postponing import CLEANER
 from gridsweep.policy.situation import NO_DEVICE, Immediate, Threshold
 from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.rehearsal import rehearse
-from gridsweep.simulation.simulated import Profile, Simulated
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Decided
 from gridsweep.sweep.stints import RESTART, Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier

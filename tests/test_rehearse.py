@@ -17,11 +17,12 @@ from builders import (
     sweeps,
 )
 from gridsweep.accounting.ledger import ledger
+from gridsweep.accounting.pieces import joined
 from gridsweep.accounting.report import make_report
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.situation import Immediate, OnOff, Threshold
-from gridsweep.simulation.rehearsal import baseline, joined
+from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Outcome, Stint

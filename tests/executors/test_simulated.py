@@ -3,8 +3,9 @@ from datetime import timedelta
 import pytest
 
 from builders import START, after, make_sweep
+from gridsweep.accounting.pieces import Profile
 from gridsweep.carbon.traces import HOUR
-from gridsweep.simulation.simulated import Profile, Simulated
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Ended, Paused, Pausing, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Stint

@@ -23,12 +23,12 @@ from statistics import fmean
 
 import numpy as np
 
+from gridsweep.accounting.pieces import joined
 from gridsweep.accounting.savings import Comparison
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.optima import Job, bound
 from gridsweep.schedule.step import device_named
-from gridsweep.simulation.rehearsal import joined
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

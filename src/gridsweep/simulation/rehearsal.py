@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from gridsweep.accounting.ledger import Ledger, kept, ledger
+from gridsweep.accounting.ledger import Ledger, ledger
+from gridsweep.accounting.pieces import Profile, joined, stages_of
 from gridsweep.carbon.readings import Provenance
 from gridsweep.loop import Provider, drive
 from gridsweep.policy.situation import Immediate, Policy
 from gridsweep.runs.worlds import Observations, Virtual
-from gridsweep.simulation.simulated import Profile, Simulated
+from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Event, Submitted
-from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Experiment, Sweep
 
@@ -82,25 +81,3 @@ def baseline(state: State) -> tuple[State, Ledger] | None:
 def _falling(sweep: Sweep) -> range:
     """Numbers to keep that stop nobody."""
     return range(len(sweep.stages), 1, -1)
-
-
-def stages_of(attempt: Attempt, experiment: str) -> set[int]:
-    """The step to which an attempt was to take an experiment."""
-    return {member.to_step for member in attempt.stint.members if member.experiment == experiment}
-
-
-def joined(attempts: Sequence[Attempt]) -> Profile:
-    """The attempts at one experiment as the run that would have been enough."""
-    length = timedelta(0)
-    parts: list[tuple[timedelta, timedelta, float]] = []
-    for attempt in attempts:
-        segments = kept(attempt, reload=bool(parts))
-        if not segments:
-            continue
-        begin = segments[0].start if parts else min(attempt.requested_at, segments[0].start)
-        whole = attempt.end in ("ended", "paused") and attempt.ended_at is not None
-        end = max(attempt.ended_at, segments[-1].end) if whole and attempt.ended_at else segments[-1].end
-        share = len(attempt.stint.members)
-        parts += [(length + (s.start - begin), s.end - s.start, s.kwh / share) for s in segments]
-        length += end - begin
-    return Profile(length, tuple(parts))

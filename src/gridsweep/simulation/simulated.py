@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gridsweep.accounting.pieces import Profile
 from gridsweep.carbon.traces import HOUR
 from gridsweep.schedule.step import device_named
 from gridsweep.state.events import Ended, Event, Paused, Progressed, Running, Segment
@@ -14,14 +14,6 @@ from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint, Outcome
 from gridsweep.sweep.sweep import Experiment
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What one experiment took from its start: segments of (offset from the start, length, kWh)."""
-
-    duration: timedelta
-    segments: tuple[tuple[timedelta, timedelta, float], ...]
 
 
 class Simulated:
