@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from gridsweep.carbon.forecaster import blend, from_history, with_past
-from gridsweep.carbon.traces import HOUR, Column, Forecast, Trace
+from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.grid.trace_files import read_trace
 
 DAYS = 4

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from gridsweep import Sweep
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import HOUR, Forecast, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Start
 from gridsweep.schedule.step import observed, situation

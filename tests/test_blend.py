@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridsweep.carbon.forecaster import blend, with_past
-from gridsweep.carbon.traces import HOUR, Forecast, Trace
+from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.traces import HOUR, Trace
 from weather import START, issued, weather
 
 SEEDS = st.integers(0, 2**32 - 1)

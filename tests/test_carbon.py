@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import HOUR, Exposure, Forecast, Trace, ceil_to, floor_to, or_nan, or_none, utc
+from gridsweep.carbon.traces import HOUR, Exposure, Trace, ceil_to, floor_to, or_nan, or_none, utc
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 STEPS = st.sampled_from([timedelta(minutes=5), timedelta(minutes=30), HOUR, timedelta(hours=3)])

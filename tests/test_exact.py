@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from builders import START, after
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import HOUR, Forecast, Trace, ceil_to
+from gridsweep.carbon.traces import HOUR, Trace, ceil_to
 from gridsweep.optima import Job, bound
 from gridsweep.policy.planner.exact import placed
 from gridsweep.policy.planner.planned import Planned

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, make_sweep, most_at_once, starts, sweeps
 from gridsweep.accounting.ledger import ledger
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import HOUR, Forecast, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.optima import Job, bound
 from gridsweep.policy.literature import BEGINS, CLEAN, DUE, LATER, UNKNOWN, CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.policy.registry import OPTIONS, policy_for

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, after, grid, make_sweep, rehearsed, starts, sweeps
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import HOUR, Forecast, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.cli import cli
 from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceError
 from gridsweep.policy.situation import Threshold

@@ -20,8 +20,9 @@ from builders import (
     sweeps,
 )
 from gridsweep.accounting.ledger import ledger
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import HOUR, Forecast, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridsweep.carbon.traces import HOUR, Forecast, Trace, ceil_to
+from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.traces import HOUR, Trace, ceil_to
 from gridsweep.policy.backlog import Lane, Remaining
 from gridsweep.policy.planner.placements import cheapest, shared
 from gridsweep.policy.planner.postponing import savings, verdicts

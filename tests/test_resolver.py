@@ -10,8 +10,9 @@ import pytest
 from builders import URGENT, make_sweep
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to
+from gridsweep.carbon.traces import HOUR, Trace, floor_to
 from gridsweep.errors import UnreachableError
 from gridsweep.grid.archive import Archive
 from gridsweep.grid.fallbacks import FRESH, STALE, Resolver

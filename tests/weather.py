@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from gridsweep.carbon.forecaster import from_history
-from gridsweep.carbon.traces import HOUR, Forecast, Trace
+from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.traces import HOUR, Trace
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 HORIZON = timedelta(hours=96)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gridsweep.accounting.report import Report
     from gridsweep.api import plan, report, run, simulate
+    from gridsweep.carbon.forecasts import Forecast
     from gridsweep.carbon.readings import Reading
-    from gridsweep.carbon.traces import Forecast, Trace
+    from gridsweep.carbon.traces import Trace
     from gridsweep.errors import GridsweepError, SpecError
     from gridsweep.loop import drive
     from gridsweep.policy.situation import Immediate, OnOff, Policy, Situation, Threshold
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Device": "sweep.stints",
     "Experiment": "sweep.sweep",
-    "Forecast": "carbon.traces",
+    "Forecast": "carbon.forecasts",
     "GridsweepError": "errors",
     "Immediate": "policy.situation",
     "LoraParams": "sweep.sweep",

@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from gridsweep.carbon.traces import DAY, Column, Forecast, Trace
+from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.traces import DAY, Column, Trace
 
 Mask = npt.NDArray[np.bool_]
 

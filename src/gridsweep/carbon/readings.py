@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from gridsweep.carbon.traces import Forecast, Trace
+from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.traces import Trace
 
 Kind = Literal["average", "marginal", "index"]
 """Grams of the average or of the marginal kWh; an index is no amount of carbon and is never taken for grams."""

@@ -6,7 +6,7 @@ An unknown value is NaN and stays unknown; nothing here invents one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -156,103 +156,3 @@ class Trace:
             return self.at(start)
         seen = self.exposure(start, end)
         return seen.level_hours / (seen.known / HOUR) if seen.known else float("nan")
-
-
-class Forecast:
-    """What is expected, issued at one moment: a point forecast, equally likely paths around it, and past errors.
-
-    `paths` has shape (paths, slots), gCO2eq/kWh, and may be given as a function. `point` has shape (slots,) and is
-    the best single guess; without it that is the mean path. `past` makes what earlier forecasts of this kind
-    expected, and what came: both of shape (issues, slots), NaN where unknown. Functions are called once, when asked.
-    """
-
-    def __init__(
-        self,
-        issued_at: datetime,
-        start: datetime,
-        step: timedelta,
-        paths: Column | Callable[[], Column],
-        source: str = "forecast",
-        point: Column | None = None,
-        past: Callable[[], tuple[Column, Column]] | None = None,
-    ):
-        self.issued_at = issued_at
-        self.start = start
-        self.step = step
-        self.source = source
-        self._paths = paths
-        self._point = point
-        self._past = past
-
-    def __repr__(self) -> str:
-        return f"Forecast({self.start.isoformat()}, {self.step}, {len(self.mean)} slots, {self.source!r})"
-
-    @property
-    def end(self) -> datetime:
-        return self.mean.end
-
-    @cached_property
-    def paths(self) -> Column:
-        """Equally likely courses, shape (paths, slots)."""
-        return self._paths() if callable(self._paths) else self._paths
-
-    @cached_property
-    def mean(self) -> Trace:
-        """The point forecast, to be read like a trace that came true."""
-        return Trace(self.start, self.step, self.paths.mean(axis=0) if self._point is None else self._point)
-
-    @cached_property
-    def past(self) -> tuple[Column, Column]:
-        """What earlier issues expected, and what came: shapes (issues, slots); without rows where nobody knows."""
-        nobody = np.empty((0, len(self.mean)))
-        return self._past() if self._past else (nobody, nobody)
-
-    @cached_property
-    def error(self) -> Column:
-        """The mean share by which earlier issues were wrong at each lead, shape (slots,); NaN with too few known."""
-        expected, came = self.past
-        known = np.isfinite(expected) & np.isfinite(came) & (came > 0)
-        count = known.sum(axis=0)
-        wrong = np.divide(np.abs(came - expected), came, out=np.zeros(known.shape), where=known).sum(axis=0)
-        error: Column = np.divide(wrong, count, out=np.full(len(count), np.nan), where=count >= FEWEST)
-        return error
-
-    @property
-    def typical_error(self) -> float:
-        """The mean share by which earlier issues were wrong on their first day; NaN where too few are known."""
-        day = self.error[1 : 1 + -(-DAY // self.step)]
-        known = day[np.isfinite(day)]
-        return float(known.mean()) if len(known) else float("nan")
-
-    def band(self, low: float = 0.1, high: float = 0.9) -> tuple[Trace, Trace]:
-        """Bounds that such a share of past errors at the same lead stayed below; the point forecast lies within.
-
-        Where fewer than a week of errors is known, the paths' own spread: with a single path, none.
-        """
-        expected, came = self.past
-        wrong, spread, point = came - expected, self.paths - self.mean.values, self.mean.values
-        enough = np.isfinite(wrong).sum(axis=0) >= FEWEST
-        sides = []
-        for share in (low, high):
-            off = np.where(enough, _quantile(wrong, share), _quantile(spread, share))
-            sides.append(np.maximum(0.0, point + off))
-        below, above = np.fmin(sides[0], point), np.fmax(sides[1], point)
-        return Trace(self.start, self.step, below), Trace(self.start, self.step, above)
-
-
-FEWEST = 7
-"""So many errors must be known at a lead before anything is said of it."""
-
-
-def _quantile(rows: Column, share: float) -> Column:
-    """By column, over what is known: the level that the next value stays below with this probability (Weibull)."""
-    count = np.isfinite(rows).sum(axis=0)
-    if not len(rows):
-        return np.full(rows.shape[1], np.nan)
-    place = np.clip(share * (count + 1) - 1, 0, np.maximum(count - 1, 0))
-    ranked = np.sort(rows, axis=0)  # unknown values last
-    lower = place.astype(int)
-    upper = np.minimum(lower + 1, np.maximum(count - 1, 0))
-    at = np.arange(rows.shape[1])
-    below, above = ranked[lower, at], ranked[upper, at]
-    return np.asarray(below + (above - below) * (place - lower))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading, Stretch
-from gridsweep.carbon.traces import DAY, Forecast, Trace, or_nan, or_none
+from gridsweep.carbon.traces import DAY, Trace, or_nan, or_none
 from gridsweep.records import codec
 from gridsweep.records.attempts import replace_file
 from gridsweep.schedule.step import facts

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from gridsweep.carbon.forecaster import blend, from_history, with_past
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Quality, Reading, Rung, Stretch
-from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to
+from gridsweep.carbon.traces import DAY, HOUR, Trace, floor_to
 from gridsweep.errors import SignalError
 from gridsweep.grid.archive import Archive
 from gridsweep.grid.source import Source

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from gridsweep.carbon.forecaster import bent, blend, from_history, with_past
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading
-from gridsweep.carbon.traces import Column, Forecast, Trace
+from gridsweep.carbon.traces import Column, Trace
 from gridsweep.errors import SpecError
 from gridsweep.grid.providers.trace import TraceProvider, open_trace
 from gridsweep.grid.trace_files.cells import amount_in, moment_of

@@ -13,8 +13,9 @@ from functools import cache
 from math import isnan
 from typing import Protocol
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading
-from gridsweep.carbon.traces import DAY, Forecast, Trace
+from gridsweep.carbon.traces import DAY, Trace
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Percentile, SignalLoss, Tier, number
 

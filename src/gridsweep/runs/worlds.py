@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import Forecast, Trace
+from gridsweep.carbon.traces import Trace
 from gridsweep.loop import Executor, Provider
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import ClockAnchored, Event

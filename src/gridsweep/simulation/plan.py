@@ -9,7 +9,8 @@ from datetime import datetime
 import numpy as np
 
 from gridsweep.accounting.ledger import Ledger, charge, ledger
-from gridsweep.carbon.traces import DAY, HOUR, Column, Forecast, Trace
+from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.traces import DAY, HOUR, Column, Trace
 from gridsweep.errors import TraceError
 from gridsweep.loop import Provider
 from gridsweep.policy.planner.planned import Planned

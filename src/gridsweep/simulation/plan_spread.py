@@ -9,8 +9,9 @@ import numpy as np
 
 from gridsweep.accounting.ledger import Ledger, ledger
 from gridsweep.carbon.forecaster import from_history
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import DAY, Column, Forecast, Trace, ceil_to
+from gridsweep.carbon.traces import DAY, Column, Trace, ceil_to
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Immediate
 from gridsweep.runs.worlds import Observations

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Quality, Stretch
-from gridsweep.carbon.traces import POUNDS_PER_MWH, Forecast, Trace, floor_to, utc
+from gridsweep.carbon.traces import POUNDS_PER_MWH, Trace, floor_to, utc
 from gridsweep.errors import AnswerError
 
 T = TypeVar("T")

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading, Stretch
-from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.carbon.traces import DAY, HOUR, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, SignalError, SpecError
 from gridsweep.grid.http import parsing
 from gridsweep.grid.http.parsing import Point

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Basis, Provenance, Quality, Reading
-from gridsweep.carbon.traces import DAY, HOUR, Forecast, floor_to, utc
+from gridsweep.carbon.traces import DAY, HOUR, floor_to, utc
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, SpecError
 from gridsweep.grid.http.parsing import (
     Point,

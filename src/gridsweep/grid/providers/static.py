@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Basis, Provenance, Reading
-from gridsweep.carbon.traces import HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.carbon.traces import HOUR, Trace, floor_to, utc
 from gridsweep.errors import SpecError
 from gridsweep.grid import yearly_averages as zones
 from gridsweep.grid.source import Means, Zone

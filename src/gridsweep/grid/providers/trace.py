@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from gridsweep.carbon.forecaster import from_history
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Quality, Reading, Stretch
-from gridsweep.carbon.traces import DAY, Forecast, Trace, utc
+from gridsweep.carbon.traces import DAY, Trace, utc
 from gridsweep.errors import TraceError
 from gridsweep.grid.source import Means, Zone
 from gridsweep.grid.trace_files import read_recording

@@ -9,8 +9,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import DAY, HOUR, Forecast, floor_to, utc
+from gridsweep.carbon.traces import DAY, HOUR, floor_to, utc
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.grid.http import parsing
 from gridsweep.grid.http.parsing import Point

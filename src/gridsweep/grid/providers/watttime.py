@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading, Stretch
-from gridsweep.carbon.traces import DAY, HOUR, Forecast, Trace, floor_to, utc
+from gridsweep.carbon.traces import DAY, HOUR, Trace, floor_to, utc
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError
 from gridsweep.grid.http.parsing import (
     MOST_GRAMS,

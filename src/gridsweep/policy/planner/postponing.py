@@ -22,7 +22,8 @@ from math import ceil, inf
 
 import numpy as np
 
-from gridsweep.carbon.traces import DAY, HOUR, Column, Forecast, Trace
+from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.traces import DAY, HOUR, Column, Trace
 from gridsweep.policy.backlog import SECOND, Lane, Queue, Remaining
 from gridsweep.policy.planner.placements import Costs, cheapest, shared
 
