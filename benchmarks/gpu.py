@@ -49,8 +49,10 @@ from gpu_report import report
 from gpu_ways import EFFECTIVE, LONGEST, Lean, Peft, Way, samples, spread_over
 from shapes import SHAPES, frozen
 
-from gridsweep.energy.meters import Meter, NvmlMeter, RaplMeter
+from gridsweep.energy.meters import Meter
+from gridsweep.energy.nvml import NvmlMeter
 from gridsweep.energy.power_limits import limited
+from gridsweep.energy.rapl import RaplMeter
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.stints import Device

@@ -6,18 +6,10 @@ from typing import Any
 
 import pytest
 
-from gridsweep.energy.meters import (
-    ACCELERATOR_W,
-    CORE_W,
-    LastingMeter,
-    ModelledMeter,
-    NvmlMeter,
-    RaplMeter,
-    busy_seconds,
-    cpu_seconds,
-    meter_for,
-    nvml_index,
-)
+from gridsweep.energy.meters import ACCELERATOR_W, CORE_W, LastingMeter, meter_for
+from gridsweep.energy.modelled import ModelledMeter, busy_seconds, cpu_seconds
+from gridsweep.energy.nvml import NvmlMeter, nvml_index
+from gridsweep.energy.rapl import RaplMeter
 from gridsweep.sweep.stints import Device
 from gridsweep.testing.nvml import NoNvml, VirtualNvml
 
@@ -107,7 +99,7 @@ def test_a_counter_that_starts_again_takes_nothing_back():
 
 
 def test_without_a_counter_power_is_integrated_by_trapezoids(monkeypatch):
-    monkeypatch.setattr("gridsweep.energy.meters.SAMPLE_EVERY_S", 3600)
+    monkeypatch.setattr("gridsweep.energy.nvml.SAMPLE_EVERY_S", 3600)
     nvml, clock = VirtualNvml(counter=False), Dial()
     meter = NvmlMeter(0, nvml, clock)
     assert meter.source == "nvml power"
@@ -119,7 +111,7 @@ def test_without_a_counter_power_is_integrated_by_trapezoids(monkeypatch):
 
 
 def test_power_is_sampled_between_readings_until_the_meter_is_closed(monkeypatch):
-    monkeypatch.setattr("gridsweep.energy.meters.SAMPLE_EVERY_S", 0.01)
+    monkeypatch.setattr("gridsweep.energy.nvml.SAMPLE_EVERY_S", 0.01)
     nvml = VirtualNvml(counter=False)
     asked = []
     answer = nvml.nvmlDeviceGetPowerUsage
@@ -138,7 +130,7 @@ def test_power_is_sampled_between_readings_until_the_meter_is_closed(monkeypatch
 
 
 def test_the_sampler_lives_through_a_failing_sample(monkeypatch):
-    monkeypatch.setattr("gridsweep.energy.meters.SAMPLE_EVERY_S", 0.01)
+    monkeypatch.setattr("gridsweep.energy.nvml.SAMPLE_EVERY_S", 0.01)
     nvml = VirtualNvml(counter=False)
     meter = NvmlMeter(0, nvml)
     nvml.power = False
@@ -151,9 +143,9 @@ def test_the_sampler_lives_through_a_failing_sample(monkeypatch):
 
 
 def test_power_is_sampled_at_least_twice_a_second():
-    from gridsweep.energy import meters
+    from gridsweep.energy.nvml import SAMPLE_EVERY_S
 
-    assert meters.SAMPLE_EVERY_S <= 0.5
+    assert SAMPLE_EVERY_S <= 0.5
 
 
 # RAPL
@@ -305,7 +297,7 @@ def test_a_processor_with_counters_is_measured(tmp_path):
 @pytest.mark.parametrize(("power_w", "watts"), [(None, CORE_W), (40.0, 40.0)])
 def test_a_processor_without_counters_is_modelled_by_its_time(tmp_path, monkeypatch, power_w, watts):
     spent = Dial()
-    monkeypatch.setattr("gridsweep.energy.meters.ModelledMeter.__init__.__defaults__", (spent,))
+    monkeypatch.setattr("gridsweep.energy.modelled.ModelledMeter.__init__.__defaults__", (spent,))
     meter = meter_for(Device("cpu", power_w=power_w), None, tmp_path / "absent", NoNvml())
     spent.value = 3
     assert (meter.joules(), meter.source) == (3 * watts, "modelled")

@@ -73,7 +73,7 @@ def _version(package: str) -> str:
 
 
 def _devices() -> Finding:
-    from gridsweep.executors.local import visible_gpus
+    from gridsweep.energy.nvml import visible_gpus
 
     gpus = visible_gpus()
     if gpus:
@@ -86,7 +86,7 @@ def _devices() -> Finding:
 
 def _energy() -> Finding:
     from gridsweep.energy.meters import meter_for
-    from gridsweep.executors.local import visible_gpus
+    from gridsweep.energy.nvml import visible_gpus
 
     meter = meter_for(Device("device0"), 0 if visible_gpus() else None)
     try:
@@ -103,9 +103,8 @@ def power(asked: Sequence[Device] = (), nvml: Any = None, notes: Path | None = N
     """The GPUs' power limits, and whether those that devices ask for can be. Changes nothing."""
     import pynvml
 
-    from gridsweep.energy.meters import nvml_index
+    from gridsweep.energy.nvml import nvml_index, visible_gpus
     from gridsweep.energy.power_limits import seen
-    from gridsweep.executors.local import visible_gpus
 
     nvml = nvml or pynvml
     found = []

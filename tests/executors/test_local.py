@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from builders import FORK, START, URGENT, attempts, grid, lines, make_sweep, until
+from gridsweep.energy.nvml import visible_gpus
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.handover import assignment
-from gridsweep.executors.local import Local, visible_gpus
+from gridsweep.executors.local import Local
 from gridsweep.loop import drive
 from gridsweep.policy.situation import Immediate
 from gridsweep.runs.worlds import Live

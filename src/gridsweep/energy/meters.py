@@ -12,27 +12,21 @@ A meter that fails while it runs never fails the work: the rest is modelled, and
 
 from __future__ import annotations
 
-import os
-import re
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
 import pynvml
 
+from gridsweep.energy.modelled import ModelledMeter
+from gridsweep.energy.nvml import NvmlMeter
+from gridsweep.energy.rapl import POWERCAP, RaplMeter
 from gridsweep.sweep.stints import Device
 
-POWERCAP = Path("/sys/class/powercap")
 CORE_W = 15.0  # One busy core of a laptop or a server with its share of the package; stated, not measured.
 ACCELERATOR_W = 300.0  # One busy data-centre GPU; stated, not measured.
-PACKAGE_LIMIT_W = 1000.0  # No package draws more: a counter that says so was reset, and did not wrap around.
-SAMPLE_EVERY_S = 0.4
-
-Seconds = Callable[[], float]
 
 
 class Meter(Protocol):
@@ -79,61 +73,6 @@ def _watts(device: Device, otherwise: float) -> float:
     return otherwise if device.power_w is None else device.power_w
 
 
-def nvml_index(cuda_visible_devices: str | None) -> int | str | None:
-    """What NVML calls a process's first CUDA device: an index, a UUID, or None where every GPU is hidden.
-
-    `cuda_visible_devices` is the value of CUDA_VISIBLE_DEVICES; None, where it is not set, is GPU 0. Numbers
-    count as NVML does only under CUDA_DEVICE_ORDER=PCI_BUS_ID; where GPUs differ, whoever starts workers must
-    set it.
-    """
-    if cuda_visible_devices is None:
-        return 0
-    first = cuda_visible_devices.split(",")[0].strip()
-    if first.isdecimal():
-        return int(first)
-    return first if first.startswith(("GPU-", "MIG-")) else None
-
-
-def cpu_seconds() -> float:
-    """CPU time, user and system, of this process, its living descendants, and all that it has waited for."""
-    own = os.times()
-    total = own.user + own.system + own.children_user + own.children_system
-    try:
-        for child in psutil.Process().children(recursive=True):
-            try:
-                spent = child.cpu_times()
-            except psutil.Error:
-                continue  # It has ended meanwhile; its time is in its parent's sum as soon as that one waits.
-            total += spent.user + spent.system + spent.children_user + spent.children_system
-    except (psutil.Error, OSError):
-        pass  # Where processes cannot be listed (a hardened /proc), the own time is what can be known.
-    return total
-
-
-def busy_seconds() -> float:
-    """CPU time that all cores of the machine have spent on anything but waiting, since it started."""
-    spent = psutil.cpu_times()
-    return float(sum(getattr(spent, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")))
-
-
-class ModelledMeter:
-    """`watts` times the seconds that `busy` counts: CPU time of this process tree unless told otherwise."""
-
-    source = "modelled"
-
-    def __init__(self, watts: float, busy: Seconds = cpu_seconds):
-        self._watts = watts
-        self._busy = busy
-        self._first = self._last = busy()
-
-    def joules(self) -> float:
-        # CPU time dips while a child has ended and is not yet waited for: nothing is counted twice.
-        self._last = max(self._last, self._busy())
-        return self._watts * (self._last - self._first)
-
-    def close(self) -> None: ...
-
-
 class LastingMeter:
     """A measured meter that a model takes over for good when it fails; what was measured stays counted."""
 
@@ -171,154 +110,3 @@ class LastingMeter:
             self._measured.close()
         except Exception:  # Closing a driver that has gone away may fail, too.
             return
-
-
-class NvmlMeter:
-    """The energy of one NVIDIA board: the driver's millijoule counter, or its power sampled at 2.5 Hz.
-
-    `index` is NVML's index or a UUID, which may be shortened as CUDA allows. The board is one worker's by
-    design, so all of it counts, idle power too. Raises `nvml.NVMLError` where there is no such GPU or it says
-    nothing.
-    """
-
-    def __init__(self, index: int | str, nvml: Any = pynvml, clock: Seconds = time.monotonic):
-        self._nvml = nvml
-        self._clock = clock
-        self._total = 0.0
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._sampler: threading.Thread | None = None
-        nvml.nvmlInit()
-        try:
-            self._handle = handle_of(index, nvml)
-            try:
-                self._last = self._counter()
-                self.source = "nvml"
-            except nvml.NVMLError:  # Before Volta there is no counter, but there is power.
-                self._last, self._at = self._power(), clock()
-                self.source = "nvml power"
-        except nvml.NVMLError:
-            nvml.nvmlShutdown()
-            raise
-        if self.source == "nvml power":
-            self._sampler = threading.Thread(target=self._sample, name="gridsweep-power", daemon=True)
-            self._sampler.start()
-
-    def joules(self) -> float:
-        if self._sampler is not None:
-            return self._integrate()
-        now = self._counter()
-        # The counter starts again when the driver is loaded again: what it lost then nobody knows.
-        self._total += max(0.0, now - self._last)
-        self._last = now
-        return self._total
-
-    def close(self) -> None:
-        self._stop.set()
-        if self._sampler is not None:
-            self._sampler.join()
-        self._nvml.nvmlShutdown()
-
-    def _counter(self) -> float:
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
-
-    def _power(self) -> float:
-        return float(self._nvml.nvmlDeviceGetPowerUsage(self._handle)) / 1000
-
-    def _integrate(self) -> float:
-        """Add the trapezoid since the last sample, in joules."""
-        with self._lock:
-            power, at = self._power(), self._clock()
-            self._total += (self._last + power) / 2 * max(0.0, at - self._at)
-            self._last, self._at = power, at
-            return self._total
-
-    def _sample(self) -> None:
-        while not self._stop.wait(SAMPLE_EVERY_S):
-            try:
-                self._integrate()
-            except Exception:
-                # One sample missed is bridged by the next; a lost GPU shows when `joules` is asked.
-                continue
-
-
-def handle_of(index: int | str, nvml: Any) -> Any:
-    """NVML's handle of a GPU by its number or UUID, even the beginning of one. Raises NVML's error."""
-    if isinstance(index, int):
-        return nvml.nvmlDeviceGetHandleByIndex(index)
-    try:
-        return nvml.nvmlDeviceGetHandleByUUID(index)
-    except nvml.NVMLError:
-        # CUDA takes the beginning of a UUID where it is unambiguous, NVML only the whole.
-        handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
-        found = [handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(index)]
-        if len(found) != 1:
-            raise
-        return found[0]
-
-
-class RaplMeter:
-    """This process tree's share of what the processor packages draw, by RAPL's microjoule counters.
-
-    All processes draw from a package, so of each interval between two readings the tree gets its CPU time
-    over the CPU time of all: who is busy carries the idle power too. Memory counts only where the package
-    includes it. A counter wraps around after 10 to 60 minutes of load, and a second time unseen: read it
-    every few minutes. Raises `OSError` or `ValueError` where no package can be read (the files are root's by
-    default).
-    """
-
-    source = "rapl"
-
-    def __init__(
-        self,
-        root: Path = POWERCAP,
-        own: Seconds = cpu_seconds,
-        busy: Seconds = busy_seconds,
-        clock: Seconds = time.monotonic,
-    ):
-        self._own, self._busy, self._clock = own, busy, clock
-        self._packages = [_Package(path) for path in _package_folders(root)]
-        if not self._packages:
-            raise FileNotFoundError(f"{root}: no processor package counts its energy here")
-        self._spent, self._machine, self._at = own(), busy(), clock()
-        self._total = 0.0
-
-    def joules(self) -> float:
-        at = self._clock()
-        drawn = [package.drawn(at - self._at) for package in self._packages]
-        spent, machine = max(self._spent, self._own()), max(self._machine, self._busy())
-        everyone = machine - self._machine
-        share = min(1.0, (spent - self._spent) / everyone) if everyone > 0 else 0.0
-        self._total += share * sum(drawn)
-        self._spent, self._machine, self._at = spent, machine, at
-        return self._total
-
-    def close(self) -> None: ...
-
-
-def _package_folders(root: Path) -> list[Path]:
-    """Each package once: no part of one, no `psys` (the whole platform), no second driver of the same."""
-    folders = sorted(p for p in root.glob("intel-rapl:*") if re.fullmatch(r"intel-rapl:\d+", p.name))
-    named = {(path / "name").read_text().strip(): path for path in reversed(folders)}
-    return [path for name, path in sorted(named.items()) if name.startswith("package")]
-
-
-class _Package:
-    def __init__(self, folder: Path):
-        self._counter = folder / "energy_uj"
-        self._range = int((folder / "max_energy_range_uj").read_text())
-        self._last = self._read()
-
-    def _read(self) -> int:
-        return int(self._counter.read_text())
-
-    def drawn(self, seconds: float) -> float:
-        """Joules since the last reading, `seconds` ago."""
-        now = self._read()
-        drawn = now - self._last
-        self._last = now
-        if drawn < 0:
-            drawn += self._range
-            if not 0 <= drawn / 1e6 <= PACKAGE_LIMIT_W * seconds:
-                return 0.0  # Not wrapped around but set back, as after a suspend: the interval is unknown.
-        return drawn / 1e6

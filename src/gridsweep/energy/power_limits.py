@@ -18,7 +18,7 @@ from typing import Any
 
 import pynvml
 
-from gridsweep.energy.meters import handle_of
+from gridsweep.energy.nvml import handle_of
 from gridsweep.errors import SpecError
 from gridsweep.sweep.stints import Device
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
+from gridsweep.energy.nvml import visible_gpus
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.handover import Publisher, assignment, news, touched, written_at
 from gridsweep.records.attempts import AttemptFolder
@@ -143,24 +143,6 @@ class Local:
         if pid is not None and folder.alive():  # alive: the pid is the lock holder's, not a stranger's
             with suppress(ProcessLookupError, PermissionError):  # it may just have gone
                 os.killpg(pid, what)
-
-
-def visible_gpus(nvml: Any = None) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may hold here: its own entries, else the numbers of the NVIDIA GPUs of this machine."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
-    if nvml is None:
-        import pynvml
-
-        nvml = pynvml
-    try:
-        nvml.nvmlInit()
-        count = nvml.nvmlDeviceGetCount()
-        nvml.nvmlShutdown()
-    except nvml.NVMLError:
-        return []
-    return [str(index) for index in range(count)]
 
 
 def _reaped(child: int) -> bool:

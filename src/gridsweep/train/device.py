@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from gridsweep.energy.meters import nvml_index
+from gridsweep.energy.nvml import nvml_index
 
 if TYPE_CHECKING:
     import torch

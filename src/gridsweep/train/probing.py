@@ -15,8 +15,10 @@ from typing import Any
 import psutil
 import torch
 
-from gridsweep.energy.meters import Meter, NvmlMeter, RaplMeter
+from gridsweep.energy.meters import Meter
+from gridsweep.energy.nvml import NvmlMeter
 from gridsweep.energy.power_limits import seen
+from gridsweep.energy.rapl import RaplMeter
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
