@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from builders import START, after, make_sweep
-from gridsweep.executors.handover import Publisher, assignment, news
+from gridsweep.executors.handover import assignment, news
+from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Ended, Lost, Ranked, Requested, Submitted
 from gridsweep.state.state import State

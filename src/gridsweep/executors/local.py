@@ -16,7 +16,8 @@ from pathlib import Path
 
 from gridsweep.energy.nvml import visible_gpus
 from gridsweep.errors import ExecutorError
-from gridsweep.executors.handover import Publisher, assignment, news, touched, written_at
+from gridsweep.executors.handover import assignment, news, touched, written_at
+from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Event
 from gridsweep.state.standings import Attempt

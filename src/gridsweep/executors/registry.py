@@ -9,7 +9,7 @@ from pathlib import Path
 from gridsweep.errors import ExecutorError
 from gridsweep.executors import local
 from gridsweep.executors.local import Local
-from gridsweep.runs.worlds import Workers
+from gridsweep.executors.workers import Workers
 from gridsweep.sweep.clusters import KubernetesCluster, RayCluster
 from gridsweep.sweep.sweep import Sweep
 
@@ -41,21 +41,6 @@ def executor_for(sweep: Sweep, store: Path, command: Sequence[str] = local.WORKE
         files = Mounted(Path(mounted)) if mounted else Mirrored(store, api, where, sweep.name)
         return kubernetes.Kubernetes(where, api, files)
     return Local(store, command)
-
-
-def let_go(executor: Workers) -> None:
-    """Close what an executor holds open towards its cluster; the workers go on."""
-    for held in (executor, getattr(executor, "api", None)):
-        close = getattr(held, "close", None)
-        if close is not None:
-            close()
-
-
-def reach(executor: Workers) -> None:
-    """Raises `ExecutorError` where an executor's cluster cannot be reached, so that a run does not begin in vain."""
-    ready = getattr(executor, "ready", None)
-    if ready is not None:
-        ready()
 
 
 def share(store: Path, shared: Path, name: str) -> None:

@@ -35,7 +35,8 @@ from gridsweep.errors import (
     TraceError,
 )
 from gridsweep.executors.local import WORKER
-from gridsweep.executors.registry import STORE, executor_for, let_go, reach
+from gridsweep.executors.registry import STORE, executor_for
+from gridsweep.executors.workers import Workers, let_go, reach
 from gridsweep.grid.registry import provider_for
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy.registry import policy_for
@@ -43,7 +44,7 @@ from gridsweep.records import codec
 from gridsweep.records.attempts import write_file
 from gridsweep.records.journal import Journal, holder, lease
 from gridsweep.runs.amendments import amendments
-from gridsweep.runs.worlds import Live, Replayed, Workers
+from gridsweep.runs.worlds import Live, Replayed
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.proposers import proposers_for
 from gridsweep.simulation.rehearsal import baseline

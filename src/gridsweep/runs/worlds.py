@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import Trace
-from gridsweep.loop import Executor, Provider
+from gridsweep.executors.workers import Workers
+from gridsweep.loop import Provider
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import ClockAnchored, Event
 from gridsweep.state.state import State
@@ -71,18 +71,6 @@ class Foreseen(Observations):
             return Forecast(now, ahead.start, ahead.step, ahead.values[None, :], self.provenance.title)
 
         return Reading(past, forecast, self.provenance)
-
-
-class Workers(Executor, Protocol):
-    """An executor whose workers live on their own time."""
-
-    def changed(self, state: State) -> bool: ...
-
-    def alive(self, state: State) -> bool: ...
-
-    def last_sign(self, state: State) -> datetime | None: ...
-
-    def logs(self, attempt: str) -> Iterator[str]: ...
 
 
 class Live:

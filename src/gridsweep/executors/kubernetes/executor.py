@@ -18,7 +18,7 @@ from typing import Any
 
 from gridsweep.accounting.compute_gardener import Gardened, facts, gardened
 from gridsweep.errors import ExecutorError
-from gridsweep.executors.handover import Publisher, assignment, news, touched
+from gridsweep.executors.handover import assignment, news, touched
 from gridsweep.executors.kubernetes.api import Api, Conflict, NotFound, Resource, Unreachable, Watch
 from gridsweep.executors.kubernetes.conditions import Condition, condition
 from gridsweep.executors.kubernetes.manifests.names import ATTEMPT, COMPONENT, job_name
@@ -26,6 +26,7 @@ from gridsweep.executors.kubernetes.manifests.rayjob import rayjob
 from gridsweep.executors.kubernetes.ownership import RUN, attempt_of, earlier_run, made_for, run_of, selector
 from gridsweep.executors.kubernetes.preflight import check_cluster
 from gridsweep.executors.kubernetes.volume import Files, Mounted
+from gridsweep.executors.publisher import Publisher
 from gridsweep.state.events import Ended, Event, Held, Lost
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State

@@ -18,7 +18,8 @@ from datetime import datetime
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError
-from gridsweep.executors.handover import Publisher, assignment, news, touched
+from gridsweep.executors.handover import assignment, news, touched
+from gridsweep.executors.publisher import Publisher
 from gridsweep.executors.ray.jobs_api import Job, JobsApi, Missing, Unreachable
 from gridsweep.executors.ray.packages import packages
 from gridsweep.executors.ray.parcels import Damaged, replace_file, unpack

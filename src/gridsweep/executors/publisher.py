@@ -1,0 +1,65 @@
+"""Publication of finished experiments: adapters and checkpoints into `store/experiments/`, by rename."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from gridsweep.errors import ExecutorError
+from gridsweep.records.attempts import sync
+from gridsweep.state.standings import Standing
+from gridsweep.state.state import State
+from gridsweep.sweep.stints import Checkpoint
+
+
+class Publisher:
+    """Puts finished adapters into experiments/, whole or not at all, and drops checkpoints nobody needs any more.
+
+    A stopped experiment keeps its last one, so that it can be looked at again.
+    """
+
+    def __init__(self, store: Path):
+        self.store = store
+        self._published: set[str] = set()  # only to spare looking again
+
+    def publish(self, state: State) -> None:
+        """Publish what the state says is done; doing it again changes nothing. Raises `ExecutorError`."""
+        for id, standing in state.standings.items():
+            if id in self._published:
+                continue
+            if standing.status == "done" and standing.outcome and standing.outcome.adapter:
+                self._put(id, standing.outcome.adapter)
+                self._drop(standing)
+            elif standing.status == "stopped":
+                self._drop(standing, keep=standing.checkpoint)
+            else:
+                continue
+            self._published.add(id)
+
+    def _drop(self, standing: Standing, keep: Checkpoint | None = None) -> None:
+        """Remove the checkpoints of one experiment and no other's."""
+        kept = self.store / keep.path if keep and keep.path else None
+        for attempt in standing.attempts:
+            home = self.store / "stints" / attempt / "checkpoints"
+            for step in (*home.glob("*"), home):
+                for name in (standing.experiment.id, f".{standing.experiment.id}"):  # and what a kill left half done
+                    if step / name != kept:
+                        shutil.rmtree(step / name, ignore_errors=True)
+                with suppress(OSError):  # others' are in it, or it is not there
+                    step.rmdir()
+
+    def _put(self, id: str, adapter: str) -> None:
+        final = self.store / "experiments" / id / "adapter"
+        try:
+            if not final.exists():
+                draft = final.with_name(".adapter")
+                shutil.rmtree(draft, ignore_errors=True)
+                shutil.copytree(self.store / adapter, draft)
+                draft.rename(final)
+                sync(final.parent)
+        except OSError as error:
+            raise ExecutorError(
+                f"cannot publish the adapter of {id} into {final}: {error.strerror or error}; it is safe in "
+                f"{self.store / adapter}; put that right and run again"
+            ) from None
