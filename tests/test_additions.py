@@ -13,8 +13,8 @@ from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
 from gridsweep.carbon.traces import HOUR
 from gridsweep.loop import drive
+from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.policy.situation import Immediate
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.render import markdown
 from gridsweep.runs.worlds import Virtual

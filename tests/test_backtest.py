@@ -9,7 +9,7 @@ from builders import RELAXED, START, URGENT, after, grid, make_sweep
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
 from gridsweep.grid.providers.trace import TraceProvider
-from gridsweep.policy.situation import Immediate
+from gridsweep.policy.gates import Immediate
 from gridsweep.simulation.backtest import drawn, play, simulate, start_instants, under
 from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.sweep.stints import Device

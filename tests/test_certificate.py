@@ -19,7 +19,8 @@ from gridsweep.accounting.report import Report, make_report
 from gridsweep.accounting.savings import compare
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.optima import Job, bound
-from gridsweep.policy.situation import Decision, Immediate, OnOff, Policy, Situation, Threshold
+from gridsweep.policy.gates import Immediate, OnOff, Threshold
+from gridsweep.policy.situation import Decision, Policy, Situation
 from gridsweep.records import codec
 from gridsweep.render import accounts, markdown, terminal, wording
 from gridsweep.simulation.rehearsal import baseline, rehearse

@@ -14,9 +14,10 @@ from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace, ceil_to
 from gridsweep.optima import Job, bound
+from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.policy.planner.exact import placed
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.policy.situation import Busy, Immediate, Policy, Situation, Start, Threshold, Wait, Work
+from gridsweep.policy.situation import Busy, Policy, Situation, Start, Wait, Work
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Tier
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from builders import START, after, make_sweep, starts
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider
+from gridsweep.policy.gates import Threshold
 from gridsweep.policy.held_deadlines import WHY, Held
 from gridsweep.policy.registry import policy_for
-from gridsweep.policy.situation import Threshold
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.sweep.sweep import PolicyChoice, Tier
 

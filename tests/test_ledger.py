@@ -10,7 +10,8 @@ from builders import START, after, levels, make_sweep, rehearsed, sweeps
 from gridsweep.accounting.ledger import Account, charge, idle_segments, kept, ledger
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.policy.situation import Immediate, OnOff, Start, Threshold
+from gridsweep.policy.gates import Immediate, OnOff, Threshold
+from gridsweep.policy.situation import Start
 from gridsweep.state.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint

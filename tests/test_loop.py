@@ -9,7 +9,8 @@ from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import PolicyError
 from gridsweep.loop import drive
-from gridsweep.policy.situation import Immediate, OnOff, Start, Threshold, Wait
+from gridsweep.policy.gates import Immediate, OnOff, Threshold
+from gridsweep.policy.situation import Start, Wait
 from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted

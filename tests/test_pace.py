@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from builders import START, after, make_sweep
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider
+from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.policy.situation import Immediate
 from gridsweep.schedule.pace import duration, spread
 from gridsweep.schedule.worklist import deadline_for
 from gridsweep.simulation.backtest import drawn

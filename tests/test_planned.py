@@ -13,9 +13,10 @@ from gridsweep.accounting.pieces import Profile
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider
+from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.planner.postponing import CLEANER
-from gridsweep.policy.situation import NO_DEVICE, Immediate, Threshold
+from gridsweep.policy.situation import NO_DEVICE
 from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated

@@ -20,7 +20,7 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.cli import cli
 from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceError
-from gridsweep.policy.situation import Threshold
+from gridsweep.policy.gates import Threshold
 from gridsweep.records import codec
 from gridsweep.render import plan as pictures
 from gridsweep.schedule.capacity import check_deadline, least_makespan

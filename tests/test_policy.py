@@ -24,21 +24,10 @@ from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError
+from gridsweep.policy.gates import Immediate, OnOff, Threshold, blind
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for
-from gridsweep.policy.situation import (
-    NO_DEVICE,
-    Busy,
-    Immediate,
-    OnOff,
-    Pause,
-    Situation,
-    Start,
-    Threshold,
-    Wait,
-    Work,
-    blind,
-)
+from gridsweep.policy.situation import NO_DEVICE, Busy, Pause, Situation, Start, Wait, Work
 from gridsweep.schedule.worklist import makespan
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Percentile, PolicyChoice, Tier

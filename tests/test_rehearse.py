@@ -21,7 +21,7 @@ from gridsweep.accounting.pieces import joined
 from gridsweep.accounting.report import make_report
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
-from gridsweep.policy.situation import Immediate, OnOff, Threshold
+from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.state.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.state.state import State

@@ -7,7 +7,7 @@ from gridsweep.accounting.leaderboard import effects
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
 from gridsweep.carbon.readings import Provenance
-from gridsweep.policy.situation import Immediate, OnOff, Threshold
+from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.records import codec
 from gridsweep.render import markdown, wording
 from gridsweep.simulation.rehearsal import baseline

@@ -17,7 +17,7 @@ from gridsweep.errors import UnreachableError
 from gridsweep.grid.archive import Archive
 from gridsweep.grid.fallbacks import FRESH, STALE, Resolver
 from gridsweep.loop import drive
-from gridsweep.policy.situation import Immediate, Threshold
+from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.simulation.simulated import Simulated

@@ -21,7 +21,8 @@ from builders import (
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import PolicyError
-from gridsweep.policy.situation import Immediate, OnOff, Pause, Start, Threshold, Wait
+from gridsweep.policy.gates import Immediate, OnOff, Threshold
+from gridsweep.policy.situation import Pause, Start, Wait
 from gridsweep.schedule.pace import duration
 from gridsweep.schedule.step import observed, situation, step, wake_at
 from gridsweep.schedule.worklist import makespan

@@ -6,7 +6,7 @@ from builders import RELAXED, START, URGENT, after, grid, make_sweep
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError
-from gridsweep.policy.situation import Threshold
+from gridsweep.policy.gates import Threshold
 from gridsweep.records.journal import Journal, lease
 from gridsweep.render import accounts
 from gridsweep.runs.run import RunFolder, summarize

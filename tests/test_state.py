@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from builders import START, URGENT, after, levels, make_sweep, rehearsed, sweeps
 from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.readings import Provenance
-from gridsweep.policy.situation import OnOff
+from gridsweep.policy.gates import OnOff
 from gridsweep.state.events import (
     ClockAnchored,
     Ended,

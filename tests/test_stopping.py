@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import START, URGENT, grid, make_sweep
-from gridsweep.policy.situation import Immediate
+from gridsweep.policy.gates import Immediate
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State

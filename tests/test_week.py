@@ -13,7 +13,7 @@ from gridsweep.grid.archive import Archive
 from gridsweep.grid.fallbacks import Resolver
 from gridsweep.grid.registry import means_for, plugin
 from gridsweep.loop import drive
-from gridsweep.policy.situation import Threshold
+from gridsweep.policy.gates import Threshold
 from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.rehearsal import baseline
 from gridsweep.simulation.simulated import Simulated

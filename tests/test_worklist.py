@@ -11,8 +11,8 @@ from builders import RELAXED, START, URGENT, after, make_sweep, starts
 from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider
+from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.policy.situation import Immediate, Threshold
 from gridsweep.schedule.worklist import ahead, deadline_for, makespan_of, waiting
 from gridsweep.selection.rung_decisions import ranked
 from gridsweep.simulation.rehearsal import baseline, rehearse

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from gridsweep.carbon.traces import Trace
     from gridsweep.errors import GridsweepError, SpecError
     from gridsweep.loop import drive
-    from gridsweep.policy.situation import Immediate, OnOff, Policy, Situation, Threshold
+    from gridsweep.policy.gates import Immediate, OnOff, Threshold
+    from gridsweep.policy.situation import Policy, Situation
     from gridsweep.runs.run import Run
     from gridsweep.simulation.backtest import Simulation
     from gridsweep.simulation.plan import Plan
@@ -33,9 +34,9 @@ _HOMES = {
     "Experiment": "sweep.sweep",
     "Forecast": "carbon.forecasts",
     "GridsweepError": "errors",
-    "Immediate": "policy.situation",
+    "Immediate": "policy.gates",
     "LoraParams": "sweep.sweep",
-    "OnOff": "policy.situation",
+    "OnOff": "policy.gates",
     "Plan": "simulation.plan",
     "Policy": "policy.situation",
     "Reading": "carbon.readings",
@@ -46,7 +47,7 @@ _HOMES = {
     "SpecError": "errors",
     "State": "state.state",
     "Sweep": "sweep.sweep",
-    "Threshold": "policy.situation",
+    "Threshold": "policy.gates",
     "Tier": "sweep.sweep",
     "Trace": "carbon.traces",
     "drive": "loop",

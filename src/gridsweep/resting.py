@@ -6,8 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from gridsweep.carbon.traces import Trace
-from gridsweep.lineup import lanes, remaining, running
-from gridsweep.policy.backlog import Lane, Queue, Remaining
+from gridsweep.policy.backlog import Lane, Queue, Remaining, lanes, remaining, running
 from gridsweep.policy.planner.pausing import on_or_off, pauses
 from gridsweep.policy.planner.postponing import CHEAPEST, CLEANER
 from gridsweep.policy.situation import NO_DEVICE, Decision, Pause, Situation, Start, Wait

@@ -16,7 +16,7 @@ from gridsweep.errors import ExecutorError
 from gridsweep.executors.handover import assignment
 from gridsweep.executors.local import Local
 from gridsweep.loop import drive
-from gridsweep.policy.situation import Immediate
+from gridsweep.policy.gates import Immediate
 from gridsweep.runs.worlds import Live
 from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State

@@ -19,7 +19,7 @@ from builders import FORK, START, attempts, losses, until
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.executors.ray.executor import Ray
 from gridsweep.executors.registry import executor_for
-from gridsweep.policy.situation import Immediate
+from gridsweep.policy.gates import Immediate
 from gridsweep.runs import run as runs
 from gridsweep.runs.run import RunFolder
 from gridsweep.schedule.step import step

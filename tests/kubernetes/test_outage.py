@@ -12,7 +12,7 @@ from test_scenarios import BEGIN, Stage
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.loop import drive
-from gridsweep.policy.situation import Immediate
+from gridsweep.policy.gates import Immediate
 from gridsweep.runs.worlds import Observations
 from gridsweep.state.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.state.state import State

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import numpy as np
-
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import DAY, HOUR, Trace, or_none
-from gridsweep.policy.situation import TRAILING
-from gridsweep.sweep.sweep import Percentile, Tier
 
 WINDOWS = 3
 WEEK = timedelta(days=7)
@@ -121,32 +116,6 @@ def cleanest(expected: Trace, now: datetime, duration: timedelta, atonce: float)
             saving = 1 - level / atonce if atonce > 0 else None
             chosen.append(Window(start, start + duration, level, saving))
     return chosen
-
-
-def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> list[str]:
-    """The tiers whose limit every slot of the last week met, or none: they sort nothing on this grid."""
-    if reading.lost:
-        return [f"nothing is known of the grid just now, so that limits cannot be judged: {reading.why}"]
-    history, found = reading.history, []
-    week = history.between(now - WEEK, now + timedelta(microseconds=1))
-    known = week.values[np.isfinite(week.values)]
-    if not len(known):
-        return []
-    marginal = reading.provenance.kind == "marginal"
-    hint = " (limits in use elsewhere are meant for average figures)" if marginal else ""
-    for tier in tiers:
-        limit = tier.threshold
-        if isinstance(limit, Percentile):
-            limit = history.percentile(limit.percent, history.end, TRAILING)
-        share = float(np.mean(known <= limit))
-        if share in (0.0, 1.0):
-            what = "no slot" if share == 0 else "every slot"
-            effect = f"it would only wait {tier.max_delay / HOUR:.0f} h" if share == 0 else "it would never wait"
-            found.append(
-                f"{tier.name}: {what} of the last week met its limit of {tier.limit}, which lay between "
-                f"{known.min():.0f} and {known.max():.0f} g/kWh: {effect}; try a percentile such as p40{hint}"
-            )
-    return found
 
 
 def _column(trace: Trace) -> tuple[float | None, ...]:

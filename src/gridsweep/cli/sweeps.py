@@ -44,8 +44,8 @@ def init(path: Path) -> None:
 @json_option
 def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
-    from gridsweep.carbon.outlook import useless_limits
     from gridsweep.grid.registry import provider_for
+    from gridsweep.policy.limits import useless_limits
     from gridsweep.sweep.search_space import near_duplicates
 
     sweep = load(spec)

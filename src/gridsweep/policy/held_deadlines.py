@@ -12,8 +12,7 @@ from datetime import timedelta
 from math import inf
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.lineup import lanes, remaining
-from gridsweep.policy.backlog import Queue
+from gridsweep.policy.backlog import Queue, lanes, remaining
 from gridsweep.policy.situation import Decision, Policy, Situation, Start, Wait
 
 WHY = "or not all would start by their latest start"

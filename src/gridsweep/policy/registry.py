@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from gridsweep.errors import SpecError
+from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.policy.held_deadlines import Held
 from gridsweep.policy.literature import CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.policy.situation import Immediate, OnOff, Policy, Threshold
+from gridsweep.policy.situation import Policy
 from gridsweep.sweep.sweep import PolicyChoice
 
 OPTIONS: dict[str, tuple[str, ...]] = {

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
-from math import isnan
 from typing import Protocol
 
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import DAY, Trace
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Percentile, SignalLoss, Tier, number
+from gridsweep.sweep.sweep import Percentile, Tier
 
 TRAILING = timedelta(days=28)
 """Over so much of the past a percentile is taken."""
@@ -190,104 +188,3 @@ def place(situation: Situation, candidates: Iterable[Work], why: Callable[[Work]
             free.remove(device)
             decisions.append(Start((work.experiment,), work.to_step, device.name, why(work)))
     return decisions
-
-
-@dataclass(frozen=True, slots=True)
-class Immediate:
-    """Run at once, as if there were no grid: what everybody does."""
-
-    def decide(self, situation: Situation) -> Sequence[Decision]:
-        return place(situation, situation.waiting, lambda work: "runs at once")
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """Start at or below the tier's limit, or when the work has waited long enough: the published gate."""
-
-    def decide(self, situation: Situation) -> Sequence[Decision]:
-        intensity = situation.intensity
-        able: list[Work] = []
-        decisions: list[Decision] = []
-        for work in situation.waiting:
-            limit = situation.limit(work.tier)
-            if intensity <= limit or situation.due(work) or situation.clean_soon(limit):
-                able.append(work)
-            else:
-                why = _unknown if isnan(intensity) or isnan(limit) else _above(_whose(work.tier), limit)
-                decisions.append(Wait(work.experiment, work.latest_start, why))
-        if able:
-            decisions += place(situation, able, lambda work: _why(situation, work))
-        return decisions
-
-
-@dataclass(frozen=True, slots=True)
-class OnOff:
-    """Pause running work above an upper limit and resume it at or below a lower one (gCO2eq/kWh)."""
-
-    pause_above: float
-    resume_below: float
-
-    def decide(self, situation: Situation) -> Sequence[Decision]:
-        intensity = situation.intensity
-        decisions: list[Decision] = [
-            Pause(busy.attempt, f"{intensity:.0f} g/kWh, above {number(self.pause_above)}")
-            for busy in situation.running
-            if intensity > self.pause_above and not busy.due and not busy.pausing
-        ]
-        able: list[Work] = []
-        for work in situation.waiting:
-            if intensity <= self.resume_below or situation.due(work):
-                able.append(work)
-            else:
-                why = _unknown if isnan(intensity) else _above("the sweep", self.resume_below)
-                decisions.append(Wait(work.experiment, work.latest_start, why))
-        started = f"{intensity:.0f} g/kWh, at or below {number(self.resume_below)}"
-        return decisions + place(
-            situation, able, lambda work: started if intensity <= self.resume_below else _late(work)
-        )
-
-
-def blind(situation: Situation, how: SignalLoss) -> list[Decision]:
-    """What waiting work does while nothing is known of the grid: its own policy would be guessing.
-
-    `wait_until_deadline` starts what is due and nothing else, `wait` nothing at all, `run` all there is room for.
-    """
-    if how == "run":
-        return place(situation, situation.waiting, lambda work: f"{_lost}, and the sweep says: run")
-    if how == "wait":
-        return [Wait(work.experiment, None, f"{_lost}, and the sweep says: wait") for work in situation.waiting]
-    due = [work for work in situation.waiting if situation.due(work)]
-    waits = [Wait(work.experiment, work.latest_start, _lost) for work in situation.waiting if work not in due]
-    return [*waits, *place(situation, due, _late)]
-
-
-_lost = "no provider answers for the grid"
-_unknown = "the grid's intensity is unknown"
-
-
-@cache
-def _above(whose: str, limit: float) -> str:
-    return f"the grid is above {whose}'s limit of {_level(limit)} g/kWh"
-
-
-def _whose(tier: Tier) -> str:
-    return f"{tier.name} ({tier.threshold})" if isinstance(tier.threshold, Percentile) else tier.name
-
-
-def _level(limit: float) -> str:
-    return number(round(limit, 1))
-
-
-def _why(situation: Situation, work: Work) -> str:
-    limit = situation.limit(work.tier)
-    if situation.intensity <= limit:
-        return f"{situation.intensity:.0f} g/kWh, at or below {_whose(work.tier)}'s limit of {_level(limit)}"
-    return _late(work) if situation.due(work) else f"the next slot is near, and expected at or below {_level(limit)}"
-
-
-def _late(work: Work) -> str:
-    return f"its latest start has come ({work.tier.name} waits at most {_hours(work.tier.max_delay)})"
-
-
-def _hours(span: timedelta) -> str:
-    return f"{number(round(span / timedelta(hours=1), 2))} h"

@@ -7,7 +7,8 @@ from itertools import takewhile
 
 from gridsweep.carbon.readings import Reading, Rung
 from gridsweep.carbon.traces import ceil_to
-from gridsweep.policy.situation import Busy, Pause, Policy, Situation, Start, Wait, blind
+from gridsweep.policy.gates import blind
+from gridsweep.policy.situation import Busy, Pause, Policy, Situation, Start, Wait
 from gridsweep.schedule.checks import checked
 from gridsweep.schedule.deadlines import Pressure
 from gridsweep.schedule.pace import duration, scale

@@ -16,8 +16,9 @@ from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.errors import TraceError
 from gridsweep.loop import Provider
 from gridsweep.optima import Optimum
+from gridsweep.policy.gates import Immediate
 from gridsweep.policy.registry import choice_of, policy_for
-from gridsweep.policy.situation import Immediate, Policy
+from gridsweep.policy.situation import Policy
 from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.simulation.rehearsal import rehearse

@@ -13,9 +13,10 @@ from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.traces import DAY, HOUR, Column, Trace
 from gridsweep.errors import TraceError
 from gridsweep.loop import Provider
+from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for
-from gridsweep.policy.situation import Immediate, Policy
+from gridsweep.policy.situation import Policy
 from gridsweep.runs.worlds import Foreseen
 from gridsweep.schedule.capacity import check_work, hours, least_makespan, reach_of
 from gridsweep.schedule.step import situation

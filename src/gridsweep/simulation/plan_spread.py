@@ -12,8 +12,8 @@ from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import DAY, Column, Trace, ceil_to
+from gridsweep.policy.gates import Immediate
 from gridsweep.policy.registry import policy_for
-from gridsweep.policy.situation import Immediate
 from gridsweep.runs.worlds import Observations
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.state import State

@@ -9,7 +9,8 @@ from gridsweep.accounting.ledger import Ledger, ledger
 from gridsweep.accounting.pieces import Profile, joined, stages_of
 from gridsweep.carbon.readings import Provenance
 from gridsweep.loop import Provider, drive
-from gridsweep.policy.situation import Immediate, Policy
+from gridsweep.policy.gates import Immediate
+from gridsweep.policy.situation import Policy
 from gridsweep.runs.worlds import Observations, Virtual
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Event, Submitted

@@ -23,7 +23,7 @@ from pathlib import Path
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.loop import Executor, World, drive
-from gridsweep.policy.situation import Immediate
+from gridsweep.policy.gates import Immediate
 from gridsweep.records.attempts import Part
 from gridsweep.runs.worlds import Live, Observations
 from gridsweep.state.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from gridsweep.carbon.traces import DAY, Trace
 from gridsweep.errors import DeadlineError
-from gridsweep.lineup import lanes
 from gridsweep.optima import Job, Piece, bound
+from gridsweep.policy.backlog import lanes
 from gridsweep.policy.planner.postponing import extended
 from gridsweep.policy.situation import Situation
 

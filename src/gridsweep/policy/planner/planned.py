@@ -14,8 +14,7 @@ import numpy as np
 
 from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.traces import HOUR, Column, Trace
-from gridsweep.lineup import ahead, lanes, remaining
-from gridsweep.policy.backlog import SECOND, Remaining
+from gridsweep.policy.backlog import SECOND, Remaining, ahead, lanes, remaining
 from gridsweep.policy.planner.exact import placed
 from gridsweep.policy.planner.postponing import CHEAPEST, CLEANER, savings, verdicts
 from gridsweep.policy.situation import NO_DEVICE, Decision, Situation, Start, Wait, Work, place
