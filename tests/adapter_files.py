@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builders import real_sweep
-from gridsweep.records.attempts import appearing
+from gridsweep.records.files import appearing
 from gridsweep.runs import run as runs
 from gridsweep.sweep.sweep import Model, Recipe
 from gridsweep.testing.stand_in import STAND_IN

@@ -11,7 +11,7 @@ import pytest
 from adapter_files import published, run_with_adapters, stand_in_run, write_adapter
 from builders import make_sweep
 from gridsweep.errors import SpecError
-from gridsweep.records.attempts import verify
+from gridsweep.records.files import verify
 from gridsweep.serving.adapters import best, export, models, one, sealed
 from gridsweep.serving.servable import AdapterError
 from gridsweep.sweep.sweep import Dataset, Estimates
@@ -180,7 +180,8 @@ def test_the_stand_ins_adapters_are_listed_and_not_exported(tmp_path):
 
 
 def test_a_sweep_without_results_has_no_best(tmp_path):
-    from gridsweep.records.journal import Journal, lease
+    from gridsweep.records.journal import Journal
+    from gridsweep.records.lease import lease
     from gridsweep.state.events import Submitted
 
     folder = tmp_path / "run"

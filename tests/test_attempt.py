@@ -9,18 +9,8 @@ import pytest
 
 from builders import FORK, START
 from gridsweep.executors.handover import read_lines
-from gridsweep.records.attempts import (
-    Assignment,
-    AttemptFolder,
-    EnergyLine,
-    Outcome,
-    Part,
-    Progress,
-    Result,
-    digest,
-    replace_file,
-    verify,
-)
+from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Outcome, Part, Progress, Result
+from gridsweep.records.files import digest, replace_file, verify
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 

@@ -11,7 +11,8 @@ import pytest
 from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
 from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
 from gridsweep.policy.gates import Threshold
-from gridsweep.records.journal import Journal, holder, lease
+from gridsweep.records.journal import Journal
+from gridsweep.records.lease import holder, lease
 from gridsweep.runs.run import RunFolder
 from gridsweep.state.events import Decided, Halted, Stopping, Submitted
 

@@ -11,7 +11,8 @@ import pytest
 from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, make_sweep, real_sweep, until
 from gridsweep import errors
 from gridsweep.errors import DeadlineError, LeaseError, SpecError, TraceError
-from gridsweep.records.journal import Journal, holder
+from gridsweep.records.journal import Journal
+from gridsweep.records.lease import holder
 from gridsweep.runs import run as runs
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.run import RunFolder, exit_code

@@ -7,7 +7,8 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError
 from gridsweep.policy.gates import Threshold
-from gridsweep.records.journal import Journal, lease
+from gridsweep.records.journal import Journal
+from gridsweep.records.lease import lease
 from gridsweep.render import accounts
 from gridsweep.runs.run import RunFolder, summarize
 from gridsweep.runs.settling import settle

@@ -14,7 +14,8 @@ from gridsweep.executors.kubernetes.volume import Mirrored, Mounted
 from gridsweep.grid.registry import provider_for
 from gridsweep.loop import drive
 from gridsweep.policy.registry import policy_for
-from gridsweep.records.journal import Journal, lease
+from gridsweep.records.journal import Journal
+from gridsweep.records.lease import lease
 from gridsweep.runs.run import RunFolder, opening
 from gridsweep.runs.worlds import Replayed
 from gridsweep.state.state import State

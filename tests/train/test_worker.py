@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gridsweep.errors import SpecError
-from gridsweep.records.attempts import AttemptFolder, Outcome, Part, verify
+from gridsweep.records.attempts import AttemptFolder, Outcome, Part
+from gridsweep.records.files import verify
 from gridsweep.sweep.sweep import Dataset, LoraParams
 from gridsweep.testing.nvml import NoNvml, VirtualNvml
 from gridsweep.train import __main__ as program

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError
-from gridsweep.records.attempts import sync
+from gridsweep.records.files import sync
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint

@@ -15,7 +15,7 @@ from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading, Stretch
 from gridsweep.carbon.traces import DAY, Trace, or_nan, or_none
 from gridsweep.records import codec
-from gridsweep.records.attempts import replace_file
+from gridsweep.records.files import replace_file
 from gridsweep.schedule.step import facts
 from gridsweep.state.events import Observed
 from gridsweep.state.observed_grid import Grid

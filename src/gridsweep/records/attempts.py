@@ -17,23 +17,20 @@ it is taken before the fork and inherited, so no pid is needed to know it. Times
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from gridsweep.records import codec
+from gridsweep.records.files import appearing, digest, replace_file, sync, verify, write_file
 from gridsweep.sweep.stints import Checkpoint, Device, Outcome
 from gridsweep.sweep.sweep import Base, Dataset, LoraParams, Model, Recipe
-
-MANIFEST = "manifest.json"
 
 __all__ = [
     "Assignment",
@@ -214,69 +211,6 @@ class AttemptFolder:
         return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-@contextmanager
-def appearing(final: Path, step: int) -> Iterator[Path]:
-    """A draft folder that gets a manifest and is renamed to `final` when the block ends well."""
-    draft = final.with_name(f".{final.name}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    yield draft
-    files = {str(p.relative_to(draft)): _sha256(p) for p in sorted(draft.rglob("*")) if p.is_file()}
-    write_file(draft / MANIFEST, json.dumps({"step": step, "files": files}, indent=1))
-    sync(draft)
-    if final.exists():
-        shutil.rmtree(final)
-    draft.rename(final)
-    sync(final.parent)
-
-
-def digest(folder: Path) -> str:
-    """The digest of a saved folder: that of its manifest, which holds those of its files."""
-    return _sha256(folder / MANIFEST)[:16]
-
-
-def verify(folder: Path, expected: str | None = None) -> bool:
-    """Whether a saved folder is whole: every file of its manifest there, with its digest."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        whole = all(_sha256(folder / name) == sha for name, sha in manifest["files"].items())
-        return whole and (expected is None or digest(folder) == expected)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
 def now() -> datetime:
     """The worker's wall clock."""
     return datetime.now(UTC)
-
-
-def write_file(path: Path, text: str) -> None:
-    """Write a small file and force it to the disk."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a small file whole or not at all: a crash in the middle leaves what stood there."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_file(draft, text)
-        draft.rename(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def sync(folder: Path) -> None:
-    """Force a folder's entries to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 from gridsweep.accounting.report import Report
 from gridsweep.errors import ExecutorError
 from gridsweep.records import codec
-from gridsweep.records.attempts import replace_file
+from gridsweep.records.files import replace_file
 from gridsweep.render import card, html, markdown
 from gridsweep.runs.run import RunFolder
 

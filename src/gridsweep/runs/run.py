@@ -41,8 +41,9 @@ from gridsweep.grid.registry import provider_for
 from gridsweep.loop import Provider, drive, nothing
 from gridsweep.policy.registry import policy_for
 from gridsweep.records import codec
-from gridsweep.records.attempts import write_file
-from gridsweep.records.journal import Journal, holder, lease
+from gridsweep.records.files import write_file
+from gridsweep.records.journal import Journal
+from gridsweep.records.lease import holder, lease
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.worlds import Live, Replayed
 from gridsweep.schedule.capacity import check_deadline

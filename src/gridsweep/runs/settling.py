@@ -15,7 +15,8 @@ from gridsweep.grid.http.budget import TokenBucket
 from gridsweep.grid.http.cache import default_folder
 from gridsweep.grid.registry import means_for, provider_for
 from gridsweep.grid.source import Source
-from gridsweep.records.journal import Journal, lease
+from gridsweep.records.journal import Journal
+from gridsweep.records.lease import lease
 from gridsweep.runs.run import RunFolder, summarize
 from gridsweep.schedule.step import facts
 from gridsweep.simulation.rehearsal import baseline

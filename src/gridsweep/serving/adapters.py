@@ -12,7 +12,7 @@ from typing import Any
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
-from gridsweep.records.attempts import MANIFEST, sync, verify, write_file
+from gridsweep.records.files import MANIFEST, sync, verify, write_file
 from gridsweep.runs.run import RunFolder, summarize
 from gridsweep.serving.servable import FILES, AdapterError, plain_files, shown
 from gridsweep.state.state import State

@@ -21,7 +21,8 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from gridsweep.records.attempts import AttemptFolder, EnergyLine, Outcome, Part, Progress, Result, now, verify
+from gridsweep.records.attempts import AttemptFolder, EnergyLine, Outcome, Part, Progress, Result, now
+from gridsweep.records.files import verify
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint
 

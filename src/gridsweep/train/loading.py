@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gridsweep.errors import SpecError
-from gridsweep.records.attempts import Assignment, Part, verify
+from gridsweep.records.attempts import Assignment, Part
+from gridsweep.records.files import verify
 from gridsweep.train import data
 
 if TYPE_CHECKING:  # importing these takes seconds, in which the worker could not be told to stop

@@ -14,7 +14,8 @@ import pynvml
 from gridsweep.energy.meters import meter_for
 from gridsweep.energy.power_limits import limited
 from gridsweep.errors import SpecError
-from gridsweep.records.attempts import Assignment, AttemptFolder, Outcome, Result, digest, now
+from gridsweep.records.attempts import Assignment, AttemptFolder, Outcome, Result, now
+from gridsweep.records.files import digest
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint
 from gridsweep.train.device import accelerator_index

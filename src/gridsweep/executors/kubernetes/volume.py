@@ -22,7 +22,8 @@ from gridsweep.executors.kubernetes.api import Api, Conflict, NotFound, Resource
 from gridsweep.executors.kubernetes.manifests import pods
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name, store_of
 from gridsweep.executors.kubernetes.volume_reader import PORT
-from gridsweep.records.attempts import MANIFEST, AttemptFolder, digest, verify
+from gridsweep.records.attempts import AttemptFolder
+from gridsweep.records.files import MANIFEST, digest, verify
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Checkpoint
 
