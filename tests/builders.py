@@ -20,8 +20,8 @@ from gridsweep.executors.handover import read_lines
 from gridsweep.policy.situation import Policy
 from gridsweep.records.attempts import AttemptFolder, Progress
 from gridsweep.runs import run as runs
-from gridsweep.runs.worlds import Observations
 from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.virtual import Observations
 from gridsweep.state.events import Event
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

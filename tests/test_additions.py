@@ -17,11 +17,12 @@ from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.proposals import BeyondTheEdge
 from gridsweep.render import markdown
-from gridsweep.runs.worlds import Virtual
 from gridsweep.schedule.worklist import ahead, expected, least_makespan, waiting
 from gridsweep.selection.joining import added
-from gridsweep.simulation.rehearsal import baseline, rehearse
+from gridsweep.simulation.baseline import baseline
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses

@@ -23,7 +23,8 @@ from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.policy.situation import Decision, Policy, Situation
 from gridsweep.records import codec
 from gridsweep.render import accounts, markdown, terminal, wording
-from gridsweep.simulation.rehearsal import baseline, rehearse
+from gridsweep.simulation.baseline import baseline
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

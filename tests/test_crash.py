@@ -19,7 +19,7 @@ from gridsweep.accounting.report import make_report
 from gridsweep.records.journal import Journal
 from gridsweep.runs import run as runs
 from gridsweep.runs.run import RunFolder
-from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs

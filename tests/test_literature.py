@@ -18,8 +18,8 @@ from gridsweep.policy.literature import BEGINS, CLEAN, DUE, LATER, UNKNOWN, Carb
 from gridsweep.policy.registry import OPTIONS, policy_for
 from gridsweep.policy.situation import NO_DEVICE, Busy, Pause, Situation, Start, Wait, Work
 from gridsweep.policy.windows import Calendar, Course, ticks
-from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.virtual import Foreseen
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier
 

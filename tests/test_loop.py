@@ -11,8 +11,8 @@ from gridsweep.errors import PolicyError
 from gridsweep.loop import drive
 from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.policy.situation import Start, Wait
-from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Decided, Ended, Observed, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

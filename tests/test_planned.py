@@ -17,9 +17,9 @@ from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.planner.postponing import CLEANER
 from gridsweep.policy.situation import NO_DEVICE
-from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.events import Decided
 from gridsweep.sweep.stints import RESTART, Device
 from gridsweep.sweep.sweep import PolicyChoice, Tier

@@ -22,7 +22,7 @@ from gridsweep.accounting.report import make_report
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.gates import Immediate, OnOff, Threshold
-from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Outcome, Stint

@@ -10,7 +10,7 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.records import codec
 from gridsweep.render import markdown, wording
-from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses

@@ -18,9 +18,9 @@ from gridsweep.grid.archive import Archive
 from gridsweep.grid.fallbacks import FRESH, STALE, Resolver
 from gridsweep.loop import drive
 from gridsweep.policy.gates import Immediate, Threshold
-from gridsweep.runs.worlds import Virtual
-from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Answered, Observed, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier

@@ -14,9 +14,9 @@ from gridsweep.grid.fallbacks import Resolver
 from gridsweep.grid.registry import means_for, plugin
 from gridsweep.loop import drive
 from gridsweep.policy.gates import Threshold
-from gridsweep.runs.worlds import Virtual
-from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Answered, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier

@@ -15,7 +15,8 @@ from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.schedule.worklist import ahead, deadline_for, makespan_of, waiting
 from gridsweep.selection.rung_decisions import ranked
-from gridsweep.simulation.rehearsal import baseline, rehearse
+from gridsweep.simulation.baseline import baseline
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Ended, Ranked, Requested, Running, Submitted
 from gridsweep.state.state import State

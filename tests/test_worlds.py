@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from builders import START, after, grid, make_sweep
 from gridsweep.carbon.traces import HOUR
-from gridsweep.runs.worlds import Live, Replayed, Virtual
+from gridsweep.runs.worlds import Live, Replayed
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import ClockAnchored, Ended, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Outcome, Stint

@@ -12,8 +12,8 @@ import pytest
 
 from builders import START, grid, until
 from gridsweep.executors.local import Local
-from gridsweep.runs.worlds import Virtual
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.state import State
 from gridsweep.testing.executor_contract import Bench, ExecutorContract, WorkerContract
 

@@ -13,7 +13,7 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.loop import drive
 from gridsweep.policy.gates import Immediate
-from gridsweep.runs.worlds import Observations
+from gridsweep.simulation.virtual import Observations
 from gridsweep.state.events import Held, Lost, Pausing, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.testing.executor_contract import sweep_of

@@ -14,7 +14,8 @@ from gridsweep.accounting.report import Report, make_report
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider, open_trace
 from gridsweep.policy.registry import policy_for
-from gridsweep.simulation.rehearsal import baseline, rehearse
+from gridsweep.simulation.baseline import baseline
+from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.events import Ended, Event, Progressed, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.identity import experiment_id

@@ -13,7 +13,8 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import GridsweepError
 from gridsweep.render import simulation
-from gridsweep.simulation.backtest import Bound, PolicyResult, Simulation
+from gridsweep.simulation.backtest import Simulation
+from gridsweep.simulation.comparison import Bound, PolicyResult
 
 HEADER = "issued,timestamp,forecast,actual"
 START = datetime(2024, 6, 10, tzinfo=UTC)

@@ -11,7 +11,8 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.errors import GridsweepError
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.screen import console, table
-from gridsweep.simulation.backtest import Bound, PolicyResult, Simulation
+from gridsweep.simulation.backtest import Simulation
+from gridsweep.simulation.comparison import Bound, PolicyResult
 
 COLUMNS = (
     "policy", "less carbon", "p10", "p50", "p90", "of what was possible", "makespan", "p90", "a sweep", "energy",

@@ -48,7 +48,7 @@ from gridsweep.runs.amendments import amendments
 from gridsweep.runs.worlds import Live, Replayed
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.proposers import proposers_for
-from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep

@@ -19,7 +19,7 @@ from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
 from gridsweep.runs.run import RunFolder, summarize
 from gridsweep.schedule.step import facts
-from gridsweep.simulation.rehearsal import baseline
+from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Settled
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource

@@ -12,17 +12,18 @@ from statistics import NormalDist
 import numpy as np
 
 from gridsweep.accounting.ledger import ledger
-from gridsweep.carbon.traces import HOUR, Column, Trace
+from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import TraceError
 from gridsweep.loop import Provider
 from gridsweep.optima import Optimum
 from gridsweep.policy.gates import Immediate
 from gridsweep.policy.registry import choice_of, policy_for
 from gridsweep.policy.situation import Policy
-from gridsweep.runs.worlds import Foreseen
 from gridsweep.simulation.bounds import optimum, what_comes
+from gridsweep.simulation.comparison import Bound, Outcome, PolicyResult, _bound, compared
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART
 from gridsweep.sweep.sweep import PolicyChoice, Sweep, number
@@ -30,61 +31,6 @@ from gridsweep.sweep.sweep import PolicyChoice, Sweep, number
 HISTORY = timedelta(days=28)
 ROOM = timedelta(days=9)
 """A back-test starts after four weeks of history, and not in the last nine days of a trace."""
-SECOND = timedelta(seconds=1)
-NEGLIGIBLE = 1e-6
-"""Where the best saves no larger a share, nobody can reach a share of that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One sweep driven from one start instant. `starts` has every attempt's, in order of time."""
-
-    emissions_g: float
-    energy_kwh: float
-    makespan_h: float
-    late_starts: int
-    pauses: int
-    starts: tuple[datetime, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyResult:
-    """What a policy did over all starts; reductions are against `immediate` on the same devices.
-
-    `bound_reduction` is what was possible under the rules it kept to (`pauses_mean` 0: never pausing), and
-    `share_of_bound` how much of that it reached; None where nothing was, or no bound is known. `never_waited` is the
-    share of starts at which it ran everything at once, `reduction_waited` the reduction over all others.
-    """
-
-    name: str
-    emissions_g_mean: float
-    reduction: float
-    reduction_p10: float
-    reduction_p50: float
-    reduction_p90: float
-    makespan_h_mean: float
-    makespan_h_p90: float
-    late_starts: int
-    kwh_mean: float = 0.0
-    pauses_mean: float = 0.0
-    never_waited: float = 0.0
-    reduction_waited: float | None = None
-    bound_reduction: float | None = None
-    share_of_bound: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The least that could have been emitted, means over the `starts` at which all deadlines can be kept.
-
-    Where not `proven`, the optimum may lie a little lower for some of them; with rungs, a little higher.
-    """
-
-    starts: int
-    emissions_g_mean: float
-    reduction: float
-    makespan_h_mean: float
-    proven: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,68 +230,6 @@ def _late(state: State, ended_at: datetime) -> int:
     return late
 
 
-def compared(
-    name: str, outcomes: Sequence[Outcome], atonce: Sequence[Outcome], best: Sequence[Optimum | None]
-) -> PolicyResult:
-    """A policy's outcomes beside running at once and the best that was possible, one of each a start."""
-    emissions, base = _grams(outcomes), _grams(atonce)
-    hours = np.array([outcome.makespan_h for outcome in outcomes])
-    each = 1 - np.divide(emissions, base, out=np.ones_like(base), where=base > 0)
-    p10, p50, p90 = (float(p) for p in np.percentile(each, (10, 50, 90)))
-    waited = np.array([_waited(a.starts, b.starts) for a, b in zip(outcomes, atonce, strict=True)])
-    known = np.array([found is not None for found in best])
-    possible = _less(np.array([found.emissions_g for found in best if found]), base[known]) if known.any() else None
-    share = None
-    if possible is not None and possible > NEGLIGIBLE:
-        share = _less(emissions[known], base[known]) / possible
-    return PolicyResult(
-        name=name,
-        emissions_g_mean=float(emissions.mean()),
-        reduction=_less(emissions, base),
-        reduction_p10=p10,
-        reduction_p50=p50,
-        reduction_p90=p90,
-        makespan_h_mean=float(hours.mean()),
-        makespan_h_p90=float(np.percentile(hours, 90)),
-        late_starts=sum(outcome.late_starts for outcome in outcomes),
-        kwh_mean=float(np.mean([outcome.energy_kwh for outcome in outcomes])),
-        pauses_mean=float(np.mean([outcome.pauses for outcome in outcomes])),
-        never_waited=float(1 - waited.mean()),
-        reduction_waited=_less(emissions[waited], base[waited]) if waited.any() else None,
-        bound_reduction=possible,
-        share_of_bound=share,
-    )
-
-
-def _bound(starts: Sequence[datetime], best: Sequence[Optimum | None], atonce: Sequence[Outcome]) -> Bound | None:
-    found = [(start, of, plain) for start, of, plain in zip(starts, best, atonce, strict=True) if of is not None]
-    if not found:
-        return None
-    emissions = np.array([of.emissions_g for _, of, _ in found])
-    return Bound(
-        starts=len(found),
-        emissions_g_mean=float(emissions.mean()),
-        reduction=_less(emissions, _grams([plain for *_, plain in found])),
-        makespan_h_mean=float(np.mean([(of.finish - start) / HOUR for start, of, _ in found])),
-        proven=all(of.proven for _, of, _ in found),
-    )
-
-
 def _labelled(choice: PolicyChoice) -> str:
     options = ",".join(f"{key}={number(value)}" for key, value in choice.options.items())
     return f"{choice.name}:{options}" if options else choice.name
-
-
-def _grams(outcomes: Sequence[Outcome]) -> Column:
-    return np.array([outcome.emissions_g for outcome in outcomes])
-
-
-def _less(emissions: Column, base: Column) -> float:
-    """The share by which a sum is below another; 0 below nothing."""
-    total = float(base.sum())
-    return 1 - float(emissions.sum()) / total if total > 0 else 0.0
-
-
-def _waited(starts: Sequence[datetime], atonce: Sequence[datetime]) -> bool:
-    """Whether any start lies later than running at once has it."""
-    return len(starts) != len(atonce) or any(a - b > SECOND for a, b in zip(starts, atonce, strict=True))

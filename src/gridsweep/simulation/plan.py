@@ -17,11 +17,11 @@ from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Policy
-from gridsweep.runs.worlds import Foreseen
 from gridsweep.schedule.capacity import check_work, hours, least_makespan, reach_of
 from gridsweep.schedule.step import situation
 from gridsweep.simulation.plan_spread import band_of, continued, in_past_weeks, over_paths
 from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 

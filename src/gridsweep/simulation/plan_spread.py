@@ -14,8 +14,8 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import DAY, Column, Trace, ceil_to
 from gridsweep.policy.gates import Immediate
 from gridsweep.policy.registry import policy_for
-from gridsweep.runs.worlds import Observations
 from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.virtual import Observations
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 

@@ -25,7 +25,8 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.loop import Executor, World, drive
 from gridsweep.policy.gates import Immediate
 from gridsweep.records.attempts import Part
-from gridsweep.runs.worlds import Live, Observations
+from gridsweep.runs.worlds import Live
+from gridsweep.simulation.virtual import Observations
 from gridsweep.state.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
