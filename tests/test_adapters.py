@@ -12,7 +12,8 @@ from adapter_files import published, run_with_adapters, stand_in_run, write_adap
 from builders import make_sweep
 from gridsweep.errors import SpecError
 from gridsweep.records.files import verify
-from gridsweep.serving.adapters import best, export, models, one, sealed
+from gridsweep.render.export import export
+from gridsweep.serving.adapters import best, models, one, sealed
 from gridsweep.serving.servable import AdapterError
 from gridsweep.sweep.sweep import Dataset, Estimates
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gridsweep.serving.adapters import export
+from gridsweep.render.export import export
 
 pytestmark = [
     pytest.mark.train,

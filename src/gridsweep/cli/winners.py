@@ -49,9 +49,8 @@ def export(experiment: str, folder: Path | None, to: Path) -> None:
 
     EXPERIMENT is an id, or the beginning of one.
     """
-    from gridsweep.serving import adapters
 
-    click.echo(f"wrote {adapters.export(folder_of(folder).path, experiment, to)}")
+    click.echo(f"wrote {export(folder_of(folder).path, experiment, to)}")
 
 
 @cli.command()
