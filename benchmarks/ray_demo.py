@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from gridsweep import Sweep
-from gridsweep.runs.run import RunFolder, run
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.run import run
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.sweep.sweep import PolicyChoice

@@ -18,7 +18,7 @@ from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
 from gridsweep.records.journal import Journal
 from gridsweep.runs import run as runs
-from gridsweep.runs.run import RunFolder
+from gridsweep.runs.folder import RunFolder
 from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running
 from gridsweep.state.state import State

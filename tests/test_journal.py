@@ -13,7 +13,7 @@ from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
 from gridsweep.policy.gates import Threshold
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import holder, lease
-from gridsweep.runs.run import RunFolder
+from gridsweep.runs.folder import RunFolder
 from gridsweep.state.events import Decided, Halted, Stopping, Submitted
 
 EVENTS = rehearsed(make_sweep(3), DAYS, Threshold())[1]

@@ -15,7 +15,8 @@ from gridsweep.records.journal import Journal
 from gridsweep.records.lease import holder
 from gridsweep.runs import run as runs
 from gridsweep.runs.amendments import amendments
-from gridsweep.runs.run import RunFolder, exit_code
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.run import exit_code
 from gridsweep.state.events import ClockAnchored, Resumed, Stopping
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device

@@ -10,7 +10,8 @@ from gridsweep.policy.gates import Threshold
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
 from gridsweep.render import accounts
-from gridsweep.runs.run import RunFolder, summarize
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.run import summarize
 from gridsweep.runs.settling import settle
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.events import Settled, Submitted

@@ -21,7 +21,7 @@ from gridsweep.executors.ray.executor import Ray
 from gridsweep.executors.registry import executor_for
 from gridsweep.policy.gates import Immediate
 from gridsweep.runs import run as runs
-from gridsweep.runs.run import RunFolder
+from gridsweep.runs.folder import RunFolder
 from gridsweep.schedule.step import step
 from gridsweep.state.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster

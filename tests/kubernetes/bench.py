@@ -16,7 +16,8 @@ from gridsweep.loop import drive
 from gridsweep.policy.registry import policy_for
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
-from gridsweep.runs.run import RunFolder, opening
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.run import opening
 from gridsweep.runs.worlds import Replayed
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster

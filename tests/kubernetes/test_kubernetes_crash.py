@@ -14,7 +14,7 @@ from test_scenarios import Stage
 
 from builders import FORK, RELAXED, URGENT, lines, losses, real_sweep, until
 from gridsweep.executors.kubernetes.api import Api
-from gridsweep.runs.run import RunFolder
+from gridsweep.runs.folder import RunFolder
 from gridsweep.state.events import Pausing
 from gridsweep.testing.executor_contract import expected_loss, stand_in
 from gridsweep.testing.kubernetes.server import ApiServer

@@ -11,7 +11,7 @@ import pytest
 
 from builders import FORK, attempts, lines, real_sweep, until
 from gridsweep.runs import run as runs
-from gridsweep.runs.run import RunFolder
+from gridsweep.runs.folder import RunFolder
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.sweep import Dataset, Experiment, LoraParams, Model, PolicyChoice, Recipe, Sweep

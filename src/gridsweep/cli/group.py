@@ -55,7 +55,7 @@ def experiment_as_dict(sweep: Sweep, id: str) -> dict[str, object]:
 
 def folder_of(folder: Path | None) -> Any:
     """The run folder named, or the newest below runs/."""
-    from gridsweep.runs.run import RunFolder
+    from gridsweep.runs.folder import RunFolder
 
     if folder is not None:
         return RunFolder(folder)

@@ -11,7 +11,8 @@ from typing import Any
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.records.files import sync, verify, write_file
-from gridsweep.runs.run import RunFolder, summarize
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.run import summarize
 from gridsweep.serving.adapters import _listed, one, sealed
 from gridsweep.serving.servable import AdapterError
 from gridsweep.state.state import State

@@ -10,7 +10,7 @@ from gridsweep.errors import ExecutorError
 from gridsweep.records import codec
 from gridsweep.records.files import replace_file
 from gridsweep.render import card, html, markdown
-from gridsweep.runs.run import RunFolder
+from gridsweep.runs.folder import RunFolder
 
 
 def publish(folder: Path, made: Report) -> list[Path]:

@@ -18,7 +18,7 @@ from gridsweep.render import wording
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
-from gridsweep.runs.run import RunFolder
+from gridsweep.runs.folder import RunFolder
 from gridsweep.serving.adapters import Adapter
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State

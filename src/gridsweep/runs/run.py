@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
@@ -29,13 +26,12 @@ from gridsweep.errors import (
     SIGNALLED,
     SOME_FAILED,
     ExecutorError,
-    GridsweepError,
     LeaseError,
     SpecError,
     TraceError,
 )
 from gridsweep.executors.local import WORKER
-from gridsweep.executors.registry import STORE, executor_for
+from gridsweep.executors.registry import executor_for
 from gridsweep.executors.workers import Workers, let_go, reach
 from gridsweep.grid.registry import provider_for
 from gridsweep.loop import Provider, drive, nothing
@@ -45,6 +41,8 @@ from gridsweep.records.files import write_file
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import holder, lease
 from gridsweep.runs.amendments import amendments
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.interrupt import CTRL_C, Interrupt
 from gridsweep.runs.worlds import Live, Replayed
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.proposers import proposers_for
@@ -55,54 +53,7 @@ from gridsweep.sweep.sweep import Sweep
 
 PATIENCE = timedelta(minutes=10)
 """A worker that says nothing for so long is stopped."""
-CTRL_C = "interrupted by Ctrl-C"
 STOP_PATIENCE = 180.0
-DETACH_PATIENCE = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """Where a sweep's journal and its work are kept."""
-
-    path: Path
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state"
-
-    @property
-    def store(self) -> Path:
-        """Beside the state; on the volume's mount for a loop that runs inside a cluster."""
-        mounted = os.environ.get(STORE)
-        return Path(mounted) if mounted else self.path / "store"
-
-    @property
-    def journal(self) -> Path:
-        return self.state / "journal.db"
-
-    def driver(self) -> int | None:
-        """The process whose run drives the folder; None when none does."""
-        return holder(self.state)
-
-    def submitted(self) -> bool:
-        """Whether the journal holds a sweep by now."""
-        try:
-            return bool(self.read().standings)
-        except GridsweepError:
-            return False
-
-    def read(self) -> State:
-        """The state as journaled so far. Raises `SpecError` where no sweep was run."""
-        if not self.journal.exists():
-            raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
-        journal = Journal(self.journal)
-        try:
-            events = journal.events()
-        finally:
-            journal.close()
-        if not events:
-            raise SpecError(f"{self.path} holds a sweep that was never submitted; run it again")
-        return State(events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,38 +63,6 @@ class Run:
     folder: Path
     report: Report
     exit_code: int
-
-
-class Interrupt:
-    """Turns SIGINT, SIGTERM and SIGHUP into a wish to stop; a second SIGINT ends the process at once."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.why = ""
-
-    def __call__(self) -> str:
-        return self.why
-
-    @contextmanager
-    def installed(self) -> Iterator[Interrupt]:
-        """Handle signals for the length of the block (only the main thread can)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = [signal.signal(number, self._caught) for number in numbers]
-        try:
-            yield self
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-
-    def _caught(self, number: int, frame: FrameType | None) -> None:
-        if self.why and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not self.why:
-            self.why = CTRL_C if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-        self.event.set()
 
 
 def run(
@@ -283,33 +202,3 @@ def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
             raise LeaseError(f"process {pid} was told to stop {folder} and still runs; its workers may be saving")
         time.sleep(0.1)
     return place.read()
-
-
-def detach(spec: str | Path, folder: Path) -> int:
-    """Run a sweep in the background, in a session of its own; returns its process id once it holds the folder.
-
-    What it prints goes to state/run.log. Raises `ExecutorError` with its last words when it ends at once.
-    """
-    place = RunFolder(folder)
-    place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if (pid := holder(place.state)) is not None:
-        raise LeaseError(f"process {pid} is already running the sweep in {folder}")
-    log = str(place.state / "run.log")
-    pid = os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-m", "gridsweep.cli", "run", str(spec), "--folder", str(folder)],
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
-    end = time.monotonic() + DETACH_PATIENCE
-    while not (place.driver() == pid and place.submitted()):
-        if os.waitpid(pid, os.WNOHANG)[0] or time.monotonic() > end:
-            words = (place.state / "run.log").read_text(errors="replace").strip()[-500:]
-            raise ExecutorError(f"the run in the background did not start: {words}")
-        time.sleep(0.05)
-    return pid

@@ -17,7 +17,8 @@ from gridsweep.grid.registry import means_for, provider_for
 from gridsweep.grid.source import Source
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
-from gridsweep.runs.run import RunFolder, summarize
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.run import summarize
 from gridsweep.schedule.step import facts
 from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Settled

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gridsweep.accounting.report import Report
 from gridsweep.records.files import MANIFEST, verify
-from gridsweep.runs.run import RunFolder, summarize
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.run import summarize
 from gridsweep.serving.servable import FILES, AdapterError, plain_files, shown
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from gridsweep.errors import SpecError
-from gridsweep.runs.run import Interrupt, RunFolder
+from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.interrupt import Interrupt
 from gridsweep.serving import blocks, vllm
 from gridsweep.serving.access import KEY, KEY_FILE, ServingError, check_free, is_loopback, key_for, url
 from gridsweep.serving.adapters import best, models, one, sealed

@@ -1,0 +1,43 @@
+"""Signals turned into a wish to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+CTRL_C = "interrupted by Ctrl-C"
+
+
+class Interrupt:
+    """Turns SIGINT, SIGTERM and SIGHUP into a wish to stop; a second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.why = ""
+
+    def __call__(self) -> str:
+        return self.why
+
+    @contextmanager
+    def installed(self) -> Iterator[Interrupt]:
+        """Handle signals for the length of the block (only the main thread can)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, self._caught) for number in numbers]
+        try:
+            yield self
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self.why and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.why:
+            self.why = CTRL_C if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        self.event.set()
