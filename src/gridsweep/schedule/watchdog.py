@@ -1,0 +1,57 @@
+"""Workers that are silent for too long, and failures that are all alike."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import takewhile
+
+from gridsweep.schedule.pace import duration
+from gridsweep.schedule.step import device_named
+from gridsweep.state.events import Event, Pausing
+from gridsweep.state.state import State
+
+LOADING_PATIENCE = 6
+"""A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""
+
+
+SILENT_STEPS = 10
+"""A worker may be silent for so many steps of the estimate, if that is longer than the patience."""
+
+
+GRACE = 0.1
+"""What a worker has to heed a pause before it is killed, as a share of the patience."""
+
+
+IDENTICAL_FAILURES = 3
+"""So many attempts lost in a row, each in its first minute and in the same way, stop the sweep."""
+
+
+def _silent(state: State, now: datetime) -> list[Event]:
+    """Workers that say nothing for too long are told to stop; those that do not heed it are killed."""
+    events: list[Event] = []
+    if state.patience is None:
+        return events
+    for attempt in state.active.values():
+        if attempt.held:
+            continue  # whoever holds it, or cannot be reached, is silent; not the worker
+        if attempt.pausing_since is not None:
+            if not attempt.killed and now - attempt.pausing_since > state.patience * GRACE:
+                events.append(Pausing(now, attempt.id, attempt.reason, kill=True))
+            continue
+        device, members = device_named(state, attempt.device), len(attempt.stint.members)
+        limit = max(state.patience, duration(state, SILENT_STEPS, device, members))
+        if attempt.running_at is None:
+            limit = state.patience * LOADING_PATIENCE
+        if now - (attempt.seen_at or attempt.requested_at) > limit:
+            events.append(Pausing(now, attempt.id, f"no progress for {limit}"))
+    return events
+
+
+def _all_alike(state: State) -> str:
+    """Why the sweep stops itself: its last losses were early, alike, and of several experiments."""
+    why = state.early_losses[-1][1] if state.early_losses else ""
+    alike = [ids for ids, reason in takewhile(lambda loss: loss[1] == why, reversed(state.early_losses))]
+    several = {id for ids in alike for id in ids}
+    if len(alike) < IDENTICAL_FAILURES or len(several) < min(IDENTICAL_FAILURES, len(state.standings)):
+        return ""
+    return f"{len(alike)} attempts in a row failed in their first minute in the same way: {why}"
