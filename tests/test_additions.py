@@ -15,10 +15,10 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.loop import drive
 from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.proposals import BeyondTheEdge
 from gridsweep.render import markdown
 from gridsweep.schedule.worklist import ahead, expected, least_makespan, waiting
 from gridsweep.selection.joining import added
+from gridsweep.selection.proposers import BeyondTheEdge
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated

@@ -3,7 +3,7 @@ from math import nan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.proposals import BeyondTheEdge, Proposer
+from gridsweep.selection.proposers import BeyondTheEdge, Proposer
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.sweep import LoraParams
 

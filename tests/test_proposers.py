@@ -8,9 +8,8 @@ import pytest
 
 from builders import make_sweep
 from gridsweep.errors import SpecError
-from gridsweep.proposals import BeyondTheEdge
 from gridsweep.selection import proposers
-from gridsweep.selection.proposers import OptunaProposer, proposers_for
+from gridsweep.selection.proposers import BeyondTheEdge, OptunaProposer, proposers_for
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.rungs import Proposals
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from math import inf, isfinite
-from statistics import fmean, mean, stdev
+from statistics import mean, stdev
 
 from gridsweep.accounting.ledger import Account, Ledger
 from gridsweep.carbon.traces import HOUR
 from gridsweep.selection.paired_differences import Measured, difference
 from gridsweep.selection.rank_intervals import Place, places
+from gridsweep.selection.winners import _last, _least, _loss, _means, by_seed
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import PARAMS, Base
@@ -155,32 +156,6 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def by_seed(state: State) -> dict[str, dict[int, Standing]]:
-    """Every experiment that has a loss, with its repeats that have one, by seed; repeats are no keys."""
-    found: dict[str, dict[int, Standing]] = {}
-    final = state.sweep.retrained
-    for standing in state.standings.values():
-        experiment = standing.experiment
-        if _loss(standing) is not None and (final is None or experiment.id != final.id):
-            found.setdefault(experiment.repeats or experiment.id, {})[experiment.seed] = standing
-    return {id: runs for id, runs in found.items() if _loss(state.standings[id]) is not None}
-
-
-def winner(state: State) -> str | None:
-    """The experiment with the least loss, by means among those with the most seeds; None before any has a loss."""
-    runs = by_seed(state)
-    return _least(runs, _means(runs))
-
-
-def _means(runs: Mapping[str, Mapping[int, Standing]]) -> dict[str, float]:
-    """Each experiment's loss, over its seeds."""
-    return {id: fmean(_last(s) for s in found.values()) for id, found in runs.items()}
-
-
-def _least(runs: Mapping[str, Mapping[int, Standing]], means: Mapping[str, float]) -> str | None:
-    return min(means, key=lambda id: (-len(runs[id]), means[id], id), default=None)
-
-
 def _rank(standing: Standing, final: str | None, seeds: int, means: Mapping[str, float]) -> tuple[int, float, float]:
     """Where it stands; whoever was trained over the full base in the end stands first."""
     id = standing.experiment.id
@@ -222,21 +197,11 @@ def _interval(scores: Mapping[str, Measured], id: str, other: str | None) -> tup
     return (low, high) if isfinite(low) and isfinite(high) else (None, None)
 
 
-def _last(standing: Standing) -> float:
-    loss = _loss(standing)
-    assert loss is not None  # only those that have one are asked
-    return loss
-
-
 def _saved(standing: Standing, account: Account, total: int) -> float | None:
     """What the steps that a stopped experiment did not make would have drawn, by those it made."""
     if standing.status != "stopped" or not standing.step:
         return None
     return account.energy_kwh * (total - standing.step) / standing.step
-
-
-def _loss(standing: Standing | None) -> float | None:
-    return standing.outcome.validation_loss if standing and standing.outcome and standing.status == "done" else None
 
 
 def _known(account: Account | None) -> float | None:

@@ -10,13 +10,14 @@ from gridsweep.accounting import compute_gardener as gardener
 from gridsweep.accounting.caveats import caveats
 from gridsweep.accounting.certificate import Certificate, certificate
 from gridsweep.accounting.compute_gardener import Gardened
-from gridsweep.accounting.leaderboard import Effect, Parting, Row, effects, parted, ranked, winner
+from gridsweep.accounting.leaderboard import Effect, Parting, Row, effects, parted, ranked
 from gridsweep.accounting.ledger import Ledger
 from gridsweep.accounting.savings import Settlement, compare, settlement
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import HOUR, or_none
 from gridsweep.policy.situation import TRAILING
 from gridsweep.selection.rank_intervals import best_against_last
+from gridsweep.selection.winners import winner
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
 from gridsweep.sweep.search_space import edges

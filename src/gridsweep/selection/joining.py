@@ -6,23 +6,19 @@ twice and asks nobody again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from math import inf, isfinite
 
-from gridsweep.accounting.leaderboard import winner
-from gridsweep.proposals import Proposer
 from gridsweep.selection.halving import which_score
+from gridsweep.selection.proposers import Proposers
 from gridsweep.selection.rung_decisions import contenders, score
+from gridsweep.selection.winners import winner
 from gridsweep.state.events import Added
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep
-
-Proposers = Callable[[Iterable[LoraParams]], Proposer]
-"""Makes a proposer that knows which points were tried, and has been told of none yet."""
 
 
 def added(state: State, now: datetime, proposers: Proposers | None = None) -> list[Added]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.util import find_spec
-from math import isfinite
-from typing import Any
+from math import inf, isfinite
+from typing import Any, Protocol
 
 from gridsweep.errors import SpecError
-from gridsweep.proposals import BeyondTheEdge
-from gridsweep.selection.joining import Proposers
+from gridsweep.sweep.search_space import edges, near_duplicates
 from gridsweep.sweep.sweep import LoraParams, Sweep
 
 BEYOND = 4.0
@@ -81,3 +80,66 @@ class OptunaProposer:
 
 def _two_digits(value: float) -> float:
     return float(f"{value:.1e}")
+
+
+Proposers = Callable[[Iterable[LoraParams]], Proposer]
+"""Makes a proposer that knows which points were tried, and has been told of none yet."""
+
+
+PREFERRED = ("lr", "alpha", "r", "dropout")
+"""The learning rate first: it is what LoRA answers to most, and the rank matters little on small data."""
+
+
+class Proposer(Protocol):
+    """Proposes points of the space, one at a time."""
+
+    def ask(self) -> LoraParams | None:
+        """The next point to try, or None while there is none worth it."""
+
+    def tell(self, params: LoraParams, value: float) -> None:
+        """The value a point reached, the lower the better; NaN or infinite where it diverged."""
+
+
+class BeyondTheEdge:
+    """Proposes points beyond the edge of what was tried: the best point so far, one parameter further out.
+
+    Nothing is drawn: the same points told, in whatever order, get the same proposals. A proposed point counts as tried
+    from then on, so that several free places go different ways; one that nearly coincides with a tried point of its
+    rank is passed over. Once the best point lies inside the space, there is nothing to propose.
+    """
+
+    def __init__(self, tried: Iterable[LoraParams] = ()):
+        """`tried` are the sweep's points, told of already or not."""
+        self._tried = set(tried)
+        self._values: dict[LoraParams, list[float]] = {}
+
+    def ask(self) -> LoraParams | None:
+        best = self._best()
+        if best is None:
+            return None
+        found = {edge.param: edge for edge in edges(best, sorted(self._tried))}
+        for param in PREFERRED:
+            if param in found:
+                point = found[param].applied(best)
+                if not self._known(point):
+                    self._tried.add(point)
+                    return point
+        return None
+
+    def tell(self, params: LoraParams, value: float) -> None:
+        self._tried.add(params)
+        self._values.setdefault(params, []).append(value)
+
+    def _best(self) -> LoraParams | None:
+        """The point with the least mean over its repeats; one of equal points, the first in order."""
+        means = {params: _mean(values) for params, values in self._values.items()}
+        best = min(means, key=lambda params: (means[params], params), default=None)
+        return best if best is not None and means[best] < inf else None
+
+    def _known(self, point: LoraParams) -> bool:
+        return any(point == other or near_duplicates((point, other), same_rank=True) for other in self._tried)
+
+
+def _mean(values: list[float]) -> float:
+    """Infinite if one of them is: a point that diverged once is no winner. Sorted first, as sums depend on order."""
+    return sum(sorted(values)) / len(values) if all(map(isfinite, values)) else inf
