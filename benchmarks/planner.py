@@ -32,12 +32,13 @@ from gridsweep.grid.recorded_forecasts import Replay, open_recorded, open_replay
 from gridsweep.loop import Provider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import choice_of, policy_for
-from gridsweep.schedule.step import observed, situation
+from gridsweep.schedule.step import situation
 from gridsweep.simulation.backtest import drawn, play, start_instants, under
 from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.simulation.comparison import Outcome, PolicyResult, compared
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.events import Submitted
+from gridsweep.state.observations import observed
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import PolicyChoice
 

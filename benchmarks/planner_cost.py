@@ -30,10 +30,11 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Start
-from gridsweep.schedule.step import observed, situation
+from gridsweep.schedule.step import situation
 from gridsweep.simulation.backtest import under
 from gridsweep.simulation.bounds import optimum
 from gridsweep.state.events import Submitted
+from gridsweep.state.observations import observed
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Experiment

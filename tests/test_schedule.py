@@ -24,7 +24,7 @@ from gridsweep.errors import PolicyError
 from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.policy.situation import Pause, Start, Wait
 from gridsweep.schedule.pace import duration
-from gridsweep.schedule.step import observed, situation, step, wake_at
+from gridsweep.schedule.step import situation, step, wake_at
 from gridsweep.schedule.worklist import makespan
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import (
@@ -40,6 +40,7 @@ from gridsweep.state.events import (
     Stopping,
     Submitted,
 )
+from gridsweep.state.observations import observed
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
 from gridsweep.sweep.sweep import Tier

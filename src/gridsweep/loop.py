@@ -13,11 +13,12 @@ from typing import Protocol
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Trace
 from gridsweep.policy.situation import Policy
-from gridsweep.schedule.step import answered, observed, step, wake_at
+from gridsweep.schedule.step import step, wake_at
 from gridsweep.selection.joining import added
 from gridsweep.selection.proposers import Proposers
 from gridsweep.selection.rung_decisions import ranked
 from gridsweep.state.events import Event
+from gridsweep.state.observations import answered, observed
 from gridsweep.state.state import State
 
 

@@ -28,9 +28,8 @@ from gridsweep.accounting.savings import Comparison
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.optima import Job, bound
-from gridsweep.schedule.step import device_named
 from gridsweep.state.standings import Attempt
-from gridsweep.state.state import State
+from gridsweep.state.state import State, device_named
 from gridsweep.sweep.stints import Device
 
 MOST = 200

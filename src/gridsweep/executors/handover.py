@@ -13,10 +13,9 @@ from typing import TypeVar
 
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress
-from gridsweep.schedule.step import device_named
 from gridsweep.state.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
-from gridsweep.state.state import State
+from gridsweep.state.state import State, device_named
 from gridsweep.sweep.stints import Checkpoint
 
 PROGRESS_EVERY = timedelta(minutes=1)

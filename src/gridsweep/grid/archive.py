@@ -16,8 +16,8 @@ from gridsweep.carbon.readings import Reading, Stretch
 from gridsweep.carbon.traces import DAY, Trace, or_nan, or_none
 from gridsweep.records import codec
 from gridsweep.records.files import replace_file
-from gridsweep.schedule.step import facts
 from gridsweep.state.events import Observed
+from gridsweep.state.observations import facts
 from gridsweep.state.observed_grid import Grid
 from gridsweep.sweep.sweep import CarbonSource
 

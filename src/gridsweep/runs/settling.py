@@ -19,9 +19,9 @@ from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
-from gridsweep.schedule.step import facts
 from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Settled
+from gridsweep.state.observations import facts
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import CarbonSource
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from gridsweep.carbon.readings import Reading, Rung
+from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import ceil_to
 from gridsweep.policy.gates import blind
 from gridsweep.policy.situation import Busy, Pause, Policy, Situation, Start, Wait
@@ -13,10 +13,10 @@ from gridsweep.schedule.deadlines import Pressure
 from gridsweep.schedule.pace import scale
 from gridsweep.schedule.watchdog import _all_alike, _silent
 from gridsweep.schedule.worklist import ahead, deadline_for, remaining, submitted
-from gridsweep.state.events import Answered, Decided, Event, Halted, Observed, Pausing, Requested, Stopping
+from gridsweep.state.events import Decided, Event, Halted, Pausing, Requested, Stopping
 from gridsweep.state.standings import Attempt
-from gridsweep.state.state import State
-from gridsweep.sweep.stints import Device, Member, Stint
+from gridsweep.state.state import State, device_named
+from gridsweep.sweep.stints import Member, Stint
 
 SECOND = timedelta(seconds=1)
 
@@ -33,11 +33,6 @@ def busy(state: State, attempt: Attempt) -> Busy:
     end = since + sweep.taken(attempt.stint.parts) * scale(state) / device.speed
     pausing = attempt.pausing_since is not None
     return Busy(attempt.id, attempt.device, best, since, end, attempt.due, pausing, pauses)
-
-
-def device_named(state: State, name: str) -> Device:
-    """A device of the sweep; one that is gone from the spec is taken as an ordinary one."""
-    return next((device for device in state.sweep.devices if device.name == name), Device(name))
 
 
 def situation(state: State, reading: Reading, now: datetime) -> Situation:
@@ -115,43 +110,3 @@ def wake_at(state: State, now: datetime) -> datetime:
         if forced is not None and forced > now:
             moments.append(forced)
     return min(moments)
-
-
-def observed(state: State, reading: Reading, now: datetime) -> list[Observed]:
-    """The slots of a reading that are new to the state, or revised."""
-    known, history = state.history, reading.history
-    if not len(history):
-        return []
-    if not len(known):
-        first = 0
-    else:
-        overlap = known.between(history.start, history.end).values
-        offset = max(0, (known.start - history.start) // history.step)
-        seen = history.values[offset : offset + len(overlap)]
-        same = (seen == overlap) | (seen != seen)  # an unknown slot takes nothing back
-        first = offset + (len(overlap) if same.all() else int(same.argmin()))
-        if first >= len(history):
-            return []
-    return facts(reading, first, now)
-
-
-def facts(reading: Reading, first: int, now: datetime) -> list[Observed]:
-    """The slots of a reading from the `first` on, a fact for each stretch."""
-    history = reading.history
-    values = tuple(None if value != value else value for value in history.values[first:].tolist())
-    start = history.start + first * history.step
-    if len(reading.stretches) == 1:
-        return [Observed(now, start, history.step, values, reading.provenance)] if values else []
-    found = []
-    ends = [stretch.start for stretch in reading.stretches[1:]] + [history.end]
-    for stretch, end in zip(reading.stretches, ends, strict=True):
-        a, b = (max(0, (moment - start) // history.step) for moment in (stretch.start, end))
-        if b > a:
-            found.append(Observed(now, start + a * history.step, history.step, values[a:b], stretch.provenance))
-    return found
-
-
-def answered(state: State, reading: Reading, now: datetime) -> list[Event]:
-    """That another rung answers for the grid. An answer from the cache, within its time, is as good as a live one."""
-    rung: Rung = "live" if reading.rung == "cached" else reading.rung
-    return [] if rung == state.rung else [Answered(now, rung, reading.why)]

@@ -6,9 +6,8 @@ from datetime import datetime
 from itertools import takewhile
 
 from gridsweep.schedule.pace import duration
-from gridsweep.schedule.step import device_named
 from gridsweep.state.events import Event, Pausing
-from gridsweep.state.state import State
+from gridsweep.state.state import State, device_named
 
 LOADING_PATIENCE = 6
 """A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""

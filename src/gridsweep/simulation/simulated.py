@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 
 from gridsweep.accounting.pieces import Profile
 from gridsweep.carbon.traces import HOUR
-from gridsweep.schedule.step import device_named
 from gridsweep.state.events import Ended, Event, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
-from gridsweep.state.state import State
+from gridsweep.state.state import State, device_named
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint, Outcome
 from gridsweep.sweep.sweep import Experiment

@@ -34,7 +34,7 @@ from gridsweep.state.events import (
 )
 from gridsweep.state.observed_grid import Grid
 from gridsweep.state.standings import ALIVE, Attempt, Standing, Status
-from gridsweep.sweep.stints import Checkpoint
+from gridsweep.sweep.stints import Checkpoint, Device
 from gridsweep.sweep.sweep import Experiment, Sweep
 
 FRUITLESS_ATTEMPTS = 3
@@ -313,3 +313,8 @@ _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Halted": State._halted,
     "ClockAnchored": State._anchored,
 }
+
+
+def device_named(state: State, name: str) -> Device:
+    """A device of the sweep; one that is gone from the spec is taken as an ordinary one."""
+    return next((device for device in state.sweep.devices if device.name == name), Device(name))
