@@ -55,8 +55,8 @@ from gridsweep.energy.power_limits import limited
 from gridsweep.energy.rapl import RaplMeter
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
+from gridsweep.sweep.experiments import LoraParams, Model
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import LoraParams, Model
 from gridsweep.train.device import accelerator_index, device_name
 from gridsweep.train.footprint import HEADROOM, Footprint, of_model, weights_of
 from gridsweep.train.lean.group import Group, Plan

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gridsweep.sweep.designs import published
-from gridsweep.sweep.sweep import LoraParams, Recipe
+from gridsweep.sweep.experiments import LoraParams, Recipe
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint
 from gridsweep.train.lean import loss
 from gridsweep.train.lean.group import Group, Plan

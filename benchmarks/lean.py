@@ -41,7 +41,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import LoraParams, Model, Recipe
+from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.linear import Pass
 from gridsweep.train.lean.measure import Measured, measure

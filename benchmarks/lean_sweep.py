@@ -64,9 +64,9 @@ from plain_peft import Training, add_lora
 from gridsweep.records.attempts import Part
 from gridsweep.selection.halving import Score, cut, which_score
 from gridsweep.sweep.designs import published
+from gridsweep.sweep.experiments import Model, Recipe, number
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs, steps
-from gridsweep.sweep.sweep import Model, Recipe, number
 from gridsweep.train import stdlib
 from gridsweep.train.lean.group import Group, Plan, Scores
 from gridsweep.train.lean.measure import measure

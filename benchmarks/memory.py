@@ -26,7 +26,7 @@ from transformers import AttentionInterface
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import SHAPES, frozen
 
-from gridsweep.sweep.sweep import Recipe
+from gridsweep.sweep.experiments import Recipe
 from gridsweep.train.footprint import STATE, Footprint, of_model
 
 RANKS, STEP, TWO, ONE = (16, 32), 2400, 768, 384

@@ -36,8 +36,8 @@ from gridsweep.simulation.bounds import optimum
 from gridsweep.state.events import Submitted
 from gridsweep.state.observations import observed
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Experiment
 
 SPEC = Path(__file__).parent.parent / "examples" / "published.yaml"
 SIZES = (20, 100, 500, 1_000, 2_000, 5_000, 10_000)

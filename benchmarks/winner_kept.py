@@ -56,9 +56,9 @@ from gridsweep.selection.halving import TIE_ERRORS, TIE_ROOM, TIE_SPREAD, Score,
 from gridsweep.selection.paired_differences import difference
 from gridsweep.selection.rank_intervals import regret_bound, spearman
 from gridsweep.sweep.designs import published
+from gridsweep.sweep.experiments import Dataset, Model, Recipe, number
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs, steps
-from gridsweep.sweep.sweep import Dataset, Model, Recipe, number
 from gridsweep.train import data
 from gridsweep.train.lean.group import Group, Plan, Scores
 from gridsweep.train.lean.measure import measure

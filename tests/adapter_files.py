@@ -15,7 +15,7 @@ import pytest
 from builders import real_sweep
 from gridsweep.records.files import appearing
 from gridsweep.runs import run as runs
-from gridsweep.sweep.sweep import Model, Recipe
+from gridsweep.sweep.experiments import Model, Recipe
 from gridsweep.testing.stand_in import STAND_IN
 
 CONFIG = {

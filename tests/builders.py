@@ -24,19 +24,10 @@ from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.virtual import Observations
 from gridsweep.state.events import Event
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Dataset, Experiment, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import (
-    Dataset,
-    Estimates,
-    Experiment,
-    LoraParams,
-    Model,
-    PolicyChoice,
-    Recipe,
-    Replay,
-    Sweep,
-    Tier,
-)
+from gridsweep.sweep.sweep import Estimates, PolicyChoice, Replay, Sweep
+from gridsweep.sweep.tiers import Tier
 from gridsweep.testing.stand_in import STAND_IN
 
 START = datetime(2024, 6, 10, tzinfo=UTC)

@@ -15,7 +15,8 @@ from gridsweep.records.files import verify
 from gridsweep.render.export import export
 from gridsweep.serving.adapters import best, models, one, sealed
 from gridsweep.serving.servable import AdapterError
-from gridsweep.sweep.sweep import Dataset, Estimates
+from gridsweep.sweep.experiments import Dataset
+from gridsweep.sweep.sweep import Estimates
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,10 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Experiment, LoraParams
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
-from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep
+from gridsweep.sweep.sweep import Sweep
 
 FLAT = [100.0] * 96
 

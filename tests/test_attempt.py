@@ -11,8 +11,8 @@ from builders import FORK, START
 from gridsweep.executors.handover import read_lines
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Outcome, Part, Progress, Result
 from gridsweep.records.files import digest, replace_file, verify
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 
 PART = Part("e00", LoraParams(8, 32.0, 1e-4, 0.05), 1, 0, 6)
 ASSIGNMENT = Assignment("s-1/1", Model("m"), Dataset("d"), Recipe(), 6, Device("d0"), (PART,))

@@ -20,7 +20,8 @@ from gridsweep.sweep.designs import (
     published,
     sample,
 )
-from gridsweep.sweep.sweep import PARAMS, Condition, LoraParams, Rule
+from gridsweep.sweep.experiments import PARAMS, LoraParams
+from gridsweep.sweep.tiers import Condition, Rule
 
 PUBLISHED_TABLE = """
  1  16   32  1e-4  0.10  tier1

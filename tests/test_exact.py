@@ -19,7 +19,7 @@ from gridsweep.policy.planner.exact import placed
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Busy, Policy, Situation, Start, Wait, Work
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Tier
+from gridsweep.sweep.tiers import Tier
 
 TICK = timedelta(minutes=30)
 SLOTS = 48

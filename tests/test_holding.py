@@ -14,7 +14,8 @@ from gridsweep.policy.gates import Threshold
 from gridsweep.policy.held_deadlines import WHY, Held
 from gridsweep.policy.registry import policy_for
 from gridsweep.simulation.rehearsal import rehearse
-from gridsweep.sweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.sweep import PolicyChoice
+from gridsweep.sweep.tiers import Tier
 
 GATE = Held(Threshold())
 

@@ -21,7 +21,8 @@ from gridsweep.policy.windows import Calendar, Course, ticks
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.sweep import PolicyChoice
+from gridsweep.sweep.tiers import Tier
 
 nan = float("nan")
 DAY = Tier("day", 0.0, 24 * HOUR, 1)

@@ -20,7 +20,7 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Ended, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Outcome, Stint
-from gridsweep.sweep.sweep import Tier
+from gridsweep.sweep.tiers import Tier
 
 PATIENT = Tier("patient", 0.0, timedelta(days=4), 1)
 

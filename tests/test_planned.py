@@ -22,7 +22,8 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.events import Decided
 from gridsweep.sweep.stints import RESTART, Device
-from gridsweep.sweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.sweep import PolicyChoice
+from gridsweep.sweep.tiers import Tier
 
 PATIENT = Tier("patient", 0.0, timedelta(days=4), 1)
 HOURS = np.arange(24 * 60)

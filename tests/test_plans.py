@@ -27,7 +27,8 @@ from gridsweep.schedule.capacity import check_deadline, least_makespan
 from gridsweep.simulation.plan import Plan, plan
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.sweep import PolicyChoice
+from gridsweep.sweep.tiers import Tier
 
 known = st.lists(st.floats(0, 600), min_size=60, max_size=72)
 DAY = [300.0] * 9 + [100.0] * 8 + [300.0] * 7

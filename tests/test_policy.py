@@ -30,7 +30,8 @@ from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import NO_DEVICE, Busy, Pause, Situation, Start, Wait, Work
 from gridsweep.schedule.worklist import makespan
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Percentile, PolicyChoice, Tier
+from gridsweep.sweep.sweep import PolicyChoice
+from gridsweep.sweep.tiers import Percentile, Tier
 
 DAILY = [300.0] * 6 + [100.0] * 6
 EVERY_POLICY = [Immediate(), Threshold(), OnOff(200, 150)]

@@ -72,7 +72,7 @@ def test_the_table_is_the_models(monkeypatch):
     import torch
     from shapes import frozen
 
-    from gridsweep.sweep.sweep import Recipe
+    from gridsweep.sweep.experiments import Recipe
     from gridsweep.train.footprint import of_model
 
     lean = of_model(frozen("7b", torch.device("meta"), torch.bfloat16), Recipe().target_modules, counted=2 / 3)

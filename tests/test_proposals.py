@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from gridsweep.selection.proposers import BeyondTheEdge, Proposer
 from gridsweep.sweep.designs import published
-from gridsweep.sweep.sweep import LoraParams
+from gridsweep.sweep.experiments import LoraParams
 
 WINNER = LoraParams(32, 128.0, 1e-4, 0.05)
 

@@ -12,7 +12,8 @@ from gridsweep.errors import SpecError, TraceError
 from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.grid.recorded_forecasts import HORIZON, Recorded, open_recorded, open_replay, read_forecasts
 from gridsweep.simulation.backtest import simulate
-from gridsweep.sweep.sweep import PolicyChoice, Tier
+from gridsweep.sweep.sweep import PolicyChoice
+from gridsweep.sweep.tiers import Tier
 from weather import weather
 
 HEADER = "issued,timestamp,forecast,actual"

@@ -13,10 +13,11 @@ from gridsweep.render import markdown, wording
 from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Ended, Halted, Observed, Ranked, Requested, Resumed, Running, Stopping, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Experiment, LoraParams
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device, Member, Outcome, Stint
-from gridsweep.sweep.sweep import Experiment, LoraParams, Replay
+from gridsweep.sweep.sweep import Replay
 
 
 def report_of(state: State) -> Report:

@@ -23,7 +23,8 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Answered, Observed, Requested, Submitted
 from gridsweep.state.state import State
-from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier
+from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.sweep.tiers import Percentile, Tier
 
 BEGIN = datetime(2024, 6, 10, tzinfo=UTC)
 DAY = [

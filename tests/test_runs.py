@@ -19,8 +19,9 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import exit_code
 from gridsweep.state.events import ClockAnchored, Resumed, Stopping
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Recipe
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import CarbonSource, PolicyChoice, Recipe
+from gridsweep.sweep.sweep import CarbonSource, PolicyChoice
 from gridsweep.testing.stand_in import STAND_IN
 
 SLOW = "0.1"

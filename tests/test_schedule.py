@@ -43,7 +43,7 @@ from gridsweep.state.events import (
 from gridsweep.state.observations import observed
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
-from gridsweep.sweep.sweep import Tier
+from gridsweep.sweep.tiers import Tier
 
 
 class Says:

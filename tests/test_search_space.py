@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.sweep.designs import published
+from gridsweep.sweep.experiments import LoraParams
 from gridsweep.sweep.search_space import Alike, edges, effective_step, near_duplicates
-from gridsweep.sweep.sweep import LoraParams
 
 WINNER = LoraParams(32, 128.0, 1e-4, 0.05)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapter_files import header_of, shapes, write_adapter, write_tensors
 from gridsweep.serving.servable import RANKS, AdapterError, Servable, servable, together
-from gridsweep.sweep.sweep import Model
+from gridsweep.sweep.experiments import Model
 
 BASE = Model("tiny-qwen2")
 WEIGHTS = "adapter_model.safetensors"

@@ -20,8 +20,9 @@ from gridsweep.spec import json_schema, load, loads, study, template
 from gridsweep.spec.faults import keys
 from gridsweep.spec.study import Section
 from gridsweep.sweep import designs
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import CarbonSource, Dataset, LoraParams, Model, PolicyChoice, Recipe, Replay, Sweep
+from gridsweep.sweep.sweep import CarbonSource, PolicyChoice, Replay, Sweep
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

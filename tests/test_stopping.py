@@ -14,10 +14,11 @@ from gridsweep.policy.gates import Immediate
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Experiment, Sweep
+from gridsweep.sweep.sweep import Sweep
 
 EACH = Rungs((0.25, 0.5), (4, 2), together=False)
 

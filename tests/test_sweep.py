@@ -13,16 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.spec import loads
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe, is_local, number
 from gridsweep.sweep.identity import experiment_id, slug
-from gridsweep.sweep.sweep import (
-    Condition,
-    Dataset,
-    LoraParams,
-    Model,
-    Recipe,
-    is_local,
-    number,
-)
+from gridsweep.sweep.tiers import Condition
 
 BASE = (42, Model("org/model"), Dataset("org/data"), Recipe())
 

@@ -7,8 +7,8 @@ import pytest
 from builders import lines, until
 from gridsweep.executors.handover import read_lines
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Checkpoint, Device
-from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 from gridsweep.testing.stand_in import STAND_IN, loss_after, misbehaviour
 
 PARAMS = LoraParams(8, 32.0, 1e-4, 0.05)

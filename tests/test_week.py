@@ -19,7 +19,8 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Answered, Requested, Submitted
 from gridsweep.state.state import State
-from gridsweep.sweep.sweep import CarbonSource, Percentile, Tier
+from gridsweep.sweep.sweep import CarbonSource
+from gridsweep.sweep.tiers import Percentile, Tier
 from gridsweep.testing.grid.dialect import Grid
 from gridsweep.testing.grid.electricity_maps import ElectricityMapsApi
 from gridsweep.testing.grid.transport import GridTransport

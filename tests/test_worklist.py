@@ -23,7 +23,8 @@ from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Checkpoint, Member, Outcome, Stint
-from gridsweep.sweep.sweep import Estimates, Tier
+from gridsweep.sweep.sweep import Estimates
+from gridsweep.sweep.tiers import Tier
 
 PATIENT = Tier("patient", 100.0, timedelta(days=4), 1)
 PUBLISHED = Rungs()

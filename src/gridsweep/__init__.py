@@ -26,16 +26,18 @@ if TYPE_CHECKING:
     from gridsweep.simulation.backtest import Simulation
     from gridsweep.simulation.plan import Plan
     from gridsweep.state.state import State
+    from gridsweep.sweep.experiments import Experiment, LoraParams
     from gridsweep.sweep.stints import Device
-    from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep, Tier
+    from gridsweep.sweep.sweep import Sweep
+    from gridsweep.sweep.tiers import Tier
 
 _HOMES = {
     "Device": "sweep.stints",
-    "Experiment": "sweep.sweep",
+    "Experiment": "sweep.experiments",
     "Forecast": "carbon.forecasts",
     "GridsweepError": "errors",
     "Immediate": "policy.gates",
-    "LoraParams": "sweep.sweep",
+    "LoraParams": "sweep.experiments",
     "OnOff": "policy.gates",
     "Plan": "simulation.plan",
     "Policy": "policy.situation",
@@ -48,7 +50,7 @@ _HOMES = {
     "State": "state.state",
     "Sweep": "sweep.sweep",
     "Threshold": "policy.gates",
-    "Tier": "sweep.sweep",
+    "Tier": "sweep.tiers",
     "Trace": "carbon.traces",
     "drive": "loop",
     "plan": "api",

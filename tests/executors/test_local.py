@@ -20,8 +20,8 @@ from gridsweep.policy.gates import Immediate
 from gridsweep.runs.worlds import Live
 from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Experiment, LoraParams, Recipe
 from gridsweep.sweep.stints import Device, Member, Stint
-from gridsweep.sweep.sweep import Experiment, LoraParams, Recipe
 from gridsweep.testing.stand_in import STAND_IN
 
 SLOW = "0.05"

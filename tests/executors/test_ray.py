@@ -25,7 +25,8 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.schedule.step import step
 from gridsweep.state.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
-from gridsweep.sweep.sweep import Dataset, Model, Recipe, Replay, Sweep
+from gridsweep.sweep.experiments import Dataset, Model, Recipe
+from gridsweep.sweep.sweep import Replay, Sweep
 from gridsweep.testing.executor_contract import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 
 

@@ -15,8 +15,8 @@ from gridsweep.executors.kubernetes.manifests.names import (
     object_name,
     store_of,
 )
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.identity import experiment_id
-from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")

@@ -13,9 +13,9 @@ from gridsweep.executors.kubernetes.manifests.storage import (
     volume_claim,
     volume_size,
 )
+from gridsweep.sweep.experiments import Model
 from gridsweep.sweep.rungs import Proposals, Repeats
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Model
 
 
 @pytest.mark.parametrize(

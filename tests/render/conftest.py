@@ -18,21 +18,11 @@ from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.state.events import Ended, Event, Progressed, Segment, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Dataset, Experiment, LoraParams, Model, Recipe
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.stints import Device, Outcome
-from gridsweep.sweep.sweep import (
-    CarbonSource,
-    Dataset,
-    Estimates,
-    Experiment,
-    LoraParams,
-    Model,
-    PolicyChoice,
-    Recipe,
-    Replay,
-    Sweep,
-    Tier,
-)
+from gridsweep.sweep.sweep import CarbonSource, Estimates, PolicyChoice, Replay, Sweep
+from gridsweep.sweep.tiers import Tier
 
 START = datetime(2024, 6, 10, 16, tzinfo=UTC)
 TIERS = (

@@ -21,7 +21,7 @@ from gridsweep.serving import launch
 from gridsweep.serving.access import check_free
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
-from gridsweep.sweep.sweep import LoraParams, Model, Recipe
+from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 
 
 @pytest.fixture(scope="session", autouse=True)

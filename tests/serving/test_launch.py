@@ -26,7 +26,7 @@ from gridsweep.serving.adapters import best
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
 from gridsweep.serving.servable import AdapterError, Servable
-from gridsweep.sweep.sweep import Model
+from gridsweep.sweep.experiments import Model
 
 KEY = "a-key-of-enough-letters"
 

@@ -14,8 +14,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from gridsweep.records.attempts import Assignment, AttemptFolder, Part
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Checkpoint, Device
-from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
 
 STEPS = 6
 PARAMS = LoraParams(4, 16, 1e-3, 0.1)

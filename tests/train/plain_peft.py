@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import LoraParams, Model, Recipe
+from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 from gridsweep.train.lean.group import History
 from gridsweep.train.learning_rate import learning_rate
 from gridsweep.train.samples import Sample, effective_batch

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep.sweep import Dataset, Recipe
+from gridsweep.sweep.experiments import Dataset, Recipe
 from gridsweep.train import data, stdlib
 from gridsweep.train.pairs import asked, pair_of
 

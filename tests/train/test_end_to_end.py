@@ -13,8 +13,9 @@ from builders import FORK, attempts, lines, real_sweep, until
 from gridsweep.runs import run as runs
 from gridsweep.runs.folder import RunFolder
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Dataset, Experiment, LoraParams, Model, Recipe
 from gridsweep.sweep.rungs import Rungs
-from gridsweep.sweep.sweep import Dataset, Experiment, LoraParams, Model, PolicyChoice, Recipe, Sweep
+from gridsweep.sweep.sweep import PolicyChoice, Sweep
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 

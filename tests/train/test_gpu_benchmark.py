@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gridsweep.spec import loads
-from gridsweep.sweep.sweep import LoraParams
+from gridsweep.sweep.experiments import LoraParams
 from gridsweep.train.footprint import Footprint, weights_of
 
 ROOT = Path(__file__).parents[2]

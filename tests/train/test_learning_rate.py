@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep.sweep import Recipe
+from gridsweep.sweep.experiments import Recipe
 from gridsweep.train.learning_rate import learning_rate
 
 pytestmark = pytest.mark.train

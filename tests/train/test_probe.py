@@ -13,7 +13,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from gridsweep import probes
-from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.train import probing
 from gridsweep.train.footprint import Footprint, of_model
 from gridsweep.train.lean import roster

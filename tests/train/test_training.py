@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import LoraParams, Model, Recipe
+from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 from gridsweep.train.device import device_and_dtype
 from gridsweep.train.lean.group import Group
 from gridsweep.train.model import TINY_QWEN2, load_base, resolve

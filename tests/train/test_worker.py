@@ -15,7 +15,7 @@ import pytest
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import AttemptFolder, Outcome, Part
 from gridsweep.records.files import verify
-from gridsweep.sweep.sweep import Dataset, LoraParams
+from gridsweep.sweep.experiments import Dataset, LoraParams
 from gridsweep.testing.nvml import NoNvml, VirtualNvml
 from gridsweep.train import __main__ as program
 from gridsweep.train.worker import Worker

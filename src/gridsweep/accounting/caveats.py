@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gridsweep.accounting.ledger import Ledger
 from gridsweep.state.state import State
-from gridsweep.sweep.sweep import number
+from gridsweep.sweep.experiments import number
 
 UNSEEN = ("forecast", "stale", "imputed")
 """Qualities of slots that nobody had seen when they were used, and that were not filled in later."""

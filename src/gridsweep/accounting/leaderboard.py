@@ -16,7 +16,7 @@ from gridsweep.selection.rank_intervals import Place, places
 from gridsweep.selection.winners import _last, _least, _loss, _means, by_seed
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
-from gridsweep.sweep.sweep import PARAMS, Base
+from gridsweep.sweep.experiments import PARAMS, Base
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from gridsweep.accounting.ledger import Ledger
 from gridsweep.accounting.savings import Settlement, compare, settlement
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import HOUR, or_none
-from gridsweep.policy.situation import TRAILING
 from gridsweep.selection.rank_intervals import best_against_last
 from gridsweep.selection.winners import winner
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import number
 from gridsweep.sweep.search_space import edges
-from gridsweep.sweep.sweep import Percentile, Tier, number
+from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
 
 
 @dataclass(frozen=True, slots=True)

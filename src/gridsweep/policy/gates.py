@@ -9,7 +9,9 @@ from functools import cache
 from math import isnan
 
 from gridsweep.policy.situation import Decision, Pause, Situation, Wait, Work, place
-from gridsweep.sweep.sweep import Percentile, SignalLoss, Tier, number
+from gridsweep.sweep.experiments import number
+from gridsweep.sweep.sweep import SignalLoss
+from gridsweep.sweep.tiers import Percentile, Tier
 
 
 @dataclass(frozen=True, slots=True)

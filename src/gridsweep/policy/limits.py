@@ -10,8 +10,7 @@ import numpy as np
 from gridsweep.carbon.outlook import WEEK
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import HOUR
-from gridsweep.policy.situation import TRAILING
-from gridsweep.sweep.sweep import Percentile, Tier
+from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
 
 
 def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> list[str]:

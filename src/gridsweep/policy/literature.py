@@ -23,7 +23,7 @@ import numpy as np
 from gridsweep.carbon.traces import Column
 from gridsweep.policy.situation import NO_DEVICE, Busy, Decision, Pause, Situation, Wait, Work, place
 from gridsweep.policy.windows import AN_HOUR, MOMENT, Calendar, Course, Moments, ticks
-from gridsweep.sweep.sweep import Tier
+from gridsweep.sweep.tiers import Tier
 
 BEGINS = "its window begins"
 LATER = "a better window is expected"

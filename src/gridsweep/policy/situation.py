@@ -15,10 +15,7 @@ from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import DAY, Trace
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Percentile, Tier
-
-TRAILING = timedelta(days=28)
-"""Over so much of the past a percentile is taken."""
+from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from typing import Literal
 
 from gridsweep.records import codec
 from gridsweep.records.files import appearing, digest, replace_file, sync, verify, write_file
+from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Checkpoint, Device, Outcome
-from gridsweep.sweep.sweep import Base, Dataset, LoraParams, Model, Recipe
 
 __all__ = [
     "Assignment",

@@ -14,7 +14,7 @@ from gridsweep.accounting.report import Report
 from gridsweep.render import wording
 from gridsweep.render.figures import energy, grams, hours, loss, percent
 from gridsweep.render.markdown import escape
-from gridsweep.sweep.sweep import is_local, number
+from gridsweep.sweep.experiments import is_local, number
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

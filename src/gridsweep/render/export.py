@@ -16,7 +16,7 @@ from gridsweep.runs.run import summarize
 from gridsweep.serving.adapters import _listed, one, sealed
 from gridsweep.serving.servable import AdapterError
 from gridsweep.state.state import State
-from gridsweep.sweep.sweep import is_local
+from gridsweep.sweep.experiments import is_local
 
 
 def export(folder: str | Path, experiment: str, to: str | Path) -> Path:

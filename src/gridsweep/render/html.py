@@ -13,7 +13,7 @@ from gridsweep.accounting.leaderboard import Effect
 from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
 from gridsweep.render import accounts, figures, pictures, scatter, timeline, wording
-from gridsweep.sweep.sweep import number
+from gridsweep.sweep.experiments import number
 
 
 def render(report: Report) -> str:

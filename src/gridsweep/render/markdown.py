@@ -9,7 +9,7 @@ from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.render import accounts, wording
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
-from gridsweep.sweep.sweep import number
+from gridsweep.sweep.experiments import number
 
 
 def render(report: Report) -> str:

@@ -11,7 +11,7 @@ from gridsweep.accounting.report import Report
 from gridsweep.render import wording
 from gridsweep.render.figures import Scale, energy, grams, loss, mass_scale, signed
 from gridsweep.render.pictures import SYMBOLS, axis, colours, looks, note, safe
-from gridsweep.sweep.sweep import number
+from gridsweep.sweep.experiments import number
 
 
 def loss_against_carbon(report: Report) -> str | None:

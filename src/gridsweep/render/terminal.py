@@ -22,7 +22,8 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.serving.adapters import Adapter
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
-from gridsweep.sweep.sweep import Sweep, number
+from gridsweep.sweep.experiments import number
+from gridsweep.sweep.sweep import Sweep
 
 
 def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:

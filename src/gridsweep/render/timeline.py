@@ -11,7 +11,7 @@ from gridsweep.accounting.report import Bar, Report
 from gridsweep.carbon.traces import HOUR
 from gridsweep.render.figures import grams, hours, loss
 from gridsweep.render.pictures import at, axis, colours, looks, note, safe, short
-from gridsweep.sweep.sweep import number
+from gridsweep.sweep.experiments import number
 
 LANE_PX = 29
 GRID_PX = 270

@@ -8,7 +8,7 @@ from typing import Literal
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.render.figures import UNKNOWN, Scale, energy, grams, hours, loss, percent, signed
-from gridsweep.sweep.sweep import number
+from gridsweep.sweep.experiments import number
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from gridsweep.schedule.pace import reserve, scale
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART, Device
-from gridsweep.sweep.sweep import Percentile, Sweep, Tier
+from gridsweep.sweep.sweep import Sweep
+from gridsweep.sweep.tiers import Percentile, Tier
 
 T = TypeVar("T")
 

@@ -17,8 +17,9 @@ from gridsweep.selection.winners import winner
 from gridsweep.state.events import Added
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Experiment, LoraParams
 from gridsweep.sweep.identity import experiment_id
-from gridsweep.sweep.sweep import Experiment, LoraParams, Sweep
+from gridsweep.sweep.sweep import Sweep
 
 
 def added(state: State, now: datetime, proposers: Proposers | None = None) -> list[Added]:

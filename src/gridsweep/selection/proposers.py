@@ -9,8 +9,9 @@ from math import inf, isfinite
 from typing import Any, Protocol
 
 from gridsweep.errors import SpecError
+from gridsweep.sweep.experiments import LoraParams
 from gridsweep.sweep.search_space import edges, near_duplicates
-from gridsweep.sweep.sweep import LoraParams, Sweep
+from gridsweep.sweep.sweep import Sweep
 
 BEYOND = 4.0
 """Optuna may propose learning rates so many times outside those that were tried."""

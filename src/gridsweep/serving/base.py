@@ -9,7 +9,7 @@ import json
 import sys
 
 from gridsweep.errors import GridsweepError
-from gridsweep.sweep.sweep import Dataset, Model
+from gridsweep.sweep.experiments import Dataset, Model
 
 _JOINED = r"(messages | map(attribute='content') | join('\n\n'))"
 

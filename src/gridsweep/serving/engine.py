@@ -13,7 +13,7 @@ import torch
 from gridsweep.serving.pieces import decoded, until_stop
 from gridsweep.serving.servable import Servable
 from gridsweep.serving.wire import Sampling
-from gridsweep.sweep.sweep import Model
+from gridsweep.sweep.experiments import Model
 from gridsweep.train.device import device_and_dtype
 from gridsweep.train.model import load_base
 from gridsweep.train.pairs import Pair

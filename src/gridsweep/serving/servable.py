@@ -16,7 +16,7 @@ from typing import Any
 
 from gridsweep.errors import GridsweepError
 from gridsweep.executors.kubernetes.manifests.serving import RANKS
-from gridsweep.sweep.sweep import Model
+from gridsweep.sweep.experiments import Model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = frozenset({CONFIG, WEIGHTS, "manifest.json", "README.md"})

@@ -28,7 +28,7 @@ from gridsweep.serving import wire
 from gridsweep.serving.access import key_for
 from gridsweep.serving.guard import App, Guard
 from gridsweep.serving.servable import Servable, servable, shown, together
-from gridsweep.sweep.sweep import Dataset, Model
+from gridsweep.sweep.experiments import Dataset, Model
 from gridsweep.train.model import offline_if_local
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds: faults of the adapters are told before

@@ -25,8 +25,9 @@ from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import number
 from gridsweep.sweep.stints import RESTART
-from gridsweep.sweep.sweep import PolicyChoice, Sweep, number
+from gridsweep.sweep.sweep import PolicyChoice, Sweep
 
 HISTORY = timedelta(days=28)
 ROOM = timedelta(days=9)

@@ -12,7 +12,8 @@ from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Observations
 from gridsweep.state.state import State
-from gridsweep.sweep.sweep import Experiment, Sweep
+from gridsweep.sweep.experiments import Experiment
+from gridsweep.sweep.sweep import Sweep
 
 
 def baseline(state: State) -> tuple[State, Ledger] | None:

@@ -10,7 +10,8 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Event, Submitted
 from gridsweep.state.state import State
-from gridsweep.sweep.sweep import Experiment, Sweep
+from gridsweep.sweep.experiments import Experiment
+from gridsweep.sweep.sweep import Sweep
 
 
 def rehearse(

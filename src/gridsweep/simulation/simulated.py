@@ -10,9 +10,9 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.state.events import Ended, Event, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State, device_named
+from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint, Outcome
-from gridsweep.sweep.sweep import Experiment
 
 
 class Simulated:

@@ -22,7 +22,8 @@ from gridsweep.spec.study import MOST_POINTS
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault
 from gridsweep.sweep import designs
-from gridsweep.sweep.sweep import PARAMS, LoraParams, Percentile, is_local, number
+from gridsweep.sweep.experiments import PARAMS, LoraParams, is_local, number
+from gridsweep.sweep.tiers import Percentile
 
 SHOWN = 3
 

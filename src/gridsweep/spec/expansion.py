@@ -26,27 +26,12 @@ from gridsweep.spec.rungs import rungs_of
 from gridsweep.spec.study import DesignSection, Plain, SpaceSection
 from gridsweep.sweep import designs
 from gridsweep.sweep.designs import Space
+from gridsweep.sweep.experiments import PARAMS, Base, Dataset, Experiment, LoraParams, Model, Recipe, is_local
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.rungs import Proposals, Repeats
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import (
-    PARAMS,
-    Base,
-    CarbonSource,
-    Condition,
-    Dataset,
-    Estimates,
-    Experiment,
-    LoraParams,
-    Model,
-    PolicyChoice,
-    Recipe,
-    Replay,
-    Rule,
-    Sweep,
-    Tier,
-    is_local,
-)
+from gridsweep.sweep.sweep import CarbonSource, Estimates, PolicyChoice, Replay, Sweep
+from gridsweep.sweep.tiers import Condition, Rule, Tier
 
 BUNDLED_TRACES = ("solar-valley",)
 

@@ -35,7 +35,7 @@ from gridsweep.spec.values import (
     Word,
     choice_of,
 )
-from gridsweep.sweep.sweep import Percentile
+from gridsweep.sweep.tiers import Percentile
 
 POLICIES = (
     "planned",

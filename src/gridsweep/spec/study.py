@@ -14,7 +14,7 @@ from gridsweep.spec.values import (
     choice_of,
     shown,
 )
-from gridsweep.sweep.sweep import Dataset, Recipe
+from gridsweep.sweep.experiments import Dataset, Recipe
 
 MOST_POINTS = 10_000
 SCHEDULES = ("cosine", "linear", "constant")

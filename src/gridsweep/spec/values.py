@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from pydantic_core import core_schema
 
 from gridsweep.spec.yaml_lines import NUMBER
-from gridsweep.sweep.sweep import Percentile, number
+from gridsweep.sweep.experiments import number
+from gridsweep.sweep.tiers import Percentile
 
 LONGEST = timedelta(days=3650)
 

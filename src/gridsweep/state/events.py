@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gridsweep.carbon.readings import Provenance, Rung
+from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
-from gridsweep.sweep.sweep import Experiment, Sweep
+from gridsweep.sweep.sweep import Sweep
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Literal
 
 from gridsweep.state.events import Segment
+from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
-from gridsweep.sweep.sweep import Experiment
 
 Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
 """`reached`: at a rung, until all others are there."""

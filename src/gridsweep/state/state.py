@@ -34,8 +34,9 @@ from gridsweep.state.events import (
 )
 from gridsweep.state.observed_grid import Grid
 from gridsweep.state.standings import ALIVE, Attempt, Standing, Status
+from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Device
-from gridsweep.sweep.sweep import Experiment, Sweep
+from gridsweep.sweep.sweep import Sweep
 
 FRUITLESS_ATTEMPTS = 3
 """An experiment has failed after so many lost attempts in a row that kept no new step."""

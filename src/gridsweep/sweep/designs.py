@@ -10,7 +10,8 @@ from datetime import timedelta
 from itertools import product
 from math import prod
 
-from gridsweep.sweep.sweep import PARAMS, Condition, LoraParams, Rule, Tier, number
+from gridsweep.sweep.experiments import PARAMS, LoraParams, number
+from gridsweep.sweep.tiers import Condition, Rule, Tier
 
 PUBLISHED_TIERS = (
     Tier("tier1", 225.0, timedelta(hours=24), 1),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
-from gridsweep.sweep.sweep import Base, Dataset, LoraParams, Model, Recipe, is_local, number
+from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe, is_local, number
 
 NEW_KEYS = {"layers": "all", "rslora": False, "lora_plus": 1.0}
 """Keys of a recipe that count in an id only where they are not as they always were."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import isclose
 from typing import Literal
 
-from gridsweep.sweep.sweep import PARAMS, LoraParams, number
+from gridsweep.sweep.experiments import PARAMS, LoraParams, number
 
 FACTOR = 1.1
 """Effective steps within this factor nearly coincide."""

@@ -29,9 +29,11 @@ from gridsweep.runs.worlds import Live
 from gridsweep.simulation.virtual import Observations
 from gridsweep.state.events import Ended, Event, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Dataset, Experiment, LoraParams, Model, Recipe
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device, Member, Stint
-from gridsweep.sweep.sweep import Dataset, Estimates, Experiment, LoraParams, Model, Recipe, Sweep, Tier
+from gridsweep.sweep.sweep import Estimates, Sweep
+from gridsweep.sweep.tiers import Tier
 from gridsweep.testing.stand_in import loss_after
 
 WORD = "a word from the worker"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep.sweep import Dataset, Recipe, is_local
+from gridsweep.sweep.experiments import Dataset, Recipe, is_local
 from gridsweep.train import stdlib
 from gridsweep.train.pairs import Pair, asked, hub_rows, json_rows, pair_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep.sweep import Recipe
+from gridsweep.sweep.experiments import Recipe
 
 DECAYING = ("linear", "cosine")
 """The schedules that end at 0: before that, averaged weights say more of where an experiment goes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep.sweep import Base, Dataset, Model, is_local
+from gridsweep.sweep.experiments import Base, Dataset, Model, is_local
 
 if TYPE_CHECKING:  # torch is imported where used, for it takes seconds
     import torch

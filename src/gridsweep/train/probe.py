@@ -56,7 +56,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _subject(named: str, kind):
     """A spec's model, data and experiments; of a model alone the published design on the standard library."""
-    from gridsweep.sweep.sweep import Dataset, Model, Recipe, Sweep
+    from gridsweep.sweep.experiments import Dataset, Model, Recipe
+    from gridsweep.sweep.sweep import Sweep
 
     if Path(named).suffix not in (".yaml", ".yml"):
         return kind(Model(named), Dataset("stdlib"), Recipe(), ())

@@ -21,7 +21,7 @@ from gridsweep.energy.power_limits import seen
 from gridsweep.energy.rapl import RaplMeter
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import Dataset, LoraParams, Model, Recipe, is_local
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe, is_local
 from gridsweep.train import data
 from gridsweep.train.device import accelerator_index, described, device_and_dtype, device_name
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, of_model, weights_of

@@ -11,7 +11,7 @@ import torch
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import Recipe
+from gridsweep.sweep.experiments import Recipe
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, weights_of
 from gridsweep.train.lean.base import targeted
 from gridsweep.train.lean.fitting import Work, fitting, held, kept, needed

@@ -9,7 +9,7 @@ from plain_peft import Training, add_lora
 from torch import Tensor, nn
 
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import Model, Recipe
+from gridsweep.sweep.experiments import Model, Recipe
 from gridsweep.train.lean.masks import keep_bits, limits, token_keys
 from gridsweep.train.samples import Sample
 

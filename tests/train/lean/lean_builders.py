@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import LoraParams, Model, Recipe
+from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.samples import Sample
 

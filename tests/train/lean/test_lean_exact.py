@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from plain_peft import add_lora
 
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import Model, Recipe
+from gridsweep.sweep.experiments import Model, Recipe
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.variants import Variant
 from gridsweep.train.model import load_base

@@ -15,7 +15,7 @@ from lean_builders import MEMBERS, RECIPE, SAMPLES, TOTAL, group, nothing, part,
 from plain_peft import Training
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep.sweep import Recipe
+from gridsweep.sweep.experiments import Recipe
 from gridsweep.train.lean.group import Group, Plan
 
 pytestmark = pytest.mark.train

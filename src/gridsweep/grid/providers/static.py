@@ -15,7 +15,8 @@ from gridsweep.carbon.traces import HOUR, Trace, floor_to, utc
 from gridsweep.errors import SpecError
 from gridsweep.grid import yearly_averages as zones
 from gridsweep.grid.source import Means, Zone
-from gridsweep.sweep.sweep import CarbonSource, number
+from gridsweep.sweep.experiments import number
+from gridsweep.sweep.sweep import CarbonSource
 
 HISTORY = timedelta(days=28)
 HORIZON = timedelta(hours=96)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import Model, Recipe
+from gridsweep.sweep.experiments import Model, Recipe
 from gridsweep.train.lean.variants import Variant
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [r, in], B [out, r]

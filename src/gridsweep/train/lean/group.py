@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
-from gridsweep.sweep.sweep import Model, Recipe
+from gridsweep.sweep.experiments import Model, Recipe
 from gridsweep.train.lean import files
 from gridsweep.train.lean.base import Layers, LeanBase
 from gridsweep.train.lean.linear import Bits, Pass

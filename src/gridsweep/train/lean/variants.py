@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gridsweep.sweep.sweep import LoraParams
+from gridsweep.sweep.experiments import LoraParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from gridsweep.errors import SpecError
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name
 from gridsweep.records.attempts import Assignment, Part
 from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.experiments import is_local
 from gridsweep.sweep.stints import Device, Member, Stint
-from gridsweep.sweep.sweep import Sweep, is_local
+from gridsweep.sweep.sweep import Sweep
 
 ENTRYPOINT = 'exec python -c "$GRIDSWEEP_START"'
 

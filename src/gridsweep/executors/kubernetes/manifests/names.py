@@ -7,7 +7,8 @@ import re
 from datetime import timedelta
 from typing import Any
 
-from gridsweep.sweep.sweep import Sweep, number
+from gridsweep.sweep.experiments import number
+from gridsweep.sweep.sweep import Sweep
 
 Manifest = dict[str, Any]
 

@@ -38,7 +38,9 @@ from gridsweep.executors.kubernetes.manifests.pods import (
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
-from gridsweep.sweep.sweep import Percentile, Sweep, Tier, number
+from gridsweep.sweep.experiments import number
+from gridsweep.sweep.sweep import Sweep
+from gridsweep.sweep.tiers import Percentile, Tier
 
 RAY_VERSION = "2.60.0"
 TTL_SECONDS = 60

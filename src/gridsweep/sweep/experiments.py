@@ -1,0 +1,110 @@
+"""Experiments: a point of the sweep with its model, data, recipe and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+PARAMS = ("r", "alpha", "lr", "dropout")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LoraParams:
+    """One point of the space: rank, alpha, peak learning rate, dropout of the LoRA layers."""
+
+    r: int
+    alpha: float
+    lr: float
+    dropout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The base model: a Hugging Face id, a local folder, or the name of one that comes along."""
+
+    id: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Where pairs of prompt and response come from, and how many of them train and validate."""
+
+    id: str
+    revision: str | None = None
+    split: str = "train"
+    train_samples: int | None = None
+    validation_samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How every experiment is trained; `steps`, where given, overrides `epochs`.
+
+    `layers` says which of the decoder's have adapters; `rslora` scales them by alpha / sqrt(r); `lora_plus` is how many
+    times the learning rate B is trained with.
+    """
+
+    epochs: float = 3.0
+    steps: int | None = None
+    batch_size: int = 2
+    accumulation: int = 4
+    max_length: int = 384
+    learning_rate_schedule: str = "cosine"
+    warmup: float = 0.03
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    target_modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    seed: int = 42
+    validation_share: float = 0.2
+    checkpoint_every: int = 50
+    layers: Literal["all", "upper-half"] = "all"
+    rslora: bool = False
+    lora_plus: float = 1.0
+
+
+Base = Literal["full", "4-bit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One point of the sweep with its seed, its tier and the reason for that tier.
+
+    `device` names the only device it may run on, where that is settled; None lets the policy choose. `repeats` names
+    the experiment that this one trains again, with another seed or over the full base. `base` says in which precision
+    the frozen base is: in 4 bits it is a proxy, and its losses are those of another model.
+    """
+
+    id: str
+    params: LoraParams
+    seed: int
+    tier: str
+    reason: str
+    device: str | None = None
+    repeats: str | None = None
+    base: Base = "full"
+
+
+def number(value: float) -> str:
+    """The shortest text that reads back as the same number: `32`, `1e-4`, `0.05`."""
+    exact = Decimal(repr(value)).normalize()
+    if -3 <= exact.adjusted() < 6:
+        return f"{exact:f}"
+    _, digits, _ = exact.as_tuple()
+    first, rest = str(digits[0]), "".join(map(str, digits[1:]))
+    sign = "-" if exact < 0 else ""
+    return f"{sign}{first}{'.' + rest if rest else ''}e{exact.adjusted()}"
+
+
+def is_local(id: str) -> bool:
+    """Whether a model or dataset id is written as a path: `./x`, `../x`, `/x`, `~/x`, or a data file name."""
+    return id.startswith(("./", "../", "/", "~")) or id.endswith((".jsonl", ".json"))
