@@ -137,16 +137,16 @@ def doctor(specs: tuple[Path, ...], train: bool, seconds: float, as_json: bool) 
     from dataclasses import asdict
 
     from gridsweep import doctor as doctor_
-    from gridsweep import probes
+    from gridsweep.doctor import DEFAULT_MODEL, findings, probe
     from gridsweep.render import terminal
 
     findings = doctor_.examine(sweeps=[load(spec) for spec in specs])
     made = []
-    for subject in [str(spec) for spec in specs] or [probes.DEFAULT_MODEL]:
+    for subject in [str(spec) for spec in specs] or [DEFAULT_MODEL]:
         if train:
             click.echo(f"measuring training of {subject} for about {seconds:.0f} s ...", err=True)
-            made.append(probes.probe(subject, seconds))
-            findings += probes.findings(made[-1])
+            made.append(probe(subject, seconds))
+            findings += findings(made[-1])
     if as_json:
         told: dict[str, object] = {"findings": [asdict(finding) for finding in findings]}
         print_json(told | {"train": made} if train else told)
