@@ -16,9 +16,9 @@ from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.traces import HOUR, Column, Trace
 from gridsweep.policy.backlog import SECOND, Remaining, ahead, lanes, remaining
 from gridsweep.policy.planner.exact import placed
+from gridsweep.policy.planner.pausing import around, is_long
 from gridsweep.policy.planner.postponing import CHEAPEST, CLEANER, savings, verdicts
 from gridsweep.policy.situation import NO_DEVICE, Decision, Situation, Start, Wait, Work, place
-from gridsweep.resting import around, is_long
 
 MINUTE = timedelta(minutes=1)
 AHEAD = timedelta(hours=96)
