@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from gridsweep import Sweep
+from gridsweep import Sweep, load
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.recorded_forecasts import Replay, open_recorded, open_replay
 from gridsweep.loop import Provider
@@ -125,7 +125,7 @@ class Goals:
 
 
 def main(folder: Path, quick: bool) -> int:
-    published = Sweep.load(SPEC)
+    published = load(SPEC)
     soon = under(published, finish_by=WITHIN)
     grids = {name: open_replay(str(folder / f"{name}.csv")) for name in MEAN_DAY}
     starts = {name: instants(provider, quick) for name, provider in grids.items()}

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from gridsweep import Sweep
+from gridsweep import Sweep, load
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
@@ -52,7 +52,7 @@ def sized(n: int) -> Sweep:
     """The published sweep with so many experiments on a tenth as many devices."""
     from dataclasses import replace
 
-    sweep = under(Sweep.load(SPEC), finish_by=AHEAD)
+    sweep = under(load(SPEC), finish_by=AHEAD)
     one = sweep.experiments[0]
     experiments = tuple(Experiment(f"e{i:05}", one.params, one.seed, one.tier, one.reason) for i in range(n))
     devices = tuple(Device(f"d{i:04}", power_w=425.0) for i in range(max(1, n // 10)))

@@ -14,7 +14,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from gridsweep import Sweep
+from gridsweep import load
 from gridsweep.grid.providers.trace import open_trace
 from gridsweep.simulation.backtest import simulate, start_instants
 
@@ -30,7 +30,7 @@ SPEC = Path(__file__).parent.parent / "examples" / "published.yaml"
 
 
 def main(folder: Path) -> int:
-    sweep = Sweep.load(SPEC)
+    sweep = load(SPEC)
     print(
         f"{'trace':<18}{'starts':>7}{'reduction %':>13}{'reference':>11}"
         f"{'makespan h':>12}{'reference':>11}{'late':>7}{'seconds':>9}"

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from gridsweep import Sweep
+from gridsweep import Sweep, load
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import run
 from gridsweep.state.state import State
@@ -38,7 +38,7 @@ def timed(sweep: Sweep, folder: Path) -> tuple[State, float]:
 
 def main(folder: Path) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    sweep = replace(Sweep.load(ROOT / "examples" / "demo.yaml"), policy=PolicyChoice("immediate"))
+    sweep = replace(load(ROOT / "examples" / "demo.yaml"), policy=PolicyChoice("immediate"))
     head = Head()
     try:
         cluster = RayCluster(head.address, resource="gpu_slot")

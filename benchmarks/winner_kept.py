@@ -12,9 +12,10 @@ whose winner 480 samples do not know.)
 
 What an experiment goes through does not depend on the others, so a rule is replayed on the recorded losses: rungs at
 1/8, 1/4 and 1/2 of the steps keep 11, 6, 3, and whoever is tied (`gridsweep.selection.halving.cut`). Rungs score
-120 validation samples, the last comparison all 480 (the published sweep has 1,000). Three scores decide by turns: the validation loss
-with averaged weights (what is shipped for a cosine), that of the weights as they are, and the training loss of the last
-tenth of all steps. Nothing in the rule was chosen by these 18 seeds; the window of the average was, by earlier ones.
+120 validation samples, the last comparison all 480 (the published sweep has 1,000). Three scores decide by turns: the
+validation loss with averaged weights (what is shipped for a cosine), that of the weights as they are, and the training
+loss of the last tenth of all steps. Nothing in the rule was chosen by these 18 seeds; the window of the
+average was, by earlier ones.
 
 Printed and written to docs/results/winner-kept.json: how often the winner was kept, with Wilson's 95 % interval; how
 often a tied one came instead (a paired difference within two standard errors and 2 % of median - best); the regret, as

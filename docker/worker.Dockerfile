@@ -1,5 +1,5 @@
 # The worker of a cluster, which is a Ray head at the same time, and the loop that drives it.
-#   docker build -f docker/worker.Dockerfile -t ghcr.io/gridsweep/worker:0.1.0 .
+#   docker build -f docker/worker.Dockerfile -t ghcr.io/gridsweep/worker:0.2.0 .
 
 # `base` and not `runtime`: torch brings the CUDA libraries it was built with, and two sets would be gigabytes more.
 FROM nvidia/cuda:13.0.2-base-ubuntu24.04 AS build

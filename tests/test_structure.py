@@ -1,6 +1,7 @@
-"""The house rules, read from the source: who may import whom, no clock in the core, a light start."""
+"""The house rules, read from the source: one order of folders, no circles, no clock below the edges, a light start."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,106 +11,53 @@ import pytest
 import gridsweep
 
 ROOT = Path(gridsweep.__file__).parent
-CORE = {
-    "additions", "backtest", "capacity", "carbon", "caveats", "certificate", "clusters", "deadlines", "designs",
-    "differences",
-    "errors", "events", "exact", "feasible", "forecast", "gardener", "grid", "halving", "holding", "identity",
-    "latest_starts", "ledger", "lineup", "literature", "losses", "optima", "optima.counts", "optima.interruptible",
-    "optima.layout", "optima.linear", "optima.neighbourhood", "optima.problem", "optima.streams", "outlook", "pace",
-    "pausing", "placements", "planned", "plans", "policies", "policy", "possible", "postponing", "proposals",
-    "ranking", "readings", "rehearse", "reports", "resting", "results", "rungs", "savings", "schedule",
-    "search_space", "settlement", "solar_valley", "standings", "state", "stint", "stopping", "sweep",
-    "windows", "worklist",
-}  # fmt: skip
-LOOP = {"loop"}
-VIRTUAL = {"worlds", "executors.simulated"}  # what the core's rehearsals are driven in
-EDGES = {
-    "amendments", "archive", "attempt", "cluster_check", "cluster_files", "cluster_identity", "cluster_reader",
-    "cluster_status", "codec", "executors.local", "executors_for", "handover", "journal", "meters", "power_limits",
-    "proposers", "providers_for", "recorded", "resolver", "servable", "sources", "zones",
-}  # fmt: skip
-ENTRY = {
-    "adapters",
-    "api",
-    "contracts",
-    "contracts_grid",
-    "doctor",
-    "probes",
-    "runs",
-    "settle",
+ORDER = (
+    "errors", "carbon", "sweep", "optima", "policy", "state", "schedule", "selection", "accounting", "loop",
+    "simulation",
+    "records", "grid", "spec", "energy", "executors", "runs", "train", "doctor", "serving", "render", "api", "cli",
     "testing",
-    "testing_nvml",
-}
-DOOR = {("sweep", "spec")}  # Sweep.load: the one door from a core value to the edge that reads files
+)  # fmt: skip
+"""Each folder (or file of the root) may import those before it, and no other. docs/structure.md has the same list."""
+PURE = ORDER[: ORDER.index("simulation") + 1]
+"""Values and functions: no clock, no file, no process, no chance."""
 HEAVY = {
-    "pyarrow",
-    "matplotlib",
-    "torch",
-    "transformers",
-    "peft",
-    "datasets",
-    "plotly",
-    "jinja2",
-    "fastapi",
-    "uvicorn",
-    "ray",
-    "httpx",
-    "optuna",
-}
+    "torch", "transformers", "peft", "datasets", "plotly", "jinja2", "fastapi", "uvicorn", "ray", "httpx", "optuna",
+    "matplotlib", "pyarrow", "bitsandbytes",
+}  # fmt: skip
+TRAINING = {"torch", "transformers", "peft", "datasets", "bitsandbytes"}
 PROGRAMS = {"serving.base", "serving.engine", "serving.server"}
-"""The small server, a program of its own as the worker is: it loads what the worker made, and nobody imports it."""
-IMPURE = {
-    "time",
-    "random",
-    "os",
-    "pathlib",
-    "sqlite3",
-    "subprocess",
-    "socket",
-    "threading",
-    "tempfile",
-    "signal",
-}
+"""The small server, a program of its own as the worker is: it loads what the worker made, and no module imports it."""
+WORKER_MAY = {"errors", "sweep", "records", "energy", "train"}
+SERVER_MAY = {"train.device", "train.model", "train.pairs", "train.samples"}
+"""What the small server shares with the worker: how a base is loaded and a prompt is written."""
+IMPURE = {"time", "random", "os", "pathlib", "sqlite3", "subprocess", "socket", "threading", "tempfile", "signal"}
+LONGEST_FILE, LONGEST_FUNCTION, MOST_IN_THE_ROOT = 350, 60, 6
 
 
 def modules() -> dict[str, Path]:
-    """Every module by its name below the package."""
+    """Every module by its name below the package; a folder by its own name."""
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if name:
-            found[name] = path
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    del found[""]
     return found
 
 
 MODULES = modules()
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
-def layer(name: str) -> int:
-    """0 core, 1 loop, 2 edges, 3 entry."""
-    if name in CORE:
-        return 0
-    if name in LOOP:
-        return 1
-    top = name.partition(".")[0]
-    if name in ENTRY or top in ("cli", "render", "serving", "testing_grid", "testing_kubernetes"):
-        return 3
-    return 2
-
-
-def imports(path: Path, *, top_level: bool = False) -> set[str]:
+def imports(tree: ast.Module, *, top_level: bool = False) -> set[str]:
     """The modules a file imports, dotted; with `top_level` only those imported when it is."""
-    tree = ast.parse(path.read_text())
     typing_only = {
         id(node)
         for branch in ast.walk(tree)
         if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
         for node in ast.walk(branch)
     }
-    nodes = tree.body if top_level else list(ast.walk(tree))
     found = set()
-    for node in nodes:
+    for node in tree.body if top_level else ast.walk(tree):
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
@@ -119,79 +67,101 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
     return found
 
 
-def ours(path: Path) -> set[str]:
-    """The modules of this package a file imports, by their names below it."""
-    names = {name.removeprefix("gridsweep.") for name in imports(path) if name.startswith("gridsweep.")}
-    return {name for name in names if name in MODULES}
+def ours(tree: ast.Module) -> set[str]:
+    """The modules of this package a file imports, by their names below it; a folder where only the folder is named."""
+    named = {name.removeprefix("gridsweep.") for name in imports(tree) if name.startswith("gridsweep.")}
+    known = {name for name in named if name in MODULES}
+    return {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
 
 
-def test_every_module_has_its_layer():
-    known = CORE | LOOP | VIRTUAL | EDGES | ENTRY
-    places = (
-        "cli", "cluster_api", "executors", "fetch", "manifests", "providers", "ray_cluster", "render", "serving",
-        "spec", "testing_grid", "testing_kubernetes", "trace_files", "train",
-    )  # fmt: skip
-    assert [n for n in MODULES if n not in known and n.partition(".")[0] not in places] == []
-    assert [n for n in known if n not in MODULES] == []
+IMPORTS = {name: ours(tree) for name, tree in TREES.items()}
+
+
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def foreign(tree: ast.Module, *, top_level: bool = False) -> set[str]:
+    """The first names of what is imported."""
+    return {name.partition(".")[0] for name in imports(tree, top_level=top_level)}
+
+
+def test_every_module_lies_in_a_room_of_the_list():
+    assert {room(name) for name in MODULES} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_imports_point_inwards(name):
-    allowed = VIRTUAL | LOOP if name in {"rehearse", "backtest", "plans", "possible", "savings"} else set()
-    for other in ours(MODULES[name]):
-        if (name, other) in DOOR or other in allowed:
-            continue
-        assert layer(other) <= layer(name), f"{name} imports {other}, which lies further out"
+def test_a_room_imports_only_rooms_before_it(name):
+    later = {other for other in IMPORTS[name] if ORDER.index(room(other)) > ORDER.index(room(name))}
+    assert later == set()
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    seen, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in seen:
+            path.append(name)
+            for other in sorted(IMPORTS[name]):
+                visit(other)
+            path.pop()
+            seen.add(name)
+
+    for name in MODULES:
+        visit(name)
+
+
+def test_the_root_holds_few_modules():
+    assert len([name for name, path in MODULES.items() if path.parent == ROOT]) + 1 <= MOST_IN_THE_ROOT
+
+
+def test_the_page_on_the_structure_has_the_same_list():
+    page = ROOT.parents[1] / "docs" / "structure.md"
+    if not page.exists():
+        pytest.skip("the package is installed without its documents")
+    rows = re.findall(r"^\| `(\w+?)(?:\.py|/)` \|", page.read_text(), re.M)
+    assert tuple(rows) == ORDER
 
 
 def test_providers_and_executors_do_not_import_one_another():
-    for name, path in MODULES.items():
-        place, _, own = name.partition(".")
-        if place in ("providers", "executors") and own:
-            others = {n for n in ours(path) if n.startswith(f"{place}.")}
-            assert others == set(), name
+    for place in ("grid.providers", "executors"):
+        alone = [name for name in MODULES if name.startswith(f"{place}.")]
+        ways = {name: name.removeprefix(f"{place}.").partition(".")[0] for name in alone}
+        shared = {"registry", "handover", "publisher", "workers"}
+        for name in alone:
+            others = {other for other in IMPORTS[name] if other in ways and ways[other] != ways[name]}
+            if ways[name] != "registry":
+                assert {ways[other] for other in others} <= shared - {"registry"}, name
 
 
-def test_the_worker_is_a_program_of_its_own():
-    allowed = {"sweep", "stint", "losses", "attempt", "codec", "errors", "meters", "power_limits"}
-    for name, path in MODULES.items():
-        used = ours(path)
-        if name.startswith("train"):
-            assert {n for n in used if not n.startswith("train")} <= allowed, name
-        elif name in PROGRAMS:
-            loading = {"train.device", "train.model", "train.pairs", "train.samples"}
-            assert {n for n in used if n.startswith("train")} <= loading, name
-        else:
-            assert not any(n.startswith("train") for n in used), f"{name} imports the worker"
-            assert not used & PROGRAMS, f"{name} imports a program"
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if room(n) == "train"))
+def test_the_worker_uses_the_ground_floor_only(name):
+    assert {room(other) for other in IMPORTS[name]} <= WORKER_MAY
 
 
-def test_only_the_worker_imports_torch():
-    for name, path in MODULES.items():
-        if not name.startswith("train") and name not in PROGRAMS:
-            heavy = {n.partition(".")[0] for n in imports(path)} & {
-                "torch",
-                "transformers",
-                "peft",
-                "datasets",
-            }
-            assert heavy == set(), name
+def test_nobody_imports_a_program():
+    for name, used in IMPORTS.items():
+        if room(name) == "train":
+            continue
+        worker = {other for other in used if room(other) == "train"}
+        assert worker <= (SERVER_MAY if name in PROGRAMS else set()), name
+        assert not used & PROGRAMS or name in PROGRAMS, name
 
 
-@pytest.mark.parametrize("name", sorted(n for n in MODULES if not n.startswith("train") and n not in PROGRAMS))
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if room(n) != "train" and n not in PROGRAMS))
 def test_heavy_libraries_are_imported_where_they_are_used(name):
-    heavy = {n.partition(".")[0] for n in imports(MODULES[name], top_level=True)} & HEAVY
-    assert heavy == set()
+    assert foreign(TREES[name], top_level=True) & HEAVY == set()
+    assert foreign(TREES[name]) & TRAINING == set()
 
 
-@pytest.mark.parametrize("name", sorted(CORE | LOOP | {n for n in MODULES if n.startswith("manifests")}))
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if room(n) in PURE or ".manifests" in n))
 def test_the_core_does_no_io_and_knows_no_clock(name):
-    path = MODULES[name]
-    used = {n.partition(".")[0] for n in imports(path)} & IMPURE
-    if name in ("sweep", "identity"):
+    used = foreign(TREES[name]) & IMPURE
+    if name in ("sweep.experiments", "sweep.identity"):
         used -= {"pathlib"}  # PurePath only
     assert used == set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("open", "print", "input"), f"{name}:{node.lineno}"
@@ -203,7 +173,17 @@ def test_the_core_does_no_io_and_knows_no_clock(name):
 
 def test_files_are_not_too_long():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    assert {name: n for name, n in lengths.items() if n > 350} == {}
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_functions_are_not_too_long():
+    lengths = {
+        f"{name}.{node.name}": node.end_lineno - node.lineno + 1
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FUNCTION} == {}
 
 
 def test_the_public_api_is_sorted_and_there():
@@ -214,6 +194,23 @@ def test_the_public_api_is_sorted_and_there():
         assert getattr(gridsweep, name).__name__ == name
     with pytest.raises(AttributeError):
         gridsweep.nonsense  # noqa: B018
+
+
+def test_sweep_load_is_the_old_name_of_load():
+    code = "import gridsweep, sys; assert gridsweep.Sweep.load and 'gridsweep.spec.reading' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, path in MODULES.items() if path.name == "__init__.py"))
+def test_a_folder_hands_on_lazily_and_says_what_it_is_for(name):
+    assert ast.get_docstring(TREES[name])
+    heard = {n for n in imports(TREES[name], top_level=True) if n.startswith("gridsweep.")} - {"gridsweep.handed_on"}
+    attached = {"gridsweep.sweep", "gridsweep.sweep.sweep", "gridsweep.sweep.sweep.Sweep"} if name == "spec" else set()
+    programs = {n for n in heard if name == "cli"}  # click's commands exist once their modules are imported
+    assert heard - attached - programs == set()
+    module = __import__(f"gridsweep.{name}", fromlist=["*"])
+    for handed in getattr(module, "__all__", ()):
+        assert getattr(module, handed) is not None
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])

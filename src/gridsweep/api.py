@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from gridsweep import spec
 from gridsweep.accounting.report import Report
 from gridsweep.grid.recorded_forecasts import open_replay
 from gridsweep.grid.registry import provider_for
@@ -18,6 +19,11 @@ from gridsweep.simulation import plan as plans
 from gridsweep.simulation.backtest import Simulation
 from gridsweep.simulation.plan import Plan
 from gridsweep.sweep.sweep import PolicyChoice, Sweep
+
+
+def load(path: str | Path) -> Sweep:
+    """Read a `sweep.yaml`. Raises `SpecError` with every error of the file at once."""
+    return spec.load(path)
 
 
 def plan(sweep: Sweep, at: datetime | None = None) -> Plan:

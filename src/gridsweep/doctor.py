@@ -14,9 +14,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from gridsweep.errors import ExecutorError, GridsweepError
+from gridsweep.records import codec
+from gridsweep.spec import load
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import CarbonSource, Sweep
 
@@ -197,13 +200,20 @@ def probe(subject: str, seconds: float) -> dict[str, Any]:
         raise GridsweepError(
             f"doctor --train has to train, and {', '.join(absent)} is not installed; pip install 'gridsweep[train]'"
         )
-    command = [*PROGRAM, subject, f"--seconds={seconds}", "--json"]
+    if Path(subject).suffix not in (".yaml", ".yml"):
+        return _measured(subject, subject, seconds)
+    with TemporaryDirectory() as folder:  # the worker reads no YAML: it gets the sweep as a run folder keeps it
+        sweep = Path(folder) / "sweep.json"
+        sweep.write_text(codec.dumps(load(subject)), encoding="utf-8")
+        return _measured(subject, str(sweep), seconds)
+
+
+def _measured(subject: str, argument: str, seconds: float) -> dict[str, Any]:
+    command = [*PROGRAM, argument, f"--seconds={seconds}", "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LOADING_S + 4 * seconds)
     except subprocess.TimeoutExpired:
-        raise ExecutorError(
-            f"measuring {subject} did not end in time; try `{' '.join(command[1:])}` with fewer --seconds"
-        ) from None
+        raise ExecutorError(f"measuring {subject} did not end in time; try fewer --seconds") from None
     last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
     if done.returncode == GridsweepError.exit_code:
         raise GridsweepError(last)
@@ -212,7 +222,9 @@ def probe(subject: str, seconds: float) -> dict[str, Any]:
     try:
         made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        raise ExecutorError(f"measuring {subject} printed no result; try `{' '.join(command[1:])}`") from None
+        raise ExecutorError(
+            f"measuring {subject} printed no result; try `{' '.join(command[1:3])} {subject}`"
+        ) from None
     return made
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from builders import make_sweep
 from gridsweep.errors import SpecError
-from gridsweep.selection import proposers
-from gridsweep.selection.proposers import BeyondTheEdge, OptunaProposer, proposers_for
+from gridsweep.selection import registry
+from gridsweep.selection.optuna_proposer import OptunaProposer
+from gridsweep.selection.proposers import BeyondTheEdge
+from gridsweep.selection.registry import proposers_for
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.rungs import Proposals
 
@@ -40,6 +42,6 @@ def test_who_is_asked_is_what_the_sweep_says(monkeypatch):
     assert proposers_for(make_sweep(2, propose=Proposals("edge"))) is BeyondTheEdge
     made = proposers_for(make_sweep(2, propose=Proposals("optuna")))(published())
     assert isinstance(made, OptunaProposer)
-    monkeypatch.setattr(proposers, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
     with pytest.raises(SpecError, match=r"pip install 'gridsweep\[optuna\]'"):
         proposers_for(make_sweep(2, propose=Proposals("optuna")))

@@ -4,6 +4,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_ledger import lost_and_done
 
 from builders import (
     RELAXED,
@@ -26,7 +27,6 @@ from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Ended, Lost, Observed, Progressed, Requested, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, Member, Outcome, Stint
-from test_ledger import lost_and_done
 
 POLICIES = [Immediate(), Threshold(), OnOff(200, 150)]
 POLICY_NAMES = ["immediate", "threshold", "on_off"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gridsweep.sweep.sweep import Sweep
+from gridsweep import load
 
 ROOT = Path(__file__).parent.parent
 PROFILES = sorted((ROOT / "examples" / "profiles").glob("*.yaml"))
@@ -31,8 +31,8 @@ def test_it_passes_check_and_plan(gridsweep, path):
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_it_is_the_published_sweep_with_rungs(path):
-    sweep = Sweep.load(path)
-    published = Sweep.load(ROOT / "examples" / "published.yaml")
+    sweep = load(path)
+    published = load(ROOT / "examples" / "published.yaml")
     assert [e.params for e in sweep.experiments] == [e.params for e in published.experiments]
     assert sweep.rungs is not None and sweep.rungs.keep == (11, 6, 3)
     assert sweep.devices[0].memory_gb is not None
@@ -51,7 +51,7 @@ def test_its_pack_fits_by_the_model_of_memory(path, monkeypatch):
 
     from gridsweep.train.footprint import SHORT_LIVED, of_model
 
-    sweep, laptop = Sweep.load(path), path.stem == "laptop"
+    sweep, laptop = load(path), path.stem == "laptop"
     shape, dtype = ("smollm2", torch.float32) if laptop else ("7b", torch.bfloat16)
     footprint = of_model(frozen(shape, torch.device("meta"), dtype), sweep.recipe.target_modules, counted=2 / 3)
     memory = sweep.devices[0].memory_gb * 1e9

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jsonschema
 import pytest
 import yaml
+from test_spec import LEAST, SPACE, faults
 
 from gridsweep.spec import json_schema, loads
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
-from test_spec import LEAST, SPACE, faults
 
 
 def test_by_default_there_are_rungs_one_seed_and_no_newcomers():

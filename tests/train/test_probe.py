@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from gridsweep import probes
+from gridsweep import doctor
 from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.train import probing
 from gridsweep.train.footprint import Footprint, of_model
@@ -81,7 +81,7 @@ def test_a_model_that_is_not_here_is_not_downloaded(gridsweep, write) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(gridsweep, monkeypatch) -> None:
-    monkeypatch.setattr(probes, "find_spec", lambda package: None if package == "torch" else object())
+    monkeypatch.setattr(doctor, "find_spec", lambda package: None if package == "torch" else object())
     code, _, err = gridsweep("doctor", "--train")
     assert code == 2 and "torch is not installed" in err and "gridsweep[train]" in err
 
@@ -98,7 +98,7 @@ def test_the_program_without_torch_says_so_too(tmp_path: Path) -> None:
 
 
 def test_a_program_that_breaks_is_an_executors_error(gridsweep, monkeypatch) -> None:
-    monkeypatch.setattr(probes, "PROGRAM", (sys.executable, "-c", "raise RuntimeError('the driver is gone')"))
+    monkeypatch.setattr(doctor, "PROGRAM", (sys.executable, "-c", "raise RuntimeError('the driver is gone')"))
     code, _, err = gridsweep("doctor", "--train")
     assert code == 5 and "the driver is gone" in err
 

@@ -34,9 +34,9 @@ def worker() -> list[str]:
 
 
 def load(path: Path) -> Sweep:
-    from gridsweep.sweep.sweep import Sweep
+    from gridsweep import api
 
-    return Sweep.load(path)
+    return api.load(path)
 
 
 def experiment_as_dict(sweep: Sweep, id: str) -> dict[str, object]:

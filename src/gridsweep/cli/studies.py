@@ -136,17 +136,16 @@ def doctor(specs: tuple[Path, ...], train: bool, seconds: float, as_json: bool) 
     """
     from dataclasses import asdict
 
-    from gridsweep import doctor as doctor_
-    from gridsweep.doctor import DEFAULT_MODEL, findings, probe
+    from gridsweep import doctor as machine
     from gridsweep.render import terminal
 
-    findings = doctor_.examine(sweeps=[load(spec) for spec in specs])
+    findings = machine.examine(sweeps=[load(spec) for spec in specs])
     made = []
-    for subject in [str(spec) for spec in specs] or [DEFAULT_MODEL]:
+    for subject in [str(spec) for spec in specs] or [machine.DEFAULT_MODEL]:
         if train:
             click.echo(f"measuring training of {subject} for about {seconds:.0f} s ...", err=True)
-            made.append(probe(subject, seconds))
-            findings += findings(made[-1])
+            made.append(machine.probe(subject, seconds))
+            findings += machine.findings(made[-1])
     if as_json:
         told: dict[str, object] = {"findings": [asdict(finding) for finding in findings]}
         print_json(told | {"train": made} if train else told)

@@ -1,1 +1,1 @@
-"""Where attempts run."""
+"""Where workers run: on this machine, on Ray, on Kubernetes."""

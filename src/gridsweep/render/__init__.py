@@ -1,1 +1,1 @@
-"""Reports and plans as text: terminal, HTML, Markdown, model cards."""
+"""Reports, plans and manifests as text, pictures and files."""

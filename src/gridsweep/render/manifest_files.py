@@ -14,6 +14,7 @@ from gridsweep.executors.kubernetes.manifests.delivery import WORKER_SOURCES
 from gridsweep.executors.kubernetes.manifests.names import store_of
 from gridsweep.executors.kubernetes.manifests.serving import serving
 from gridsweep.serving.servable import Servable
+from gridsweep.spec import load
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 
@@ -25,7 +26,7 @@ def render(
 
     Raises `SpecError` where the spec cannot be rendered, `GridsweepError` where the folder holds anything else.
     """
-    sweep = Sweep.load(spec)
+    sweep = load(spec)
     cluster = cluster_of(sweep, gate)
     loop = cluster.gate == "none"
     made = bundle(

@@ -45,7 +45,7 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import CTRL_C, Interrupt
 from gridsweep.runs.worlds import Live, Replayed
 from gridsweep.schedule.capacity import check_deadline
-from gridsweep.selection.proposers import proposers_for
+from gridsweep.selection.registry import proposers_for
 from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State

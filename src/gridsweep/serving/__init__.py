@@ -1,1 +1,1 @@
-"""From a finished adapter to an editor: which server, is it well, what to paste where."""
+"""A sweep's adapters behind an OpenAI-compatible API."""

@@ -5,96 +5,29 @@ Every error of a file comes at once, in one `SpecError`, a line each:
 
 A file goes through `yaml_lines` (read), `faults` (each section by itself, as `file`, `study` and `values`
 allow), `consistency` (the sections together) and `expansion` (made into a sweep).
+May import what lies before it in the order of docs/structure.md.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from importlib.resources import files
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from pydantic.json_schema import GenerateJsonSchema
-
-from gridsweep.errors import SpecError
-from gridsweep.spec.consistency import inconsistencies
-from gridsweep.spec.expansion import sweep_of
-from gridsweep.spec.faults import check
-from gridsweep.spec.file import SpecFile
-from gridsweep.spec.yaml_lines import MAX_BYTES, TOO_LARGE, Document, Fault
+from gridsweep import handed_on
 from gridsweep.sweep.sweep import Sweep
 
-SCHEMA_ID = "urn:gridsweep:sweep.yaml:1"
+if TYPE_CHECKING:
+    from gridsweep.spec.reading import SCHEMA_ID, json_schema, load, loads, template
 
 __all__ = ["SCHEMA_ID", "json_schema", "load", "loads", "template"]
+__getattr__ = handed_on(__name__, dict.fromkeys(__all__, "reading"))
 
 
-def load(path: str | PurePath) -> Sweep:
-    """The sweep a file describes; its relative paths are relative to it. Raises `SpecError`."""
-    try:
-        if Path(path).is_dir():
-            raise SpecError(f"{path}: is a folder; name the file in it, as {PurePath(path) / 'sweep.yaml'}")
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise SpecError(f"{path}: there is no such file; `gridsweep init` writes one") from None
-    except (OSError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise SpecError(f"{path}: cannot be read: {cause}; check the path and its permissions") from None
-    if len(content) > MAX_BYTES:
-        raise SpecError(f"{path}: {TOO_LARGE}")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        what = f"the byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"
-        raise SpecError(f"{path}:{line}: {what}") from None
-    return loads(text, path)
+def _load(cls: type[Sweep], path: str | PurePath) -> Sweep:
+    """`gridsweep.load`, under the name it had until 0.2.0; goes with the next release."""
+    from gridsweep.spec.reading import load
+
+    return load(path)
 
 
-def loads(text: str, path: str | PurePath = "sweep.yaml") -> Sweep:
-    """The sweep a text describes, as if it stood in the file `path`. Raises `SpecError`."""
-    document = Document(text, str(path))
-    if not isinstance(document.plain, dict):
-        what = "holds no `key: value` lines; `gridsweep init` writes a file that works"
-        raise document.error([*document.faults, Fault((), what)])
-    folder = Path(os.path.normpath(Path(path).absolute())).parent
-    checked = check(document.plain)
-    file = SpecFile.model_construct(**checked.sections)
-    faults = [*document.faults, *checked.faults]
-    faults += inconsistencies(document.plain, file, checked.broken, folder)
-    if faults:
-        raise document.error(faults)
-    return sweep_of(file, _name(path), folder)
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of `sweep.yaml` (draft 2020-12), for editors; it accepts every short form.
-
-    What takes several keys to see, such as a rule with an unknown tier, only `load` finds.
-    """
-    schema = SpecFile.model_json_schema(schema_generator=_Untitled)
-    return {
-        "$schema": _Untitled.schema_dialect,
-        "$id": SCHEMA_ID,
-        **schema,
-        "title": "A gridsweep sweep.yaml",
-    }
-
-
-def template() -> str:
-    """A commented `sweep.yaml` that works without a network, for `gridsweep init`."""
-    return files(__name__).joinpath("template.yaml").read_text(encoding="utf-8")
-
-
-def _name(path: str | PurePath) -> str:
-    """The file's name without its ending, as a sweep may be called."""
-    return re.sub(r"[^a-z0-9]+", "-", PurePath(path).stem.lower())[:63].strip("-") or "sweep"
-
-
-class _Untitled(GenerateJsonSchema):
-    """Without a title for every key: editors would show it instead of the description."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
+Sweep.load = classmethod(_load)  # type: ignore[attr-defined]  # attached here: a value of the core imports no edge

@@ -1,4 +1,13 @@
-"""Facts, and their fold. It knows no policy.
+"""Facts, and their fold. The state knows no policy."""
 
-May import `errors`, `carbon`, `sweep` and `optima`.
-"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gridsweep import handed_on
+
+if TYPE_CHECKING:
+    from gridsweep.state.state import State
+
+__all__ = ["State"]
+__getattr__ = handed_on(__name__, {"State": "state"})

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, get_args
 
+from gridsweep import __version__
+
 Gate = Literal["none", "suspend", "compute-gardener", "kueue"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 
@@ -36,7 +38,7 @@ class KubernetesCluster:
     """
 
     namespace: str = "gridsweep"
-    image: str = "ghcr.io/gridsweep/worker:0.1.0"
+    image: str = f"ghcr.io/gridsweep/worker:{__version__}"
     gate: Gate = "none"
     queue: str | None = None
     context: str | None = None

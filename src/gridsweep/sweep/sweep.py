@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import PurePath
 from typing import Literal
 
 from gridsweep.sweep.clusters import LOCAL, ExecutorChoice
@@ -109,13 +108,6 @@ class Sweep:
     pack: int = 1
     repeats: Repeats | None = None
     propose: Proposals | None = None
-
-    @classmethod
-    def load(cls, path: str | PurePath) -> Sweep:
-        """Read a `sweep.yaml`. Raises `SpecError` with every error of the file at once."""
-        from gridsweep.spec import load  # the one door from a core value to the edge that reads files
-
-        return load(path)
 
     @property
     def staged(self) -> bool:

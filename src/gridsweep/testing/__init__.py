@@ -1,1 +1,4 @@
-"""Doubles and contracts, shipped: the stand-in worker, contracts, a fake NVML, grid and cluster."""
+"""Doubles and contracts, shipped: the stand-in worker, contracts, a fake NVML, grid and cluster.
+
+`python -m gridsweep.testing ATTEMPT_FOLDER` is the stand-in worker.
+"""

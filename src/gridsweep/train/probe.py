@@ -1,7 +1,8 @@
-"""python -m gridsweep.train.probe [SPEC_OR_MODEL] [--seconds N] [--json]
+"""python -m gridsweep.train.probe [SWEEP_OR_MODEL] [--seconds N] [--json]
 
-Measures on this device how a spec's adapters are trained fastest, and writes it to the cache's
-`devices/<device>.json`. A program of its own: `gridsweep doctor --train` starts it. Downloads nothing.
+Measures on this device how a sweep's adapters are trained fastest (a sweep.json, as a run folder keeps it), and
+writes it to the cache's `devices/<device>.json`. A program of its own: `gridsweep doctor --train` starts it. It
+downloads nothing.
 """
 
 from __future__ import annotations
@@ -48,20 +49,21 @@ def main(arguments: list[str]) -> int:
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gridsweep.train.probe")
-    parser.add_argument("subject", nargs="?", default=DEFAULT_MODEL, metavar="SPEC_OR_MODEL")
+    parser.add_argument("subject", nargs="?", default=DEFAULT_MODEL, metavar="SWEEP_OR_MODEL")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
 
 
 def _subject(named: str, kind):
-    """A spec's model, data and experiments; of a model alone the published design on the standard library."""
+    """A sweep's model, data and experiments; of a model alone the published design on the standard library."""
+    from gridsweep.records import codec
     from gridsweep.sweep.experiments import Dataset, Model, Recipe
     from gridsweep.sweep.sweep import Sweep
 
-    if Path(named).suffix not in (".yaml", ".yml"):
+    if Path(named).suffix != ".json":
         return kind(Model(named), Dataset("stdlib"), Recipe(), ())
-    sweep = Sweep.load(Path(named))
+    sweep = codec.loads(Sweep, Path(named).read_text(encoding="utf-8"))
     memory = sweep.devices[0].memory_gb
     params = tuple(experiment.params for experiment in sweep.experiments)
     return kind(sweep.model, sweep.dataset, sweep.recipe, params, None if memory is None else memory * 1e9)

@@ -1,1 +1,4 @@
-"""What the Ray executor needs of a cluster: its API, the way files travel, and the program that runs there."""
+"""Workers as jobs of a Ray cluster.
+
+`entrypoint` runs on the cluster before anything is installed there: it uses the standard library only.
+"""

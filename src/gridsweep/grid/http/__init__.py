@@ -1,1 +1,1 @@
-"""Asking carbon providers over HTTP: one client for all, its limits, its cache, its secrets, and what came back."""
+"""Requests to carbon providers: one client for all, its limits, its cache, its secrets, and what came back."""

@@ -1,1 +1,1 @@
-"""Where carbon intensity comes from; one file a provider."""
+"""Sources of carbon intensity, one file a provider; none imports another."""

@@ -1,1 +1,1 @@
-"""Doubles of the providers' APIs: each speaks its dialect over a grid whose truth is known."""
+"""Doubles of carbon providers: their HTTP dialects on a loopback server."""

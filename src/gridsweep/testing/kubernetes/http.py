@@ -7,7 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from gridsweep.testing.kubernetes.server import ApiServer, Fault, Object, selected
+from gridsweep.testing.kubernetes.store import Fault, Object, Store, selected
 
 SLOW_SECONDS = 0.3
 PASSED_ON = ("X-Gridsweep-Key",)
@@ -17,7 +17,7 @@ class Dropped(Exception):
     """The connection is to be closed without an answer."""
 
 
-def serve(server: ApiServer) -> ThreadingHTTPServer:
+def serve(server: Store) -> ThreadingHTTPServer:
     """An HTTP server on a free port of the loopback interface."""
 
     class Bound(Handler):
@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
     disable_nagle_algorithm = True
-    api: ApiServer
+    api: Store
 
     def do_GET(self) -> None:
         self._handle("GET")

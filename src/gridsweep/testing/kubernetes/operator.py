@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from gridsweep.executors.kubernetes.manifests.names import ATTEMPT
 from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER, THRESHOLD
 from gridsweep.testing.kubernetes.processes import Work
-from gridsweep.testing.kubernetes.server import ApiServer, Object
+from gridsweep.testing.kubernetes.server import ApiServer
+from gridsweep.testing.kubernetes.store import Object
 
 CLUSTER, ORIGIN = "ray.io/cluster", "ray.io/originated-from-cr-name"
 TICK_SECONDS = 0.02

@@ -1,66 +1,20 @@
-"""An API server double: real HTTP on loopback, objects in memory, and every way to fail that a client has to survive.
-
-It keeps what clients rely on: resourceVersions, label selectors, pages, watches, 404 / 409 / 410, rights by verb,
-deletion that waits for an operator. `fail` makes requests go wrong, `down` makes it unreachable.
-"""
+"""The API server double over real HTTP on the loopback interface."""
 
 from __future__ import annotations
 
-import copy
 import threading
-import urllib.error
-import urllib.request
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.server import ThreadingHTTPServer
-from typing import Any
 
-Object = dict[str, Any]
-Key = tuple[str, str, str]  # plural, namespace, name
-
-NAMESPACE = "gridsweep"
-FINALIZED = ("rayjobs", "pods")
-"""Objects that are deleted in two steps: marked, and removed when whoever looks after them is done."""
+from gridsweep.testing.kubernetes.http import serve
+from gridsweep.testing.kubernetes.store import Store
 
 
-@dataclass
-class Fault:
-    """What goes wrong `times` times with requests of a verb (`*`: any) on a plural: a status, or a way to break.
-
-    `how`: `status`, `drop` (no answer), `late` (done, then no answer), `truncate`, `garbage`, `slow`.
-    """
-
-    verb: str = "*"
-    plural: str = "*"
-    how: str = "status"
-    code: int = 503
-    headers: dict[str, str] = field(default_factory=dict)
-    times: int = 1
-
-
-class ApiServer:
+class ApiServer(Store):
     """The double. Use it as a context; `url` is where it listens."""
 
     def __init__(self) -> None:
-        self.objects: dict[Key, Object] = {}
-        self.history: list[tuple[int, str, Key, Object]] = []
-        self.version, self.oldest = 100, 100
-        self.lock = threading.RLock()
-        self.news = threading.Condition(self.lock)
-        self.requests: list[tuple[str, str, str]] = []  # verb, plural, name
-        self.faults: list[Fault] = []
-        self.forbidden: set[tuple[str, str]] = set()
-        self.kinds = {"rayjobs", "pods", "persistentvolumeclaims"}
-        self.epoch = 0  # a watch ends when it changes
-        self.is_down = False
-        self.ports: dict[str, int] = {}  # pod: where its server listens
-        self.before: Callable[[str, str, str], None] = lambda verb, plural, name: None
+        super().__init__()
         self._http: ThreadingHTTPServer | None = None
-
-    # -- as a server
 
     @property
     def url(self) -> str:
@@ -68,8 +22,6 @@ class ApiServer:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self) -> ApiServer:
-        from gridsweep.testing.kubernetes.http import serve
-
         self._http = serve(self)
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         return self
@@ -79,146 +31,3 @@ class ApiServer:
         assert self._http is not None
         self._http.shutdown()
         self._http.server_close()
-
-    # -- what tests do to it
-
-    def fail(self, **how: Any) -> None:
-        self.faults.append(Fault(**how))
-
-    def fault(self, verb: str, plural: str) -> Fault | None:
-        """The fault that this request meets."""
-        with self.lock:
-            for fault in self.faults:
-                if fault.times > 0 and fault.verb in ("*", verb) and fault.plural in ("*", plural):
-                    fault.times -= 1
-                    return fault
-        return None
-
-    def forbid(self, verb: str, plural: str) -> None:
-        self.forbidden.add((verb, plural))
-
-    def drop_watches(self) -> None:
-        with self.news:
-            self.epoch += 1
-            self.news.notify_all()
-
-    def compact(self) -> None:
-        """Forget all history, so that a watch from an older version is answered 410."""
-        with self.news:
-            self.version += 1
-            self.oldest = self.version
-            self.history.clear()
-
-    @contextmanager
-    def down(self) -> Iterator[None]:
-        """Unreachable for the length of the block."""
-        self.is_down = True
-        self.drop_watches()
-        try:
-            yield
-        finally:
-            self.is_down = False
-
-    def count(self, verb: str, plural: str) -> int:
-        return sum((v, p) == (verb, plural) for v, p, _ in self.requests)
-
-    # -- objects
-
-    def all(self, plural: str) -> list[Object]:
-        """All objects of a kind; they are never changed in place, and not to be."""
-        with self.lock:
-            return [made for (kind, _, _), made in self.objects.items() if kind == plural]
-
-    def find(self, plural: str, name: str) -> Object | None:
-        with self.lock:
-            key = self._key(plural, name)
-            return self.objects[key] if key else None
-
-    def _key(self, plural: str, name: str) -> Key | None:
-        key = (plural, NAMESPACE, name)
-        return key if key in self.objects else None
-
-    def put(self, plural: str, made: Object) -> Object | None:
-        """Create an object; None where its name is taken."""
-        with self.news:
-            meta = made["metadata"]
-            key = (plural, meta.setdefault("namespace", NAMESPACE), meta["name"])
-            if key in self.objects:
-                return None
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": now, "generation": 1}
-            return self._store("ADDED", key, made)
-
-    def change(self, plural: str, name: str, patch: Object) -> Object | None:
-        """Merge a patch into an object that is still there."""
-        with self.news:
-            key = self._key(plural, name)
-            if key is None:
-                return None
-            changed = merge(self.objects[key], patch)
-            return self.objects[key] if changed == self.objects[key] else self._store("MODIFIED", key, changed)
-
-    def mark_deleted(self, plural: str, name: str) -> Object | None:
-        """Delete as a client does: objects with a keeper are marked, others vanish."""
-        with self.news:
-            found = self.find(plural, name)
-            if found is None:
-                return None
-            if plural not in FINALIZED:
-                self.remove(plural, name)
-            elif not found["metadata"].get("deletionTimestamp"):
-                now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                self.change(plural, name, {"metadata": {"deletionTimestamp": now}})
-            return found
-
-    def remove(self, plural: str, name: str) -> None:
-        """Let an object vanish at once, as its time to live or a keeper does."""
-        with self.news:
-            key = self._key(plural, name)
-            if key is not None:
-                gone = self.objects[key]
-                self._store("DELETED", key, gone)
-                del self.objects[key]
-
-    def _store(self, event: str, key: Key, made: Object) -> Object:
-        self.version += 1
-        made = {**made, "metadata": {**made["metadata"], "resourceVersion": str(self.version)}}
-        self.objects[key] = made
-        self.history.append((self.version, event, key, made))
-        self.news.notify_all()
-        return made
-
-    def proxied(self, pod: str, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
-        """What a server in a pod answers."""
-        port = self.ports.get(pod)
-        if port is None:
-            return (404, b"{}", {}) if self.find("pods", pod) is None else (503, b"{}", {})
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", method=method, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, answer.read(), dict(answer.headers)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read(), dict(error.headers)
-        except OSError:
-            return 503, b"{}", {}
-
-
-def merge(old: Any, patch: Any) -> Any:
-    """A JSON merge patch (RFC 7386)."""
-    if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
-    made = dict(old) if isinstance(old, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            made.pop(key, None)
-        else:
-            made[key] = merge(made.get(key), value)
-    return made
-
-
-def selected(made: Object, selector: str) -> bool:
-    """Whether an object's labels satisfy `a=b,c=d`."""
-    labels = made["metadata"].get("labels") or {}
-    wanted = (part.partition("=") for part in selector.split(",") if part)
-    return all(labels.get(key) == value for key, _, value in wanted)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from gridsweep import Sweep, load
 from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
 from gridsweep.executors.kubernetes.manifests.names import Manifest
 from gridsweep.executors.kubernetes.manifests.serving import serving
 from gridsweep.render.manifest_files import worker_sources
-from gridsweep.sweep.sweep import Sweep
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "published.yaml"
 
 
 @pytest.fixture(scope="session")
 def published() -> Sweep:
-    return Sweep.load(EXAMPLE)
+    return load(EXAMPLE)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,16 @@
 """The one HTTP layer to a Kubernetes API server: requests with patience, watches, credentials."""
 
-from gridsweep.executors.kubernetes.api.client import Api, Resource
-from gridsweep.executors.kubernetes.api.credentials import Server, server_for
-from gridsweep.executors.kubernetes.api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable
-from gridsweep.executors.kubernetes.api.watch import Watch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gridsweep import handed_on
+
+if TYPE_CHECKING:
+    from gridsweep.executors.kubernetes.api.client import Api, Resource
+    from gridsweep.executors.kubernetes.api.credentials import Server, server_for
+    from gridsweep.executors.kubernetes.api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable
+    from gridsweep.executors.kubernetes.api.watch import Watch
 
 __all__ = [
     "Api",
@@ -18,3 +25,19 @@ __all__ = [
     "Watch",
     "server_for",
 ]
+__getattr__ = handed_on(
+    __name__,
+    {
+        "Api": "client",
+        "ApiError": "errors",
+        "Conflict": "errors",
+        "Expired": "errors",
+        "Forbidden": "errors",
+        "NotFound": "errors",
+        "Resource": "client",
+        "Server": "credentials",
+        "Unreachable": "errors",
+        "Watch": "watch",
+        "server_for": "credentials",
+    },
+)

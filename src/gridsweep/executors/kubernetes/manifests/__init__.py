@@ -1,1 +1,1 @@
-"""Kubernetes manifests as values: a sweep in, dictionaries out. Nothing here reads, writes or knows the time."""
+"""Kubernetes objects as values: what a sweep, its workers and its server become on a cluster."""

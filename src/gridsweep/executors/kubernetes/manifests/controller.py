@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gridsweep.errors import SpecError
 from gridsweep.executors.kubernetes.manifests.delivery import config_map
+from gridsweep.executors.kubernetes.manifests.image_version import CONTROLLER
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name, store_of
 from gridsweep.executors.kubernetes.manifests.network import controller_policy
 from gridsweep.executors.kubernetes.manifests.pods import (
@@ -70,7 +71,7 @@ def _deployment(sweep: Sweep, cluster: KubernetesCluster, name: str, own: dict[s
     container = {
         "name": "controller",
         "image": cluster.image,
-        "command": ["gridsweep"],
+        "command": ["python", "-c", CONTROLLER],
         "args": ["run", f"{CONFIG}/sweep.yaml", "--folder", f"{STATE}/run"],
         "env": environment(
             GRIDSWEEP_STORE=store_of(sweep.name), HOME="/tmp", PYTHONDONTWRITEBYTECODE="1", PYTHONUNBUFFERED="1"

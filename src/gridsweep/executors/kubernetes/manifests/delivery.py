@@ -8,6 +8,7 @@ again, to the same folder, when it finds the head new.
 from __future__ import annotations
 
 from gridsweep.errors import SpecError
+from gridsweep.executors.kubernetes.manifests.image_version import CHECK
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name
 from gridsweep.records.attempts import Assignment, Part
 from gridsweep.sweep.clusters import KubernetesCluster
@@ -17,8 +18,10 @@ from gridsweep.sweep.sweep import Sweep
 
 ENTRYPOINT = 'exec python -c "$GRIDSWEEP_START"'
 
-START = """\
-import os, sys
+START = (
+    CHECK
+    + """\
+import os
 from dataclasses import replace
 from pathlib import Path
 from gridsweep.records import codec
@@ -56,6 +59,7 @@ Path(os.environ["HOME"], "worker").write_text(f"{os.getpid()} {folder.path}\\n")
 worker = os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")
 os.execv(sys.executable, [sys.executable, "-m", worker, str(folder.path)])
 """
+)
 """Makes the attempt's folder and becomes its worker, with the folder's lock and its log.
 
 Where `GRIDSWEEP_AGAIN` is 1 (nobody but Kubernetes drives: a resumed RayJob) it goes on in the next folder, from the
@@ -77,16 +81,21 @@ PACKAGE = "/opt/gridsweep"
 CONFIGMAP_LIMIT = 1 << 20
 WORKER_SOURCES = (
     "__init__.py",
-    "records/attempts.py",
-    "sweep/clusters.py",
-    "records/codec.py",
-    "errors.py",
-    "sweep/losses.py",
+    "energy/__init__.py",
     "energy/meters.py",
+    "energy/modelled.py",
+    "energy/nvml.py",
     "energy/power_limits.py",
-    "sweep/rungs.py",
+    "energy/rapl.py",
+    "errors.py",
+    "records/__init__.py",
+    "records/attempts.py",
+    "records/codec.py",
+    "records/files.py",
+    "sweep/__init__.py",
+    "sweep/experiments.py",
+    "sweep/losses.py",
     "sweep/stints.py",
-    "sweep/sweep.py",
     "train/__init__.py",
     "train/__main__.py",
     "train/cache.py",

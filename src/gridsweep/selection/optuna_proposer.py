@@ -1,0 +1,67 @@
+"""Optuna as a proposer of points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any
+
+from gridsweep.sweep.experiments import LoraParams
+
+BEYOND = 4.0
+"""Optuna may propose learning rates so many times outside those that were tried."""
+
+
+class OptunaProposer:
+    """Optuna's sampler (TPE) through ask and tell, over the values that were tried and learning rates around them.
+
+    Seeded: the same points told in the same order get the same proposals. Rank and alpha are among those tried;
+    learning rate and dropout are drawn in between, to two digits.
+    """
+
+    def __init__(self, tried: Iterable[LoraParams], seed: int = 0):
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna, self._tried = optuna, sorted(tried)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, constant_liar=True)
+        self._study = optuna.create_study(direction="minimize", sampler=sampler)
+        self._space = self._around()
+
+    def ask(self) -> LoraParams | None:
+        """A point that was not tried yet; None where none of some draws is new."""
+        for _ in range(20):
+            drawn = self._study.ask(self._space).params
+            point = LoraParams(drawn["r"], drawn["alpha"], _two_digits(drawn["lr"]), round(drawn["dropout"], 2))
+            if point not in self._tried:
+                self._tried.append(point)
+                return point
+        return None
+
+    def tell(self, params: LoraParams, value: float) -> None:
+        """What became of a point; one that diverged counts as a failed trial."""
+        trial = self._optuna.trial
+        ended = trial.TrialState.COMPLETE if isfinite(value) else trial.TrialState.FAIL
+        known = {name: getattr(params, name) for name in self._space}
+        self._study.add_trial(
+            trial.create_trial(
+                state=ended,
+                params=known,
+                distributions=self._space,
+                value=value if isfinite(value) else None,
+            )
+        )
+
+    def _around(self) -> dict[str, Any]:
+        kinds, tried = self._optuna.distributions, self._tried
+        rates = [params.lr for params in tried]
+        return {
+            "r": kinds.CategoricalDistribution(sorted({params.r for params in tried})),
+            "alpha": kinds.CategoricalDistribution(sorted({params.alpha for params in tried})),
+            "lr": kinds.FloatDistribution(min(rates) / BEYOND, max(rates) * BEYOND, log=True),
+            "dropout": kinds.FloatDistribution(0.0, max(0.01, *(params.dropout for params in tried))),
+        }
+
+
+def _two_digits(value: float) -> float:
+    return float(f"{value:.1e}")
