@@ -1,0 +1,203 @@
+"""Run folders that gridsweep 0.1.0 wrote are read, reported and resumed by this version, with the same results.
+
+`tests/old_folders/make.py` says what is in them. Texts and JSON that are printed may change on purpose; then
+
+    python tests/test_old_folders.py
+
+writes what this version prints, and the difference is looked at in git. What is in `facts.json`, `resumed.json`,
+`encoding.txt` and `example_ids.json` is never written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridsweep import Sweep
+from gridsweep.records import codec
+from old_runs import (
+    EXPECTED,
+    VERBS,
+    bodies,
+    encoding,
+    events,
+    expected,
+    explained,
+    facts,
+    kinds,
+    names,
+    resumed,
+    unpack,
+)
+
+NEW: set[str] = set()
+"""Names under which more is written than 0.1.0 did, each a line of `encoding()`."""
+
+OLD = {"stopped": "gridsweep.train", "packed": "gridsweep.train", "killed": "gridsweep.testing"}
+"""Folders with work left, and the worker that goes on with it."""
+REAL = (pytest.mark.train, pytest.mark.slow)
+FINISHED = {"finished": 0, "raced": 0, "troubled": 3}
+
+
+def alike(value: Any, rel: float = 1e-9) -> Any:
+    """The same, but for the last digits of numbers."""
+    if isinstance(value, dict):
+        return {key: alike(found, rel) for key, found in value.items()}
+    if isinstance(value, list):
+        return [alike(found, rel) for found in value]
+    return pytest.approx(value, rel=rel, abs=1e-12) if isinstance(value, float) else value
+
+
+def test_all_folders_are_there():
+    assert names() == ["elsewhere", "finished", "killed", "outage", "packed", "raced", "stopped", "troubled"]
+
+
+# Read and reported
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_folder_is_read_as_it_was_written(name: str, tmp_path: Path):
+    assert facts(unpack(name, tmp_path)) == alike(expected(name, "facts.json"))
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_command_line_says_the_same_of_it(name: str, tmp_path: Path, gridsweep: Callable[..., Any]):
+    unpack(name, tmp_path)
+    for file, verb in (VERBS | explained(list(expected(name, "facts.json")["experiments"]))).items():
+        code, out, err = gridsweep(*(part.format(folder=name) for part in verb))
+        assert (code, err) == (0, "")
+        if file.endswith(".json"):
+            assert json.loads(out) == alike(expected(name, file)), file
+        else:
+            assert out == expected(name, file), file
+
+
+# Resumed
+
+
+def same_machine() -> bool:
+    """Whether losses have to be equal to the last bit: they are, with the same torch on the same processor."""
+    import torch
+
+    from gridsweep.train.device import device_name
+
+    now = {"torch": torch.__version__, "cpu": device_name(torch.device("cpu"))}
+    return bool(now == json.loads((EXPECTED / "machine.json").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=REAL if "train" in OLD[name] else ()) for name in OLD])
+def test_a_folder_with_work_left_ends_with_the_losses_of_then(
+    name: str, tmp_path: Path, gridsweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    folder = unpack(name, tmp_path)
+    monkeypatch.setenv("GRIDSWEEP_WORKER", OLD[name])
+    for variable, value in (("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+        monkeypatch.setenv(variable, value)
+    assert gridsweep("run", name)[0] == 0
+    wanted, found = expected(name, "resumed.json"), resumed(folder)
+    if "train" not in OLD[name]:
+        assert found == alike(wanted)
+    elif same_machine():
+        assert found == wanted
+    else:  # another processor or torch adds in another order: the tests of training allow as much
+        assert found == alike(wanted, 1e-3)
+
+
+@pytest.mark.parametrize(("name", "code"), FINISHED.items())
+def test_a_folder_that_has_ended_stays_as_it_is(name: str, code: int, tmp_path: Path, gridsweep: Callable[..., Any]):
+    folder = unpack(name, tmp_path)
+    before = bodies(folder)
+    assert gridsweep("run", name)[0] == code
+    assert facts(folder) == alike(expected(name, "facts.json"))
+    after = bodies(folder)
+    assert after[: len(before)] == before
+    assert {body["kind"] for body in after[len(before) :]} <= {"Resumed", "ClockAnchored", "Observed"}
+
+
+# Written in the same way
+
+
+def test_values_are_written_under_the_names_of_then():
+    then = set((EXPECTED / "encoding.txt").read_text(encoding="utf-8").splitlines())
+    now = set(encoding())
+    assert then - now == set(), "what 0.1.0 wrote can no longer be read under its name"
+    assert now - then == NEW, "more is written than 0.1.0 did: name it in NEW"
+
+
+def pruned(new: Any, old: Any) -> Any:
+    """A value without the keys that 0.1.0 did not write."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        return {key: pruned(value, old[key]) for key, value in new.items() if key in old}
+    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
+        return [pruned(a, b) for a, b in zip(new, old, strict=True)]
+    return new
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_event_is_written_again_as_it_was(name: str, tmp_path: Path):
+    folder = unpack(name, tmp_path)
+    then = bodies(folder)
+    now = [json.loads(codec.dumps(event)) for event in events(folder)]
+    assert [pruned(new, old) for new, old in zip(now, then, strict=True)] == then
+    if not NEW:
+        assert now == then
+
+
+def test_every_kind_of_event_is_in_some_folder(tmp_path: Path):
+    found, answered, ends = set(), set(), set()
+    for name in names():
+        for body in bodies(unpack(name, tmp_path)):
+            found.add(body["kind"])
+            if body["kind"] == "Answered":
+                answered.add(body["rung"])
+            ends |= {outcome["status"] for outcome in body.get("outcomes", ())}
+    then = re.findall(r"^(\w+)\.kind: '\1'$", (EXPECTED / "encoding.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found == set(then) <= kinds()
+    assert answered >= {"live", "stale", "forecast", "static", "none"}
+    assert ends == {"done", "reached", "paused", "failed"}
+
+
+# Specs
+
+
+def test_the_examples_name_the_same_experiments():
+    examples = Path(__file__).parents[1] / "examples"
+    for path, ids in json.loads((EXPECTED / "example_ids.json").read_text(encoding="utf-8")).items():
+        assert [e.id for e in Sweep.load(examples / path).experiments] == ids, path
+
+
+def test_a_folder_names_neither_the_machine_nor_the_place_it_was_made_on(tmp_path: Path):
+    for name in names():
+        for path in unpack(name, tmp_path).rglob("*"):
+            found = (
+                re.findall(rb"/(?:tmp|home|root|usr|work|opt|venv)/[\w./-]*", path.read_bytes())
+                if path.is_file()
+                else []
+            )
+            assert not found, path
+            if path.name == "worker.json":
+                assert json.loads(path.read_text())["host"] == "somewhere"
+
+
+def record() -> None:
+    """Write what this version prints of the folders."""
+    for name in names():
+        with tempfile.TemporaryDirectory() as place:
+            unpack(name, Path(place))
+            for file, verb in (VERBS | explained(list(expected(name, "facts.json")["experiments"]))).items():
+                command = [sys.executable, "-m", "gridsweep.cli", *(part.format(folder=name) for part in verb)]
+                done = subprocess.run(command, cwd=place, env=os.environ, capture_output=True, text=True, check=True)
+                (EXPECTED / name / file).write_text(done.stdout, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    record()
