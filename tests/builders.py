@@ -30,6 +30,8 @@ from gridsweep.sweep.sweep import Estimates, PolicyChoice, Replay, Sweep
 from gridsweep.sweep.tiers import Tier
 from gridsweep.testing.stand_in import STAND_IN
 
+PROJECT = Path(__file__).parents[1]
+"""The project's own folder, with its examples and documents."""
 START = datetime(2024, 6, 10, tzinfo=UTC)
 URGENT = Tier("urgent", 250.0, 4 * HOUR, 1)
 RELAXED = Tier("relaxed", 150.0, 12 * HOUR, 2)

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jsonschema
 import pytest
 
+from builders import PROJECT
 from gridsweep.errors import EXIT_CODES
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = PROJECT / "examples"
 SPEC = """\
 name: small
 model: tiny-qwen2

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import RELAXED, START, after, grid, make_sweep, rehearsed, starts, sweeps
+from builders import PROJECT, RELAXED, START, after, grid, make_sweep, rehearsed, starts, sweeps
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
@@ -305,7 +305,7 @@ def test_a_picture_is_drawn_of_a_few_devices_and_of_many(tmp_path, devices):
 
 def test_the_command_writes_the_plan_and_draws_it(tmp_path):
     pytest.importorskip("matplotlib")
-    demo = Path(__file__).parent.parent / "examples" / "demo.yaml"
+    demo = PROJECT / "examples" / "demo.yaml"
     asked = ["plan", str(demo), "--out", str(tmp_path / "plan.json"), "--png", str(tmp_path / "plan.png")]
     done = CliRunner().invoke(cli, asked)
     assert done.exit_code == 0 and f"wrote {tmp_path / 'plan.png'}" in done.output

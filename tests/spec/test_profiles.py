@@ -2,14 +2,13 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
+from builders import PROJECT
 from gridsweep import load
 
-ROOT = Path(__file__).parent.parent
-PROFILES = sorted((ROOT / "examples" / "profiles").glob("*.yaml"))
+PROFILES = sorted((PROJECT / "examples" / "profiles").glob("*.yaml"))
 CARDS = [path for path in PROFILES if path.stem != "laptop"]
 
 
@@ -32,7 +31,7 @@ def test_it_passes_check_and_plan(gridsweep, path):
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_it_is_the_published_sweep_with_rungs(path):
     sweep = load(path)
-    published = load(ROOT / "examples" / "published.yaml")
+    published = load(PROJECT / "examples" / "published.yaml")
     assert [e.params for e in sweep.experiments] == [e.params for e in published.experiments]
     assert sweep.rungs is not None and sweep.rungs.keep == (11, 6, 3)
     assert sweep.devices[0].memory_gb is not None
@@ -45,7 +44,7 @@ def test_it_is_the_published_sweep_with_rungs(path):
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_its_pack_fits_by_the_model_of_memory(path, monkeypatch):
     """All of the largest pack live while one member passes the longest sample; and the figures told are the model's."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
     import torch
     from shapes import frozen
 
@@ -68,7 +67,7 @@ def test_its_pack_fits_by_the_model_of_memory(path, monkeypatch):
 
 @pytest.mark.train
 def test_the_table_is_the_models(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
     import torch
     from shapes import frozen
 
@@ -76,7 +75,7 @@ def test_the_table_is_the_models(monkeypatch):
     from gridsweep.train.footprint import of_model
 
     lean = of_model(frozen("7b", torch.device("meta"), torch.bfloat16), Recipe().target_modules, counted=2 / 3)
-    rows = dict(re.findall(r"^\| ([^|]+) \| (.+) \|$", (ROOT / "docs" / "profiles.md").read_text(), re.M))
+    rows = dict(re.findall(r"^\| ([^|]+) \| (.+) \|$", (PROJECT / "docs" / "profiles.md").read_text(), re.M))
     assert rows["an adapter in all"] == " | ".join(f"{lean.adapter(r) / 1e9:.2f} GB" for r in (16, 32))
     assert rows["a token in a pass, lean"] == " | ".join(f"{lean.token(r, 8) / 1e6:.2f} MB" for r in (16, 32))
     published = [16] * 8 + [32] * 13

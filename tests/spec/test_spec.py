@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from builders import PROJECT
 from gridsweep.errors import SpecError
 from gridsweep.policy.registry import OPTIONS
 from gridsweep.spec import file as spec_file
@@ -24,8 +25,7 @@ from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import CarbonSource, PolicyChoice, Replay, Sweep
 
-ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES = sorted((PROJECT / "examples").glob("*.yaml"))
 
 LEAST = """\
 model: org/model
@@ -522,7 +522,7 @@ def test_an_example_is_a_sweep_and_in_the_schema(path: Path) -> None:
 
 
 def test_the_published_example_is_the_published_recipe() -> None:
-    sweep = load(ROOT / "examples" / "published.yaml")
+    sweep = load(PROJECT / "examples" / "published.yaml")
     assert sweep.model == Model("Qwen/Qwen2.5-Coder-7B-Instruct")
     assert sweep.dataset == Dataset("nvidia/HelpSteer2", None, "train", 4000, 1000)
     assert sweep.recipe == Recipe()
@@ -566,7 +566,7 @@ def test_the_schema_refuses_what_the_reader_refuses(text: str) -> None:
 
 
 def test_the_reference_names_every_key() -> None:
-    reference = (ROOT / "docs" / "spec.md").read_text()
+    reference = (PROJECT / "docs" / "spec.md").read_text()
     sections = [
         kind
         for module in (spec_file, study)

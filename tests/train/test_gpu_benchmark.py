@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from builders import PROJECT
 from gridsweep.spec import loads
 from gridsweep.sweep.experiments import LoraParams
 from gridsweep.train.footprint import Footprint, weights_of
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(PROJECT / "benchmarks"))
 
-from gpu import Bench, resident  # noqa: E402
-from gpu_projection import Rate, Rates, estimates, projected  # noqa: E402
-from gpu_ways import Lean, Peft, Way, levelled, samples  # noqa: E402
-from shapes import frozen  # noqa: E402
+from gpu import Bench, resident
+from gpu_projection import Rate, Rates, estimates, projected
+from gpu_ways import Lean, Peft, Way, levelled, samples
+from shapes import frozen
 
 pytestmark = pytest.mark.train
 
@@ -61,7 +61,7 @@ def test_what_was_not_counted_stays_unknown() -> None:
 @pytest.mark.slow
 def test_the_whole_benchmark_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--device=cpu", "--shape=tiny", "--minutes=1"]
+    command = [sys.executable, str(PROJECT / "benchmarks" / "gpu.py"), "--device=cpu", "--shape=tiny", "--minutes=1"]
     done = subprocess.run([*command, f"--out={out}"], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     made = json.loads(out.read_text())

@@ -111,8 +111,8 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     """
     from gridsweep.records import codec
     from gridsweep.render import files, progress, terminal
+    from gridsweep.runs import background
     from gridsweep.runs import run as runs
-    from gridsweep.runs.background import detach
 
     sweep = None
     if spec.is_dir() and (spec / "state").is_dir():
@@ -121,7 +121,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
         sweep = load(spec)
         folder = folder or Path("runs") / sweep.name
     if detach:
-        terminal.detached(detach(spec, folder), folder)
+        terminal.detached(background.detach(spec, folder), folder)
         return
     again = f"gridsweep run {spec}" + (f" --folder {folder}" if folder != Path("runs") / folder.name else "")
     try:

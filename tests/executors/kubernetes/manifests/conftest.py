@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from builders import PROJECT
 from gridsweep import Sweep, load
 from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
 from gridsweep.executors.kubernetes.manifests.names import Manifest
 from gridsweep.executors.kubernetes.manifests.serving import serving
 from gridsweep.render.manifest_files import worker_sources
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "published.yaml"
+EXAMPLE = PROJECT / "examples" / "published.yaml"
 
 
 @pytest.fixture(scope="session")

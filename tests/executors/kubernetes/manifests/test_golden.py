@@ -1,7 +1,7 @@
 """The published sweep's manifests, as they are read in a review.
 
 After a change that is meant, write them anew and look at the diff:
-    GRIDSWEEP_GOLDEN=write python -m pytest tests/manifests/test_golden.py
+    GRIDSWEEP_GOLDEN=write python -m pytest tests/executors/kubernetes/manifests/test_golden.py
 """
 
 import os

@@ -1,15 +1,14 @@
 """A folder of manifests on the disk."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
+from builders import PROJECT
 from gridsweep.errors import GridsweepError, SpecError
 from gridsweep.executors.kubernetes.manifests.bundle import MARK
 from gridsweep.render.manifest_files import render, write
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "published.yaml"
+EXAMPLE = PROJECT / "examples" / "published.yaml"
 
 
 def files(folder):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from builders import PROJECT
 from gridsweep.executors.kubernetes.manifests.rayjob import RAY_VERSION
 
-ROOT = Path(__file__).parent.parent.parent
-DOCKERFILE = ROOT / "docker" / "worker.Dockerfile"
+DOCKERFILE = PROJECT / "docker" / "worker.Dockerfile"
 PINS = dict(
     line.split("==")
-    for line in (ROOT / "docker" / "constraints-worker.txt").read_text().splitlines()
+    for line in (PROJECT / "docker" / "constraints-worker.txt").read_text().splitlines()
     if not line.startswith("#")
 )
 HADOLINT = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
@@ -35,7 +35,7 @@ def test_the_base_is_pinned_and_the_user_is_not_root():
 
 
 def test_every_package_of_ours_is_pinned_there():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["train"], *extras["report"], "ray"]
     names = {re.match(r"[\w.-]+", each).group().lower().replace("_", "-") for each in wanted}
@@ -49,7 +49,7 @@ def test_the_ray_of_the_image_is_the_one_the_manifests_say():
 
 def test_the_image_trains_with_the_versions_that_are_tested():
     tested = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+        line.split("==") for line in (PROJECT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
     )
     for name in ("torch", "transformers", "peft", "datasets", "accelerate", "pydantic"):
         assert PINS[name] == tested[name]
