@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gridsweep import __version__
 from gridsweep.errors import EXIT_CODES, GridsweepError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ folder_argument = click.argument("folder", type=click.Path(path_type=Path), requ
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="gridsweep")
+@click.version_option(__version__, prog_name="gridsweep")
 def cli() -> None:
     """Hyperparameter sweeps of LoRA fine-tuning that watch the power grid."""
 
