@@ -226,7 +226,7 @@ def test_a_small_body_that_inflates_is_refused_before_it_fills_the_memory():
 @pytest.mark.parametrize(
     ("encoding", "body", "words"),
     [
-        ("gzip", gzip.compress(b"[1, 2, 3]" * 99)[:-9], "ends too early"),
+        ("gzip", gzip.compress(b"[1, 2, 3]" * 99, mtime=0)[:-9], "ends too early"),
         ("gzip", b"[1, 2, 3]", "damaged"),
         ("br", b"[1, 2, 3]", "encoding 'br', which was not asked for"),
     ],
