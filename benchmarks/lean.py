@@ -45,13 +45,13 @@ from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.linear import Pass
 from gridsweep.train.lean.measure import Measured, measure
-from gridsweep.train.lean.memory import saved_bytes
 from gridsweep.train.lean.packing import pack
 from gridsweep.train.model import TINY_QWEN2
 from gridsweep.train.samples import Sample
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "train"))
 from plain_peft import Training, add_lora, collate
+from saved_tensors import saved_bytes
 
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 MODEL = Model("./random")

@@ -33,9 +33,10 @@ from gridsweep.loop import Provider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import choice_of, policy_for
 from gridsweep.schedule.step import situation
-from gridsweep.simulation.backtest import drawn, play, start_instants, under
+from gridsweep.simulation.backtest import play, start_instants
 from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.simulation.comparison import Outcome, PolicyResult, compared
+from gridsweep.simulation.conditions import drawn, under
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.events import Submitted
 from gridsweep.state.observations import observed

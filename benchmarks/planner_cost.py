@@ -31,8 +31,8 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Start
 from gridsweep.schedule.step import situation
-from gridsweep.simulation.backtest import under
 from gridsweep.simulation.bounds import optimum
+from gridsweep.simulation.conditions import under
 from gridsweep.state.events import Submitted
 from gridsweep.state.observations import observed
 from gridsweep.state.state import State

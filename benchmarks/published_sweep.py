@@ -17,6 +17,7 @@ from pathlib import Path
 from gridsweep import load
 from gridsweep.grid.providers.trace import open_trace
 from gridsweep.simulation.backtest import simulate, start_instants
+from gridsweep.simulation.conditions import Conditions
 
 REFERENCE = {
     "US-CAL-CISO_2024": (31.5, 64.6),
@@ -40,7 +41,7 @@ def main(folder: Path) -> int:
         provider = open_trace(str(folder / f"{name}.csv"))
         starts = start_instants(provider.trace, timedelta(hours=6))
         begun = time.perf_counter()
-        (result,) = simulate(sweep, provider, starts=starts, policies=["threshold"]).policies
+        (result,) = simulate(sweep, provider, starts, Conditions(policies=["threshold"])).policies
         seconds = time.perf_counter() - begun
         off = abs(100 * result.reduction - reduction) > TOLERANCE
         missed += off

@@ -17,6 +17,7 @@ from gridsweep.schedule import capacity
 from gridsweep.simulation import backtest
 from gridsweep.simulation import plan as plans
 from gridsweep.simulation.backtest import Simulation
+from gridsweep.simulation.conditions import Conditions
 from gridsweep.simulation.plan import Plan
 from gridsweep.sweep.sweep import PolicyChoice, Sweep
 
@@ -63,10 +64,11 @@ def simulate(
     """
     provider = open_replay(None if trace is None else str(trace), forecast)
     starts = backtest.start_instants(provider.trace, every, start, end)
-    return backtest.simulate(
-        sweep, provider, starts=starts, policies=policies, tick=tick, forecast=forecast, devices=devices,
-        finish_by=finish_by, idle_power_w=idle_power_w, lengths=lengths, bounds=bounds, against=against,
+    conditions = Conditions(
+        policies=policies, tick=tick, forecast=forecast, devices=devices, finish_by=finish_by,
+        idle_power_w=idle_power_w, lengths=lengths, bounds=bounds, against=against,
     )  # fmt: skip
+    return backtest.simulate(sweep, provider, starts, conditions)
 
 
 def run(sweep: Sweep, folder: str | Path | None = None) -> Run:

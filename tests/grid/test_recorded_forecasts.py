@@ -12,6 +12,7 @@ from gridsweep.errors import SpecError, TraceError
 from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.grid.recorded_forecasts import HORIZON, Recorded, open_recorded, open_replay, read_forecasts
 from gridsweep.simulation.backtest import simulate
+from gridsweep.simulation.conditions import Conditions
 from gridsweep.sweep.sweep import PolicyChoice
 from gridsweep.sweep.tiers import Tier
 from weather import weather
@@ -187,8 +188,10 @@ def test_a_good_forecast_is_worth_more_than_history(file):
     written(path, rows(actual, lambda issue, slot: actual[slot], 38))
     sweep = make_sweep(1, tiers=(Tier("day", 100, 24 * HOUR, 1),), policy=PolicyChoice("planned", {"min_saving": 0.0}))
     starts = [START + day * DAY for day in range(30, 36)]
-    told = simulate(sweep, open_recorded(path), starts=starts, forecast="recorded").policies[0]
-    untold = simulate(sweep, TraceProvider(Trace(START, HOUR, actual), "zone", "title"), starts=starts).policies[0]
+    told = simulate(sweep, open_recorded(path), starts, Conditions(forecast="recorded")).policies[0]
+    untold = simulate(sweep, TraceProvider(Trace(START, HOUR, actual), "zone", "title"), starts, Conditions()).policies[
+        0
+    ]
     assert told.share_of_bound == pytest.approx(1)
     assert untold.share_of_bound < 0.9
 

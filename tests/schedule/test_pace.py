@@ -14,7 +14,7 @@ from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.schedule.pace import duration, spread
 from gridsweep.schedule.worklist import deadline_for
-from gridsweep.simulation.backtest import drawn
+from gridsweep.simulation.conditions import drawn
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Ended, Progressed, Requested, Running, Submitted

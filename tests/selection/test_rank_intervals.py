@@ -1,12 +1,18 @@
+import sys
 from math import inf, isnan, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.selection.rank_intervals import Place, best_against_last, places, regret_bound, spearman, tied_set
+from gridsweep.selection.rank_intervals import Place, best_against_last, places
 from gridsweep.sweep.losses import Losses
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from rank_agreement import regret_bound, spearman
 
 TOKENS = (30.0, 80.0, 50.0, 120.0)
 judged = st.tuples(*[st.floats(0.5, 3.0)] * 4).map(lambda values: Losses(values, TOKENS))
@@ -23,6 +29,11 @@ WIGGLE = (0.00, 0.02, -0.01, 0.01, -0.02, 0.00)
 
 def near(shift, sign=1):
     return of(*(hard + shift + sign * noise for hard, noise in zip(HARD, WIGGLE, strict=True)))
+
+
+def tied_set(scores, confidence=0.95):
+    """The experiments that no other surely beats: with this probability the truly best one is among them."""
+    return {place.experiment for place in places(scores, confidence) if place.first == 1}
 
 
 CLEAR = {"worst": near(0.9), "a": near(0.0), "b": near(0.001, -1), "middle": near(0.4, 0)}

@@ -10,8 +10,10 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import SpecError, TraceError
 from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.policy.gates import Immediate
-from gridsweep.simulation.backtest import drawn, play, simulate, start_instants, under
+from gridsweep.simulation import backtest
+from gridsweep.simulation.backtest import play, start_instants
 from gridsweep.simulation.bounds import optimum, what_comes
+from gridsweep.simulation.conditions import Conditions, drawn, under
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import PolicyChoice
 
@@ -21,6 +23,10 @@ STARTS = [after(6 * i) for i in range(4)]
 ON_OFF = PolicyChoice("on_off", {"pause_above": 250, "resume_below": 150})
 PLANNED = PolicyChoice("planned", {"min_saving": 0.0})
 days = st.lists(st.floats(1, 600), min_size=60, max_size=60)
+
+
+def simulate(sweep, provider, starts, tell=lambda done: None, **conditions):
+    return backtest.simulate(sweep, provider, starts, Conditions(**conditions), tell)
 
 
 def test_a_constant_grid_reduces_nothing():

@@ -1,10 +1,11 @@
+from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.sweep.rungs import Rungs, Share, scaled, share_of_steps, steps
+from gridsweep.sweep.rungs import Rungs, scaled, steps
 
 shares = st.lists(st.fractions(Fraction(1, 100), Fraction(99, 100)), max_size=5, unique=True).map(sorted)
 
@@ -14,6 +15,38 @@ def rungs(draw):
     at = draw(shares)
     keep = sorted(draw(st.sets(st.integers(1, 40), min_size=len(at), max_size=len(at))), reverse=True)
     return Rungs(tuple(at), tuple(keep), tuple(sorted(draw(st.sets(st.sampled_from("ab"))))))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a sweep with rungs costs of the same without, in optimizer steps and in evaluations: 1.0 is all of it."""
+
+    training: float
+    evaluating: float
+
+    @property
+    def total(self) -> float:
+        return self.training + self.evaluating
+
+
+def share_of_steps(rungs: Rungs, experiments: int, total_steps: int, evaluation: float = 0.0) -> Share:
+    """The expected share of all optimizer steps, and of evaluating at the rungs.
+
+    `evaluation` is what one evaluation of one experiment costs as a share of its run; the one at the end is not
+    counted, a full sweep has it too. Each name in `keep_always` counts beyond `keep` as often as an average experiment
+    is not among the best. Ties are not foreseen: they add a quarter of the places at most.
+    """
+    if experiments < 1:
+        raise ValueError("a sweep has one experiment at least")
+    alive, trained, evaluated, before = float(experiments), 0.0, 0.0, 0
+    for step, keep in zip(steps(rungs, total_steps), rungs.keep, strict=True):
+        trained += alive * (step - before)
+        evaluated += alive
+        best = min(keep, experiments)
+        alive = min(alive, best + len(rungs.keep_always) * (1 - best / experiments))
+        before = step
+    trained += alive * (total_steps - before)
+    return Share(trained / (experiments * total_steps), evaluated * evaluation / experiments)
 
 
 def test_the_default_looks_at_an_eighth_a_quarter_and_a_half():

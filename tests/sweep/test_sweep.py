@@ -127,7 +127,7 @@ def test_a_sweep_finds_its_parts_and_counts() -> None:
     submitted = datetime(2024, 6, 10, tzinfo=UTC)
     assert sweep.tier("tier2").threshold == 175
     assert sweep.experiment(str(sweep.baseline)).params == LoraParams(16, 32.0, 1e-4, 0.1)
-    assert sweep.duration_per_step == timedelta(minutes=2)
+    assert sweep.span(1, 0, 1) == timedelta(minutes=2)
     assert sweep.deadline(submitted) is None
     assert replace(sweep, finish_by=timedelta(hours=3)).deadline(submitted) == submitted + timedelta(hours=3)
     assert replace(sweep, finish_by=submitted).deadline(submitted) == submitted

@@ -29,8 +29,8 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
 from gridsweep.optima import Job, bound
 from gridsweep.state.standings import Attempt
-from gridsweep.state.state import State, device_named
-from gridsweep.sweep.stints import Device
+from gridsweep.state.state import State
+from gridsweep.sweep.stints import Device, device_named
 
 MOST = 200
 """So many experiments at most: more would keep the report waiting."""
@@ -262,7 +262,8 @@ def _case(state: State, grid: Trace) -> _Case:
     else:
         names = dict.fromkeys(work.device for work in works)
         groups = [
-            ([w for w in works if w.device == name], [replace(device_named(state, name), speed=1.0)]) for name in names
+            ([w for w in works if w.device == name], [replace(device_named(state.sweep.devices, name), speed=1.0)])
+            for name in names
         ]
         notes.append("each experiment stays on the device it ran on, as the devices differ")
     return _Case(works, groups if works else [], start, min(wanted, grid.end), grid, notes)

@@ -88,88 +88,128 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
     Those repeated come first: a loss that was the best of many is partly luck, and a mean over seeds is not to be
     compared with it. Repeats come after whoever has a loss.
     """
-    sweep = state.sweep
-    runs = by_seed(state)
+    losses = _losses(state)
+    order = sorted(state.standings.values(), key=losses.rank)
+    return tuple(_row(state, losses, standing, place, book, base) for place, standing in enumerate(order, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Losses:
+    """What is known of the losses of a sweep, by experiment.
+
+    `runs` are those with a loss, by seed, `means` over the seeds, `scores` sample by sample, `places` those each may
+    hold. `best` is the least mean; differences are to `reference`. `final` was trained over the full base in the end.
+    """
+
+    runs: Mapping[str, Mapping[int, Standing]]
+    means: Mapping[str, float]
+    scores: Mapping[str, Measured]
+    places: Mapping[str, Place]
+    best: float | None
+    reference: str | None
+    noise: float | None
+    final: str | None
+
+    def rank(self, standing: Standing) -> tuple[int, float, float]:
+        """The key that experiments are ordered by; the one trained over the full base in the end stands first."""
+        id = standing.experiment.id
+        if id == self.final and _loss(standing) is not None:
+            return -1, 0.0, 0.0
+        if standing.experiment.repeats is not None:
+            return (1, 0.0, 0.0) if _loss(standing) is not None else (3, 0.0, 0.0)
+        if id in self.means:
+            return 0, -len(self.runs[id]), self.means[id]
+        if standing.status == "stopped" and standing.scores:
+            step = max(standing.scores)
+            losses = standing.scores[step].losses
+            return 2, -step, losses.mean if losses else inf
+        return 3, 0.0, 0.0
+
+    def of(self, standing: Standing) -> float | None:
+        """The loss to show: a mean over seeds, but a repeat's own."""
+        return _loss(standing) if standing.experiment.repeats else self.means.get(standing.experiment.id)
+
+    def seeds(self, id: str) -> list[float]:
+        """The loss with each seed."""
+        return [_last(standing) for standing in self.runs.get(id, {}).values()]
+
+    def difference(self, loss: float | None) -> float | None:
+        """A loss less the reference's."""
+        reference = self.means.get(self.reference or "")
+        return loss - reference if loss is not None and reference is not None else None
+
+    def tied(self, id: str, loss: float | None) -> bool:
+        """Whether the best is not surely better: the two are within the noise, or the first place is open."""
+        noise, best = self.noise, self.best
+        near = noise is not None and loss is not None and best is not None and loss - best <= noise
+        return near or (id in self.places and self.places[id].first == 1)
+
+
+def _losses(state: State) -> _Losses:
+    sweep, runs = state.sweep, by_seed(state)
     means = _means(runs)
-    final = sweep.retrained.id if sweep.retrained else None
-    order = sorted(state.standings.values(), key=lambda s: _rank(s, final, len(runs.get(s.experiment.id, ())), means))
     scores = {id: scored for id, found in runs.items() if (scored := _samples(found)) is not None}
-    held = _places(scores)
     first = _least(runs, means)
-    best = means.get(first or "")
-    other = sweep.baseline if sweep.baseline in means else first
-    reference = means.get(other or "")
-    noise = sweep.estimates.loss_noise
-    rows = []
-    for place, standing in enumerate(order, 1):
-        id, repeats = standing.experiment.id, standing.experiment.repeats
-        loss = _loss(standing) if repeats else means.get(id)
-        seeds = [_last(s) for s in runs.get(id, {}).values()]
-        account, attempts = book.experiments[id], [state.attempts[a] for a in standing.attempts]
-        params = standing.experiment.params
-        began = standing.first_running_at
-        low, high = _interval(scores, id, other)
-        place_of = held.get(id)
-        judged = None if repeats else loss  # the losses of another base are no match for it
-        near = noise is not None and judged is not None and best is not None and judged - best <= noise
-        rows.append(
-            Row(
-                place=place if judged is not None or (id == final and loss is not None) else None,
-                experiment=id,
-                r=params.r,
-                alpha=params.alpha,
-                lr=params.lr,
-                dropout=params.dropout,
-                tier=standing.experiment.tier,
-                tier_reason=standing.experiment.reason,
-                status=standing.status,
-                loss=loss,
-                difference=judged - reference if judged is not None and reference is not None else None,
-                tied=near or (place_of is not None and place_of.first == 1),
-                initial_loss=standing.outcome.initial_validation_loss if standing.outcome else None,
-                energy_kwh=account.energy_kwh,
-                mean_intensity=account.mean_intensity,
-                emissions_g=account.emissions_g,
-                immediate_g=_known(base.experiments.get(id)) if base else None,
-                unknown_kwh=account.unknown_kwh,
-                wait_h=max(0.0, (began - state.submitted_at) / HOUR) if began else None,
-                started_at=began,
-                ended_at=standing.ended_at,
-                device=attempts[-1].device if attempts else None,
-                attempts=len(attempts),
-                why=attempts[0].why if attempts else standing.why,
-                reason=standing.reason,
-                step=standing.step,
-                low=low,
-                high=high,
-                first=place_of.first if place_of else None,
-                last=place_of.last if place_of else None,
-                averaged_loss=standing.outcome.averaged_validation_loss if standing.outcome else None,
-                saved_kwh=_saved(standing, account, sweep.total_steps),
-                seeds=max(1, len(seeds)),
-                spread=stdev(seeds) if len(seeds) > 1 else None,
-                seed=standing.experiment.seed,
-                repeats=repeats,
-                base=standing.experiment.base,
-            )
-        )
-    return tuple(rows)
+    return _Losses(
+        runs=runs,
+        means=means,
+        scores=scores,
+        places=_places(scores),
+        best=means.get(first or ""),
+        reference=sweep.baseline if sweep.baseline in means else first,
+        noise=sweep.estimates.loss_noise,
+        final=sweep.retrained.id if sweep.retrained else None,
+    )
 
 
-def _rank(standing: Standing, final: str | None, seeds: int, means: Mapping[str, float]) -> tuple[int, float, float]:
-    """Where it stands; whoever was trained over the full base in the end stands first."""
-    id = standing.experiment.id
-    if id == final and _loss(standing) is not None:
-        return -1, 0.0, 0.0
-    if standing.experiment.repeats is not None:
-        return (1, 0.0, 0.0) if _loss(standing) is not None else (3, 0.0, 0.0)
-    if id in means:
-        return 0, -seeds, means[id]
-    if standing.status == "stopped" and standing.scores:
-        step = max(standing.scores)
-        losses = standing.scores[step].losses
-        return 2, -step, losses.mean if losses else inf
-    return 3, 0.0, 0.0
+def _row(state: State, losses: _Losses, standing: Standing, place: int, book: Ledger, base: Ledger | None) -> Row:
+    """One experiment's row; `place` is its position in the order."""
+    experiment, outcome = standing.experiment, standing.outcome
+    id, params = experiment.id, experiment.params
+    loss, seeds, range_ = losses.of(standing), losses.seeds(id), losses.places.get(id)
+    judged = None if experiment.repeats else loss  # the losses of another base are no match for it
+    low, high = _interval(losses.scores, id, losses.reference)
+    account, attempts = book.experiments[id], [state.attempts[a] for a in standing.attempts]
+    began = standing.first_running_at
+    return Row(
+        place=place if judged is not None or (id == losses.final and loss is not None) else None,
+        experiment=id,
+        r=params.r,
+        alpha=params.alpha,
+        lr=params.lr,
+        dropout=params.dropout,
+        tier=experiment.tier,
+        tier_reason=experiment.reason,
+        status=standing.status,
+        loss=loss,
+        difference=losses.difference(judged),
+        tied=losses.tied(id, judged),
+        initial_loss=outcome.initial_validation_loss if outcome else None,
+        energy_kwh=account.energy_kwh,
+        mean_intensity=account.mean_intensity,
+        emissions_g=account.emissions_g,
+        immediate_g=_known(base.experiments.get(id)) if base else None,
+        unknown_kwh=account.unknown_kwh,
+        wait_h=max(0.0, (began - state.submitted_at) / HOUR) if began else None,
+        started_at=began,
+        ended_at=standing.ended_at,
+        device=attempts[-1].device if attempts else None,
+        attempts=len(attempts),
+        why=attempts[0].why if attempts else standing.why,
+        reason=standing.reason,
+        step=standing.step,
+        low=low,
+        high=high,
+        first=range_.first if range_ else None,
+        last=range_.last if range_ else None,
+        averaged_loss=outcome.averaged_validation_loss if outcome else None,
+        saved_kwh=_saved(standing, account, state.sweep.total_steps),
+        seeds=max(1, len(seeds)),
+        spread=stdev(seeds) if len(seeds) > 1 else None,
+        seed=experiment.seed,
+        repeats=experiment.repeats,
+        base=experiment.base,
+    )
 
 
 def _samples(runs: Mapping[int, Standing]) -> Measured | None:

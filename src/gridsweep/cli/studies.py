@@ -75,16 +75,18 @@ def simulate(
     from gridsweep.records import codec
     from gridsweep.render import progress, simulation
     from gridsweep.simulation import backtest
+    from gridsweep.simulation.conditions import Conditions
 
     sweep = load(spec)
     provider = recorded.open_replay(trace, forecast)
     starts = backtest.start_instants(provider.trace, every, start, end)
     with progress.counting("simulating", len(starts)) as tell:
-        made = backtest.simulate(
-            sweep, provider, starts=starts, policies=policies, tick=tick, forecast=forecast, devices=devices,
-            finish_by=finish_by, idle_power_w=idle_power, lengths=lengths, bounds=bounds,
-            against=None if against is None else load(against), tell=tell,
+        conditions = Conditions(
+            policies=policies, tick=tick, forecast=forecast, devices=devices, finish_by=finish_by,
+            idle_power_w=idle_power, lengths=lengths, bounds=bounds,
+            against=None if against is None else load(against),
         )  # fmt: skip
+        made = backtest.simulate(sweep, provider, starts, conditions, tell)
     if png is not None:
         simulation.png(made, png, f"{sweep.name}, {provider.provenance.title}, {made.starts} starts")
     if as_json:

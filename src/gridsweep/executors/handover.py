@@ -15,8 +15,8 @@ from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress
 from gridsweep.state.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
-from gridsweep.state.state import State, device_named
-from gridsweep.sweep.stints import Checkpoint
+from gridsweep.state.state import State
+from gridsweep.sweep.stints import Checkpoint, device_named
 
 PROGRESS_EVERY = timedelta(minutes=1)
 
@@ -32,7 +32,7 @@ def assignment(state: State, attempt: Attempt) -> Assignment:
         experiment = standing.experiment
         saved = standing.checkpoint if member.from_step else None
         parts.append(Part(experiment.id, experiment.params, experiment.seed, member.from_step, member.to_step, saved))
-    device = device_named(state, attempt.device)
+    device = device_named(state.sweep.devices, attempt.device)
     base = state.standings[attempt.stint.members[0].experiment].experiment.base  # of all: packs share one
     return Assignment(
         attempt.id, sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, tuple(parts), base

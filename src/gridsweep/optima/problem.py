@@ -139,6 +139,40 @@ def problem_of(
     `TraceError` where the window's intensity is unknown, `DeadlineError` for a job that cannot end in time alone.
     """
     start = utc(start)
+    _check(jobs, devices)
+    lengths, allowed = _lengths(jobs, devices), _allowed(jobs, devices)
+    window = (_window_end(trace, start, finish_by) - start) // TICK
+    slowest = np.where(allowed, lengths, 0).max(axis=1)
+    start_by = np.array(
+        [window if j.latest_start is None else (j.latest_start - start) // TICK for j in jobs], np.int64
+    )
+    ends = np.minimum(start_by + slowest, window)
+    until = int(ends.max())
+    taken = free_at or {}
+    free = np.array([(utc(taken.get(d.name, start)) - start) // TICK for d in devices], np.int64).clip(0, until)
+    ready = np.array([0 if j.ready_at is None else max(0, (j.ready_at - start) // TICK) for j in jobs], np.int64)
+    latest = np.minimum(start_by[:, None], until - lengths)
+    able = allowed & (latest >= np.maximum(ready[:, None], free))
+    for job, fits, begin, end in zip(jobs, able.any(axis=1), ready, ends, strict=True):
+        if not fits:
+            raise _does_not_fit(job, start + int(begin) * TICK, start + int(end) * TICK)
+    edges, levels = _slots(trace, start, until)
+    return Problem(
+        edges=edges,
+        levels=levels,
+        ready=ready,
+        ends=ends,
+        lengths=lengths,
+        power=_power(jobs, devices) / 1000,
+        latest=latest,
+        allowed=able,
+        idle=np.array([d.idle_power_w for d in devices]) / 1000,
+        free=free,
+    )
+
+
+def _check(jobs: Sequence[Job], devices: Sequence[Device]) -> None:
+    """Raise `ValueError` for no device, a length or a speed that is not positive, or a job bound to no device here."""
     if not devices:
         raise ValueError("there is no device to place jobs on; give at least one")
     for job in jobs:
@@ -149,38 +183,38 @@ def problem_of(
     for device in devices:
         if not device.speed > 0:
             raise ValueError(f"device {device.name} has speed {device.speed:g}; give a positive one")
+
+
+def _lengths(jobs: Sequence[Job], devices: Sequence[Device]) -> Ticks:
+    """How long each job takes on each device: (jobs, devices), at least one tick."""
     spans = {key: max(1, key[0] / key[1] // TICK) for key in {(job.length, d.speed) for job in jobs for d in devices}}
     speeds = [device.speed for device in devices]
-    lengths = np.array([[spans[job.length, speed] for speed in speeds] for job in jobs], dtype=np.int64)
+    return np.array([[spans[job.length, speed] for speed in speeds] for job in jobs], dtype=np.int64)
+
+
+def _allowed(jobs: Sequence[Job], devices: Sequence[Device]) -> npt.NDArray[np.bool_]:
+    """Which job may run on which device: (jobs, devices)."""
     names = np.array([device.name for device in devices])
-    allowed = np.ones(lengths.shape, dtype=np.bool_)
+    allowed = np.ones((len(jobs), len(devices)), dtype=np.bool_)
     for i, job in enumerate(jobs):
         if job.device is not None:
             allowed[i] = names == job.device
+    return allowed
 
+
+def _window_end(trace: Trace, start: datetime, finish_by: datetime | None) -> datetime:
+    """The end of the trace, or `finish_by` before it. Raise `TraceError` where the trace does not cover `start`."""
     last = min(trace.end, trace.end if finish_by is None else utc(finish_by))
     if start < trace.start or last <= start:
         raise TraceError(
             f"the optimum from {start:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC needs a trace of that time; this "
             f"one runs from {trace.start:%Y-%m-%d %H:%M} to {trace.end:%Y-%m-%d %H:%M}"
         )
-    until = (last - start) // TICK
-    slowest = np.where(allowed, lengths, 0).max(axis=1)
-    start_by = np.array([until if j.latest_start is None else (j.latest_start - start) // TICK for j in jobs], np.int64)
-    ends = np.minimum(start_by + slowest, until)
-    until = int(ends.max())
-    taken = free_at or {}
-    free = np.array([(utc(taken.get(d.name, start)) - start) // TICK for d in devices], np.int64).clip(0, until)
-    ready = np.array([0 if j.ready_at is None else max(0, (j.ready_at - start) // TICK) for j in jobs], np.int64)
-    latest = np.minimum(start_by[:, None], until - lengths)
-    able = allowed & (latest >= np.maximum(ready[:, None], free))
-    for i, job in enumerate(jobs):
-        if not able[i].any():
-            begin, end = start + int(ready[i]) * TICK, start + int(ends[i]) * TICK
-            raise DeadlineError(
-                f"job {job.name} takes {job.length} and does not fit from {begin:%Y-%m-%d %H:%M} to "
-                f"{end:%Y-%m-%d %H:%M} UTC; move its latest start or finish_by"
-            )
+    return last
+
+
+def _slots(trace: Trace, start: datetime, until: int) -> tuple[Ticks, Column]:
+    """The edges and levels of the slots in `[0, until)`. Raise `TraceError` where a level is unknown."""
     seen = trace.between(start, start + until * TICK)
     edges = (seen.start - start) // TICK + np.arange(len(seen) + 1, dtype=np.int64) * (seen.step // TICK)
     if not np.isfinite(seen.values).all():
@@ -188,17 +222,14 @@ def problem_of(
             f"{int((~np.isfinite(seen.values)).sum())} slots from {seen.start:%Y-%m-%d %H:%M} to "
             f"{seen.end:%Y-%m-%d %H:%M} UTC are unknown; an optimum needs every one of them"
         )
-    return Problem(
-        edges=edges.clip(0, until),
-        levels=seen.values,
-        ready=ready,
-        ends=ends,
-        lengths=lengths,
-        power=_power(jobs, devices) / 1000,
-        latest=latest,
-        allowed=able,
-        idle=np.array([d.idle_power_w for d in devices]) / 1000,
-        free=free,
+    return edges.clip(0, until), seen.values
+
+
+def _does_not_fit(job: Job, begin: datetime, end: datetime) -> DeadlineError:
+    """The error for a job that cannot end in time on any device, even alone."""
+    return DeadlineError(
+        f"job {job.name} takes {job.length} and does not fit from {begin:%Y-%m-%d %H:%M} to "
+        f"{end:%Y-%m-%d %H:%M} UTC; move its latest start or finish_by"
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.situation import Busy, Situation
+from gridsweep.sweep.stints import device_named
 
 SECOND = 1 / 3600
 
@@ -168,7 +169,7 @@ def running(situation: Situation, most: int) -> dict[int, Remaining]:
 
 
 def _left(situation: Situation, busy: Busy) -> timedelta:
-    speed = next(device.speed for device in situation.devices if device.name == busy.device)
+    speed = device_named(situation.devices, busy.device).speed
     return (busy.expected_end - situation.now) * speed
 
 

@@ -25,17 +25,33 @@ def loss_against_carbon(report: Report) -> str | None:
     scale = mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g))
     figure = go.Figure()
     if report.loss_noise is not None:
-        figure.add_hrect(best.loss, best.loss + report.loss_noise, fillcolor="var(--curve)", opacity=0.15, line_width=0)
-        note(
-            figure,
-            x=1,
-            xref="paper",
-            xanchor="right",
-            y=best.loss + report.loss_noise,
-            text="not separable from the best",
-        )
+        _not_separable(figure, best.loss, report.loss_noise)
     if report.saving_g is not None:
         _if_at_once(figure, rows, scale)
+    _by_tier(figure, report, rows, scale)
+    base = wording.baseline(report)
+    marks = [(best, "best, the baseline")] if base == best else [(best, "best"), (base, "baseline")]
+    for marked, name in marks:
+        if marked is not None and marked.loss is not None:
+            _marked(figure, marked, name, scale)
+    figure.update_layout(**looks(440), margin={"l": 8, "r": 16, "t": 62, "b": 48})
+    figure.update_layout(
+        xaxis=axis(title_text=f"emissions of the experiment, {scale.unit} CO₂eq", title_standoff=8),
+        yaxis=axis(),
+    )
+    note(figure, x=0, xref="paper", y=1, yref="paper", yshift=4, text="validation loss, lower is better")
+    return str(figure.to_json())
+
+
+def _not_separable(figure: Any, least: float, noise: float) -> None:
+    """A band of the losses that are within the noise of the least."""
+    top = least + noise
+    figure.add_hrect(least, top, fillcolor="var(--curve)", opacity=0.15, line_width=0)
+    note(figure, x=1, xref="paper", xanchor="right", y=top, text="not separable from the best")
+
+
+def _by_tier(figure: Any, report: Report, rows: Sequence[Row], scale: Scale) -> None:
+    """The experiments as points, each tier with its colour and symbol; open ones emitted an unknown part more."""
     by_tier = defaultdict(list)
     for row in rows:
         by_tier[row.tier].append(row)
@@ -56,31 +72,23 @@ def loss_against_carbon(report: Report) -> str | None:
             },
             hovertemplate="%{customdata}<extra></extra>",
         )
-    base = wording.baseline(report)
-    marks = [(best, "best, the baseline")] if base == best else [(best, "best"), (base, "baseline")]
-    for marked, name in marks:
-        if marked is None or marked.loss is None:
-            continue
-        figure.add_annotation(
-            x=marked.emissions_g * scale.factor,
-            y=marked.loss,
-            text=f"<b>{name}</b>",
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=1,
-            arrowcolor="var(--ink)",
-            standoff=8,
-            ax=34,
-            ay=-30 if name == "baseline" else 30,
-            font={"color": "var(--ink)"},
-        )
-    figure.update_layout(**looks(440), margin={"l": 8, "r": 16, "t": 62, "b": 48})
-    figure.update_layout(
-        xaxis=axis(title_text=f"emissions of the experiment, {scale.unit} CO₂eq", title_standoff=8),
-        yaxis=axis(),
+
+
+def _marked(figure: Any, row: Row, name: str, scale: Scale) -> None:
+    """A label with an arrow at an experiment: the baseline's above its point, the best's below."""
+    figure.add_annotation(
+        x=row.emissions_g * scale.factor,
+        y=row.loss,
+        text=f"<b>{name}</b>",
+        showarrow=True,
+        arrowhead=0,
+        arrowwidth=1,
+        arrowcolor="var(--ink)",
+        standoff=8,
+        ax=34,
+        ay=-30 if name == "baseline" else 30,
+        font={"color": "var(--ink)"},
     )
-    note(figure, x=0, xref="paper", y=1, yref="paper", yshift=4, text="validation loss, lower is better")
-    return str(figure.to_json())
 
 
 def _if_at_once(figure: Any, rows: Sequence[Row], scale: Scale) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from gridsweep.errors import PolicyError
 from gridsweep.policy.situation import Decision, Pause, Situation, Start, Wait, Work
 from gridsweep.schedule.deadlines import Pressure
+from gridsweep.sweep.stints import device_named
 
 
 def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = True) -> list[Decision]:
@@ -18,58 +19,86 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
     free (if `forced`); work that was started because
     of its latest start is not paused; of equal work the first in order starts.
     """
-    works = {work.experiment: work for work in seen.waiting}
-    known = frozenset(works)
-    free = {device.name: device for device in seen.free}
-    active = {busy.attempt: busy for busy in seen.running}
+    starts, known = _Starts(seen), {work.experiment for work in seen.waiting}
     kept: list[Decision] = []
-    started: list[Start] = []
     for decision in decisions:
         match decision:
-            case Start(members, to_step, device):
-                if not members:
-                    raise PolicyError(f"the policy started nothing on {device}")
-                if device not in free:
-                    raise PolicyError(f"the policy started {', '.join(members)} on {device}, which is not free")
-                for id in members:
-                    work = works.pop(id, None)
-                    # No step may remain: of a worker killed between its last checkpoint and its result.
-                    if work is None or not min(work.from_step + 1, work.to_step) <= to_step <= work.to_step:
-                        raise PolicyError(f"the policy started {id} up to step {to_step}, which does not wait for that")
-                    if work.device not in (None, device):
-                        raise PolicyError(f"the policy started {id} on {device}; it may only run on {work.device}")
-                del free[device]
-                started.append(decision)
+            case Start():
+                starts.take(decision)
             case Pause(attempt):
-                if attempt not in active:
-                    raise PolicyError(f"the policy paused {attempt}, which does not run")
-                if not (active[attempt].due or active[attempt].pausing):
+                if _may_pause(seen, attempt):
                     kept.append(decision)
             case Wait(experiment):
                 if experiment not in known:
                     raise PolicyError(f"the policy waits with {experiment}, which does not wait")
                 kept.append(decision)
-    for work in seen.waiting:
-        if forced and work.experiment in works and seen.now >= work.latest_start:
-            name = next((name for name in free if work.device in (None, name)), None)
-            if name is not None:
-                del free[name], works[work.experiment]
-                started.append(Start((work.experiment,), work.to_step, name, "its latest start has come"))
-    if forced and seen.deadline is not None and free and works:
-        left = [work for work in seen.waiting if work.experiment in works]
-        ends = {b.device: b.expected_end for b in seen.running}
-        for start in started:
-            speed = next(device.speed for device in seen.devices if device.name == start.device)
-            longest = max(work.duration for work in seen.waiting if work.experiment in start.members)
-            ends[start.device] = seen.now + longest / speed
-        for work, name in Pressure(seen.now, seen.deadline, seen.tick, left, seen.devices, ends).forced():
-            started.append(Start((work.experiment,), work.to_step, name, "or not all would end by the deadline", True))
-    if not started:
+    if forced:
+        starts.force_overdue()
+        starts.force_for_deadline()
+    if not starts.taken:
         return kept
-    starts = _in_order(seen, started)
-    ids = {id for start in starts for id in start.members}
+    ordered = _in_order(seen, starts.taken)
+    ids = {id for start in ordered for id in start.members}
     waits = [d for d in kept if not (isinstance(d, Wait) and d.experiment in ids)]
-    return [*starts, *waits]
+    return [*ordered, *waits]
+
+
+class _Starts:
+    """The starts `taken` so far, with the work and the devices that are `left` and `free` after them."""
+
+    def __init__(self, seen: Situation):
+        self.seen = seen
+        self.taken: list[Start] = []
+        self.left = {work.experiment: work for work in seen.waiting}
+        self.free = {device.name: device for device in seen.free}
+
+    def take(self, start: Start) -> None:
+        """Add a start of the policy. Raise `PolicyError` if its device is not free or its work does not wait for it."""
+        device = start.device
+        if not start.members:
+            raise PolicyError(f"the policy started nothing on {device}")
+        if device not in self.free:
+            raise PolicyError(f"the policy started {', '.join(start.members)} on {device}, which is not free")
+        for id in start.members:
+            work = self.left.pop(id, None)
+            # No step may remain: of a worker killed between its last checkpoint and its result.
+            if work is None or not min(work.from_step + 1, work.to_step) <= start.to_step <= work.to_step:
+                raise PolicyError(f"the policy started {id} up to step {start.to_step}, which does not wait for that")
+            if work.device not in (None, device):
+                raise PolicyError(f"the policy started {id} on {device}; it may only run on {work.device}")
+        del self.free[device]
+        self.taken.append(start)
+
+    def force_overdue(self) -> None:
+        """Start work whose latest start has come, on a free device that may run it."""
+        for work in self.seen.waiting:
+            if work.experiment in self.left and self.seen.now >= work.latest_start:
+                name = next((name for name in self.free if work.device in (None, name)), None)
+                if name is not None:
+                    del self.free[name], self.left[work.experiment]
+                    self.taken.append(Start((work.experiment,), work.to_step, name, "its latest start has come"))
+
+    def force_for_deadline(self) -> None:
+        """Start work without which not all would end by the deadline."""
+        seen = self.seen
+        if seen.deadline is None or not self.free or not self.left:
+            return
+        left = [work for work in seen.waiting if work.experiment in self.left]
+        ends = {busy.device: busy.expected_end for busy in seen.running}
+        for start in self.taken:
+            longest = max(work.duration for work in seen.waiting if work.experiment in start.members)
+            ends[start.device] = seen.now + longest / device_named(seen.devices, start.device).speed
+        why = "or not all would end by the deadline"
+        for work, name in Pressure(seen.now, seen.deadline, seen.tick, left, seen.devices, ends).forced():
+            self.taken.append(Start((work.experiment,), work.to_step, name, why, True))
+
+
+def _may_pause(seen: Situation, attempt: str) -> bool:
+    """Whether an attempt may pause: not if it was due or is pausing. Raise `PolicyError` if it does not run."""
+    busy = next((busy for busy in seen.running if busy.attempt == attempt), None)
+    if busy is None:
+        raise PolicyError(f"the policy paused {attempt}, which does not run")
+    return not (busy.due or busy.pausing)
 
 
 def _in_order(seen: Situation, starts: list[Start]) -> list[Start]:

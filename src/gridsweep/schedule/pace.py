@@ -6,8 +6,9 @@ from datetime import timedelta
 from math import sqrt
 from statistics import fmean, median, stdev
 
+from gridsweep.schedule.memo import kept_until
 from gridsweep.state.state import State
-from gridsweep.sweep.stints import Device
+from gridsweep.sweep.stints import Device, device_named
 
 TAUGHT, LIKE = 2, 0.01
 """So many stints must have ended before they are believed over the estimate, and by so much they must differ."""
@@ -17,19 +18,18 @@ SURE = 2.0
 """So many standard deviations of the work that is left are kept free before the deadline."""
 
 
+@kept_until("pace")
 def scale(state: State) -> float:
     """How many times the spec's estimate stints are expected to take: 1 until some teach better.
 
     Those that have ended do; until enough have, so do the first steps of those that run.
     """
-    if state.scale is None:
-        state.scale = 1.0
-        known = state.paces if len(state.paces) >= TAUGHT else [*state.paces, *_under_way(state)]
-        if len(known) >= TAUGHT or len(known) > len(state.paces):
-            learned = median(known)
-            if abs(learned - 1) > LIKE:
-                state.scale = learned
-    return state.scale
+    known = state.paces if len(state.paces) >= TAUGHT else [*state.paces, *_under_way(state)]
+    if len(known) >= TAUGHT or len(known) > len(state.paces):
+        learned = median(known)
+        if abs(learned - 1) > LIKE:
+            return learned
+    return 1.0
 
 
 def _under_way(state: State) -> list[float]:
@@ -43,7 +43,7 @@ def _under_way(state: State) -> list[float]:
             continue
         step, at = attempt.first_told
         if attempt.step - step >= FIRST_STEPS and attempt.seen_at > at:
-            speed = next((device.speed for device in sweep.devices if device.name == attempt.device), 1.0)
+            speed = device_named(sweep.devices, attempt.device).speed
             expected = sweep.estimates.duration * sweep.estimates.share(len(attempt.stint.members))
             expected *= len(attempt.stint.members) * (attempt.step - step) / sweep.total_steps
             found.append((attempt.seen_at - at) * speed / expected)

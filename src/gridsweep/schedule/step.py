@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import ceil_to
@@ -15,16 +15,14 @@ from gridsweep.schedule.watchdog import _all_alike, _silent
 from gridsweep.schedule.worklist import ahead, deadline_for, remaining, submitted
 from gridsweep.state.events import Decided, Event, Halted, Pausing, Requested, Stopping
 from gridsweep.state.standings import Attempt
-from gridsweep.state.state import State, device_named
-from gridsweep.sweep.stints import Member, Stint
-
-SECOND = timedelta(seconds=1)
+from gridsweep.state.state import State
+from gridsweep.sweep.stints import Member, Stint, device_named
 
 
 def busy(state: State, attempt: Attempt) -> Busy:
     """A running attempt as a policy sees it."""
     sweep = state.sweep
-    device = device_named(state, attempt.device)
+    device = device_named(sweep.devices, attempt.device)
     before = (state.standings[m.experiment].attempts for m in attempt.stint.members)
     pauses = max(sum(state.attempts[id].end == "paused" for id in ids) for ids in before)
     tiers = (sweep.tier(state.standings[m.experiment].experiment.tier) for m in attempt.stint.members)

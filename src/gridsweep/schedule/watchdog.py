@@ -7,7 +7,8 @@ from itertools import takewhile
 
 from gridsweep.schedule.pace import duration
 from gridsweep.state.events import Event, Pausing
-from gridsweep.state.state import State, device_named
+from gridsweep.state.state import State
+from gridsweep.sweep.stints import device_named
 
 LOADING_PATIENCE = 6
 """A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""
@@ -37,7 +38,7 @@ def _silent(state: State, now: datetime) -> list[Event]:
             if not attempt.killed and now - attempt.pausing_since > state.patience * GRACE:
                 events.append(Pausing(now, attempt.id, attempt.reason, kill=True))
             continue
-        device, members = device_named(state, attempt.device), len(attempt.stint.members)
+        device, members = device_named(state.sweep.devices, attempt.device), len(attempt.stint.members)
         limit = max(state.patience, duration(state, SILENT_STEPS, device, members))
         if attempt.running_at is None:
             limit = state.patience * LOADING_PATIENCE

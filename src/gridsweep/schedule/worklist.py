@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 
 from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.situation import Work
+from gridsweep.schedule.memo import kept_until
 from gridsweep.schedule.pace import reserve, scale
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
@@ -66,16 +67,15 @@ def _kind(sweep: Sweep, standing: Standing) -> Kind:
     return stage, experiment.device, experiment.seed, experiment.base
 
 
+@kept_until("work")
 def remaining(state: State) -> list[Work]:
     """What waits; where the sweep has a deadline, no latest start is later than one that could meet it."""
-    if state.works is None:
-        works = waiting(state)
-        deadline = deadline_for(state)
-        if deadline is not None and works:
-            fastest = max(device.speed for device in state.sweep.devices)
-            works = [replace(w, latest_start=min(w.latest_start, deadline - w.duration / fastest)) for w in works]
-        state.works = works
-    return state.works
+    works = waiting(state)
+    deadline = deadline_for(state)
+    if deadline is not None and works:
+        fastest = max(device.speed for device in state.sweep.devices)
+        works = [replace(w, latest_start=min(w.latest_start, deadline - w.duration / fastest)) for w in works]
+    return works
 
 
 def ahead(state: State) -> list[Work]:
@@ -109,9 +109,12 @@ def _stages_ahead(state: State) -> list[list[Work]]:
         return [_foreseen(sweep, [1], 0, sweep.total_steps, scale(state))] if again else []
     step = min(s.step for s in alive)
     here = step if all(s.status == "reached" for s in alive) else sweep.next_stage(step)
-    if state.ahead is None or state.ahead[0] != (here, len(alive)):
-        state.ahead = (here, len(alive)), expected(sweep, here, len(alive), scale(state))
-    return state.ahead[1]
+    return _expected(state, here, len(alive))
+
+
+@kept_until("work", "pace")
+def _expected(state: State, stage: int, alive: int) -> list[list[Work]]:
+    return expected(state.sweep, stage, alive, scale(state))
 
 
 def _in_a_row(stages: Iterable[Sequence[Work]], sweep: Sweep) -> timedelta:
@@ -159,12 +162,11 @@ def deadline_for(state: State) -> datetime | None:
     return deadline - reserve(state) - _in_a_row(_stages_ahead(state), state.sweep)
 
 
+@kept_until("sweep")
 def submitted(state: State) -> list[Work]:
     """All the work as it was submitted, by the spec's estimates: what is expected after rungs included."""
-    if state.submitted is None:
-        fresh = _fresh(state.sweep, state.submitted_at)
-        state.submitted = [*remaining(fresh), *ahead(fresh)] if state.sweep.staged else waiting(fresh)
-    return state.submitted
+    fresh = _fresh(state.sweep, state.submitted_at)
+    return [*remaining(fresh), *ahead(fresh)] if state.sweep.staged else waiting(fresh)
 
 
 def stages_at_once(sweep: Sweep, start: datetime) -> list[list[Work]]:

@@ -16,14 +16,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, isfinite
 from statistics import median
-from typing import Literal, TypeAlias
 
 from gridsweep.selection.paired_differences import difference
-from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.losses import DECIDES, Losses, ScoreName
 
-ScoreName: TypeAlias = Literal["averaged", "raw"]
-DECIDES: dict[str, ScoreName] = {"cosine": "averaged", "linear": "averaged", "constant": "raw"}
-"""Which score decides, by learning-rate schedule."""
 TIE_ERRORS = 2.0
 """Two are tied while their paired difference is within so many standard errors of 0 ..."""
 TIE_SPREAD = 0.02

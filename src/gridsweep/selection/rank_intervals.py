@@ -13,9 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
 
-import numpy as np
-
-from gridsweep.carbon.traces import Column
 from gridsweep.selection.paired_differences import Difference, Measured, difference
 from gridsweep.sweep.losses import Losses
 
@@ -53,26 +50,6 @@ def places(scores: Mapping[str, Measured | None], confidence: float = 0.95) -> l
     return found + [Place(name, len(ranked) + 1, len(scores), nan) for name in diverged]
 
 
-def tied_set(scores: Mapping[str, Measured | None], confidence: float = 0.95) -> frozenset[str]:
-    """The experiments that no other surely beats: with this probability the truly best one is among them."""
-    return frozenset(place.experiment for place in places(scores, confidence) if place.first == 1)
-
-
-def regret_bound(scores: Mapping[str, Measured | None], confidence: float = 0.95) -> float:
-    """How much worse than the truly best the one with the smallest loss may be, at most, nats a token.
-
-    Holds with this probability, 0 for a single experiment. Raises `ValueError` if every experiment diverged.
-    """
-    _, ranked = _ranked(scores)
-    if not ranked:
-        raise ValueError("every experiment diverged; there is no best one")
-    # The best one's comparisons with all others hold together, and whoever leads is among the others.
-    each = _each(confidence, len(ranked) - 1)
-    leader = _scored(scores, ranked[0])
-    behind = (difference(leader, _scored(scores, name)).interval(each)[1] for name in ranked[1:])
-    return max((0.0, *behind))
-
-
 @dataclass(frozen=True, slots=True)
 class BestAgainstLast:
     """The best checkpoint by its step, the last one, and the last one's loss less the best's, nats a token."""
@@ -100,28 +77,6 @@ def best_against_last(checkpoints: Mapping[int, Losses], confidence: float = 0.9
     best = min((losses.mean if losses.finite else inf, step) for step, losses in checkpoints.items())[1]
     apart = difference(checkpoints[last], checkpoints[best])
     return BestAgainstLast(best, last, apart, _each(confidence, len(checkpoints) - 1))
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's rank correlation, -1 to 1; equal values share their mean rank, an infinite loss ranks last.
-
-    NaN where one side does not vary. Raises `ValueError` for NaN values, other lengths, or fewer than two pairs.
-    """
-    if len(a) != len(b) or len(a) < 2:
-        raise ValueError(f"{len(a)} and {len(b)} values: a correlation needs pairs, and two at least")
-    if any(map(isnan, (*a, *b))):
-        raise ValueError("NaN has no rank; write inf for an experiment that diverged")
-    one, other = _ranks(a), _ranks(b)
-    scale = float(np.sqrt((one @ one) * (other @ other)))
-    return float(one @ other) / scale if scale else nan
-
-
-def _ranks(values: Sequence[float]) -> Column:
-    """Mean ranks, less their mean."""
-    _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    ranks: Column = (np.cumsum(counts) - (counts - 1) / 2)[inverse.reshape(-1)]
-    ranks -= ranks.mean()
-    return ranks
 
 
 def _ranked(scores: Mapping[str, Measured | None]) -> tuple[dict[str, float], list[str]]:

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 
-from gridsweep.selection.halving import Cut, Score, ScoreName, cut, promotable, which_score
+from gridsweep.selection.halving import Cut, Score, cut, promotable, which_score
 from gridsweep.state.events import Event, Ranked
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
+from gridsweep.sweep.losses import ScoreName
 from gridsweep.sweep.rungs import Rungs
 
 WORDS = {"averaged": "validation loss of the averaged weights", "raw": "training loss of the last steps"}

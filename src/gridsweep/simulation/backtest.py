@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import exp
-from statistics import NormalDist
 
 import numpy as np
 
@@ -17,17 +14,16 @@ from gridsweep.errors import TraceError
 from gridsweep.loop import Provider
 from gridsweep.optima import Optimum
 from gridsweep.policy.gates import Immediate
-from gridsweep.policy.registry import choice_of, policy_for
 from gridsweep.policy.situation import Policy
 from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.simulation.comparison import Bound, Outcome, PolicyResult, _bound, compared
+from gridsweep.simulation.conditions import Conditions, drawn
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.state import State
-from gridsweep.sweep.experiments import number
 from gridsweep.sweep.stints import RESTART
-from gridsweep.sweep.sweep import PolicyChoice, Sweep
+from gridsweep.sweep.sweep import Sweep
 
 HISTORY = timedelta(days=28)
 ROOM = timedelta(days=9)
@@ -61,71 +57,93 @@ class Simulation:
 def simulate(
     sweep: Sweep,
     provider: Provider,
-    *,
     starts: Sequence[datetime],
-    policies: Sequence[str | PolicyChoice] = (),
-    tick: timedelta | None = None,
-    forecast: str = "history",
-    devices: int | None = None,
-    finish_by: timedelta | None = None,
-    idle_power_w: float | None = None,
-    lengths: float = 0.0,
-    bounds: bool = True,
-    against: Sweep | None = None,
+    conditions: Conditions,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Simulation:
-    """Drive a sweep's estimates from every start instant, once for each policy (the sweep's own if none is named).
+    """Drive a sweep's estimates from every start instant, once for each policy.
 
-    A policy may be named with options, `planned:exact` or `planned:min_saving=0`, so that variants stand side by side.
-
-    `provider` replays a trace; with the forecast `perfect` policies are shown what comes instead of its own, which goes
-    by any other name. With `against`, reductions are against running that sweep at once. With `lengths` experiments
-    really take longer or shorter than estimated (see `drawn`); the bound that never pauses is then left out, since
-    nobody can prove it, and all are held against the other. For the rest see `under`. Without `bounds` no optimum is
-    sought. Raises `TraceError` when a sweep would run past the trace's end, `SpecError` for a policy that is none.
+    `provider` replays a trace; `tell` is called with the number of starts done. Raises `TraceError` when a sweep would
+    run past the trace's end, `SpecError` for an unknown policy.
     """
-    sweep = under(sweep, tick=tick, devices=devices, finish_by=finish_by, idle_power_w=idle_power_w)
-    other = None if against is None else under(against, tick=tick, devices=devices, idle_power_w=idle_power_w)
-    own = {sweep.policy.name: sweep.policy}  # a name alone means the spec's options, if it chose that policy
-    named = [own.get(p, choice_of(p)) if isinstance(p, str) else p for p in policies or [sweep.policy]]
-    labels = [p if isinstance(p, str) else p.name for p in policies or [sweep.policy.name]]
-    if len(set(labels)) < len(labels):  # variants of one policy are told apart by their options
-        labels = [_labelled(choice) for choice in named]
-    tried = [policy_for(choice) for choice in named]
-    factors = drawn(sweep, lengths) if lengths else {}
-    outcomes: list[list[Outcome]] = [[] for _ in tried]
-    atonce: list[Outcome] = []
-    kwh: list[float] = []
-    best: dict[bool, list[Optimum | None]] = {False: [], True: []}
-    for count, start in enumerate(starts, 1):
-        comes = what_comes(sweep, provider, start) if bounds or forecast == "perfect" else None
-        seen = Foreseen(comes, provider.read(start).provenance) if comes and forecast == "perfect" else provider
-        plain = play(sweep, start, seen, Immediate(), factors)
-        atonce.append(plain if other is None else play(other, start, seen, Immediate()))
-        kwh.append(plain.energy_kwh / atonce[-1].energy_kwh)
-        for policy, of in zip(tried, outcomes, strict=True):
-            of.append(plain if isinstance(policy, Immediate) else play(sweep, start, seen, policy, factors))
-        for pausing, found in best.items():
-            sought = comes is not None and bounds and (pausing or not factors)
-            found.append(optimum(sweep, comes, start, factors, pausing=pausing) if sought and comes else None)
-        tell(count)
+    trial = _Trial.of(sweep, provider, conditions)
+    rounds: list[_Round] = []
+    for start in starts:
+        rounds.append(trial.drive(start))
+        tell(len(rounds))
+    sweep, other = trial.sweep, trial.other
+    atonce = [round_.atonce for round_ in rounds]
+    best, pausing = [round_.best for round_ in rounds], [round_.best_pausing for round_ in rounds]
     results = []
-    for label, of in zip(labels, outcomes, strict=True):
-        results.append(compared(label, of, atonce, best[bool(factors) or any(outcome.pauses for outcome in of)]))
+    for i, (label, _) in enumerate(trial.policies):
+        of = [round_.outcomes[i] for round_ in rounds]
+        free = bool(trial.factors) or any(outcome.pauses for outcome in of)
+        results.append(compared(label, of, atonce, pausing if free else best))
     deadline = sweep.finish_by
     return Simulation(
         starts=len(starts),
         devices=len(sweep.devices),
         policies=tuple(results),
-        forecast=forecast,
+        forecast=conditions.forecast,
         finish_by_h=deadline / HOUR if isinstance(deadline, timedelta) else None,
-        bound=_bound(starts, best[False], atonce),
-        bound_pausing=_bound(starts, best[True], atonce),
+        bound=_bound(starts, best, atonce),
+        bound_pausing=_bound(starts, pausing, atonce),
         chain=_chain(sweep),
         against=None if other is None else other.name,
-        energy_share=None if other is None else float(np.mean(kwh)),
+        energy_share=None if other is None else float(np.mean([round_.energy_share for round_ in rounds])),
         measured=sweep.estimates.measured,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What one start instant gave: every policy's outcome, running at once, and the least that was possible.
+
+    `energy_share` is what the sweep needs at once of the energy of the sweep it is compared with.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    atonce: Outcome
+    energy_share: float
+    best: Optimum | None
+    best_pausing: Optimum | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A sweep under its conditions, and the `other` one that reductions are against, ready to be driven."""
+
+    sweep: Sweep
+    other: Sweep | None
+    provider: Provider
+    policies: Sequence[tuple[str, Policy]]
+    factors: Mapping[str, float]
+    perfect: bool
+    bounds: bool
+
+    @classmethod
+    def of(cls, sweep: Sweep, provider: Provider, asked: Conditions) -> _Trial:
+        own = asked.of(sweep)
+        other = None if asked.against is None else replace(asked, finish_by=None).of(asked.against)
+        factors = drawn(own, asked.lengths) if asked.lengths else {}
+        return cls(own, other, provider, asked.tried(own), factors, asked.forecast == "perfect", asked.bounds)
+
+    def drive(self, start: datetime) -> _Round:
+        """Drive the sweep from one start instant under every policy."""
+        sweep, factors = self.sweep, self.factors
+        comes = what_comes(sweep, self.provider, start) if self.bounds or self.perfect else None
+        seen = Foreseen(comes, self.provider.read(start).provenance) if comes and self.perfect else self.provider
+        plain = play(sweep, start, seen, Immediate(), factors)
+        atonce = plain if self.other is None else play(self.other, start, seen, Immediate())
+        outcomes = tuple(
+            plain if isinstance(policy, Immediate) else play(sweep, start, seen, policy, factors)
+            for _, policy in self.policies
+        )
+        best, best_pausing = None, None
+        if comes and self.bounds:
+            best = None if factors else optimum(sweep, comes, start)
+            best_pausing = optimum(sweep, comes, start, factors, pausing=True)
+        return _Round(outcomes, atonce, plain.energy_kwh / atonce.energy_kwh, best, best_pausing)
 
 
 def _chain(sweep: Sweep) -> tuple[tuple[int, int], ...]:
@@ -136,37 +154,6 @@ def _chain(sweep: Sweep) -> tuple[tuple[int, int], ...]:
     for keep in sweep.rungs.keep:
         counts.append(min(counts[-1], keep + carried))
     return tuple(zip(counts, sweep.stages, strict=True))
-
-
-def under(
-    sweep: Sweep,
-    *,
-    tick: timedelta | None = None,
-    devices: int | None = None,
-    finish_by: timedelta | None = None,
-    idle_power_w: float | None = None,
-) -> Sweep:
-    """The sweep under other conditions; what is None stays as it is.
-
-    `devices` counts devices like its first one. `finish_by` takes the place of the tiers' start deadlines.
-    """
-    own = sweep.devices
-    if devices is not None:
-        own = tuple(replace(own[0], name=f"device{i}") for i in range(devices))
-    if idle_power_w is not None:
-        own = tuple(replace(device, idle_power_w=idle_power_w) for device in own)
-    tiers = sweep.tiers if finish_by is None else tuple(replace(tier, max_delay=finish_by) for tier in sweep.tiers)
-    by = sweep.finish_by if finish_by is None else finish_by
-    return replace(sweep, tick=tick or sweep.tick, devices=own, tiers=tiers, finish_by=by, replay=None)
-
-
-def drawn(sweep: Sweep, spread: float) -> dict[str, float]:
-    """How many times its estimate each experiment takes: log-normal of mean 1, keyed by its id."""
-    found = {}
-    for experiment in sweep.experiments:
-        digest = int.from_bytes(hashlib.sha256(experiment.id.encode()).digest()[:6], "big")
-        found[experiment.id] = exp(spread * NormalDist().inv_cdf((digest + 0.5) / 2**48) - spread**2 / 2)
-    return found
 
 
 def play(
@@ -229,8 +216,3 @@ def _late(state: State, ended_at: datetime) -> int:
             latest = min(latest, deadline - sweep.estimates.duration / fastest)
         late += (standing.first_running_at or ended_at) > latest
     return late
-
-
-def _labelled(choice: PolicyChoice) -> str:
-    options = ",".join(f"{key}={number(value)}" for key, value in choice.options.items())
-    return f"{choice.name}:{options}" if options else choice.name

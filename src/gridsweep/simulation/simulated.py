@@ -9,10 +9,10 @@ from gridsweep.accounting.pieces import Profile
 from gridsweep.carbon.traces import HOUR
 from gridsweep.state.events import Ended, Event, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
-from gridsweep.state.state import State, device_named
+from gridsweep.state.state import State
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.losses import Losses
-from gridsweep.sweep.stints import Checkpoint, Outcome
+from gridsweep.sweep.stints import Checkpoint, Outcome, device_named
 
 
 class Simulated:
@@ -62,7 +62,7 @@ class Simulated:
         if profiles := self._profiles(attempt):
             span = max(profile.duration for profile in profiles)
         else:  # of the spec's estimate: what the loop has learned is a guess
-            speed = device_named(state, attempt.device).speed
+            speed = device_named(state.sweep.devices, attempt.device).speed
             factor = max(self.factors[id] for id in ids) if self.factors else 1.0
             span = state.sweep.taken(attempt.stint.parts) / speed * factor
         if min(member.from_step for member in attempt.stint.members) > 0:
@@ -113,7 +113,7 @@ class Simulated:
             return [
                 Segment(start + offset, start + offset + span, kwh, "replayed", step) for offset, span, kwh in parts
             ]
-        device = device_named(state, attempt.device)
+        device = device_named(state.sweep.devices, attempt.device)
         power = device.power_w if device.power_w is not None else state.sweep.estimates.power_w
         kwh = power / 1000 * ((at - start) / HOUR)
         return [Segment(start, at, kwh, "estimated", step)]

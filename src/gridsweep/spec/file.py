@@ -37,15 +37,6 @@ from gridsweep.spec.values import (
 )
 from gridsweep.sweep.tiers import Percentile
 
-POLICIES = (
-    "planned",
-    "threshold",
-    "immediate",
-    "on_off",
-    "lowest_window",
-    "carbon_time",
-    "lets_wait_awhile",
-)
 MOST_RULES = 100
 
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
@@ -239,7 +230,7 @@ class ClockSection(Section):
     replay: ReplaySection = Field(description="Replay a past grid while training for real.")
 
 
-Policies = Annotated[PolicySection, choice_of(POLICIES)]
+Policies = Annotated[PolicySection, choice_of(tuple(PolicySection.model_fields))]
 
 
 def _alike(value: Any) -> Any:

@@ -15,9 +15,9 @@ from gridsweep.spec.values import (
     shown,
 )
 from gridsweep.sweep.experiments import Dataset, Recipe
+from gridsweep.sweep.losses import DECIDES
 
 MOST_POINTS = 10_000
-SCHEDULES = ("cosine", "linear", "constant")
 DESIGNS = ("published", "grid", "one_factor", "sample")
 
 _RECIPE, _DATASET = Recipe(), Dataset("")
@@ -97,7 +97,7 @@ class RecipeSection(Section):
     batch_size: Count = Field(default=_RECIPE.batch_size, description="Samples in one forward pass.")
     accumulation: Count = Field(default=_RECIPE.accumulation, description="Forward passes to one optimizer step.")
     max_length: Count = Field(default=_RECIPE.max_length, description="Tokens a sample is cut to.")
-    learning_rate_schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
+    learning_rate_schedule: Annotated[str, OneOf(tuple(DECIDES))] = Field(
         default=_RECIPE.learning_rate_schedule, description="How the learning rate falls after the warm-up."
     )
     warmup: Share = Field(default=_RECIPE.warmup, description="Share of the steps over which the learning rate rises.")

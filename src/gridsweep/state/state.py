@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from gridsweep.carbon.readings import Rung
 from gridsweep.carbon.traces import Trace
-from gridsweep.policy.situation import Work
 from gridsweep.state.events import (
     Added,
     Answered,
@@ -35,11 +34,15 @@ from gridsweep.state.events import (
 from gridsweep.state.observed_grid import Grid
 from gridsweep.state.standings import ALIVE, Attempt, Standing, Status
 from gridsweep.sweep.experiments import Experiment
-from gridsweep.sweep.stints import Checkpoint, Device
+from gridsweep.sweep.stints import Checkpoint, device_named
 from gridsweep.sweep.sweep import Sweep
 
 FRUITLESS_ATTEMPTS = 3
 """An experiment has failed after so many lost attempts in a row that kept no new step."""
+
+Change: TypeAlias = Literal["sweep", "work", "pace"]
+"""What derived values depend on: the sweep as submitted or amended; what waits; what is known of how long work takes.
+The state counts the changes of each, so that a value need not be derived again while its counts stand still."""
 
 
 class State:
@@ -70,10 +73,7 @@ class State:
         self.answers: list[Answered] = []
         self.paces: list[float] = []  # how many times its estimate each stint that ended took, at speed 1
         self.early_losses: list[tuple[tuple[str, ...], str]] = []  # attempts in a row: their experiments, why
-        self.submitted: list[Work] | None = None  # a memo of worklist's, dropped when the sweep changes
-        self.scale: float | None = None  # a memo of pace.scale
-        self.works: list[Work] | None = None  # memos of worklist's, dropped when who waits changes
-        self.ahead: tuple[tuple[int, int], list[list[Work]]] | None = None
+        self.changes: dict[Change, int] = {"sweep": 0, "work": 0, "pace": 0}
         for event in events:
             self.apply(event)
 
@@ -116,6 +116,10 @@ class State:
             self.now = event.at
         _FOLDS[event.kind](self, event)
 
+    def _changed(self, *what: Change) -> None:
+        for each in what:
+            self.changes[each] += 1
+
     # -- the grid
 
     def _observed(self, event: Observed) -> None:
@@ -138,7 +142,7 @@ class State:
     def _submitted(self, event: Submitted) -> None:
         self.sweep, self.submitted_at, self.patience = event.sweep, event.at, event.patience
         self.standings = {e.id: Standing(e, event.at) for e in event.sweep.experiments}
-        self.works = self.submitted = None
+        self._changed("sweep", "work")
 
     def _resumed(self, event: Resumed) -> None:
         for experiment in event.sweep.experiments:
@@ -153,7 +157,7 @@ class State:
                     standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
         self.stopping = self.halted = ""
         self.early_losses.clear()
-        self.works = self.submitted = self.scale = self.ahead = None
+        self._changed("sweep", "work", "pace")
 
     def _stopping(self, event: Stopping) -> None:
         self.stopping = event.why
@@ -172,13 +176,13 @@ class State:
                 standing.status, standing.reason, standing.ended_at = "stopped", event.why, event.at
             elif standing.status == "reached" and standing.experiment.id in event.kept:
                 standing.status, standing.ready_at = "waiting", event.at
-        self.works = self.ahead = None
+        self._changed("work")
 
     def _added(self, event: Added) -> None:
         self.additions.append(event)
         self.sweep = replace(self.sweep, experiments=(*self.sweep.experiments, *event.experiments))
         self.standings |= {e.id: Standing(e, event.at) for e in event.experiments}
-        self.works = self.ahead = None
+        self._changed("work")
 
     # -- attempts
 
@@ -192,7 +196,7 @@ class State:
             standing.status = "running"
             standing.until, standing.why = None, event.why
             standing.attempts.append(event.attempt)
-        self.works = None
+        self._changed("work")
 
     def _held(self, event: Held) -> None:
         attempt = self.active[event.attempt]
@@ -216,7 +220,7 @@ class State:
             attempt.first_told = event.step, event.at
         attempt.energy.extend(event.energy)
         if len(self.paces) < 2:  # the first steps teach how long all will take, until stints have ended
-            self.scale = self.ahead = self.works = None
+            self._changed("work", "pace")
         for id, loss in event.losses.items():
             self.standings[id].loss = loss
 
@@ -231,8 +235,8 @@ class State:
             self.facts.update(event.facts)
             whole = min(m.from_step for m in attempt.stint.members) == 0  # what came back also had to load
             if whole and attempt.running_at and attempt.stint.steps > 0 and event.at > attempt.running_at:
-                speed = next((d.speed for d in self.sweep.devices if d.name == attempt.device), 1.0)
-                self.scale = self.ahead = None
+                speed = device_named(self.sweep.devices, attempt.device).speed
+                self._changed("pace")
                 expected = self.sweep.taken(attempt.stint.parts)
                 if expected > timedelta(0):
                     self.paces.append((event.at - attempt.running_at) * speed / expected)
@@ -280,7 +284,7 @@ class State:
         attempt = self.active.pop(event.attempt)
         attempt.ended_at = event.at
         attempt.end = {"Ended": "ended", "Paused": "paused", "Lost": "lost"}[event.kind]  # type: ignore[assignment]
-        self.works = None
+        self._changed("work")
         return attempt
 
     @staticmethod
@@ -314,8 +318,3 @@ _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Halted": State._halted,
     "ClockAnchored": State._anchored,
 }
-
-
-def device_named(state: State, name: str) -> Device:
-    """A device of the sweep; one that is gone from the spec is taken as an ordinary one."""
-    return next((device for device in state.sweep.devices if device.name == name), Device(name))

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import Literal, TypeAlias
+
+ScoreName: TypeAlias = Literal["averaged", "raw"]
+DECIDES: dict[str, ScoreName] = {"cosine": "averaged", "linear": "averaged", "constant": "raw"}
+"""Which loss decides at a rung, by learning-rate schedule: with averaged weights where the rate decays to 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -28,6 +29,14 @@ class Device:
     power_w: float | None = None
     idle_power_w: float = 0.0
     power_limit_w: float | None = None
+
+
+def device_named(devices: Iterable[Device], name: str) -> Device:
+    """The device of that name; one that is gone from the spec is taken as an ordinary one."""
+    for device in devices:
+        if device.name == name:
+            return device
+    return Device(name)
 
 
 @dataclass(frozen=True, slots=True, order=True)

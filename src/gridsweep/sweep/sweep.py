@@ -139,11 +139,6 @@ class Sweep:
     def experiment(self, id: str) -> Experiment:
         return next(experiment for experiment in self.experiments if experiment.id == id)
 
-    @property
-    def duration_per_step(self) -> timedelta:
-        """On a device of speed 1."""
-        return self.estimates.duration / self.total_steps
-
     def span(self, members: int, from_step: int, to_step: int) -> timedelta:
         """What so many members together take over these steps by the estimates, on a device of speed 1."""
         return self.taken([(from_step, to_step)] * members)

@@ -71,62 +71,96 @@ def work(folder: AttemptFolder) -> None:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     folder.sign_in()
-    assignment = folder.assignment()
-    alive = {part.experiment: part for part in assignment.members}
-    ((first, last),) = {(part.from_step, part.to_step) for part in assignment.members}
-    wrongs = {misbehaviour(id) for id in alive}
     try:
-        if "crash" in wrongs:
-            raise ValueError("the stand-in was told to crash")
-        losses = {id: saved_loss(folder, part) for id, part in alive.items()}
+        worker = StandIn(folder)
     except ValueError as error:
         folder.finish(Result(now(), (), str(error)))
         raise SystemExit(1) from None
-    pace = float(os.environ.get("GRIDSWEEP_STEP_SECONDS", "0.01"))
-    saved = {id: part.checkpoint for id, part in alive.items()}
-    failed: list[Outcome] = []
-    folder.append(Progress(now(), "training", first, {}))
+    folder.append(Progress(now(), "training", worker.first, {}))
+    for step in range(worker.first + 1, worker.last + 1):
+        worker.train(step)
+        worker.drop_diverged(step)
+        if not worker.alive:
+            worker.finish(())
+            return
+        pausing = bool(asked) and step < worker.last
+        if pausing or worker.saves_at(step):
+            worker.save(step)
+        if pausing:
+            worker.pause(step)
+            return
+    worker.end()
 
-    def save(step: int) -> None:
-        for id in alive:
-            with folder.saving(id, step) as draft:
-                (draft / "loss.txt").write_text(losses[id].hex())
-        folder.forget_checkpoints()
-        saved.update({id: folder.checkpoint(id) for id in alive})
 
-    def finish(outcomes: Iterable[Outcome], facts: dict[str, str] | None = None) -> None:
-        ended = {outcome.experiment: outcome for outcome in (*failed, *outcomes)}
-        folder.finish(Result(now(), tuple(ended[part.experiment] for part in assignment.members), facts=facts))
+class StandIn:
+    """The members of one attempt that are `alive`, from step `first` to `last`, with their present losses.
 
-    for step in range(first + 1, last + 1):
+    Raises `ValueError` when it was told to crash, or a checkpoint is not what was saved.
+    """
+
+    def __init__(self, folder: AttemptFolder):
+        self.folder, self.assignment = folder, folder.assignment()
+        self.alive = {part.experiment: part for part in self.assignment.members}
+        ((self.first, self.last),) = {(part.from_step, part.to_step) for part in self.assignment.members}
+        self.wrongs = {misbehaviour(id) for id in self.alive}
+        if "crash" in self.wrongs:
+            raise ValueError("the stand-in was told to crash")
+        self.losses = {id: saved_loss(folder, part) for id, part in self.alive.items()}
+        self.saved = {id: part.checkpoint for id, part in self.alive.items()}
+        self.failed: list[Outcome] = []
+        self.pace = float(os.environ.get("GRIDSWEEP_STEP_SECONDS", "0.01"))
+
+    def train(self, step: int) -> None:
+        """Make one step, and write down its energy and its losses."""
         begun = now()
-        time.sleep(pace)
-        if "hang" in wrongs and step > 2:
+        time.sleep(self.pace)
+        if "hang" in self.wrongs and step > 2:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(3600)
-        if "vanish" in wrongs and step == first + 3:
+        if "vanish" in self.wrongs and step == self.first + 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        losses = {id: loss_after(part, step, losses[id]) for id, part in alive.items()}
+        self.losses = {id: loss_after(part, step, self.losses[id]) for id, part in self.alive.items()}
         seconds = (now() - begun) / timedelta(seconds=1)
-        folder.append(EnergyLine(begun, seconds, WATTS / 1000 * seconds / 3600, "modelled", step))
-        folder.append(Progress(now(), "training", step, dict(losses)))
-        for id in [id for id in alive if misbehaviour(id) == "nan" and step >= 3]:
-            failed.append(Outcome(id, "failed", step, f"the training loss is nan at step {step}"))
-            del alive[id]
-        if not alive:
-            finish(())
-            return
-        pausing = bool(asked) and step < last
-        if pausing or step % assignment.recipe.checkpoint_every == 0 or step == last < assignment.total_steps:
-            save(step)
-        if pausing:
-            finish(Outcome(id, "paused", step, checkpoint=saved[id]) for id in alive)
-            return
-    facts = {"worker": "stand-in"}
-    if last < assignment.total_steps:
-        finish((reached(part, last, losses[id], saved[id]) for id, part in alive.items()), facts)
-    else:
-        finish((done(folder, part, last, losses[id]) for id, part in alive.items()), facts)
+        self.folder.append(EnergyLine(begun, seconds, WATTS / 1000 * seconds / 3600, "modelled", step))
+        self.folder.append(Progress(now(), "training", step, dict(self.losses)))
+
+    def drop_diverged(self, step: int) -> None:
+        """Fail the members that were told to have no finite loss."""
+        for id in [id for id in self.alive if misbehaviour(id) == "nan" and step >= 3]:
+            self.failed.append(Outcome(id, "failed", step, f"the training loss is nan at step {step}"))
+            del self.alive[id]
+
+    def saves_at(self, step: int) -> bool:
+        """Whether a step ends with a checkpoint: every so many, and at a rung."""
+        return step % self.assignment.recipe.checkpoint_every == 0 or self.last == step < self.assignment.total_steps
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint of every member alive."""
+        for id in self.alive:
+            with self.folder.saving(id, step) as draft:
+                (draft / "loss.txt").write_text(self.losses[id].hex())
+        self.folder.forget_checkpoints()
+        self.saved.update({id: self.folder.checkpoint(id) for id in self.alive})
+
+    def pause(self, step: int) -> None:
+        """End at the checkpoint just saved, as asked."""
+        self.finish(Outcome(id, "paused", step, checkpoint=self.saved[id]) for id in self.alive)
+
+    def end(self) -> None:
+        """End after the last step: at a rung, or with all steps done."""
+        facts, last = {"worker": "stand-in"}, self.last
+        if last < self.assignment.total_steps:
+            self.finish(
+                (reached(part, last, self.losses[id], self.saved[id]) for id, part in self.alive.items()), facts
+            )
+        else:
+            self.finish((done(self.folder, part, last, self.losses[id]) for id, part in self.alive.items()), facts)
+
+    def finish(self, outcomes: Iterable[Outcome], facts: dict[str, str] | None = None) -> None:
+        """Write the result: an outcome for every member, in the order of the assignment."""
+        ended = {outcome.experiment: outcome for outcome in (*self.failed, *outcomes)}
+        members = tuple(ended[part.experiment] for part in self.assignment.members)
+        self.folder.finish(Result(now(), members, facts=facts))
 
 
 def reached(part: Part, step: int, loss: float, checkpoint: Checkpoint | None) -> Outcome:

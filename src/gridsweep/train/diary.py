@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal
 
+from gridsweep.energy.meters import Meter
 from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, now
 
 JOULES_PER_KWH = 3_600_000
 PROGRESS_EVERY = 0.5  # seconds
 ENERGY_EVERY = 1.0
-
-
-class Meter(Protocol):
-    """Counts the energy this worker's device draws."""
-
-    @property
-    def source(self) -> str: ...
-    def joules(self) -> float:
-        """Since the meter was made."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class Diary:

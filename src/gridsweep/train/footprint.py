@@ -7,6 +7,7 @@ one more row of a stack lives than is counted here; by then what the pass kept i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,10 @@ class Footprint:
             self.shapes, self.config, r, self.element, members=members, counted=self.counted, remembered=self.remembered
         )
 
+    def token_of_each(self, ranks: Sequence[int]) -> float:
+        """Bytes that one token of each member of a pass keeps for the backward pass."""
+        return sum(self.token(r, len(ranks)) for r in ranks)
+
     def logits(self, members: int) -> int:
         """Bytes of the logits of a pass that live at once: as they come, in float32, and their slope."""
         vocabulary = self.config.vocab_size
@@ -57,7 +62,7 @@ class Footprint:
 
     def in_a_pass(self, ranks: list[int], tokens: int) -> float:
         """Bytes of a pass of members of these ranks over so many tokens of each."""
-        return sum(tokens * self.token(r, len(ranks)) for r in ranks) + self.logits(len(ranks))
+        return tokens * self.token_of_each(ranks) + self.logits(len(ranks))
 
     def resident(self, memory: float, r: int, tokens: int) -> int:
         """How many adapters of rank `r` live beside the base and a pass of one of them, in `memory` bytes."""

@@ -7,9 +7,6 @@ import math
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Recipe
 
-DECAYING = ("linear", "cosine")
-"""The schedules that end at 0: before that, averaged weights say more of where an experiment goes."""
-
 
 def learning_rate(recipe: Recipe, peak: float, step: int, total: int) -> float:
     """The learning rate of optimizer step `step` (from 0) of `total`.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Assignment, Part
@@ -15,6 +15,8 @@ from gridsweep.records.files import verify
 from gridsweep.train import data
 
 if TYPE_CHECKING:  # importing these takes seconds, in which the worker could not be told to stop
+    import torch
+
     from gridsweep.train.lean.group import Group
     from gridsweep.train.room import Room
     from gridsweep.train.samples import Encoded, Sample
@@ -36,54 +38,25 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     pairs = data.load(assignment.dataset, assignment.recipe)
     breathe()
 
-    import torch
-
-    from gridsweep.train.device import described, device_and_dtype, memory_at_hand
-    from gridsweep.train.lean.fitting import CPU_TOKENS
-    from gridsweep.train.lean.group import Group, Plan
-    from gridsweep.train.lean.variants import Variant
+    from gridsweep.train.device import device_and_dtype, memory_at_hand
     from gridsweep.train.model import load_base
-    from gridsweep.train.room import room_for
-    from gridsweep.train.samples import encode
+    from gridsweep.train.room import room_for  # brings torch, which takes seconds
 
     breathe()
     device, dtype = device_and_dtype()
     tokenizer, base = load_base(assignment.model, device, dtype, assignment.base)
     breathe()
     recipe = assignment.recipe
-    train = encode(tokenizer, pairs.train, recipe.max_length)
-    validation = encode(tokenizer, pairs.validation, recipe.max_length)
-    if not train.samples or not validation.samples:
-        raise SpecError(
-            f"no sample of {assignment.dataset.id} has room for a response in {recipe.max_length} tokens; "
-            "raise recipe.max_length"
-        )
+    train, validation = _encoded(tokenizer, pairs, assignment)
     memory = memory_at_hand(device, assignment.device.memory_gb)
     room = room_for(base, assignment.members, recipe, train.samples, memory)
-    away = room is not None and room.fit.away
-    variant = Variant(recipe.rslora, recipe.lora_plus)
-    group = Group(
-        base,
-        assignment.members,
-        recipe,
-        assignment.total_steps,
-        train.samples,
-        assignment.model,
-        variants={part.experiment: variant for part in assignment.members},
-        layers=recipe.layers,
-        order=assignment.members[0].seed,
-        plan=room.fit.plan if room else Plan(tokens=CPU_TOKENS if device.type == "cpu" else None),
-        home=torch.device("cpu") if away else None,
-    )
+    group = _group(assignment, base, train.samples, room)
     for experiment, folder in checkpoints.items():
         if folder is not None:
             group.load(experiment, folder)
             breathe()
     facts = {
-        "device": described(device),
-        "dtype": str(dtype).removeprefix("torch."),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers")},
+        **_machine(device, dtype),
         **pairs.facts,
         "train_samples": str(len(train.samples)),
         "validation_samples": str(len(validation.samples)),
@@ -109,6 +82,56 @@ def whole_checkpoint(part: Part, store: Path) -> Path | None:
     if part.checkpoint.step != part.from_step:
         raise SpecError(f"the checkpoint {folder} is of step {part.checkpoint.step}, not of step {part.from_step}")
     return folder
+
+
+def _encoded(tokenizer: Any, pairs: data.Data, assignment: Assignment) -> tuple[Encoded, Encoded]:
+    """The samples to train and to validate on. Raises `SpecError` where none has room for a response."""
+    from gridsweep.train.samples import encode
+
+    length = assignment.recipe.max_length
+    train, validation = encode(tokenizer, pairs.train, length), encode(tokenizer, pairs.validation, length)
+    if not train.samples or not validation.samples:
+        raise SpecError(
+            f"no sample of {assignment.dataset.id} has room for a response in {length} tokens; raise recipe.max_length"
+        )
+    return train, validation
+
+
+def _group(assignment: Assignment, base: Any, samples: list[Sample], room: Room | None) -> Group:
+    """The members as one group, by the plan of its room; without a room, by the default plan of the device."""
+    import torch
+
+    from gridsweep.train.lean.fitting import CPU_TOKENS
+    from gridsweep.train.lean.group import Group, Plan
+    from gridsweep.train.lean.variants import Variant
+
+    recipe = assignment.recipe
+    variant = Variant(recipe.rslora, recipe.lora_plus)
+    return Group(
+        base,
+        assignment.members,
+        recipe,
+        assignment.total_steps,
+        samples,
+        assignment.model,
+        variants={part.experiment: variant for part in assignment.members},
+        layers=recipe.layers,
+        order=assignment.members[0].seed,
+        plan=room.fit.plan if room else Plan(tokens=CPU_TOKENS if base.device.type == "cpu" else None),
+        home=torch.device("cpu") if room is not None and room.fit.away else None,
+    )
+
+
+def _machine(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """What the work is computed on, and with which versions."""
+    from gridsweep.train.device import described
+
+    return {
+        "device": described(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers")},
+    }
 
 
 def _cut(train: Encoded, validation: Encoded, max_length: int) -> dict[str, str]:

@@ -16,11 +16,10 @@ from gridsweep.energy.power_limits import limited
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Assignment, AttemptFolder, Outcome, Result, now
 from gridsweep.records.files import digest
-from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.losses import DECIDES, Losses
 from gridsweep.sweep.stints import Checkpoint
 from gridsweep.train.device import accelerator_index
 from gridsweep.train.diary import Diary
-from gridsweep.train.learning_rate import DECAYING
 from gridsweep.train.loading import Ready, load
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ class Worker:
 
         group, recipe = ready.group, self.assignment.recipe
         scores: dict[str, Scores] = {}
-        if recipe.learning_rate_schedule in DECAYING:
+        if DECIDES.get(recipe.learning_rate_schedule) == "averaged":
             judges = [ready.validation[n] for n in judging(len(ready.validation), recipe.seed)]
             scores = group.evaluate(judges, self._breathing("evaluating"), averaged=True)
             scores = self._finite(ready, scores)

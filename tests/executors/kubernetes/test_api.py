@@ -16,13 +16,13 @@ from bench import CLUSTER, api_of
 from builders import until
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.kubernetes.api import (
+    JOBS,
     Api,
     ApiError,
     Conflict,
     Expired,
     Forbidden,
     NotFound,
-    Resource,
     Server,
     Unreachable,
     Watch,
@@ -31,7 +31,6 @@ from gridsweep.executors.kubernetes.api import (
 from gridsweep.executors.kubernetes.preflight import check_cluster
 from gridsweep.testing.kubernetes.server import ApiServer
 
-JOBS, PODS = Resource("ray.io", "rayjobs"), Resource("", "pods")
 CANARY = "canary-token-5e0a"
 
 

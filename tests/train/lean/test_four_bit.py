@@ -8,6 +8,7 @@ import pytest
 import torch
 from lean_alone import Alone
 from lean_builders import MEMBERS, RECIPE, SAMPLES, TOTAL, group, nothing, small_base
+from saved_tensors import saved_bytes
 from torch import nn
 
 pytest.importorskip("bitsandbytes")
@@ -15,7 +16,6 @@ pytest.importorskip("bitsandbytes")
 from gridsweep.errors import SpecError
 from gridsweep.train.four_bit import FourBitLinear, in_four_bits
 from gridsweep.train.lean.layers import LeanMlp
-from gridsweep.train.lean.memory import saved_bytes
 
 pytestmark = [
     pytest.mark.train,

@@ -7,11 +7,12 @@ from itertools import count
 import pytest
 import torch
 from lean_builders import MEMBERS, SAMPLES, group, nothing, part, small_base
+from saved_tensors import saved_bytes
 
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.linear import Pass
 from gridsweep.train.lean.measure import Choice, Measured, measure
-from gridsweep.train.lean.memory import bytes_per_token, saved_bytes
+from gridsweep.train.lean.memory import bytes_per_token
 from gridsweep.train.lean.packing import pack
 from gridsweep.train.samples import Sample
 

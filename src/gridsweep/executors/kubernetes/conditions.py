@@ -10,7 +10,6 @@ from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER, QU
 
 Object = dict[str, Any]
 
-SUSPENDED = ("Suspending", "Suspended")
 BEING_MADE = ("ContainerCreating", "PodInitializing")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from gridsweep.accounting.compute_gardener import Gardened, facts, gardened
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.handover import assignment, news, touched
-from gridsweep.executors.kubernetes.api import Api, Conflict, NotFound, Resource, Unreachable, Watch
+from gridsweep.executors.kubernetes.api import JOBS, PODS, Api, Conflict, NotFound, Unreachable, Watch
 from gridsweep.executors.kubernetes.conditions import Condition, condition
 from gridsweep.executors.kubernetes.manifests.names import ATTEMPT, COMPONENT, job_name
 from gridsweep.executors.kubernetes.manifests.rayjob import rayjob
@@ -34,7 +34,6 @@ from gridsweep.sweep.clusters import KubernetesCluster
 
 Object = dict[str, Any]
 
-JOBS, PODS = Resource("ray.io", "rayjobs"), Resource("", "pods")
 BRIEF_SECONDS = 2.0
 """How long a server that did not answer is asked, once a look."""
 

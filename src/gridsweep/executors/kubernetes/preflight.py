@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from gridsweep.errors import ExecutorError
-from gridsweep.executors.kubernetes.api import Api, Forbidden, NotFound, Resource
+from gridsweep.executors.kubernetes.api import CLAIMS, JOBS, PODS, Api, Forbidden, NotFound, Resource
 from gridsweep.sweep.clusters import KubernetesCluster
-
-JOBS, PODS, CLAIMS = Resource("ray.io", "rayjobs"), Resource("", "pods"), Resource("", "persistentvolumeclaims")
 
 LOOP = ((JOBS, ("list", "watch", "get", "create", "delete")), (PODS, ("list",)))
 READER = ((PODS, ("get", "create", "delete")), (Resource("", "pods/proxy"), ("get", "delete")))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gridsweep.errors import ExecutorError
-from gridsweep.executors.kubernetes.api import Api, Conflict, NotFound, Resource, Unreachable
+from gridsweep.executors.kubernetes.api import PODS, Api, Conflict, NotFound, Unreachable
 from gridsweep.executors.kubernetes.manifests import pods
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name, store_of
 from gridsweep.executors.kubernetes.volume_reader import PORT
@@ -30,7 +30,6 @@ from gridsweep.sweep.stints import Checkpoint
 if TYPE_CHECKING:
     import httpx
 
-PODS = Resource("", "pods")
 APPENDED = ("log.txt", "progress.jsonl", "energy.jsonl")
 WHOLE = ("stint.json", "worker.json", "result.json")  # the result last, so that it is so in the mirror too
 

@@ -101,7 +101,7 @@ def kept(footprint: Footprint, work: Work, plan: Plan) -> float:
     ranks = _largest_pass(work, plan)
     tokens = work.step if plan.tokens is None else min(work.step, max(plan.tokens, work.longest))
     per = replace(footprint, remembered=plan.remember and work.drops)
-    return SHORT_LIVED * tokens * sum(per.token(r, len(ranks)) for r in ranks)
+    return SHORT_LIVED * tokens * per.token_of_each(ranks)
 
 
 def _largest_pass(work: Work, plan: Plan) -> Sequence[int]:

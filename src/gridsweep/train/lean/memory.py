@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -68,11 +68,3 @@ class Kept:
             self.sizes[storage.data_ptr()] = storage.nbytes()
             self.most = max(self.most, sum(self.sizes.values()))
         return tensor
-
-
-def saved_bytes(forward: Callable[[], Tensor], weights: list[Tensor]) -> int:
-    """How many bytes autograd keeps after `forward`, whose result is still there; `weights` do not count."""
-    with Kept(weights) as kept:
-        result = forward()
-    del result
-    return kept.most

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from gridsweep import handed_on
 
 if TYPE_CHECKING:
-    from gridsweep.executors.kubernetes.api.client import Api, Resource
+    from gridsweep.executors.kubernetes.api.client import CLAIMS, JOBS, PODS, Api, Resource
     from gridsweep.executors.kubernetes.api.credentials import Server, server_for
     from gridsweep.executors.kubernetes.api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable
     from gridsweep.executors.kubernetes.api.watch import Watch
 
 __all__ = [
+    "CLAIMS",
+    "JOBS",
+    "PODS",
     "Api",
     "ApiError",
     "Conflict",
@@ -30,10 +33,13 @@ __getattr__ = handed_on(
     {
         "Api": "client",
         "ApiError": "errors",
+        "CLAIMS": "client",
         "Conflict": "errors",
         "Expired": "errors",
         "Forbidden": "errors",
+        "JOBS": "client",
         "NotFound": "errors",
+        "PODS": "client",
         "Resource": "client",
         "Server": "credentials",
         "Unreachable": "errors",

@@ -45,6 +45,9 @@ class Resource:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
+JOBS, PODS, CLAIMS = Resource("ray.io", "rayjobs"), Resource("", "pods"), Resource("", "persistentvolumeclaims")
+
+
 class Api:
     """An API server in one namespace.
 

@@ -13,7 +13,7 @@ from gridsweep.sweep.sweep import Sweep
 Manifest = dict[str, Any]
 
 PREFIX = "gridsweep.io/"
-SWEEP, EXPERIMENT, TIER, STINT = (PREFIX + word for word in ("sweep", "experiment", "tier", "stint"))
+SWEEP, EXPERIMENT, TIER = (PREFIX + word for word in ("sweep", "experiment", "tier"))
 ATTEMPT, REASON, DIGEST = (PREFIX + word for word in ("attempt", "tier-reason", "digest"))
 NAME, COMPONENT, MANAGED_BY = (f"app.kubernetes.io/{word}" for word in ("name", "component", "managed-by"))
 

@@ -65,38 +65,7 @@ def rayjob(
     # A label has one value: a pack's is its first member, and the assignment names them all.
     joined = labels(sweep.name, "worker", experiment=first, tier=tier.name, stint=work.attempt.rpartition("/")[0])
     notes = {**experiment_annotations(sweep, first), ATTEMPT: work.attempt}
-    template: Manifest = {
-        # Without the labels of applications: KubeRay sets its own on a head, and selects by them.
-        "metadata": {
-            "labels": {key: value for key, value in joined.items() if key not in (NAME, MANAGED_BY)},
-            "annotations": notes | _held(gate, tier),
-        },
-        "spec": _pod(sweep, cluster, work, again),
-    }
-    if gate == "compute-gardener":
-        template["spec"]["schedulerName"] = COMPUTE_GARDENER
-    spec: Manifest = {
-        "entrypoint": delivery.ENTRYPOINT,
-        "submissionMode": "HTTPMode",
-        "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": TTL_SECONDS,
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": math.ceil(deadline(sweep, cluster, tier, gate).total_seconds()),
-        "rayClusterSpec": {
-            "rayVersion": RAY_VERSION,
-            "headGroupSpec": {
-                "rayStartParams": {
-                    "num-gpus": "1",
-                    "dashboard-host": "0.0.0.0",  # the operator submits through it; the NetworkPolicy keeps others out
-                    "object-store-memory": str(OBJECT_STORE_BYTES),
-                },
-                "template": template,
-            },
-        },
-    }
     own = dict(joined)
-    if gate == "suspend":
-        spec["suspend"] = True
     if gate == "kueue":  # Kueue suspends it on creation; a value of ours would suspend it again at every apply
         if not cluster.queue:
             raise SpecError("gate: kueue needs the name of a local queue; set executor.kubernetes.queue")
@@ -110,11 +79,56 @@ def rayjob(
             "labels": own,
             "annotations": notes,
         },
-        "spec": spec,
+        "spec": _spec(
+            _template(gate, tier, joined, notes, _pod(sweep, cluster, work, again)),
+            deadline(sweep, cluster, tier, gate),
+            gate,
+        ),
     }
     seal = digest(json.dumps(made, sort_keys=True))
     made["metadata"]["annotations"] = {**notes, DIGEST: seal}
     return made
+
+
+def _spec(template: Manifest, longest: timedelta, gate: Gate) -> Manifest:
+    """The RayJob's own part: a cluster of one head, which ends with the job and is stopped after `longest`."""
+    spec: Manifest = {
+        "entrypoint": delivery.ENTRYPOINT,
+        "submissionMode": "HTTPMode",
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": TTL_SECONDS,
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": math.ceil(longest.total_seconds()),
+        "rayClusterSpec": {
+            "rayVersion": RAY_VERSION,
+            "headGroupSpec": {
+                "rayStartParams": {
+                    "num-gpus": "1",
+                    "dashboard-host": "0.0.0.0",  # the operator submits through it; the NetworkPolicy keeps others out
+                    "object-store-memory": str(OBJECT_STORE_BYTES),
+                },
+                "template": template,
+            },
+        },
+    }
+    if gate == "suspend":
+        spec["suspend"] = True
+    return spec
+
+
+def _template(gate: Gate, tier: Tier, joined: dict[str, str], notes: dict[str, str], pod: Manifest) -> Manifest:
+    """The head's pod, with what Compute Gardener reads where it is the gate."""
+    template: Manifest = {
+        # Without the labels of applications: KubeRay sets its own on a head, and selects by them.
+        "metadata": {
+            "labels": {key: value for key, value in joined.items() if key not in (NAME, MANAGED_BY)},
+            "annotations": notes | _held(gate, tier),
+        },
+        "spec": pod,
+    }
+    if gate == "compute-gardener":
+        pod["schedulerName"] = COMPUTE_GARDENER
+    return template
 
 
 def deadline(sweep: Sweep, cluster: KubernetesCluster, tier: Tier, gate: Gate) -> timedelta:
