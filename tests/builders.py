@@ -22,10 +22,10 @@ from gridsweep.records.attempts import AttemptFolder, Progress
 from gridsweep.runs import run as runs
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.virtual import Observations
-from gridsweep.state.events import Event
+from gridsweep.state.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import Dataset, Experiment, LoraParams, Model, Recipe
-from gridsweep.sweep.stints import Device
+from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
 from gridsweep.sweep.sweep import Estimates, PolicyChoice, Replay, Sweep
 from gridsweep.sweep.tiers import Tier
 from gridsweep.testing.stand_in import STAND_IN
@@ -163,3 +163,29 @@ def lines(folder: AttemptFolder) -> list[Progress]:
 def losses(state: State) -> dict[str, tuple[str, float | None]]:
     """What became of each experiment, to the last digit."""
     return {id: (s.status, s.outcome.validation_loss if s.outcome else None) for id, s in state.standings.items()}
+
+
+def segment(start: float, end: float, kwh: float, step: int = 1) -> Segment:
+    return Segment(after(start), after(end), kwh, "measured", step)
+
+
+def lost_and_done() -> State:
+    """One experiment: lost at step 4, gone on from its checkpoint at 2; a kWh each two steps."""
+    first = Stint((Member("e00", 0, 6),))
+    second = Stint((Member("e00", 2, 6),))
+    a, b = f"{first.id}/1", f"{second.id}/1"
+    saved = (Checkpoint("e00", 2, "", ""),)
+    before = (segment(0, 0.5, 0.5, 0), segment(0.5, 1, 1, 2), segment(1, 1.5, 1, 4))
+    afterwards = (segment(2, 2.5, 0.5, 2), segment(2.5, 3, 1, 4), segment(3, 3.5, 1, 6))
+    events: list[Event] = [
+        Submitted(START, make_sweep(1)),
+        Observed(START, START, HOUR, (100.0,) * 9, Provenance("a test")),
+        Requested(after(0), a, first, "d0", ""),
+        Running(after(0.5), a),
+        Progressed(after(1.5), a, 1, 4, {}, before),
+        Lost(after(1.5), a, "killed", saved),
+        Requested(after(2), b, second, "d0", ""),
+        Progressed(after(3.5), b, 1, 6, {}, afterwards),
+        Ended(after(3.5), b, (Outcome("e00", "done", 6),)),
+    ]
+    return State(events)

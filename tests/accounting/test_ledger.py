@@ -6,19 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import START, after, levels, make_sweep, rehearsed, sweeps
+from builders import START, after, levels, lost_and_done, make_sweep, rehearsed, segment, sweeps
 from gridsweep.accounting.ledger import Account, charge, idle_segments, kept, ledger
-from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.policy.situation import Start
-from gridsweep.state.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
+from gridsweep.state.events import Segment, Submitted
 from gridsweep.state.state import State
-from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
-
-
-def segment(start: float, end: float, kwh: float, step: int = 1) -> Segment:
-    return Segment(after(start), after(end), kwh, "measured", step)
+from gridsweep.sweep.stints import Device
 
 
 def trace(*values: float) -> Trace:
@@ -117,28 +112,6 @@ def test_a_pack_shares_its_energy_evenly():
 
 
 # Lost attempts
-
-
-def lost_and_done() -> State:
-    """One experiment: lost at step 4, gone on from its checkpoint at 2; a kWh each two steps."""
-    first = Stint((Member("e00", 0, 6),))
-    second = Stint((Member("e00", 2, 6),))
-    a, b = f"{first.id}/1", f"{second.id}/1"
-    saved = (Checkpoint("e00", 2, "", ""),)
-    before = (segment(0, 0.5, 0.5, 0), segment(0.5, 1, 1, 2), segment(1, 1.5, 1, 4))
-    afterwards = (segment(2, 2.5, 0.5, 2), segment(2.5, 3, 1, 4), segment(3, 3.5, 1, 6))
-    events: list[Event] = [
-        Submitted(START, make_sweep(1)),
-        Observed(START, START, HOUR, (100.0,) * 9, Provenance("a test")),
-        Requested(after(0), a, first, "d0", ""),
-        Running(after(0.5), a),
-        Progressed(after(1.5), a, 1, 4, {}, before),
-        Lost(after(1.5), a, "killed", saved),
-        Requested(after(2), b, second, "d0", ""),
-        Progressed(after(3.5), b, 1, 6, {}, afterwards),
-        Ended(after(3.5), b, (Outcome("e00", "done", 6),)),
-    ]
-    return State(events)
 
 
 def test_work_that_no_checkpoint_kept_is_wasted_and_counted():

@@ -4,7 +4,6 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_ledger import lost_and_done
 
 from builders import (
     RELAXED,
@@ -12,6 +11,7 @@ from builders import (
     URGENT,
     after,
     levels,
+    lost_and_done,
     make_sweep,
     most_at_once,
     rehearsed,

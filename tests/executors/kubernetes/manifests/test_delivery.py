@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from builders import make_sweep
+from gridsweep import __version__
 from gridsweep.errors import SpecError
 from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
 from gridsweep.executors.kubernetes.manifests.delivery import (
@@ -177,8 +178,8 @@ def test_the_sources_import_nothing_of_the_package_that_is_not_among_them():
     there = {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in worker_sources()}
     for name, text in worker_sources().items():
         used = re.findall(r"^\s*(?:from|import) gridsweep\.([\w.]+)", text, re.M)
-        door = {"spec"} if name == "sweep.py" else set()  # Sweep.load, which no worker calls
-        assert set(used) - there <= door or name == "__init__.py", name  # the package's own front is lazy
+        lazy = name.endswith("__init__.py")  # a folder's front imports what it hands on when it is asked for
+        assert set(used) <= there or lazy, name
 
 
 def test_the_mounted_files_are_those_of_the_package(published):
@@ -202,3 +203,13 @@ def test_what_no_pod_could_read_is_refused(published):
 def test_a_configmap_too_large_is_refused(published):
     with pytest.raises(SpecError, match="1024"):
         config_map(cluster_of(published), "x", {}, {"a": "b" * (CONFIGMAP_LIMIT + 1)})
+
+
+def test_an_image_of_another_version_says_so_first(pod, tmp_path):
+    """As 0.1.0 was: no `__version__`, and none of the modules that the start imports."""
+    old = tmp_path / "old" / "gridsweep"
+    old.mkdir(parents=True)
+    (old / "__init__.py").write_text("")
+    code, said = pod.run(PYTHONPATH=str(old.parent))
+    assert code == 1
+    assert said.strip() == (f"the image holds gridsweep 0.1.0, this needs {__version__}; use an image of that version")

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from gridsweep.executors.kubernetes.manifests.checks import pod_templates
+from gridsweep.executors.kubernetes.manifests.image_version import CONTROLLER
 from gridsweep.executors.kubernetes.manifests.yaml_text import document
 
 ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim"}
@@ -101,7 +102,8 @@ def test_the_loop_is_one_and_its_journal_is_its_own(rendered):
     assert loop["spec"]["replicas"] == 1
     assert loop["spec"]["strategy"] == {"type": "Recreate"}
     (container,) = loop["spec"]["template"]["spec"]["containers"]
-    assert " ".join(container["command"] + container["args"]) == "gridsweep run /config/sweep.yaml --folder /state/run"
+    assert container["command"] == ["python", "-c", CONTROLLER]  # the command line, once the image's version is right
+    assert container["args"] == ["run", "/config/sweep.yaml", "--folder", "/state/run"]
     claims = {m["metadata"]["name"]: m["spec"] for m in rendered["none"] if m["kind"] == "PersistentVolumeClaim"}
     assert claims["published-journal"]["accessModes"] == ["ReadWriteOnce"]
     assert {claim["storageClassName"] for claim in claims.values()} == {"fast"}
