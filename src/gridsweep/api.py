@@ -54,15 +54,16 @@ def simulate(
     bounds: bool = True,
     against: Sweep | None = None,
 ) -> Simulation:
-    """Back-test policies (the sweep's own if none is named) on a trace: a CSV file, or `solar-valley`.
+    """Back-test policies (the sweep's own if none is named) on a trace.
 
+    `trace` is a file or `solar-valley`; by default the trace that the sweep itself names.
     Start instants lie every `every` from `start` (28 days into the trace) to before `end` (nine days before its end).
     `forecast` is what policies are shown: `history`, `perfect`, or `recorded:FILE`, which needs no trace. `devices`
     counts devices like the sweep's first one, `finish_by` takes the place of the tiers' start deadlines, `lengths`
     spreads what experiments really take about the estimate, and without `bounds` nothing is said of what was possible.
     Reductions are against running the same sweep at once, or the sweep `against`.
     """
-    provider = open_replay(None if trace is None else str(trace), forecast)
+    provider = open_replay(None if trace is None else str(trace), forecast, sweep.carbon)
     starts = backtest.start_instants(provider.trace, every, start, end)
     conditions = Conditions(
         policies=policies, tick=tick, forecast=forecast, devices=devices, finish_by=finish_by,

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from gridsweep.carbon.readings import titled
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.records import codec
 from gridsweep.spec import load
@@ -32,9 +33,10 @@ EXTRAS = {
     "live": ("httpx",),
     "parquet": ("pyarrow",),
     "solver": ("scipy",),
+    "optuna": ("optuna",),
     "4bit": ("bitsandbytes",),
 }
-OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver", "4bit")
+OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver", "optuna", "4bit")
 ROOM_GB = 5.0
 
 
@@ -154,9 +156,8 @@ def _grid() -> Finding:
     from gridsweep.grid.providers.trace import open_trace
 
     provider = open_trace("solar-valley")
-    return Finding(
-        "grid", "ok", f"bundled trace {provider.provenance.title} ({provider.provenance.quality}), works offline"
-    )
+    trace = titled(provider.provenance.title, provider.provenance.quality)
+    return Finding("grid", "ok", f"bundled trace {trace}, works offline")
 
 
 def _provider(carbon: CarbonSource) -> Finding:

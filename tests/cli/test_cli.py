@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import jsonschema
 import pytest
@@ -40,8 +43,8 @@ def background(tmp_path):
     """Start a run in a process of its own, slow enough to be caught; it is ended with the test."""
     started = []
 
-    def start(spec, **environment):
-        command = [sys.executable, "-m", "gridsweep.cli", "run", str(spec)]
+    def start(spec, *options, folder="runs/small", **environment):
+        command = [sys.executable, "-m", "gridsweep.cli", "run", str(spec), *options]
         variables = os.environ | {"GRIDSWEEP_WORKER": "gridsweep.testing", "GRIDSWEEP_STEP_SECONDS": "0.3"}
         process = subprocess.Popen(
             command,
@@ -52,7 +55,7 @@ def background(tmp_path):
             stderr=subprocess.STDOUT,
         )
         started.append(process)
-        journal = tmp_path / "runs/small/store/stints"
+        journal = tmp_path / folder / "store/stints"
         end = time.monotonic() + 30
         while not list(journal.glob("*/1/progress.jsonl")):
             assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
@@ -210,6 +213,15 @@ def test_exit_130_for_ctrl_c_with_the_state_saved(gridsweep, spec, background):
     assert gridsweep("run", spec)[0] == 0
 
 
+def test_the_hint_after_ctrl_c_names_the_folder_that_was_given(gridsweep, spec, background, tmp_path):
+    process = background(spec, "--folder", "runs/my trial", folder="runs/my trial")
+    process.send_signal(signal.SIGINT)
+    hint = re.search(r"go on with: gridsweep (run .*)", process.communicate(timeout=30)[0])
+    assert hint and shlex.split(hint[1]) == ["run", str(spec), "--folder", "runs/my trial"]
+    assert gridsweep(*shlex.split(hint[1]))[0] == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["my trial"]
+
+
 def test_a_second_ctrl_c_leaves_at_once_and_the_workers_are_adopted(gridsweep, spec, background):
     process = background(spec, GRIDSWEEP_STEP_SECONDS="2")
     process.send_signal(signal.SIGINT)
@@ -292,6 +304,20 @@ def test_doctor_says_how_energy_is_known(gridsweep):
     assert code == 0 and "energy" in out and "works offline" in out
     findings = json.loads(gridsweep("doctor", "--json")[1])["findings"]
     assert {"python", "devices", "energy", "disk", "grid"} <= {f["what"] for f in findings}
+
+
+def test_doctor_keeps_its_columns_apart_and_names_every_extra(gridsweep):
+    _, out, _ = gridsweep("doctor")
+    project = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]
+    for extra in set(project["optional-dependencies"]) - {"dev"}:
+        assert re.search(rf"^(ok|note|missing) +extra {extra} +\S", out, re.MULTILINE), extra
+    assert "(synthetic) (synthetic)" not in out and "bundled trace Solar valley (synthetic), works offline" in out
+
+
+def test_logs_of_a_healthy_experiment_say_that_there_are_none(gridsweep, spec):
+    gridsweep("run", spec)
+    code, out, err = gridsweep("logs", "r16-a32-lr1e-4")
+    assert (code, out) == (0, "") and "/1) printed nothing (workers print warnings and errors only)" in err
 
 
 def test_the_help_lists_every_exit_code(gridsweep):

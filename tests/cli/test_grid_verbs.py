@@ -60,6 +60,15 @@ def test_a_forecast_needs_neither_account_nor_network(gridsweep):
     assert "our own forecast from history" in out
 
 
+def test_a_forecast_says_how_the_present_is_known_and_what_now_means(gridsweep, tmp_path):
+    _, out, _ = gridsweep("forecast", "--at", "2024-06-10T16:20:00Z")
+    assert "gCO2eq/kWh (synthetic)\n" in out and "(live)" not in out and "(now:" not in out
+    assert "best windows of 1.5 h (the 1.5 h from now: " in out and " on average):" in out
+    rows = "".join(f"{TRUTH.start + i * HOUR:%Y-%m-%dT%H:%M}Z,{level}\n" for i, level in enumerate(TRUTH.values))
+    (tmp_path / "mine.csv").write_text(f"timestamp,carbon_intensity\n{rows}")
+    assert "gCO2eq/kWh (recorded)\n" in gridsweep("forecast", "--trace", "mine.csv")[1]
+
+
 def test_a_forecast_as_json_has_the_expected_with_its_band_and_sources(gridsweep):
     code, out, _ = gridsweep("forecast", "--trace", "solar-valley", "--at", "2024-06-10T16:00:00Z", "--json")
     made = json.loads(out)

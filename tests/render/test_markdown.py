@@ -63,3 +63,9 @@ def test_compute_gardeners_figures_stand_beside_ours(full: Report) -> None:
     text = markdown.render(replace(full, gardened={id: Gardened(180.0, 110.0)}))
     ours = f"{full.rows[0].mean_intensity:.0f}"
     assert f"{id}: 180 when held back, 110 when let go; {ours} on average over its run" in text
+
+
+def test_a_stopped_experiment_is_called_so_once(full: Report) -> None:
+    row = replace(full.rows[-1], status="stopped", reason="stopped at step 4 of 35: 4 of 8 go on")
+    made = markdown.render(replace(full, rows=(*full.rows[:-1], row)))
+    assert "| stopped at step 4 of 35: 4 of 8 go on |" in made and "stopped: stopped" not in made

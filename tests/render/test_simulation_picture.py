@@ -125,10 +125,34 @@ def test_recorded_forecasts_bring_their_trace(simulate, tmp_path):
     assert "4 starts" in out and "told.csv (measured), forecast: recorded:told.csv" in out
 
 
+def test_without_a_trace_it_is_the_specs_own(simulate, tmp_path):
+    window = ("--from", "2024-06-10", "--to", "2024-06-11", "--policy", "immediate", "--no-bound")
+    hours = [START.replace(month=5, day=1, hour=0) + i * HOUR for i in range(24 * 60)]
+    rows = "".join(f"{hour.isoformat()},{100 + hour.hour}\n" for hour in hours)
+    (tmp_path / "mine.csv").write_text(f"timestamp,carbon_intensity\n{rows}")
+    (tmp_path / "small.yaml").write_text(SPEC + "carbon: {file: mine.csv}\n")
+    code, out, err = simulate(*window)
+    assert code == 0, err
+    assert "4 starts on 2 device(s), mine.csv (measured), forecast" in out
+    assert "solar-valley" not in out
+    code, out, _ = simulate(*VALLEY, "--policy", "immediate", "--no-bound")
+    assert code == 0 and "Solar valley (synthetic), forecast" in out, "--trace comes before the spec's own"
+
+
+def test_without_any_trace_in_the_spec_it_is_the_bundled_one_named_once(simulate):
+    code, out, _ = simulate(*VALLEY[2:], "--policy", "immediate", "--no-bound")
+    assert code == 0 and ", Solar valley (synthetic), forecast" in out
+
+
+def test_a_live_provider_leaves_no_trace_to_simulate_on(simulate, tmp_path):
+    (tmp_path / "small.yaml").write_text(SPEC + "carbon: {provider: uk, zone: GB}\n")
+    code, out, err = simulate()
+    assert (code, out) == (2, "") and "needs a trace; name one with --trace" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "needs a trace; name one with --trace"),
         ((*VALLEY, "--forecast", "magic"), "say history, perfect or recorded:FILE"),
         (("--forecast", "recorded:nope.csv"), "nope.csv: there is no such file"),
         ((*VALLEY, "--devices", "0"), "--devices"),

@@ -223,6 +223,11 @@ def _hygiene(state: State, rows: tuple[Row, ...]) -> list[str]:
     return said + [text for row in rows if (text := _overfitted(state.standings[row.experiment]))]
 
 
+def about_the_winner(state: State, rows: tuple[Row, ...]) -> list[str]:
+    """Return the notes about the winner alone: edges of the space, and whether it overfits."""
+    return _hygiene(state, rows[:1])
+
+
 def _overfitted(standing: Standing) -> str:
     """That an experiment was surely better at a rung than at its end; empty where it was not, or nobody knows."""
     judged = standing.outcome.judged if standing.outcome else None

@@ -49,6 +49,11 @@ class Provenance:
         return (self.kind, self.basis)
 
 
+def titled(title: str, quality: str) -> str:
+    """Return a source's title with its quality, unless the title names the quality already."""
+    return title if quality in title else f"{title} ({quality})"
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """From `start` to the next stretch, slots have this provenance."""

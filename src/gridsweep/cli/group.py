@@ -62,12 +62,16 @@ def folder_of(folder: Path | None) -> Any:
         return RunFolder(folder)
     found = [path.parent.parent for path in Path("runs").glob("*/state/journal.db")]
     if not found:
-        raise GridsweepError("there is no run below ./runs; name a run's folder")
+        raise GridsweepError(
+            "there is no run below ./runs; start one with `gridsweep run SPEC`, or name a run's folder"
+        )
     return RunFolder(max(found, key=lambda path: (path / "state" / "journal.db").stat().st_mtime))
 
 
 def one_of(standings: dict[str, Any], beginning: str) -> Any:
     import difflib
+
+    from gridsweep.sweep.identity import ambiguous
 
     if beginning in standings:
         return standings[beginning]
@@ -77,10 +81,10 @@ def one_of(standings: dict[str, Any], beginning: str) -> Any:
     slugs = {id.rpartition("-")[0]: id for id in standings}
     near = [slugs[slug] for slug in difflib.get_close_matches(beginning, slugs, n=3, cutoff=0.4)]
     if matches:
-        raise GridsweepError(f"{beginning!r} could be any of {', '.join(matches[:5])}; write more of it")
-    raise GridsweepError(
-        f"no experiment begins with {beginning!r}" + (f"; did you mean {', '.join(near)}?" if near else "")
-    )
+        raise GridsweepError(ambiguous(beginning, matches, list(standings)))
+    there = [*list(standings)[:5], *([f"and {len(standings) - 5} more"] if len(standings) > 5 else [])]
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(there)}"
+    raise GridsweepError(f"no experiment begins with {beginning!r}; {hint}")
 
 
 def print_json(value: object) -> None:

@@ -14,7 +14,7 @@ from gridsweep.sweep.clusters import GATES, Gate
 
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--trace", help="A CSV file `timestamp,carbon_intensity`, or `solar-valley`.")
+@click.option("--trace", help="A trace: a file, or `solar-valley` (default: the spec's own).")
 @click.option(
     "--policy",
     "policies",
@@ -78,7 +78,7 @@ def simulate(
     from gridsweep.simulation.conditions import Conditions
 
     sweep = load(spec)
-    provider = recorded.open_replay(trace, forecast)
+    provider = recorded.open_replay(trace, forecast, sweep.carbon)
     starts = backtest.start_instants(provider.trace, every, start, end)
     with progress.counting("simulating", len(starts)) as tell:
         conditions = Conditions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +37,7 @@ def init(path: Path) -> None:
         raise GridsweepError(f"{path} exists already; name another file, or remove it first") from None
     except OSError as error:
         raise GridsweepError(f"cannot write {path}: {error.strerror}; name another file") from None
-    click.echo(f"wrote {path}; next: gridsweep check {path}, then gridsweep plan {path}")
+    click.echo(f"wrote {path}; next: gridsweep check {path}, gridsweep plan {path}, then gridsweep run {path}")
 
 
 @cli.command()
@@ -123,7 +124,8 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     if detach:
         terminal.detached(background.detach(spec, folder), folder)
         return
-    again = f"gridsweep run {spec}" + (f" --folder {folder}" if folder != Path("runs") / folder.name else "")
+    usual = spec if sweep is None else Path("runs") / sweep.name
+    again = shlex.join(["gridsweep", "run", str(spec), *(() if folder == usual else ("--folder", str(folder)))])
     try:
         with progress.watching(quiet=as_json) as tell:
             done = runs.run(sweep, folder, tell=tell, command=worker())
@@ -135,6 +137,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
         click.echo(codec.dumps(done.report, indent=1))
     else:
         terminal.report(done.report, short=True)
+        terminal.configuration(done.report, done.folder)
         terminal.ending(done.report, done.exit_code, paths, again)
     sys.exit(done.exit_code)
 
@@ -185,6 +188,7 @@ def logs(experiment: str, folder: Path | None, follow: bool) -> None:
     import time
 
     from gridsweep.executors.registry import executor_for
+    from gridsweep.render import terminal
 
     place = folder_of(folder)
     state = place.read()
@@ -197,7 +201,10 @@ def logs(experiment: str, folder: Path | None, follow: bool) -> None:
         for line in lines[shown:]:
             click.echo(line)
         shown = len(lines)
-        if not follow or attempt not in place.read().active:
+        runs_on = attempt in place.read().active
+        if not follow or not runs_on:
+            if not shown:
+                click.echo(terminal.silence(standing.experiment.id, attempt, runs_on=runs_on), err=True)
             return
         time.sleep(1.0)
 

@@ -27,17 +27,28 @@ def models(folder: Path | None, as_json: bool) -> None:
 
 @cli.command()
 @folder_argument
+@click.option(
+    "--as",
+    "trainer",
+    type=click.Choice(["peft", "trl", "axolotl"]),
+    help="Print the configuration ready to paste: Python for PEFT or TRL, YAML for axolotl.",
+)
 @json_option
-def best(folder: Path | None, as_json: bool) -> None:
-    """Name the winner, and whoever it is not surely better than."""
-    from gridsweep.render import terminal
+def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
+    """Print the recommended LoRA configuration: the winner, what is tied with it, and the caveats."""
+    from gridsweep.render import recommendation, trainers
     from gridsweep.serving import adapters
 
-    winner, tied = adapters.best(folder_of(folder).path)
-    if as_json:
-        print_json({"schema_version": 1, "best": asdict(winner), "tied": [asdict(adapter) for adapter in tied]})
+    if trainer and as_json:
+        raise click.UsageError("--as prints text to paste, --json an object; choose one")
+    place = folder_of(folder)
+    made, adapter = adapters.recommended(place.path)
+    if trainer:
+        click.echo(trainers.snippet(made, trainer), nl=False)
+    elif as_json:
+        print_json(recommendation.as_dict(made, adapter))
     else:
-        terminal.adapters([winner, *tied])
+        recommendation.text(made, place.path, adapter)
 
 
 @cli.command()

@@ -22,11 +22,12 @@ from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Column, Trace
 from gridsweep.errors import SpecError
-from gridsweep.grid.providers.trace import TraceProvider, open_trace
+from gridsweep.grid.providers.trace import BUNDLED, TraceProvider, open_trace
 from gridsweep.grid.trace_files.cells import amount_in, moment_of
 from gridsweep.grid.trace_files.content import content_of, text_of
 from gridsweep.grid.trace_files.problems import Problems, iso
 from gridsweep.grid.trace_files.slots import LONGEST, SHORTEST
+from gridsweep.sweep.sweep import CarbonSource
 
 COLUMNS = ("issued", "timestamp", "forecast", "actual")
 HORIZON = timedelta(hours=96)
@@ -34,17 +35,20 @@ EARLIER = 28
 """A forecast is judged by so many issues before it."""
 
 
-def open_replay(trace: str | None, forecast: str = "history") -> Replay:
+def open_replay(trace: str | None, forecast: str = "history", carbon: CarbonSource | None = None) -> Replay:
     """The provider of a back-test: a trace with its own forecasts, or `recorded:FILE` with those of a file.
 
     `trace` is a file or a bundled trace; with recorded forecasts it may be left out, and what came is then the file's
-    `actual`. Raises `TraceError` for a bad file, `SpecError` for another word or no trace at all.
+    `actual`. Without either it is the trace that `carbon`, the spec's source, names. Raises `TraceError` for a bad
+    file, `SpecError` for another word or no trace at all.
     """
     word, colon, file = forecast.partition(":")
     if colon and word == "recorded" and file:
         return open_recorded(file, trace)
     if forecast not in ("history", "perfect"):
         raise SpecError(f"{forecast!r} is no forecast to replay; say history, perfect or recorded:FILE")
+    if trace is None and carbon is not None and carbon.provider == "trace":
+        return open_trace(carbon.file or BUNDLED, zone=carbon.zone or None)
     if trace is None:
         raise SpecError(f"a back-test with the forecast {forecast} needs a trace; name one with --trace")
     return open_trace(trace)

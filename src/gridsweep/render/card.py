@@ -11,6 +11,7 @@ import yaml
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
+from gridsweep.carbon.readings import titled
 from gridsweep.render import wording
 from gridsweep.render.figures import energy, grams, hours, loss, percent
 from gridsweep.render.markdown import escape
@@ -66,8 +67,7 @@ def _front(report: Report, row: Row) -> dict[str, Any]:
 
 def _source(report: Report) -> str:
     """Which tool, how much of the energy was measured, and which grid."""
-    quality = "" if report.quality in report.source else f" ({report.quality})"
-    grid = f"{report.source}{quality}" if report.source else "no grid was read"
+    grid = titled(report.source, report.quality) if report.source else "no grid was read"
     return f"{_tool()}; energy {_energy_source(report)}; grid {grid}, zone {report.zone}"
 
 

@@ -78,7 +78,7 @@ def _ranking(report: Report) -> list[str]:
             wording.emitted(row, mass) if ran else "",
             mass.text(at_once) if row.immediate_g is not None else "",
             hours(row.wait_h) if row.wait_h is not None else "",
-            escape(f"{row.status}: {row.reason}" if row.reason else row.why),
+            escape(wording.outcome(row) if row.reason else row.why),
         ))  # fmt: skip
     note = wording.tie_note(report)
     table = _table(heads, "rlrrrrlrrrrrrrl", lines)

@@ -39,8 +39,10 @@ def text(made: Outlook) -> None:
                 f"[dim]on the first day such a forecast was wrong by {percent(made.typical_error)} on average[/dim]"
             )
     if made.windows:
-        out.print(f"\nbest windows of {hours(made.duration_h)} (now: {_level(made.now_intensity)} gCO2eq/kWh):")
-        rows = table("from", "to", "g/kWh", "less than now", right=("g/kWh", "less than now"))
+        out.print(f"\nbest windows of {hours(made.duration_h)} (the {hours(made.duration_h)} from now: "
+                  f"{_level(made.now_intensity)} gCO2eq/kWh on average):")  # fmt: skip
+        less = "less than from now"
+        rows = table("from", "to", "g/kWh", less, right=("g/kWh", less))
         for window in made.windows:
             saving = percent(window.saving) if window.saving is not None else ""
             rows.add_row(_clock(window.start), _clock(window.end), _level(window.intensity), saving)
@@ -59,7 +61,15 @@ def _present(made: Outlook) -> str:
     when = f"{made.now:%a %Y-%m-%d %H:%M} UTC"
     if made.intensity is None:
         return f"{when}: the intensity is unknown ({made.rung})"
-    return f"{when}: {made.intensity:.0f} gCO2eq/kWh ({made.rung})"
+    return f"{when}: {made.intensity:.0f} gCO2eq/kWh ({_how(made)})"
+
+
+def _how(made: Outlook) -> str:
+    """How the present is known: a trace and a constant are read at once as well, but nothing in them is live."""
+    observed = [source.quality for source in made.sources if source.quality != "forecast"]
+    if made.rung == "live" and observed and observed[-1] in ("synthetic", "static"):
+        return observed[-1]
+    return "recorded" if made.rung == "live" and made.provider == "trace" else made.rung
 
 
 def _chart(made: Outlook, bars: str) -> list[str]:

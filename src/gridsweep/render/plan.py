@@ -48,7 +48,8 @@ def text(made: Plan) -> None:
     if any(row.pauses for row in made.rows):
         out.print("[dim]+1: paused once[/dim]")
     wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
-    out.print(f"\nforecast: {escape(made.forecast)} ({escape(made.source)}, {made.quality}), times in UTC")
+    source = made.source if made.quality in made.source else f"{made.source}, {made.quality}"
+    out.print(f"\nforecast: {escape(made.forecast)} ({escape(source)}), times in UTC")
     out.print(f"at once:  {grams(made.emissions_immediate_g)}, done after {hours(atonce)}")
     between = _range(grams, made.emissions_low_g, made.emissions_high_g)
     out.print(

@@ -54,24 +54,45 @@ def watching(*, quiet: bool = False) -> Iterator[Tell]:
         with Live(console=console, refresh_per_second=4, transient=True) as live:
 
             def show(state: State, events: Sequence[Event]) -> None:
-                for event in events:
-                    if line := told(state, event):
-                        live.console.print(Text(line))
+                for line in lines(state, events):
+                    live.console.print(Text(line))
                 live.update(picture(state))
 
             yield show
     else:
 
         def write(state: State, events: Sequence[Event]) -> None:
-            for event in events:
-                if line := told(state, event):
-                    console.print(line, markup=False, highlight=False, soft_wrap=True)
+            for line in lines(state, events):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield write
 
 
-def told(state: State, event: Event) -> str:
-    """The line an event is worth; "" for most."""
+def lines(state: State, events: Sequence[Event]) -> list[str]:
+    """The lines that events are worth which `state` has taken already; each end counts one more than the last."""
+    ended = _ended(state) - sum(_ends(state, event) for event in events)
+    found = []
+    for event in events:
+        found.append(told(state, event, ended))
+        ended += _ends(state, event)
+    return list(filter(None, found))
+
+
+def _ends(state: State, event: Event) -> int:
+    """How many experiments an event ended."""
+    match event:
+        case Ended(outcomes=outcomes):
+            return sum(outcome.status != "reached" for outcome in outcomes)
+        case Ranked(stopped=stopped):
+            return len(stopped)
+        case Lost(at=at, attempt=attempt):
+            members = [state.standings[member.experiment] for member in state.attempts[attempt].stint.members]
+            return sum(standing.status == "failed" and standing.ended_at == at for standing in members)
+    return 0
+
+
+def told(state: State, event: Event, ended: int = 0) -> str:
+    """The line an event is worth; "" for most. `ended` experiments had ended before it."""
     at = clock(event.at)
     match event:
         case Submitted(sweep=sweep):
@@ -86,15 +107,15 @@ def told(state: State, event: Event) -> str:
             return f"{at}  {device} starts {named(stint)}: {why}"
         case Ended(outcomes=outcomes):
             reached = [o for o in outcomes if o.status == "reached"]
+            ends = [o for o in outcomes if o.status != "reached"]
             lines = [
-                f"{at}  {_progress(state)} {o.experiment} "
+                f"{at}  [{count}/{len(state.standings)}] {o.experiment} "
                 + (
                     f"validation loss {o.validation_loss:.4f}"
                     if o.validation_loss is not None
                     else f"{o.status}: {o.reason}"
                 )
-                for o in outcomes
-                if o.status != "reached"
+                for count, o in enumerate(ends, ended + 1)
             ]
             if reached:
                 lines.append(
@@ -132,10 +153,6 @@ def _some(ids: Sequence[str]) -> str:
 
 def _ended(state: State) -> int:
     return len(state.standings) - state.left
-
-
-def _progress(state: State) -> str:
-    return f"[{_ended(state)}/{len(state.standings)}]"
 
 
 def picture(state: State) -> Group:

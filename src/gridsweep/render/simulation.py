@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from gridsweep.carbon.readings import Provenance
+from gridsweep.carbon.readings import Provenance, titled
 from gridsweep.errors import GridsweepError
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.screen import console, table
@@ -46,7 +46,7 @@ def text(made: Simulation, grid: Provenance) -> None:
         out.print(f"energy: {percent(made.energy_share)} of that of {escape(made.against or '')}{source}")
     within = f", all within {hours(made.finish_by_h)}" if made.finish_by_h is not None else ""
     out.print(
-        f"{made.starts} starts on {made.devices} device(s){within}, {escape(grid.title)} ({grid.quality}), "
+        f"{made.starts} starts on {made.devices} device(s){within}, {escape(titled(grid.title, grid.quality))}, "
         f"forecast: {escape(made.forecast)}; against running "
         f"{escape(made.against) + ' ' if made.against else ''}at once on the same devices"
     )

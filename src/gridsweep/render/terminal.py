@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -136,6 +137,12 @@ def ending(made: Report, exit_code: int, paths: Sequence[Path], again: str) -> N
     wrote(paths)
 
 
+def configuration(made: Report, folder: Path) -> None:
+    """Where the recommended configuration is, once there is one."""
+    if made.best:
+        print(f"configuration: gridsweep best {shlex.quote(str(folder))} --as peft (or trl, axolotl)")
+
+
 def wrote(paths: Sequence[Path]) -> None:
     """Where the report is."""
     print(f"report: {paths[0]}")
@@ -166,7 +173,12 @@ def status(place: RunFolder, *, watch: bool) -> None:
             state = place.read()
         out.print(picture(state))
     pid = place.driver()
-    out.print(f"{place.path}: " + (f"process {pid} drives it" if pid else "no run drives it"))
+    folder = shlex.quote(str(place.path))
+    counts = ", ".join(f"{count} {status}" for status in get_args(Status) if (count := state.count(status)))
+    out.print(f"{counts}\n{place.path}: {f'process {pid} drives it' if pid else 'no run drives it'}", markup=False)
+    if pid is None:
+        then = f"go on with: gridsweep run {folder}" if state.left else f"next: gridsweep report {folder}"
+        out.print(f"next: gridsweep best {folder}" if state.count("done") and not state.left else then, markup=False)
 
 
 def status_json(state: State, pid: int | None) -> dict[str, object]:
@@ -237,6 +249,8 @@ def explain(state: State, standing: Standing) -> None:
         out.print(f"held      by {escape(why)}")
     if standing.step:
         out.print(f"step      {standing.step} of {state.sweep.total_steps}")
+    if standing.outcome and standing.outcome.validation_loss is not None:
+        out.print(f"loss      {standing.outcome.validation_loss:.4f} on the validation samples")
     if standing.reason:
         out.print(f"reason    {escape(standing.reason)}")
     for id in standing.attempts:
@@ -248,14 +262,21 @@ def explain(state: State, standing: Standing) -> None:
         )
 
 
+def silence(experiment: str, attempt: str, *, runs_on: bool) -> str:
+    """What `logs` says of an attempt whose worker has printed nothing."""
+    so_far = "has printed nothing so far; --follow waits for more" if runs_on else "printed nothing"
+    return f"the worker of {experiment} (attempt {attempt}) {so_far} (workers print warnings and errors only)"
+
+
 def doctor(findings: Sequence[Finding]) -> None:
     """What was looked at."""
     out = console()
     colours = {"ok": "green", "note": "yellow", "missing": "red"}
+    width = max(len(finding.what) for finding in findings) + 2
     for finding in findings:
         colour = colours[finding.state]
         advice = f" -> {finding.advice}" if finding.advice else ""
-        out.print(f"[{colour}]{finding.state:<8}[/{colour}]{finding.what:<14}{escape(finding.seen + advice)}")
+        out.print(f"[{colour}]{finding.state:<8}[/{colour}]{finding.what:<{width}}{escape(finding.seen + advice)}")
 
 
 def adapters(listed: Sequence[Adapter]) -> None:

@@ -179,6 +179,11 @@ def name(row: Row) -> str:
     return f"{row.experiment} ({f'seed {row.seed}' if row.place is None else 'full base'})"
 
 
+def outcome(row: Row) -> str:
+    """What became of an experiment and why, as `failed: out of memory`; `stopped at step 4 of 35: ...` says both."""
+    return row.reason if row.reason.startswith(row.status) else f"{row.status}: {row.reason}"
+
+
 def seeds(row: Row) -> str:
     """Of how many seeds a loss is the mean, and how far they spread; empty for one."""
     if row.seeds < 2 or row.spread is None:

@@ -7,11 +7,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from gridsweep.accounting.recommendation import Recommendation, recommend
 from gridsweep.accounting.report import Report
 from gridsweep.records.files import MANIFEST, verify
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
-from gridsweep.serving.servable import FILES, AdapterError, plain_files, shown
+from gridsweep.serving.servable import CONFIG, FILES, AdapterError, plain_files, shown
+from gridsweep.state.state import State
+from gridsweep.sweep.identity import ambiguous
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,41 @@ def best(folder: str | Path) -> tuple[Adapter, list[Adapter]]:
     return winner, [adapter for adapter in listed[1:] if adapter.tied]
 
 
+def recommended(folder: str | Path) -> tuple[Recommendation, Path | None]:
+    """Return the configuration a sweep recommends so far, and its adapter's folder where that is there.
+
+    Raises `SpecError` where there is no sweep, `AdapterError` where nothing is trained to the end yet.
+    """
+    place = RunFolder(Path(folder))
+    state = place.read()
+    report = summarize(state)
+    if report.best is None:
+        raise AdapterError(_nothing_yet(folder, state))
+    path = place.store / "experiments" / report.best.experiment / "adapter"
+    made = recommend(state, report, _layers(path))
+    assert made is not None, "a best experiment has a loss"
+    return made, path if path.is_dir() else None
+
+
+def _nothing_yet(folder: str | Path, state: State) -> str:
+    if state.left:
+        return (
+            f"{folder} has no experiment trained to the end yet, {state.left} are left; `gridsweep status {folder}` "
+            f"says where they stand, `gridsweep run {folder}` goes on"
+        )
+    return f"all {len(state.standings)} experiments of {folder} failed; `gridsweep report {folder}` says why"
+
+
+def _layers(adapter: Path) -> list[int] | None:
+    """The decoder layers that an adapter's configuration names; None for all, or where it cannot be read."""
+    try:
+        layers = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))["layers_to_transform"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = isinstance(layers, list) and all(isinstance(layer, int) for layer in layers)
+    return layers if whole else None
+
+
 def one(adapters: list[Adapter], beginning: str) -> Adapter:
     """The adapter whose experiment's id begins so. Raises `AdapterError` when none does, or several do."""
     matches = [a for a in adapters if a.experiment.startswith(beginning)] if beginning else []
@@ -60,7 +98,8 @@ def one(adapters: list[Adapter], beginning: str) -> Adapter:
     if len(exact or matches) == 1:
         return (exact or matches)[0]
     if matches:
-        raise AdapterError(f"{shown(beginning)} could be any of {_names(matches)}; write more of it")
+        names = [adapter.experiment for adapter in matches]
+        raise AdapterError(ambiguous(beginning, names, [adapter.experiment for adapter in adapters]))
     ids = [adapter.experiment for adapter in adapters]
     near = difflib.get_close_matches(beginning[:60], ids, n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(near)}?" if near else f"there are {_names(adapters)}"

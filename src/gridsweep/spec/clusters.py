@@ -22,7 +22,9 @@ Secret = Annotated[
 Label = Annotated[str, Word(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a DNS label: small letters, digits and -")]
 Name = Annotated[str, Word(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "a name of small letters, digits, - and .")]
 Image = Annotated[str, Word(r"[\w][\w.:/@-]{0,510}", "an image such as registry/name:tag or registry/name@sha256:...")]
-Quantity = Annotated[str, Word(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?", "a quantity such as 4, 500m or 24Gi")]
+Quantity = Annotated[
+    str, Word(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?", "a quantity such as 4, 500m or 24Gi", numbers=True)
+]
 Text = Annotated[str, Word(r"[^\x00-\x1f]{1,1000}", "one line of text")]
 
 

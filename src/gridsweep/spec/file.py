@@ -230,7 +230,7 @@ class ClockSection(Section):
     replay: ReplaySection = Field(description="Replay a past grid while training for real.")
 
 
-Policies = Annotated[PolicySection, choice_of(tuple(PolicySection.model_fields))]
+Policies = Annotated[PolicySection, choice_of(tuple(PolicySection.model_fields), never_alone=("on_off",))]
 
 
 def _alike(value: Any) -> Any:

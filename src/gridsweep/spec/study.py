@@ -193,6 +193,6 @@ class DesignSection(Choice):
     sample: SampleSection | None = Field(default=None, description="A sample of the grid, proportional to its tiers.")
 
 
-Designs = Annotated[DesignSection, choice_of(DESIGNS)]
+Designs = Annotated[DesignSection, choice_of(DESIGNS, never_alone=("sample",))]
 Models = Annotated[ModelSection, _JUST_ID]
 Datasets = Annotated[DatasetSection, _JUST_ID]

@@ -183,12 +183,15 @@ class SpanOrMoment(Value):
 
 @dataclass(frozen=True)
 class Word(Value):
-    """Text of a certain form, `allowed` in words."""
+    """Text of a certain form, `allowed` in words; with `numbers` also a number, which is read as its text."""
 
     pattern: str
     allowed: str
+    numbers: bool = False
 
     def read(self, value: Any) -> str:
+        if self.numbers and isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+            value = number(value)
         if isinstance(value, int | float):
             raise ValueError(f"must be text, not {shown(value)}; put it in quotes if it is meant")
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value, re.ASCII):
@@ -196,7 +199,8 @@ class Word(Value):
         return value
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": f"^(?:{self.pattern})$"}
+        kind = ["number", "string"] if self.numbers else "string"
+        return {"type": kind, "pattern": f"^(?:{self.pattern})$"}
 
 
 @dataclass(frozen=True)
@@ -284,8 +288,8 @@ class Shorthand:
         return {"anyOf": [self.schema, handler(schema["schema"])]}
 
 
-def choice_of(words: tuple[str, ...]) -> Shorthand:
-    """A word, or a mapping of one word to its options."""
+def choice_of(words: tuple[str, ...], *, never_alone: tuple[str, ...] = ()) -> Shorthand:
+    """A word, or a mapping of one word to its options; words `never_alone` have options that must be given."""
 
     def lengthen(value: Any) -> Any:
         if isinstance(value, str):
@@ -294,4 +298,4 @@ def choice_of(words: tuple[str, ...]) -> Shorthand:
             raise ValueError(f"must be one of {', '.join(words)}, not {shown(value)}")
         return {word: {} if options is None else options for word, options in value.items()}
 
-    return Shorthand(lengthen, {"enum": list(words)})
+    return Shorthand(lengthen, {"enum": [word for word in words if word not in never_alone]})

@@ -95,7 +95,9 @@ class Experiment:
 
 
 def number(value: float) -> str:
-    """The shortest text that reads back as the same number: `32`, `1e-4`, `0.05`."""
+    """The shortest text that reads back as the same number: `32`, `1e-4`, `0.05`; a bool as `true` or `false`."""
+    if isinstance(value, bool):
+        return str(value).lower()
     exact = Decimal(repr(value)).normalize()
     if -3 <= exact.adjusted() < 6:
         return f"{exact:f}"

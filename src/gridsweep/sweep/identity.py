@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
@@ -13,6 +14,10 @@ from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 
 NEW_KEYS = {"layers": "all", "rslora": False, "lora_plus": 1.0}
 """Keys of a recipe that count in an id only where they are not as they always were."""
+
+
+MOST_NAMED = 12
+"""A message names so many experiments at most."""
 
 
 def slug(params: LoraParams) -> str:
@@ -40,6 +45,22 @@ def experiment_id(
         values["base"] = base
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return f"{slug(params)}-{digest}"
+
+
+def ambiguous(beginning: str, ids: Sequence[str], among: Sequence[str]) -> str:
+    """Return what is wrong with the beginning of several ids, and what to type for each instead.
+
+    Of each of `ids` it names the shortest part, up to a hyphen, with which no other id in `among` begins.
+    """
+    typed = [_shortest(id, among) for id in ids[:MOST_NAMED]]
+    more = f", and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return f"{beginning!r} could be any of {len(ids)} experiments; type one of {', '.join(typed)}{more}"
+
+
+def _shortest(id: str, among: Sequence[str]) -> str:
+    ends = [found.start() for found in re.finditer(r"(?<!\de)-", id)]  # not within 1e-4
+    others = [other for other in among if other != id]
+    return next((id[:end] for end in ends if not any(other.startswith(id[:end]) for other in others)), id)
 
 
 def _decides(key: str, value: Any) -> bool:
