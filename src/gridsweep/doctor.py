@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal  # pynvml has no types, and a double may take its place; JSON that the program prints
 
 from gridsweep.carbon.readings import titled
 from gridsweep.errors import ExecutorError, GridsweepError
@@ -250,7 +250,7 @@ def findings(made: dict[str, Any]) -> list[Finding]:
     return lines
 
 
-def _memory(memory: dict[str, Any]) -> tuple[Any, str]:
+def _memory(memory: dict[str, Any]) -> tuple[Literal["ok", "note"], str]:
     adapters = ", ".join(f"r{r} {_bytes(size)}" for r, size in memory["adapter_bytes"].items())
     tokens = ", ".join(f"r{r} {_bytes(size)}" for r, size in memory["bytes_per_token"].items())
     seen = (

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hostile import HOSTILE
 
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
@@ -36,7 +37,6 @@ POINTS = (
     "32 128 1e-4 .1, 32 64 1e-5 .1, 32 64 1e-4 .15, 32 128 5e-5 .1, 32 128 1e-4 .05, 32 128 1e-4 .15,"
     "32 32 1e-4 .15, 32 128 1e-5 .1, 32 32 5e-5 .15"
 )
-HOSTILE = "</script><img src=x onerror=alert(1)>|`*&\"'"
 
 
 def tiered(p: LoraParams) -> tuple[str, str]:

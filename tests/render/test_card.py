@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hostile import HOSTILE
 
-from conftest import HOSTILE
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.render import card

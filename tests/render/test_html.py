@@ -13,8 +13,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hostile import HOSTILE
 
-from conftest import HOSTILE
 from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
 from gridsweep.render import html, wording

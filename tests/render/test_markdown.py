@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from hostile import HOSTILE
 
-from conftest import HOSTILE
 from gridsweep.accounting.compute_gardener import Gardened
 from gridsweep.accounting.report import Report
 from gridsweep.render import markdown

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any  # click's own signature
 
 import click
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
     """An ISO 8601 instant; without a zone it is refused."""
 
     name = "ISO"
@@ -25,7 +25,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-class Span(click.ParamType):  # type: ignore[type-arg]
+class Span(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
     """A span of time: `90m`, `6h`, `1h30m`, `2d`."""
 
     name = "SPAN"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -14,8 +15,10 @@ from gridsweep import __version__
 from gridsweep.errors import EXIT_CODES, GridsweepError
 
 if TYPE_CHECKING:
+    from gridsweep.runs.folder import RunFolder
     from gridsweep.sweep.sweep import Sweep
 
+T = TypeVar("T")
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 
@@ -54,7 +57,7 @@ def experiment_as_dict(sweep: Sweep, id: str) -> dict[str, object]:
     }
 
 
-def folder_of(folder: Path | None) -> Any:
+def folder_of(folder: Path | None) -> RunFolder:
     """The run folder named, or the newest below runs/."""
     from gridsweep.runs.folder import RunFolder
 
@@ -68,7 +71,7 @@ def folder_of(folder: Path | None) -> Any:
     return RunFolder(max(found, key=lambda path: (path / "state" / "journal.db").stat().st_mtime))
 
 
-def one_of(standings: dict[str, Any], beginning: str) -> Any:
+def one_of(standings: Mapping[str, T], beginning: str) -> T:
     import difflib
 
     from gridsweep.sweep.identity import ambiguous

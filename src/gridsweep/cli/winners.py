@@ -60,8 +60,9 @@ def export(experiment: str, folder: Path | None, to: Path) -> None:
 
     EXPERIMENT is an id, or the beginning of one.
     """
+    from gridsweep.render import export as exports
 
-    click.echo(f"wrote {export(folder_of(folder).path, experiment, to)}")
+    click.echo(f"wrote {exports.export(folder_of(folder).path, experiment, to)}")
 
 
 @cli.command()

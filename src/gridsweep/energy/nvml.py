@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any
+from typing import (
+    Any,  # pynvml has no types, and a double may take its place  # pynvml has no types, and a double may take its place
+)
 
 import pynvml
 

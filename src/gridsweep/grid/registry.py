@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar  # a clock, a transport: whatever the HTTP client takes
 
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.errors import GridsweepError, SignalError, SpecError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from gridsweep.carbon.readings import Reading
 from gridsweep.sweep.sweep import CarbonSource
@@ -31,7 +31,7 @@ class Zone:
 class Fetched:
     """A body that was checked to be JSON (or text, where that was asked for), and when it came."""
 
-    body: Any
+    body: object
     fetched_at: datetime
     cached: bool = False
 

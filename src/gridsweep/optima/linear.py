@@ -8,7 +8,7 @@ last segment, and the last segment is tried wherever it can still help.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any  # scipy has no types
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def best(problem: Problem) -> list[Run]:
 def _solved(problem: Problem, cuts: Ticks, horizon: bool) -> tuple[float, Column | None]:
     """Grams but for idle power before the last segment, and hours (jobs, devices, segments); None if too short."""
     optimize = _optimize()
-    from scipy.sparse import coo_matrix, vstack  # type: ignore[import-untyped]
+    from scipy.sparse import coo_matrix, vstack
 
     jobs, devices, segments = problem.jobs, problem.devices, len(cuts) - 1
     spans = np.diff(cuts) / TICKS_PER_HOUR
@@ -128,7 +128,7 @@ def _matchings(shares: Column) -> list[tuple[float, list[tuple[int, int]]]]:
 
 def _optimize() -> Any:
     try:
-        from scipy import optimize  # type: ignore[import-untyped]
+        from scipy import optimize
     except ImportError as error:
         raise SpecError(
             "the optimum with pauses on unequal devices needs scipy; pip install 'gridsweep[solver]'"

@@ -101,4 +101,6 @@ def _anew(problem: Problem, runs: Sequence[Run], jobs: Sequence[int]) -> list[Ru
     part = problem.only(jobs)
     kinds = counts.kinds_of(part)
     placed = counts.best(part, kinds, counts.coarse(part, taken), taken)
-    return None if placed is None else taken + [(jobs[j], *rest) for j, *rest in placed]  # type: ignore[misc]
+    if placed is None:
+        return None
+    return taken + [(jobs[j], *rest) for j, *rest in placed]  # type: ignore[misc]  # `rest` keeps a run's length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast  # an adapter of any type is kept under the type
 
 from pydantic import TypeAdapter
 

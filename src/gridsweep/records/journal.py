@@ -86,7 +86,7 @@ class Journal:
         events: list[Event] = []
         for seq, body in rows:
             try:
-                events.append(codec.loads(_EVENT, body))  # type: ignore[arg-type]
+                events.append(codec.loads(_EVENT, body))  # type: ignore[arg-type]  # a union, which is no class
             except ValidationError as error:
                 what = error.errors()[0]
                 raise JournalError(f"{self.path}: event {seq} cannot be read: {what['msg']} at {what['loc']}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
-from typing import Any
 
 import yaml
 
@@ -46,8 +45,8 @@ def render(report: Report, row: Row) -> str:
     return f"---\n{front}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _front(report: Report, row: Row) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _front(report: Report, row: Row) -> dict[str, object]:
+    found: dict[str, object] = {
         "base_model": _base(report),
         "library_name": "peft",
         "pipeline_tag": "text-generation",
@@ -55,7 +54,7 @@ def _front(report: Report, row: Row) -> dict[str, Any]:
     }
     if HUB_ID.fullmatch(report.dataset):
         found["datasets"] = [report.dataset]
-    emissions: dict[str, Any] = {} if _unknown(row) else {"emissions": float(row.emissions_g)}
+    emissions: dict[str, object] = {} if _unknown(row) else {"emissions": float(row.emissions_g)}
     found["co2_eq_emissions"] = emissions | {
         "source": _source(report),
         "training_type": "fine-tuning",

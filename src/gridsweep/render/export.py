@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from pathlib import Path, PurePath
-from typing import Any
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
@@ -54,7 +53,7 @@ def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
     return target
 
 
-def metrics(state: State, report: Report, row: Row) -> dict[str, Any]:
+def metrics(state: State, report: Report, row: Row) -> dict[str, object]:
     """What metrics.json says of an experiment; energy in kWh, emissions in g CO2eq, intensity in gCO2eq/kWh."""
     standing = state.standings[row.experiment]
     outcome, model, facts = standing.outcome, state.sweep.model, dict(report.facts)

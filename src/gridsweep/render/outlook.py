@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any  # matplotlib's types know no dates
 
 from rich.markup import escape
 
@@ -143,9 +143,9 @@ def png(made: Outlook, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("gCO2eq/kWh")
     axes.set_title(f"{made.zone or made.provider}, {made.now:%Y-%m-%d %H:%M} UTC", loc="left", fontsize=11)
-    axes.xaxis.set_major_locator(dates.DayLocator())  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_formatter(dates.DateFormatter("%a %d %b"))  # type: ignore[no-untyped-call]
-    axes.xaxis.set_minor_locator(dates.HourLocator(byhour=(6, 12, 18)))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(dates.DayLocator())
+    axes.xaxis.set_major_formatter(dates.DateFormatter("%a %d %b"))
+    axes.xaxis.set_minor_locator(dates.HourLocator(byhour=(6, 12, 18)))
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from datetime import datetime
-from typing import Any
+from typing import Any  # plotly has no types
 
 from gridsweep.accounting.report import Report
 from gridsweep.carbon.traces import utc

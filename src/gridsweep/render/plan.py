@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any  # matplotlib's types know no dates
 
 from rich.markup import escape
 
@@ -75,7 +75,7 @@ def text(made: Plan) -> None:
         out.print(f"[red]the plan misses the deadline of {clock(made.deadline)} UTC[/red]")
 
 
-def _range(written: Any, low: float | None, high: float | None) -> str:
+def _range(written: Callable[[float], str], low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{written(low)} to {written(high)}"
 
 
@@ -104,9 +104,9 @@ def png(made: Plan, path: Path) -> None:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     grid.set_title(_title(made), loc="left", fontsize=11)
-    work.xaxis.set_major_locator(dates.DayLocator())  # type: ignore[no-untyped-call]
-    work.xaxis.set_major_formatter(dates.DateFormatter("%a %d %b"))  # type: ignore[no-untyped-call]
-    work.xaxis.set_minor_locator(dates.HourLocator(byhour=(6, 12, 18)))  # type: ignore[no-untyped-call]
+    work.xaxis.set_major_locator(dates.DayLocator())
+    work.xaxis.set_major_formatter(dates.DateFormatter("%a %d %b"))
+    work.xaxis.set_minor_locator(dates.HourLocator(byhour=(6, 12, 18)))
     handles, labels = (a + b for a, b in zip(*(axes.get_legend_handles_labels() for axes in (grid, work)), strict=True))
     found = dict(zip(labels, handles, strict=True))
     figure.legend(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any  # plotly has no types
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -13,6 +13,9 @@ from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.screen import console, table
 from gridsweep.simulation.backtest import Simulation
 from gridsweep.simulation.comparison import Bound, PolicyResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = (
     "policy", "less carbon", "p10", "p50", "p90", "of what was possible", "makespan", "p90", "a sweep", "energy",
@@ -62,7 +65,7 @@ def png(made: Simulation, path: Path, title: str = "") -> None:
     except ImportError:
         raise GridsweepError("a picture needs the extra `report`: pip install 'gridsweep[report]'") from None
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    axes: Any = figure.subplots()
+    axes: Axes = figure.subplots()
     for i, p in enumerate(made.policies):
         _point(axes, p, COLOURS[i % len(COLOURS)])
     for bound, rule in _bounds(made):
@@ -91,7 +94,7 @@ def _bounds(made: Simulation) -> list[tuple[Bound, str]]:
     return [(bound, rule) for bound, rule in ((made.bound, NEVER), (made.bound_pausing, PAUSING)) if bound]
 
 
-def _point(axes: Any, p: PolicyResult, colour: str) -> None:
+def _point(axes: Axes, p: PolicyResult, colour: str) -> None:
     x, y = p.makespan_h_mean, 100 * p.reduction
     spread = [[max(0.0, y - 100 * p.reduction_p10)], [max(0.0, 100 * p.reduction_p90 - y)]]
     axes.errorbar(x, y, yerr=spread, xerr=[[0.0], [max(0.0, p.makespan_h_p90 - x)]], fmt="o", color=colour,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import isfinite
-from typing import Any
+from typing import Any  # optuna is imported when it is asked for
 
 from gridsweep.sweep.experiments import LoraParams
 

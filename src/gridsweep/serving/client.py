@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any
+from typing import Any  # what a server answers as JSON
 
 from gridsweep.serving.access import ServingError
 from gridsweep.serving.servable import shown
@@ -55,14 +56,14 @@ class Client:
         asked = {"model": model, "messages": turns, "max_tokens": tokens, "temperature": 0}
         return self._text("/v1/chat/completions", asked, lambda choice: choice["message"]["content"])
 
-    def _text(self, path: str, asked: dict[str, Any], pick: Any) -> str:
+    def _text(self, path: str, asked: dict[str, object], pick: Callable[[Any], str]) -> str:
         reply = self._call(path, asked)
         try:
             return str(pick(reply["choices"][0]))
         except (KeyError, IndexError, TypeError):
             raise ServingError(f"{self.url}{path} answered {shown(reply)}, which holds no text; see its log") from None
 
-    def _call(self, path: str, asked: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(self, path: str, asked: dict[str, object] | None = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"

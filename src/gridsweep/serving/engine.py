@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any  # PEFT's model
 
 import torch
 
@@ -39,7 +39,7 @@ class Engine:
         self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id}
         # Only the last position's logits are wanted; most models can spare the others.
         spares = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._options: dict[str, Any] = {"logits_to_keep": 1} if spares else {}
+        self._options: dict[str, int] = {"logits_to_keep": 1} if spares else {}
         self._own = {adapter.name: f"adapter{index}" for index, adapter in enumerate(adapters)}
         for adapter in adapters:  # under names of our own: torch allows no dot in one
             own = self._own[adapter.name]
@@ -73,7 +73,7 @@ class Engine:
         return Generation(self, self._own.get(name), prompt, sampling)
 
     @torch.no_grad()
-    def logits(self, own: str | None, ids: Sequence[int], past: Any) -> tuple[torch.Tensor, Any]:
+    def logits(self, own: str | None, ids: Sequence[int], past: object) -> tuple[torch.Tensor, object]:
         """([vocabulary] in float32, the cache) after some more tokens."""
         tokens = torch.tensor([list(ids)], device=self.device)
         with self.lock:

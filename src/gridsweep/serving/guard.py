@@ -13,7 +13,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any
+from typing import Any  # ASGI's messages
 
 from gridsweep.serving import wire
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any  # what JSON holds
 
 from gridsweep.errors import GridsweepError
 from gridsweep.executors.kubernetes.manifests.serving import RANKS

@@ -12,9 +12,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar  # a reply as JSON
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -106,7 +106,9 @@ async def _asked(kind: type[A], request: Request, ids: Sequence[str]) -> A:
     return asked
 
 
-async def _reply(kind: Any, asked: wire.Asked, encode: Any, engine: Engine) -> Response:
+async def _reply(
+    kind: Literal["completion", "chat"], asked: wire.Asked, encode: Callable[[], list[int]], engine: Engine
+) -> Response:
     """One text for one request, whole or in chunks. Raises `Refused` where the prompt leaves no room."""
     try:
         prompt = await run_in_threadpool(encode)

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -96,13 +96,13 @@ class Reply:
 
     def __init__(self, kind: Literal["completion", "chat"], model: str):
         self.chat = kind == "chat"
-        self.head: dict[str, Any] = {
+        self.head: dict[str, object] = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
         }
 
-    def whole(self, text: str, finish: str, usage: dict[str, int]) -> dict[str, Any]:
+    def whole(self, text: str, finish: str, usage: dict[str, int]) -> dict[str, object]:
         body = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
         kind = "chat.completion" if self.chat else "text_completion"
         choice = {"index": 0, **body, "logprobs": None, "finish_reason": finish}
@@ -122,26 +122,26 @@ class Reply:
             yield self._chunk([], usage=usage)
         yield "data: [DONE]\n\n"
 
-    def _choice(self, body: Any, finish: str | None) -> dict[str, Any]:
+    def _choice(self, body: object, finish: str | None) -> dict[str, object]:
         key = "delta" if self.chat else "text"
         return {"index": 0, key: body, "logprobs": None, "finish_reason": finish}
 
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
+    def _chunk(self, choices: list[dict[str, object]], **more: object) -> str:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return event({**self.head, "object": kind, "choices": choices, **more})
 
 
-def event(value: Any) -> str:
+def event(value: object) -> str:
     """One server-sent event."""
     return f"data: {json.dumps(value)}\n\n"
 
 
-def error(message: str, kind: str, code: str | int | None = None) -> dict[str, Any]:
+def error(message: str, kind: str, code: str | int | None = None) -> dict[str, object]:
     """An error as OpenAI's clients read it."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def cards(base: str, adapters: Sequence[tuple[str, str]], length: int, **more: Any) -> dict[str, Any]:
+def cards(base: str, adapters: Sequence[tuple[str, str]], length: int, **more: object) -> dict[str, object]:
     """The reply of /v1/models; adapters are (name, folder)."""
     now = int(time.time())
     common = {"object": "model", "created": now, "owned_by": "gridsweep", "max_model_len": length, **more}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any  # a section may hold fewer keys than the value
 
 from pydantic import Field
 

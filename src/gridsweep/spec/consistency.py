@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any  # what YAML holds
 
 from gridsweep.grid.registry import plugin
 from gridsweep.spec.expansion import (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args  # a section is what its own type says
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from gridsweep.spec.file import SpecFile
 from gridsweep.spec.study import Section
@@ -85,7 +86,7 @@ def _missing(where: Where) -> Fault:
     return Fault(where, f"missing; add it: {field.description}" if field else "missing")
 
 
-def _wrong(fault: Any) -> str:
+def _wrong(fault: ErrorDetails) -> str:
     match fault["type"]:
         case "value_error":
             return str(fault["ctx"]["error"])
@@ -104,7 +105,7 @@ def _written(data: object, where: Where) -> Where:
     """The part of a place that is in the file: a short form has no keys."""
     for i, step in enumerate(where):
         try:
-            data = data[step]  # type: ignore[index]
+            data = data[step]  # type: ignore[index]  # a step that is not there raises
         except (LookupError, TypeError):
             return where[:i]
     return where
@@ -119,7 +120,7 @@ def _section_of(where: Where) -> type[Section] | None:
     return section
 
 
-def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+def _sections_in(annotation: object) -> Iterator[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for part in get_args(annotation):

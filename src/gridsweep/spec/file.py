@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -233,7 +233,7 @@ class ClockSection(Section):
 Policies = Annotated[PolicySection, choice_of(tuple(PolicySection.model_fields), never_alone=("on_off",))]
 
 
-def _alike(value: Any) -> Any:
+def _alike(value: object) -> object:
     if isinstance(value, list):
         return value
     return [{"name": f"device{i}"} for i in range(int(_HOW_MANY.read(value)))]

@@ -6,7 +6,7 @@ import os
 import re
 from importlib.resources import files
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any  # a JSON schema, and pydantic's own
 
 from pydantic.json_schema import GenerateJsonSchema
 

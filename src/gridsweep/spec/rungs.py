@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any  # a JSON schema
 
 from pydantic import Field, model_validator
 
@@ -24,7 +24,7 @@ class ShareOfSteps(Value):
     _pattern = r"^\s*(\d{1,6})\s*/\s*([1-9]\d{0,5})\s*$"
     _number = Number(above=0, below=1)
 
-    def read(self, value: Any) -> float:
+    def read(self, value: object) -> float:
         if isinstance(value, str) and (match := re.fullmatch(self._pattern, value, re.ASCII)):
             share = Fraction(int(match[1]), int(match[2]))
             if 0 < share < 1:
@@ -63,7 +63,7 @@ class RungsSection(Section):
         return self
 
 
-def _or_none(value: Any) -> Any:
+def _or_none(value: object) -> object:
     if value == "none":
         return None
     if value == "default":
@@ -87,7 +87,7 @@ class RepeatsSection(Section):
     )
 
 
-def _seeds(value: Any) -> Any:
+def _seeds(value: object) -> object:
     if isinstance(value, dict) or value is None:
         return value
     return None if value == 1 or value == "none" else {"seeds": value}
@@ -111,7 +111,7 @@ class ProposeSection(Section):
     )
 
 
-def _by(value: Any) -> Any:
+def _by(value: object) -> object:
     if value is None or isinstance(value, dict):
         return value
     return None if value == "none" else {"by": value}
@@ -126,7 +126,7 @@ class Pack(Value):
 
     _number = Number(least=1, most=10_000, whole=True)
 
-    def read(self, value: Any) -> int | None:
+    def read(self, value: object) -> int | None:
         if value == "auto":
             return None
         try:

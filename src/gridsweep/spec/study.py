@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -45,11 +45,11 @@ def _no_duplicates(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-def _axis(value: Any) -> Any:
+def _axis(value: object) -> object:
     return [value] if isinstance(value, int | float | str) else value
 
 
-def _named(value: Any) -> Any:
+def _named(value: object) -> object:
     if not isinstance(value, str | dict):
         raise ValueError(f"must be an id such as org/name, or a mapping with the key id, not {shown(value)}")
     return {"id": value} if isinstance(value, str) else value

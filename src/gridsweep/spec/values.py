@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple  # a JSON schema, an annotation, or what YAML holds
 
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from gridsweep.spec.yaml_lines import NUMBER
@@ -68,10 +69,10 @@ class Value:
     def schema(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(self.read)
 
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return self.schema()
 
 
@@ -85,8 +86,8 @@ class Number(Value):
     below: float | None = None
     whole: bool = False
 
-    def read(self, value: Any) -> int | float:
-        read: Any = float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
+    def read(self, value: object) -> int | float:
+        read: object = float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
         if isinstance(read, bool) or not isinstance(read, int | float) or not self._allows(read):
             raise ValueError(f"must be {self.allowed}, not {shown(value)}")
         return int(read) if self.whole else float(read) + 0.0  # which makes -0.0 zero
@@ -126,7 +127,7 @@ class Span(Value):
 
     least: timedelta = timedelta(seconds=1)
 
-    def read(self, value: Any) -> timedelta:
+    def read(self, value: object) -> timedelta:
         if isinstance(value, int | float) and not isinstance(value, bool):
             raise ValueError(f"{shown(value)} has no unit; write {shown(value)}m for minutes, or h, d, s")
         match = re.fullmatch(SPAN_PATTERN, value.strip(), re.ASCII) if isinstance(value, str) else None
@@ -167,7 +168,7 @@ class Moment(Value):
 class SpanOrMoment(Value):
     """A deadline: so long after the first submission, or an instant; `auto` for none but what else there is."""
 
-    def read(self, value: Any) -> timedelta | datetime | None:
+    def read(self, value: object) -> timedelta | datetime | None:
         if value == "auto":
             return None
         if isinstance(value, str) and re.match(r"\s*\d{4}-", value):
@@ -189,7 +190,7 @@ class Word(Value):
     allowed: str
     numbers: bool = False
 
-    def read(self, value: Any) -> str:
+    def read(self, value: object) -> str:
         if self.numbers and isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
             value = number(value)
         if isinstance(value, int | float):
@@ -209,7 +210,7 @@ class OneOf(Value):
 
     words: tuple[str, ...]
 
-    def read(self, value: Any) -> str:
+    def read(self, value: object) -> str:
         if not isinstance(value, str) or value not in self.words:
             word = value if isinstance(value, str) else ""
             raise ValueError(f"{shown(value)} is unknown; {nearest(word, self.words)}")
@@ -225,7 +226,7 @@ class Limit(Value):
     _absolute = Number(least=0, most=5000)
     _pattern = r"^p(100|\d{1,2}(?:\.\d{1,3})?)$"
 
-    def read(self, value: Any) -> float | Percentile:
+    def read(self, value: object) -> float | Percentile:
         if isinstance(value, str) and (match := re.fullmatch(self._pattern, value.strip(), re.ASCII)):
             return Percentile(float(match[1]))
         try:
@@ -243,7 +244,7 @@ class SecretReference(Value):
 
     _pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]{1,1000})$"
 
-    def read(self, value: Any) -> str:
+    def read(self, value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(self._pattern, value, re.ASCII):
             # what stands there may be the secret itself: it is not repeated
             raise ValueError("must be env:NAME or file:PATH, never the secret itself; take it out of the file")
@@ -261,7 +262,7 @@ class Comparison(NamedTuple):
 class Compared(Value):
     """A condition on a number: `16` for equal, or `">= 0.15"`."""
 
-    def read(self, value: Any) -> Comparison:
+    def read(self, value: object) -> Comparison:
         if isinstance(value, str) and (match := re.fullmatch(COMPARISON_PATTERN, value, re.ASCII)):
             return Comparison(match[1], Number().read(match[2]))
         try:
@@ -278,20 +279,20 @@ class Compared(Value):
 class Shorthand:
     """Lets a field be written shorter: `lengthen` gives the long form, `schema` describes the short one."""
 
-    lengthen: Callable[[Any], Any]
+    lengthen: Callable[[object], object]
     schema: dict[str, Any]
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self.lengthen, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"anyOf": [self.schema, handler(schema["schema"])]}
 
 
 def choice_of(words: tuple[str, ...], *, never_alone: tuple[str, ...] = ()) -> Shorthand:
     """A word, or a mapping of one word to its options; words `never_alone` have options that must be given."""
 
-    def lengthen(value: Any) -> Any:
+    def lengthen(value: object) -> object:
         if isinstance(value, str):
             return {OneOf(words).read(value): {}}
         if not isinstance(value, dict) or len(value) != 1:

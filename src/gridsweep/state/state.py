@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias  # Any: a fold takes its own kind of event
 
 from gridsweep.carbon.readings import Rung
 from gridsweep.carbon.traces import Trace
@@ -283,7 +283,7 @@ class State:
     def _close(self, event: Ended | Paused | Lost) -> Attempt:
         attempt = self.active.pop(event.attempt)
         attempt.ended_at = event.at
-        attempt.end = {"Ended": "ended", "Paused": "paused", "Lost": "lost"}[event.kind]  # type: ignore[assignment]
+        attempt.end = "ended" if isinstance(event, Ended) else "paused" if isinstance(event, Paused) else "lost"
         self._changed("work")
         return attempt
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import PurePath
-from typing import Any
 
 from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe, is_local, number
 
@@ -34,7 +33,7 @@ def experiment_id(
 
     At most 45 characters, a DNS-1035 label. Equal ids mean equal experiments, and the other way round.
     """
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "params": _canonical(asdict(params)),
         "seed": seed,
         "model": {**asdict(model), "id": _name(model.id)},
@@ -63,12 +62,12 @@ def _shortest(id: str, among: Sequence[str]) -> str:
     return next((id[:end] for end in ends if not any(other.startswith(id[:end]) for other in others)), id)
 
 
-def _decides(key: str, value: Any) -> bool:
+def _decides(key: str, value: object) -> bool:
     """Whether a value of the recipe says which experiment it is."""
     return key not in ("seed", "checkpoint_every") and not (key in NEW_KEYS and NEW_KEYS[key] == value)
 
 
-def _canonical(values: dict[str, Any]) -> dict[str, Any]:
+def _canonical(values: dict[str, object]) -> dict[str, object]:
     """With numbers as text, so that an alpha of 32 and one of 32.0 are the same."""
     return {key: number(v) if isinstance(v, int | float) else v for key, v in values.items()}
 

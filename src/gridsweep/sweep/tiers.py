@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from gridsweep.sweep.experiments import LoraParams, number
 
@@ -46,13 +46,13 @@ class Condition:
 
     def holds(self, params: LoraParams) -> bool:
         left = getattr(params, self.param)
-        return bool(_OPERATORS[self.op](left, self.value))
+        return _OPERATORS[self.op](left, self.value)
 
     def __str__(self) -> str:
         return f"{self.param} {self.op} {number(self.value)}"
 
 
-_OPERATORS: dict[str, Any] = {
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
     ">=": lambda a, b: a >= b,

@@ -270,7 +270,7 @@ class WorkerContract(ExecutorContract):
         config = store / "experiments" / "e00" / "adapter" / "adapter_config.json"
         assert json.loads(config.read_text()) == {"r": 8}
         assert story.state.facts == {"worker": "stand-in"}
-        assert WORD in list(story.executor.logs(name))  # type: ignore[attr-defined]
+        assert WORD in list(story.executor.logs(name))  # type: ignore[attr-defined]  # all that start workers have it
 
     def under_way(self, story: Story, attempt: str) -> None:
         story.reach(attempt, 3)
@@ -309,4 +309,4 @@ class WorkerContract(ExecutorContract):
         story.reach(name, 2)
         story.pause(name, kill=True)
         assert isinstance(story.finish(), Lost)
-        assert not story.executor.alive(story.state)  # type: ignore[attr-defined]
+        assert not story.executor.alive(story.state)  # type: ignore[attr-defined]  # all that start workers have it

@@ -9,7 +9,6 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe, is_local
@@ -85,7 +84,7 @@ def _first(dataset: Dataset, wanted: int | None) -> tuple[list[Pair], int]:
     return pairs, skipped
 
 
-def _source(dataset: Dataset) -> Iterable[Mapping[str, Any]]:
+def _source(dataset: Dataset) -> Iterable[Mapping[str, object]]:
     path = Path(dataset.id).expanduser()
     if path.suffix in (".jsonl", ".json"):
         if not path.is_file():

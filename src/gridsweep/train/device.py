@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any  # pynvml has no types, and a double may take its place
 
 import pynvml
 
@@ -36,7 +36,8 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
     # More threads than free cores make a small model ten times slower: they wait for each other, spinning.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would load the compiler
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+    # Filling costs time, and nothing here reads such memory. The module gets this property when it is imported.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cpu"), torch.float32
 
 

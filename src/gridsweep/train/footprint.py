@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gridsweep.train.lean.loss import rows_at_once
 from gridsweep.train.lean.memory import bytes_per_token
 from gridsweep.train.lean.stack import Shapes
+
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import CausalLM, Config
 
 STATE = {"weights": 1, "gradient": 1, "Adam": 2, "average": 1}
 """How many float32 rows of a stack an adapter has, by what they are."""
@@ -32,7 +35,7 @@ class Footprint:
     base: int
     element: int
     shapes: Shapes
-    config: Any
+    config: Config
     counted: float = 1.0
     remembered: bool = False
     device: str = "cuda"
@@ -81,7 +84,9 @@ class Footprint:
         return memory * (1 - HEADROOM) - self.base
 
 
-def of_model(model: Any, targets: tuple[str, ...], **more: Any) -> Footprint:
+def of_model(
+    model: CausalLM, targets: tuple[str, ...], *, counted: float = 1.0, remembered: bool = False, device: str = "cuda"
+) -> Footprint:
     """Of a model as transformers makes it, on whatever device ("meta" too) and without adapters."""
     import torch
 
@@ -90,10 +95,10 @@ def of_model(model: Any, targets: tuple[str, ...], **more: Any) -> Footprint:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in targets
     }
-    return Footprint(weights_of(model), model.dtype.itemsize, shapes, model.config, **more)
+    return Footprint(weights_of(model), model.dtype.itemsize, shapes, model.config, counted, remembered, device)
 
 
-def weights_of(model: Any) -> int:
+def weights_of(model: CausalLM) -> int:
     """Bytes of a model's weights; what is tied counts once."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
 

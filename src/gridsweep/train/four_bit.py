@@ -6,13 +6,17 @@ a backward pass needs is restored anew. Another base is another training; see do
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any  # bitsandbytes has no types
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gridsweep.errors import SpecError
+from gridsweep.train.lean.autograd import Context, applied
+
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import CausalLM
 
 BLOCK = 64  # weights that share a scale
 WORST = 0.16  # of a block's largest weight: half of NF4's widest gap is 0.152
@@ -38,32 +42,33 @@ class FourBitLinear(nn.Linear):
             raise SpecError(f"bitsandbytes does not restore {name} from its four bits here; train without proxy")
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
+    def weight(self) -> Tensor:  # type: ignore[override]  # a property where nn.Linear keeps a parameter
         """[out, in], about what it was."""
         state = _library().QuantState(
             absmax=self.scales, shape=torch.Size((1, self.in_features * self.out_features)), dtype=self.made,
             blocksize=BLOCK, quant_type="nf4",
         )  # fmt: skip
-        return _library().dequantize_4bit(self.packed, state).view(self.out_features, self.in_features)
+        restored: Tensor = _library().dequantize_4bit(self.packed, state)
+        return restored.view(self.out_features, self.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Product.apply(x, self)
+        return applied(_Product, x, self)
 
 
 class _Product(torch.autograd.Function):
     """x W^T + bias that keeps no W."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, linear: FourBitLinear) -> Tensor:
+    def forward(ctx: Context, x: Tensor, linear: FourBitLinear) -> Tensor:
         ctx.linear = linear
         return F.linear(x, linear.weight, linear.bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         return grad @ ctx.linear.weight, None
 
 
-def in_four_bits(base: Any, device: torch.device) -> Any:
+def in_four_bits(base: CausalLM, device: torch.device) -> CausalLM:
     """The model with all linear layers but its head in four bits, a matrix at a time moved to `device`.
 
     Raises `SpecError` without bitsandbytes, or where a matrix cannot be packed.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Base, Dataset, Model, is_local
 
 if TYPE_CHECKING:  # torch is imported where used, for it takes seconds
     import torch
+
+    from gridsweep.train.pretrained import CausalLM, Tokenizer
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
 BUNDLED = ("tiny-qwen2", "smollm2-135m-instruct")
@@ -45,7 +47,9 @@ def resolve(model: Model) -> str:
     return str(folder)
 
 
-def load_base(model: Model, device: torch.device, dtype: torch.dtype, kind: Base = "full") -> tuple[Any, Any]:
+def load_base(
+    model: Model, device: torch.device, dtype: torch.dtype, kind: Base = "full"
+) -> tuple[Tokenizer, CausalLM]:
     """(tokenizer, frozen model in evaluation mode). Raises `SpecError` when they cannot be loaded."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -54,8 +58,8 @@ def load_base(model: Model, device: torch.device, dtype: torch.dtype, kind: Base
     where = resolve(model)
     revision = {} if Path(where).is_dir() else {"revision": model.revision or "main"}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **revision)
-        base = AutoModelForCausalLM.from_pretrained(
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **revision)
+        base: CausalLM = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **revision
         )
     except (OSError, ValueError, KeyError) as error:  # not there, no network, no safetensors, unknown kind

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from gridsweep.errors import SpecError
 
@@ -26,7 +26,7 @@ def asked(prompt: str, response: str) -> Pair:
     return Pair(({"role": "user", "content": prompt},), response)
 
 
-def pair_of(row: Mapping[str, Any], source: str) -> Pair | None:
+def pair_of(row: Mapping[str, object], source: str) -> Pair | None:
     """The pair in a row; None where a text is missing or blank. Raises `SpecError` for unknown columns.
 
     HelpSteer2 has the columns (prompt, response) and five scores beside them; as in the published sweep every
@@ -45,7 +45,7 @@ def pair_of(row: Mapping[str, Any], source: str) -> Pair | None:
     return asked(prompt, response) if _is_text(prompt) and _is_text(response) else None
 
 
-def _last_answer(messages: Any) -> Pair | None:
+def _last_answer(messages: object) -> Pair | None:
     """The conversation up to the last turn of the assistant, which is the response."""
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         return None
@@ -57,7 +57,7 @@ def _last_answer(messages: Any) -> Pair | None:
     return Pair(tuple(turns[:-1]), turns[-1]["content"])
 
 
-def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def json_rows(path: Path) -> Iterator[Mapping[str, object]]:
     """The rows of a .jsonl file (an object a line) or a .json file (a list). Raises `SpecError`."""
     with path.open(encoding="utf-8") as file:
         if path.suffix == ".jsonl":
@@ -76,12 +76,12 @@ def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     yield from rows
 
 
-def hub_rows(id: str, split: str, revision: str | None) -> Iterable[Mapping[str, Any]]:
+def hub_rows(id: str, split: str, revision: str | None) -> Iterable[Mapping[str, object]]:
     """The rows of a Hugging Face dataset, or of a folder of data files. Never runs a dataset's own code."""
     from datasets import load_dataset
 
     try:
-        rows: Iterable[Mapping[str, Any]] = load_dataset(id, split=split, revision=revision)
+        rows: Iterable[Mapping[str, object]] = load_dataset(id, split=split, revision=revision)
     except Exception as error:  # whatever the hub, the network or the format has against it
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
@@ -91,7 +91,7 @@ def hub_rows(id: str, split: str, revision: str | None) -> Iterable[Mapping[str,
     return rows
 
 
-def _object(line: str, where: str) -> Mapping[str, Any]:
+def _object(line: str, where: str) -> Mapping[str, object]:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -101,5 +101,5 @@ def _object(line: str, where: str) -> Mapping[str, Any]:
     return row
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip())

@@ -12,6 +12,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing it takes seconds
+    from gridsweep.train.probing import Measurement, Subject
 
 DEFAULT_MODEL = "tiny-qwen2"
 SECONDS = 60.0
@@ -55,7 +59,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _subject(named: str, kind):
+def _subject(named: str, kind: type[Subject]) -> Subject:
     """A sweep's model, data and experiments; of a model alone the published design on the standard library."""
     from gridsweep.records import codec
     from gridsweep.sweep.experiments import Dataset, Model, Recipe
@@ -69,7 +73,7 @@ def _subject(named: str, kind):
     return kind(sweep.model, sweep.dataset, sweep.recipe, params, None if memory is None else memory * 1e9)
 
 
-def _write(result: dict) -> Path:
+def _write(result: Measurement) -> Path:
     """Beside what was measured of other models on this device; the file appears by rename."""
     from gridsweep.train.cache import cache_folder
     from gridsweep.train.probing import SCHEMA_VERSION, file_name

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import psutil
 import torch
@@ -32,6 +32,9 @@ from gridsweep.train.model import load_base
 from gridsweep.train.peak import Peak
 from gridsweep.train.samples import Sample, encode
 
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import CausalLM, Tokenizer
+
 SCHEMA_VERSION = 1
 SIZES = (1, 2, 4, 8, 16, 32)
 DEFAULT_PARAMS = tuple(LoraParams((16, 32)[n % 2], 64, 5e-5, 0.1) for n in range(16))
@@ -51,7 +54,58 @@ class Subject:
     memory: float | None = None
 
 
-def measured(subject: Subject, seconds: float) -> dict[str, Any]:
+class Weighed(TypedDict):
+    """A choice that was timed and weighed; `joules_per_token` and `peak_bytes` are None where nothing counts them."""
+
+    members: int
+    tokens_in_a_pass: int
+    remember: bool
+    tokens_per_s: float
+    joules_per_token: float | None
+    foreseen_bytes: int
+    peak_bytes: int | None
+
+
+class Memory(TypedDict):
+    """The memory model's figures; `adapter_bytes` and `bytes_per_token` are by rank."""
+
+    device_bytes: int
+    base_bytes: int
+    adapter_bytes: dict[str, int]
+    bytes_per_token: dict[str, int]
+    tokens_of_a_step: int
+    fit_resident: int
+    fit_at_once: int
+
+
+class LeftOut(TypedDict):
+    """A number of members that was not measured, and why."""
+
+    members: int
+    why: str
+
+
+class Measurement(TypedDict):
+    """All that was found of a device and a model, as it is printed and kept in the cache."""
+
+    schema_version: int
+    device: str
+    kind: str
+    dtype: str
+    model: str
+    samples: str
+    measured_at: str
+    versions: dict[str, str]
+    energy: str | None
+    power: dict[str, float] | None
+    memory: Memory
+    choices: list[Weighed]
+    best: Weighed
+    left_out: list[LeftOut]
+    written: NotRequired[str]  # the file, once there is one
+
+
+def measured(subject: Subject, seconds: float) -> Measurement:
     """Everything found within about `seconds`, loading not counted. Raises `SpecError` where the model is not here."""
     index = accelerator_index()  # before torch counts GPUs
     device, dtype = device_and_dtype()
@@ -103,7 +157,7 @@ def file_name(device: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-").lower() or "device"
 
 
-def _samples(subject: Subject, tokenizer: Any, vocabulary: int) -> tuple[list[Sample], str]:
+def _samples(subject: Subject, tokenizer: Tokenizer, vocabulary: int) -> tuple[list[Sample], str]:
     """Samples of the dataset where it is at hand, else random tokens as long as may be; and which they are."""
     recipe, dataset = subject.recipe, subject.dataset
     if dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).is_dir():
@@ -120,7 +174,7 @@ def _samples(subject: Subject, tokenizer: Any, vocabulary: int) -> tuple[list[Sa
     return made, f"random tokens, {length} a sample, as {dataset.id} is not a local dataset"
 
 
-def _group(base: Any, subject: Subject, samples: list[Sample]) -> Group:
+def _group(base: CausalLM, subject: Subject, samples: list[Sample]) -> Group:
     """As many members as are asked for and fit, the first experiments of the sweep."""
     params = (subject.params or DEFAULT_PARAMS)[: SIZES[-1]]
     total = 1000
@@ -214,7 +268,7 @@ def _pass(group: Group, members: int) -> int:
     return packed.tokens * len(names)
 
 
-def _weighed(group: Group, choice: Choice, at_once: int | None, meter: Meter | None, seconds: float) -> dict[str, Any]:
+def _weighed(group: Group, choice: Choice, at_once: int | None, meter: Meter | None, seconds: float) -> Weighed:
     """A choice with the peak of memory and, where a meter counts, the energy of passes for `seconds`, at least one."""
     before, group.plan = group.plan, Plan(choice.members, at_once, choice.remember)
     length = sum(len(sample.ids) for sample in runs(group.batch(0), at_once)[0])
@@ -251,7 +305,7 @@ def _footprint(group: Group, remember: bool) -> Footprint:
     )
 
 
-def _memory(group: Group, subject: Subject, device: torch.device) -> dict[str, Any]:
+def _memory(group: Group, subject: Subject, device: torch.device) -> Memory:
     """The memory model's figures, masks made again, and how many adapters of the largest rank fit."""
     if subject.memory is not None:
         memory = subject.memory
@@ -273,7 +327,7 @@ def _memory(group: Group, subject: Subject, device: torch.device) -> dict[str, A
     }
 
 
-def _power(device: torch.device, index: int | str | None) -> dict[str, Any] | None:
+def _power(device: torch.device, index: int | str | None) -> dict[str, float] | None:
     """The GPU's power limits in W and whether they may be set here; None where nothing tells."""
     try:
         limits, may = seen(0 if index is None else index, trying=True) if device.type == "cuda" else (None, False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +18,9 @@ from gridsweep.train.lean.fitting import Work, fitting, held, kept, needed
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.memory import Kept
 from gridsweep.train.samples import Sample
+
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import CausalLM
 
 
 class Room:
@@ -81,7 +84,9 @@ class Room:
         return self.fit.plan
 
 
-def room_for(base: Any, members: Sequence[Part], recipe: Recipe, train: Sequence[Sample], memory: float) -> Room | None:
+def room_for(
+    base: CausalLM, members: Sequence[Part], recipe: Recipe, train: Sequence[Sample], memory: float
+) -> Room | None:
     """None for a model of another shape, of whose memory there is no model. Raises `SpecError`."""
     lengths = [len(sample.ids) for sample in train]
     work = Work(

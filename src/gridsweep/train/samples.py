@@ -6,10 +6,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gridsweep.errors import SpecError
 from gridsweep.train.pairs import Pair
+
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import Tokenizer
 
 TEMPLATE = "### Instruction:\n{prompt}\n\n### Response:\n"
 
@@ -36,7 +39,7 @@ class Encoded:
     dropped: int
 
 
-def encode(tokenizer: Any, pairs: Sequence[Pair], max_length: int) -> Encoded:
+def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> Encoded:
     """Tokenize pairs: the prompt in the model's template, then the response and the token that ends it.
 
     What is longer than `max_length` tokens is cut at its end; a pair whose prompt alone fills it is dropped.
@@ -59,12 +62,11 @@ def encode(tokenizer: Any, pairs: Sequence[Pair], max_length: int) -> Encoded:
     return Encoded(samples, truncated, dropped)
 
 
-def prompt_text(tokenizer: Any, pair: Pair) -> str:
+def prompt_text(tokenizer: Tokenizer, pair: Pair) -> str:
     """The prompt as the model wants to be asked."""
     if tokenizer.chat_template:
         turns = [dict(turn) for turn in pair.prompt]
-        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return text
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     return TEMPLATE.format(prompt="\n\n".join(turn["content"] for turn in pair.prompt))
 
 

@@ -46,7 +46,7 @@ class Function:
 
 def half(module: str) -> Literal["a", "b"]:
     """`a` is for pre-training the base, `b` for fine-tuning it."""
-    return "ab"[hashlib.sha256(module.encode()).digest()[0] & 1]  # type: ignore[return-value]
+    return "b" if hashlib.sha256(module.encode()).digest()[0] & 1 else "a"
 
 
 def held_out(module: str) -> bool:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal  # pynvml has no types, and a double may take its place
 
 import pynvml
 
@@ -118,9 +118,15 @@ class Worker:
             return ""
         from gridsweep.train.lean.measure import measure
 
-        fits = {} if ready.room is None else {"fits": ready.room.has}
+        room = ready.room
         ahead = self.to_step - self.step
-        measured = measure(ready.group, rounds=2, seconds=MEASURE_SECONDS, ahead=ahead, **fits)
+        measured = measure(
+            ready.group,
+            rounds=2,
+            seconds=MEASURE_SECONDS,
+            ahead=ahead,
+            fits=lambda plan: room is None or room.has(plan),
+        )
         ready.group.plan = measured.plan(ready.group.plan)
         return "" if measured.best is None else f", {measured.best.tokens_per_s:,.0f} tokens/s"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER, QUEUE
 

@@ -15,7 +15,7 @@ import shutil
 from contextlib import suppress
 from importlib.resources import files as resources_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol  # what the API and the reader answer as JSON
 
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.kubernetes.api import PODS, Api, Conflict, NotFound, Unreachable

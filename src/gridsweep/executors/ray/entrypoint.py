@@ -18,10 +18,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any  # job.json
 
 from gridsweep.executors.ray.parcels import Outbox, unpack
 
@@ -117,7 +117,7 @@ def search_path() -> list[str]:
     return list(dict.fromkeys([str(Path.cwd()), *(entry for entry in listed if entry)]))
 
 
-def piece_of(places: Sequence[str]) -> Any:
+def piece_of(places: Sequence[str]) -> Callable[[str], bytes]:
     """Finds a piece in any of the packages that came with this job."""
 
     def fetch(piece: str) -> bytes:

@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any  # what the API answers as JSON
 from urllib.parse import quote, urlencode
 
 from gridsweep.errors import ExecutorError
@@ -44,7 +44,7 @@ class Missing(Exception):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: object) -> None:
         return None  # a token does not go to wherever somebody points
 
 
@@ -105,7 +105,7 @@ class JobsApi:
             told["end_time"] / 1000 if told.get("end_time") else None,
         )
 
-    def submit(self, request: dict[str, Any]) -> bool:
+    def submit(self, request: dict[str, object]) -> bool:
         """Submit a job; False where there is one of that id already."""
         status, body = self._call("POST", "/api/jobs/", json.dumps(request).encode())
         if status != 200 and b"already exists" in body:

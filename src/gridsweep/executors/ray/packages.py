@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.ray.parcels import Index, Packer
@@ -19,7 +18,7 @@ MOST = 64 << 20
 """So many bytes of inputs go into one package; Ray's dashboard takes 100 MiB at a time."""
 
 
-def packages(job: Mapping[str, Any], folder: AttemptFolder | None) -> Iterator[tuple[str, bytes]]:
+def packages(job: Mapping[str, object], folder: AttemptFolder | None) -> Iterator[tuple[str, bytes]]:
     """The packages of a job, each with its name: first the folder it runs in, which holds job.json, then the code.
 
     With a folder its inputs travel too: stint.json and the checkpoints that it names. Raises `ExecutorError` where one

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any  # an index as JSON
 
 PIECE = 1 << 20
 GROWING_PIECE = 1 << 16

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -100,7 +100,7 @@ def field(mapping: object, key: str, kind: type[T], what: str) -> T:
     return expect(found[key], kind, f"{what}.{key}")
 
 
-def objects(value: object, what: str) -> list[dict[str, Any]]:
+def objects(value: object, what: str) -> list[dict[str, object]]:
     """The value, if it is a list of nothing but objects."""
     return [expect(item, dict, f"{what}[{i}]") for i, item in enumerate(expect(value, list, what))]
 
@@ -212,7 +212,7 @@ def _column(slots: dict[datetime, Point], step: timedelta, what: str) -> Trace:
     return Trace(first, step, values)
 
 
-_KINDS: dict[Any, str] = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "an integer"}
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "an integer"}
 
 
 def _shown(value: object) -> str:
@@ -229,5 +229,5 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _keys(mapping: dict[str, Any]) -> str:
+def _keys(mapping: dict[str, object]) -> str:
     return ascii(sorted(map(str, mapping))[:8]) if mapping else "nothing in it"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, UnreachableError
 
@@ -70,7 +69,7 @@ def clean(text: str, redact: Redact) -> str:
     return line if len(line) <= WORDS else f"{line[: WORDS - 3]}..."
 
 
-def parsed(answer: Answer, asked: str, redact: Redact) -> Any:
+def parsed(answer: Answer, asked: str, redact: Redact) -> object:
     """The JSON of a success, whatever type it claims. NaN and Infinity are none. Raises `AnswerError`."""
     status, text = answer.status, answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not text:
@@ -90,7 +89,7 @@ def parsed(answer: Answer, asked: str, redact: Redact) -> Any:
     raise AnswerError(f"{asked} answered {status} with what is not JSON, or only part of it ({why})", status)
 
 
-def strict_json(text: bytes | str) -> Any:
+def strict_json(text: bytes | str) -> object:
     """A value from JSON. Raises `ValueError`, also for NaN, Infinity, and for what is nested too deeply."""
     try:
         return json.loads(text, parse_constant=_no_constant)

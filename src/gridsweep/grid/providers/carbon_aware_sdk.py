@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from gridsweep.carbon.forecasts import Forecast
@@ -82,7 +82,12 @@ class CarbonAwareSdk:
         return self._http.get("/emissions/bylocation", params, keep=keep)
 
     def _unless_refused(
-        self, what: str, now: datetime, rest: timedelta, statuses: Sequence[int], span: Any = None
+        self,
+        what: str,
+        now: datetime,
+        rest: timedelta,
+        statuses: Sequence[int],
+        span: tuple[datetime, datetime, timedelta] | None = None,
     ) -> Fetched | None:
         """The older history of a span, or the forecast: None where the SDK's source has none, and for a while after."""
         if (until := self._not_before.get(what)) and now < until:
@@ -107,7 +112,7 @@ class CarbonAwareSdk:
         provenance = replace(self._provenance, fetched_at=told[-1].fetched_at)
         return parsing.history_of([p for p in points if start <= p.start < end], step, provenance)
 
-    def _point(self, row: dict[str, Any], at: str) -> Point:
+    def _point(self, row: dict[str, object], at: str) -> Point:
         parsing.same_zone(self._zone, row.get("location"), f"{at}.location")
         if "rating" not in row:
             raise AnswerError(f"{at} has no 'rating'; it has {sorted(row)}")

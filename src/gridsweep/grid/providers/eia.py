@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gridsweep.carbon.readings import Basis, Provenance, Reading
 from gridsweep.carbon.traces import DAY, HOUR, floor_to, utc
@@ -167,7 +167,8 @@ class EIA:
         return pages
 
     def _amounts(self, page: Fetched) -> Iterator[Amount]:
-        for i, row in enumerate(parsing.objects(page.body["response"]["data"], "eia: response.data")):
+        response = parsing.field(page.body, "response", dict, "eia: the answer")
+        for i, row in enumerate(parsing.objects(response["data"], "eia: response.data")):
             at = f"eia: response.data[{i}]"
             parsing.same_zone(self._zone, row.get("respondent"), f"{at}.respondent")
             if row.get("value-units", "megawatthours") != "megawatthours":
@@ -236,7 +237,7 @@ def _last_shares(
     return found
 
 
-def _start(period: Any, what: str) -> datetime:
+def _start(period: object, what: str) -> datetime:
     """When the hour begins that EIA names by its end, in UTC: `2026-05-01T05` is 04:00 to 05:00."""
     if not isinstance(period, str) or not _HOUR.fullmatch(period):
         raise AnswerError(f"{what} is {str(period)[:40]!r}, which is no hour of the form 2026-05-01T05")

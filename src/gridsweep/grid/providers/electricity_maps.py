@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Basis, Provenance, Quality, Reading
@@ -221,7 +221,7 @@ class ElectricityMaps:
         issued_at = moment(updated, f"{what}.updatedAt") if updated is not None else None
         return Series(points, fetched.fetched_at, synthetic, issued_at)
 
-    def _point(self, item: Mapping[str, Any], what: str) -> Point:
+    def _point(self, item: Mapping[str, object], what: str) -> Point:
         factors = item.get("emissionFactorType", self.basis)
         if factors != self.basis:
             raise AnswerError(f"{what} has {factors!r} emission factors, and {self.basis} ones were asked for")
@@ -246,7 +246,7 @@ class ElectricityMaps:
         return {"auth-token": self._secret(self._token)}
 
 
-def _made_up(item: Mapping[str, Any]) -> bool:
+def _made_up(item: Mapping[str, object]) -> bool:
     return item.get("estimationMethod") == "SANDBOX_MODE_DATA"
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
@@ -125,7 +125,7 @@ class UK:
             data = self._of_region(data, what)
         return _points(parsing.objects(data, f"{what}: data"), what)
 
-    def _of_region(self, data: Any, what: str) -> Any:
+    def _of_region(self, data: object, what: str) -> object:
         """The slots of the region; it stands alone on some routes, and in a list of one on others."""
         if isinstance(data, list):
             if len(data) != 1:
@@ -136,7 +136,7 @@ class UK:
         return region.get("data")
 
 
-def _points(slots: Iterable[dict[str, Any]], what: str) -> Iterator[Point]:
+def _points(slots: Iterable[dict[str, object]], what: str) -> Iterator[Point]:
     """What was measured, else what was forecast for then."""
     for i, slot in enumerate(slots):
         at = f"{what}[{i}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -228,7 +228,7 @@ class WattTime:
         warnings = tuple(f"WattTime warns: {_words(one)}" for one in (told if isinstance(told, list) else [told]))
         return Series(tuple(points), timedelta(seconds=seconds), fetched.fetched_at, issued_at, warnings)
 
-    def _point(self, item: Mapping[str, Any], factor: float, what: str) -> Point:
+    def _point(self, item: Mapping[str, object], factor: float, what: str) -> Point:
         value = nullable_number(field(item, "value", object, what), f"{what}.value", most=MOST_GRAMS / factor)
         start = moment(field(item, "point_time", str, what), f"{what}.point_time")
         imputed = item.get("imputed_data_used") is True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from math import isnan, nan
-from typing import Any
+from typing import Any  # pyarrow has no types
 
 from gridsweep.grid.trace_files.cells import amount_of, moment_of, quality_of
 from gridsweep.grid.trace_files.problems import QUALITY, TIME, UNIT, VALUE, Problems, column_faults, shown

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol  # JSON, as a provider's API answers
 
 from gridsweep.carbon.traces import Trace
 

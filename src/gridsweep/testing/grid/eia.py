@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import isnan
-from typing import Any
+from typing import Any  # JSON, as a provider's API answers
 
 from gridsweep.carbon.traces import HOUR, floor_to
 from gridsweep.testing.grid.dialect import Grid, Request, Response, as_json

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any  # socketserver's own signatures, and the owner of any handler
 from urllib.parse import parse_qsl, urlsplit
 
 from gridsweep.testing.grid.behaviours import GOOD, Behaviour, Delivery

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import cache
-from typing import Any
+from typing import Any  # JSON, as a provider's API answers
 
 from gridsweep.testing.grid.dialect import Dialect, Grid, Request, Response, as_json
 

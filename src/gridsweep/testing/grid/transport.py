@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gridsweep.testing.grid.dialect import Dialect, Grid
 from gridsweep.testing.grid.server import GridApi
@@ -68,7 +68,7 @@ class GridTransport(GridApi):
         self.close()
 
 
-def _stream(body: bytes, *, broken: bool = False) -> Any:
+def _stream(body: bytes, *, broken: bool = False) -> httpx.SyncByteStream:
     """The body in pieces; with `broken` it ends halfway, as when the connection is lost."""
     import httpx
 

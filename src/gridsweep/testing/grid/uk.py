@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isnan
-from typing import Any
+from typing import Any  # JSON, as a provider's API answers
 
 from gridsweep.carbon.traces import floor_to
 from gridsweep.testing.grid.dialect import Grid, Request, Response, as_json

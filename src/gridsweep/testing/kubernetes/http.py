@@ -25,6 +25,7 @@ def serve(server: Store) -> ThreadingHTTPServer:
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
     listening.daemon_threads = True
+    # A client that hangs up is no news; a method is replaced, which mypy does not allow.
     listening.handle_error = lambda request, address: None  # type: ignore[method-assign,assignment]
     return listening
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.names import ATTEMPT
 from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER, THRESHOLD
@@ -23,7 +23,7 @@ FULL = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 class Starter(Protocol):
     """Starts what runs in a pod: real processes, or virtual work."""
 
-    def start(self, pod: Any, entrypoint: str = "") -> Work: ...
+    def start(self, pod: dict[str, Any], entrypoint: str = "") -> Work: ...
 
 
 class Cluster:

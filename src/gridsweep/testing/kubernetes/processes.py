@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.names import STORE
 from gridsweep.testing.stand_in import STAND_IN

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal  # a Kubernetes object
 
 from gridsweep.carbon.traces import HOUR
 from gridsweep.executors.kubernetes.manifests.names import STORE
@@ -65,7 +65,7 @@ class VirtualWork:
     def tail(self) -> str:
         return ""
 
-    def _finish(self, how: str) -> None:
+    def _finish(self, how: Literal["done", "paused"]) -> None:
         adapter = self.folder.path / "adapters" / self.part.experiment
         saved = None
         if how == "done":
@@ -77,6 +77,6 @@ class VirtualWork:
             saved = self.folder.checkpoint(self.part.experiment)
         name = str(adapter.relative_to(self.folder.store)) if how == "done" else None
         loss = 1.0 / self.done if self.done else None
-        outcome = Outcome(self.part.experiment, how, self.done, "", loss, loss, 4.0, saved, name)  # type: ignore[arg-type]
+        outcome = Outcome(self.part.experiment, how, self.done, "", loss, loss, 4.0, saved, name)
         self.folder.finish(Result(self.begun, (outcome,), facts={"worker": "virtual"}))
         self.code = 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from gridsweep.errors import SpecError
+from gridsweep.train.lean.autograd import Context, applied
 from gridsweep.train.lean.packing import Alike, Packed
 
 NAME = "gridsweep_packed"
@@ -19,12 +18,12 @@ class Select(torch.autograd.Function):
     """Rows `places` (all different) of x [members, rows, ...], without the slow sum that indexing needs for repeats."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, places: Tensor) -> Tensor:
         ctx.places, ctx.shape = places, x.shape
         return x.index_select(1, places)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         return grad.new_zeros(ctx.shape).index_copy_(1, ctx.places, grad), None
 
 
@@ -32,17 +31,17 @@ class Spread(torch.autograd.Function):
     """x [members, tokens, ...] as rows `places` of `rows` rows, the others 0: the inverse of `Select`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Tensor, rows: int) -> Tensor:
+    def forward(ctx: Context, x: Tensor, places: Tensor, rows: int) -> Tensor:
         ctx.places = places
         return x.new_zeros(x.shape[0], rows, *x.shape[2:]).index_copy_(1, places, x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad.index_select(1, ctx.places), None, None
 
 
 def packed_attention(
-    module: Any,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -51,7 +50,7 @@ def packed_attention(
     packed: Packed | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Causal attention within each sample. query [members, heads, tokens, width] -> [members, tokens, heads, width].
 
@@ -66,19 +65,19 @@ def packed_attention(
         kind = "softcapped" if softcap is not None else f"limited to a window of {sliding_window} tokens"
         raise SpecError(f"the model's attention is {kind}, which is not supported with {longest} tokens a sample")
     sizes = [alike.tokens for alike in packed.alike]
-    parts = zip(packed.alike, *(tensor.split(sizes, 2) for tensor in (query, key, value)), strict=True)
-    outs = [_attention(alike, *tensors, scaling) for alike, *tensors in parts]
+    parts = zip(packed.alike, query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
+    outs = [_attention(alike, q, k, v, scaling) for alike, q, k, v in parts]
     return torch.cat(outs, 1) if len(outs) > 1 else outs[0], None
 
 
 def _attention(alike: Alike, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     members, heads = query.shape[:2]
-    across = [_samples(tensor, alike) for tensor in (query, key, value)]
+    q, k, v = (_samples(tensor, alike) for tensor in (query, key, value))
     out = F.scaled_dot_product_attention(
-        *across, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads
+        q, k, v, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads
     ).transpose(1, 2)
     out = out.reshape(members, alike.samples * alike.longest, heads, out.shape[-1])
-    return out if alike.places is None else Select.apply(out, alike.places)
+    return out if alike.places is None else applied(Select, out, alike.places)
 
 
 def _samples(tensor: Tensor, alike: Alike) -> Tensor:
@@ -87,7 +86,7 @@ def _samples(tensor: Tensor, alike: Alike) -> Tensor:
         return tensor
     tensor = tensor.transpose(1, 2)
     if alike.places is not None:
-        tensor = Spread.apply(tensor, alike.places, alike.samples * alike.longest)
+        tensor = applied(Spread, tensor, alike.places, alike.samples * alike.longest)
     members, _, heads, width = tensor.shape
     return tensor.reshape(members * alike.samples, alike.longest, heads, width).transpose(1, 2)
 

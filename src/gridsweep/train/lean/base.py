@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gridsweep.errors import SpecError
 from gridsweep.train.lean.attention import NAME, Select
+from gridsweep.train.lean.autograd import applied
 from gridsweep.train.lean.layers import lean_instead
 from gridsweep.train.lean.linear import LoraLinear, Pass
 from gridsweep.train.lean.loss import TokenLosses
 from gridsweep.train.lean.packing import Packed, pack
 from gridsweep.train.samples import Sample
+
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import CausalLM
 
 Layers = Literal["all", "upper-half"]
 _LAYER = re.compile(r"(.*?\.(\d+))\.")
@@ -27,8 +31,9 @@ class LeanBase:
     Raises `SpecError` when the model has no such modules, or is one whose losses would come out otherwise.
     """
 
-    def __init__(self, base: Any, targets: tuple[str, ...], layers: Layers = "all"):
-        self.base, self.replaced = base, {}
+    def __init__(self, base: CausalLM, targets: tuple[str, ...], layers: Layers = "all"):
+        self.base = base
+        self.replaced: dict[str, nn.Module] = {}
         self.attention = base.config._attn_implementation
         self.head = base.get_output_embeddings()
         self.now: Pass | None = None
@@ -66,7 +71,7 @@ class LeanBase:
         hidden = decoder(
             input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed
         ).last_hidden_state
-        return TokenLosses.apply(Select.apply(hidden, packed.predicting), self.head.weight, packed.targets)
+        return applied(TokenLosses, applied(Select, hidden, packed.predicting), self.head.weight, packed.targets)
 
     def close(self) -> None:
         """Leave the base as it was."""
@@ -77,6 +82,7 @@ class LeanBase:
         self.base.set_attn_implementation(self.attention)
 
     def _for_members(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        assert self.now is not None, "a pass outside of `losses`"
         hidden, *others = inputs
         return (hidden.expand(self.now.members, *hidden.shape[1:]).contiguous(), *others)
 
@@ -103,7 +109,7 @@ class LeanBase:
         return torch.cat(losses)
 
 
-def targeted(base: Any, targets: tuple[str, ...], layers: Layers) -> tuple[dict[str, nn.Linear], list[int] | None]:
+def targeted(base: CausalLM, targets: tuple[str, ...], layers: Layers) -> tuple[dict[str, nn.Linear], list[int] | None]:
     """The linear layers to adapt, in the model's order, and the numbers of their decoder layers if not all.
 
     Raises `SpecError` when there is no such.
@@ -122,5 +128,6 @@ def targeted(base: Any, targets: tuple[str, ...], layers: Layers) -> tuple[dict[
         return chosen, None
     count = base.config.num_hidden_layers
     upper = list(range(count // 2, count))
-    numbers = {name: _LAYER.match(name) for name in chosen}
-    return {name: m for name, m in chosen.items() if numbers[name] and int(numbers[name][2]) in upper}, upper
+    matches = {name: _LAYER.match(name) for name in chosen}
+    numbers = {name: int(match[2]) for name, match in matches.items() if match is not None}
+    return {name: m for name, m in chosen.items() if numbers.get(name) in upper}, upper

@@ -21,10 +21,10 @@ Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [r, in], B [out, r]
 
 
 def write_adapter(
-    folder: Path, weights: Pairs, part: Part, variant: Variant, model: Model, targets: Sequence[str],
+    folder: Path, weights: Mapping[str, Tensor], part: Part, variant: Variant, model: Model, targets: Sequence[str],
     layers: list[int] | None,
 ) -> None:  # fmt: skip
-    """adapter_config.json and adapter_model.safetensors."""
+    """adapter_config.json and adapter_model.safetensors; `weights` are by PEFT's names, as `named` makes them."""
     alpha = part.params.alpha
     config = {
         "base_model_name_or_path": model.id,

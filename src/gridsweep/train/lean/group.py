@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,11 @@ from gridsweep.train.lean.roster import Roster
 from gridsweep.train.lean.variants import Variant
 from gridsweep.train.learning_rate import learning_rate
 from gridsweep.train.samples import Sample, effective_batch
+
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import CausalLM
+
+T = TypeVar("T")
 
 WINDOW, SO_FAR = 0.08, 6  # of all steps, but a sixth of those made, the weights are averaged over
 EVALUATED_AT_ONCE = 1024  # tokens of each member; nothing is kept for a backward pass
@@ -93,7 +98,7 @@ class Group:
 
     def __init__(
         self,
-        base: Any,
+        base: CausalLM,
         members: Sequence[Part],
         recipe: Recipe,
         total_steps: int,
@@ -280,7 +285,7 @@ class Group:
         limit = limits([part.params.dropout for part in parts], self.device)
         return lambda module, width, rows: keep_bits(keys[rows], module, width, limit[rows])
 
-    def _fitting(self, passes: Callable[[], Any], batch: Sequence[Sample]) -> Any:
+    def _fitting(self, passes: Callable[[], T], batch: Sequence[Sample]) -> T:
         """What `passes` returns; out of memory, half the members in a pass, or else half the tokens, and anew."""
         while True:
             try:

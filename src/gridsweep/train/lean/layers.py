@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any  # transformers' modules, of whichever class has these attributes
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gridsweep.train.lean.autograd import Context, applied
 
 
 class RmsNorm(torch.autograd.Function):
     """x / rms(x) * weight, of which x and one number a row are kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        inverse = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(eps).rsqrt_().unsqueeze_(-1)
+        inverse: Tensor = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(eps).rsqrt_().unsqueeze_(-1)
         ctx.save_for_backward(x, weight, inverse)
         return (wide * inverse).to(x.dtype).mul_(weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
         wide = x.to(inverse.dtype)
         inner = (grad * weight).to(inverse.dtype)
@@ -32,44 +34,54 @@ class SwiGlu(torch.autograd.Function):
     """silu(gate) * up, of which gate and up are kept."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+    def forward(ctx: Context, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
 
 
 class LeanNorm(nn.Module):
-    def __init__(self, norm: nn.Module):
+    weight: Tensor
+    eps: float
+
+    def __init__(self, norm: Any):
         super().__init__()
         self.weight, self.eps = norm.weight, norm.variance_epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return RmsNorm.apply(x, self.weight, self.eps)
+        return applied(RmsNorm, x, self.weight, self.eps)
 
 
 class LeanMlp(nn.Module):
-    def __init__(self, mlp: nn.Module):
+    gate_proj: nn.Linear
+    up_proj: nn.Linear
+    down_proj: nn.Linear
+
+    def __init__(self, mlp: Any):
         super().__init__()
         self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(SwiGlu.apply(self.gate_proj(x), self.up_proj(x)))
+        out: Tensor = self.down_proj(applied(SwiGlu, self.gate_proj(x), self.up_proj(x)))
+        return out
 
 
 def lean_instead(module: nn.Module) -> nn.Module | None:
     """A lean module that computes what `module` does on an example, or None."""
     name = type(module).__name__
+    lean: LeanNorm | LeanMlp
     if name.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
-        lean, width = LeanNorm(module), module.weight.shape[0]
+        lean = LeanNorm(module)
+        weight, width = lean.weight, lean.weight.shape[0]
     elif name.endswith("MLP") and _is_swiglu(module):
-        lean, width = LeanMlp(module), module.gate_proj.in_features
+        lean = LeanMlp(module)
+        weight, width = lean.gate_proj.weight, lean.gate_proj.in_features
     else:
         return None
-    weight = module.gate_proj.weight if isinstance(lean, LeanMlp) else module.weight
     example = torch.linspace(-3, 3, 4 * width, dtype=weight.dtype, device=weight.device).view(1, 4, width)
     with torch.no_grad():
         there, here = module(example).float(), lean(example).float()

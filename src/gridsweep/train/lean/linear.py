@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from gridsweep.train.lean.autograd import Context, applied
 from gridsweep.train.lean.masks import masked
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [members, r, in], B^T [members, r, out]
@@ -42,8 +43,10 @@ class Pass:
 class Frozen(Protocol):
     """What a linear layer has: W [out, in], perhaps restored whenever it is asked for, and a bias [out]."""
 
-    weight: Tensor
-    bias: Tensor | None
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor | None: ...
 
 
 class LoraLinear(nn.Module):
@@ -56,7 +59,8 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.now is None:
-            return self.base(x)
+            plain: Tensor = self.base(x)
+            return plain
         return lora_product(x, self.base, self.name, self.now)
 
 
@@ -70,12 +74,12 @@ def lora_product(x: Tensor, base: Frozen, name: str, now: Pass) -> Tensor:
     """
     # Autograd does not know of A and B; what asks it for a backward pass, where even x does not, is this.
     asks = x.new_zeros((), requires_grad=any(block.grads is not None for block in now.blocks))
-    return _LoraProduct.apply(x, base, name, now, asks)
+    return applied(_LoraProduct, x, base, name, now, asks)
 
 
 class _LoraProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, base: Frozen, name: str, now: Pass, _: Tensor):
+    def forward(ctx: Context, x: Tensor, base: Frozen, name: str, now: Pass, _: Tensor) -> Tensor:
         out = frozen_product(x, base.weight.mT, base.bias)
         narrow, kept = [], []
         for block in now.blocks:
@@ -95,8 +99,9 @@ class _LoraProduct(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
-        now, name = ctx.now, ctx.name
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        now: Pass = ctx.now
+        name: str = ctx.name
         x, *rest = ctx.saved_tensors
         narrow, kept = rest[: len(now.blocks)], iter(rest[len(now.blocks) :])
         grad = grad.contiguous()
@@ -108,12 +113,15 @@ class _LoraProduct(torch.autograd.Function):
                 bits = next(kept) if now.remember else now.bits(name, x.shape[-1], rows)
             inner = x[rows] if bits is None else masked(x[rows], bits)
             grad_h = torch.bmm(b, grad[rows].mT).mul_(block.scale)
+            assert block.grads is not None, "a backward pass of blocks that take no gradients"
             grad_a, grad_b = block.grads[name]
             _add_product(grad_a, grad_h, inner)
             _add_product(grad_b, h, grad[rows])
-            if grad_x is not None and bits is None:
+            if grad_x is None:
+                continue
+            if bits is None:
                 grad_x[rows].baddbmm_(grad_h.mT, a)
-            elif grad_x is not None:
+            else:
                 grad_x[rows] += masked(torch.bmm(grad_h.mT, a), bits)
         return grad_x, None, None, None, None
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from gridsweep.train.lean.autograd import Context
 from gridsweep.train.lean.linear import frozen_product
 
 LOGITS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
@@ -29,7 +28,7 @@ class TokenLosses(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Context, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
         wanted = ctx.needs_input_grad[0]
         rows = rows_at_once(hidden.shape[0], head.shape[0], hidden.device.type)
         kept = torch.empty_like(hidden) if wanted else None
@@ -50,6 +49,6 @@ class TokenLosses(torch.autograd.Function):
         return losses
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
         (kept,) = ctx.saved_tensors
         return kept * grad.unsqueeze(-1).to(kept.dtype), None, None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from gridsweep.train.lean.stack import Shapes
 
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import Config
+
 
 def bytes_per_token(
-    shapes: Shapes, config: Any, r: int, element: int, *, members: int = 1, counted: float = 1.0,
+    shapes: Shapes, config: Config, r: int, element: int, *, members: int = 1, counted: float = 1.0,
     remembered: bool = False,
 ) -> float:  # fmt: skip
     """Bytes that one token of one member of rank `r` keeps for the backward pass, in samples of one length.
@@ -24,11 +27,11 @@ def bytes_per_token(
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     heads, groups = config.num_attention_heads, config.num_key_value_heads
-    head = getattr(config, "head_dim", None) or hidden // heads
+    head: int = getattr(config, "head_dim", None) or hidden // heads
     layers = {name.split(".layers.")[1].split(".")[0] for name in shapes}
     # Both norms' inputs and outputs (the outputs once for all that read them), queries, keys, values and their result,
     # gate, up and their product.
-    numbers = len(layers) * (4 * hidden + 2 * heads * head + 2 * groups * head + 3 * inner)
+    numbers: float = len(layers) * (4 * hidden + 2 * heads * head + 2 * groups * head + 3 * inner)
     numbers += r * len(shapes)  # drop(x) A^T
     numbers += counted * hidden  # the gradient that the losses are made with
     numbers += 2 * head / members  # the rotary embedding's sines and cosines, for all

@@ -60,8 +60,11 @@ def pack(samples: Sequence[Sample], device: torch.device, first: int = 0) -> Pac
     counted = [range(start + max(1, s.prompt), start + len(s.ids)) for start, s in zip(starts, samples, strict=False)]
     at = torch.tensor([index for positions in counted for index in positions], dtype=torch.long)
     owner = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(c) for c in counted]))
-    moved = (t.to(device, non_blocking=True) for t in (ids[None], positions[None], at - 1, ids[at], owner))
-    return Packed(*moved, tuple(_alike(some, device) for some in _by_likeness(lengths)), first)
+    row, places, predicting, targets, owner = (
+        t.to(device, non_blocking=True) for t in (ids[None], positions[None], at - 1, ids[at], owner)
+    )
+    alike = tuple(_alike(some, device) for some in _by_likeness(lengths))
+    return Packed(row, places, predicting, targets, owner, alike, first)
 
 
 def _by_likeness(lengths: Sequence[int]) -> list[list[int]]:

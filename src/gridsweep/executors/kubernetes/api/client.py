@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.api.credentials import Server
 from gridsweep.executors.kubernetes.api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any  # what a kubeconfig holds
 
 from gridsweep.errors import ExecutorError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.names import RAYJOB_LIMIT, Manifest
 from gridsweep.executors.kubernetes.manifests.rayjob import MAX_DELAY, THRESHOLD

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import timedelta
-from typing import Any
+from typing import Any  # a Kubernetes object
 
 from gridsweep.sweep.experiments import number
 from gridsweep.sweep.sweep import Sweep

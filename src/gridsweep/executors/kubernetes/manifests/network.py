@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.names import (
     COMPONENT,

@@ -1,0 +1,93 @@
+"""The parts of transformers' models and tokenizers that this package uses, as protocols.
+
+For the type checker alone: no module imports this one when it runs. transformers builds these objects from a model's
+files, and its own types differ from release to release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, Protocol, Self, overload
+
+import torch
+from torch import Tensor, nn
+
+
+class Config(Protocol):
+    """The configuration of a model of Qwen2's or Llama's shape; another one may lack some of these sizes."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    use_cache: bool
+    _attn_implementation: str
+
+
+class GenerationConfig(Protocol):
+    """How a model writes text: the tokens that end one."""
+
+    eos_token_id: int | list[int] | None
+
+
+class Hidden(Protocol):
+    """The output of the decoder without its head: [rows, tokens, hidden size]."""
+
+    last_hidden_state: Tensor
+
+
+class Predicted(Protocol):
+    """The output of the whole model: logits [rows, tokens, vocabulary], and the cache of keys and values."""
+
+    logits: Tensor
+    past_key_values: object
+
+
+class Decoder(Protocol):
+    """The layers below the head; what is `packed` goes to their attention as it is."""
+
+    def __call__(self, *, input_ids: Tensor, position_ids: Tensor, use_cache: bool, packed: object) -> Hidden: ...
+
+
+class CausalLM(Protocol):
+    """A decoder with a language head, a `torch.nn.Module`."""
+
+    config: Config
+    generation_config: GenerationConfig
+
+    @property
+    def base_model(self) -> Decoder: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def __call__(self, *, input_ids: Tensor, use_cache: bool) -> Predicted: ...
+    def forward(self, *, input_ids: Tensor, use_cache: bool) -> Predicted: ...
+    def get_output_embeddings(self) -> nn.Linear: ...
+    def set_attn_implementation(self, name: str) -> None: ...
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
+    def get_submodule(self, target: str) -> nn.Module: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def requires_grad_(self, requires_grad: bool) -> Self: ...
+    def to(self, device: torch.device) -> Self: ...
+    def eval(self) -> Self: ...
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    eos_token_id: int | None
+    chat_template: str | None
+
+    @overload
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> Mapping[Literal["input_ids"], list[int]]: ...
+    @overload
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool = True
+    ) -> Mapping[Literal["input_ids"], list[list[int]]]: ...
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: Literal[False], add_generation_prompt: bool
+    ) -> str: ...
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
