@@ -1,9 +1,14 @@
 """What can go wrong, each with the exit code the command line ends with.
 
-A message says what happened, to which thing, and what to do.
+A message says what happened, to which thing, and what to do: `[WHERE: ]WHAT[; REMEDY]`. The three parts may be given
+apart; of a message given as one text they are found by that form, so an error has them either way.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 DONE = 0
 USAGE = 2
@@ -30,26 +35,106 @@ EXIT_CODES: dict[int, str] = {
 }
 
 
+_WHERE = re.compile(r"([^\s:]+(?::\d+)?): (?=\S)")
+"""A file (with its line) or a key at the beginning of a message: one word, perhaps a number, then `: `."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFault:
+    """One fault of a file; `line` and `key` where they are known. `what` may name the remedy after a semicolon."""
+
+    file: str
+    line: int | None
+    key: str
+    what: str
+
+    @property
+    def where(self) -> str:
+        """`sweep.yaml:3: tiers[0].max_delay`, as far as it is known."""
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.key}" if self.key else place
+
+
 class GridsweepError(Exception):
-    """The root of every error a user can see; `exit_code` is what the command line returns."""
+    """The root of every error a user can see. `exit_code` is what the command line returns, `code` a stable word.
+
+    `message` is the whole text, or only what happened where `where` or `remedy` are given beside it.
+    """
 
     exit_code = USAGE
+    code = "error"
+
+    def __init__(self, message: str = "", *, where: str | None = None, remedy: str | None = None):
+        given = where is not None or remedy is not None
+        self.where, self.what, self.remedy = (where, message, remedy) if given else parts(message)
+        text = f"{where}: {message}" if where else message
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+def parts(message: str) -> tuple[str | None, str, str | None]:
+    """Where, what and the remedy in a message."""
+    found = _WHERE.match(message)
+    what, remedy = remedied(message[found.end() :] if found else message)
+    return found and found[1], what, remedy
+
+
+def remedied(text: str) -> tuple[str, str | None]:
+    """What happened, and what to do: what follows the last semicolon."""
+    what, semicolon, remedy = text.rpartition("; ")
+    return (what, remedy or None) if semicolon else (text, None)
 
 
 class SpecError(GridsweepError):
-    """The spec, or an input it names, is wrong."""
+    """The spec, or an input it names, is wrong. `faults` are those of the file, one or many, in its order."""
+
+    code = "spec"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        where: str | None = None,
+        remedy: str | None = None,
+        faults: Sequence[FileFault] = (),
+    ):
+        super().__init__(message, where=where, remedy=remedy)
+        self.faults = tuple(faults)
+        if len(self.faults) == 1:
+            self.where, (self.what, self.remedy) = self.faults[0].where, remedied(self.faults[0].what)
 
 
 class TraceError(SpecError):
     """A trace file cannot be read as carbon intensity over time."""
+
+    code = "trace"
+
+
+class AdapterError(GridsweepError):
+    """An adapter is not there, is damaged, or cannot be served."""
+
+    code = "adapter"
+
+
+class AccessError(GridsweepError):
+    """A server would be open to others, or its key is none."""
+
+    code = "access"
+
+
+class ServingError(GridsweepError):
+    """A server does not start, or does not answer as it should."""
+
+    exit_code = EXECUTOR
+    code = "serving"
 
 
 class SignalError(GridsweepError):
     """A carbon provider gave no usable answer. `status` is its HTTP status, where it had one."""
 
     exit_code = SIGNAL
+    code = "signal"
 
-    def __init__(self, message: str, status: int | None = None):
+    def __init__(self, message: str = "", status: int | None = None):
         super().__init__(message)
         self.status = status
 
@@ -57,44 +142,63 @@ class SignalError(GridsweepError):
 class CredentialError(SignalError):
     """A secret is missing, or the provider refuses it or what it asks for: asking again does not help."""
 
+    code = "credential"
+
 
 class AnswerError(SignalError):
     """The provider answered something that is not what it promises: shape, unit, zone, size."""
+
+    code = "answer"
 
 
 class UnreachableError(SignalError):
     """No answer came: no route, no name, no TLS, no time, or a server that is down."""
 
+    code = "unreachable"
+
 
 class LimitError(SignalError):
     """The provider, or our own budget for it, allows no further request for now."""
+
+    code = "limit"
 
 
 class PolicyError(GridsweepError):
     """A policy decided something impossible: a device in use, work that is not there."""
 
     exit_code = EXECUTOR
+    code = "policy"
 
 
 class ExecutorError(GridsweepError):
     """Work cannot be started or observed."""
 
     exit_code = EXECUTOR
+    code = "executor"
+
+
+class ApiError(ExecutorError):
+    """A cluster's API server refused a request for good."""
+
+    code = "api"
 
 
 class LeaseError(GridsweepError):
     """Another run drives this folder."""
 
     exit_code = LEASE_HELD
+    code = "lease"
 
 
 class JournalError(GridsweepError):
     """The journal cannot be read, or was written by a newer version."""
 
     exit_code = STATE_DAMAGED
+    code = "journal"
 
 
 class DeadlineError(GridsweepError):
     """A deadline cannot be met."""
 
     exit_code = DEADLINE
+    code = "deadline"

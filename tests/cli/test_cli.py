@@ -76,7 +76,7 @@ def test_check_as_json_names_every_experiment_with_its_tier(gridsweep):
     assert code == 0
     assert len({e["id"] for e in experiments}) == 21
     assert [sum(e["tier"] == f"tier{n}" for e in experiments) for n in (1, 2, 3)] == [8, 4, 9]
-    assert set(experiments[0]) == {"id", "r", "alpha", "lr", "dropout", "tier", "reason"}
+    assert set(experiments[0]) == {"id", "r", "alpha", "lr", "dropout", "tier", "tier_reason"}
 
 
 def test_init_writes_a_spec_that_checks_plans_and_is_not_overwritten(gridsweep, tmp_path):
@@ -99,8 +99,8 @@ def test_schema_accepts_the_examples(gridsweep):
 def test_plan_as_json_says_what_it_would_save(gridsweep, spec):
     code, out, _ = gridsweep("plan", spec, "--json")
     plan = json.loads(out)
-    assert code == 0 and len(plan["rows"]) == 4
-    assert plan["emissions_g"] <= plan["emissions_immediate_g"]
+    assert code == 0 and len(plan["experiments"]) == 4
+    assert plan["emissions_g"] <= plan["immediate_emissions_g"]
 
 
 def test_simulate_prints_the_documented_json(gridsweep):
@@ -111,10 +111,10 @@ def test_simulate_prints_the_documented_json(gridsweep):
     )  # fmt: skip
     made = json.loads(out)
     assert code == 0
-    assert (made["schema_version"], made["starts"], made["devices"]) == (3, 4, 2)
+    assert (made["schema_version"], made["starts"], made["devices"]) == (4, 4, 2)
     assert set(made["policies"][0]) == {
-        "name", "emissions_g_mean", "reduction", "reduction_p10", "reduction_p50", "reduction_p90", "makespan_h_mean",
-        "makespan_h_p90", "late_starts", "share_of_bound", "bound_reduction", "pauses_mean", "kwh_mean",
+        "policy", "emissions_mean_g", "reduction", "reduction_p10", "reduction_p50", "reduction_p90", "makespan_mean_s",
+        "makespan_p90_s", "late_starts", "share_of_bound", "bound_reduction", "pauses_mean", "energy_mean_kwh",
         "never_waited", "reduction_waited",
     }  # fmt: skip
     threshold, immediate = made["policies"]
@@ -129,14 +129,14 @@ def test_a_run_from_its_spec_to_its_report(gridsweep, spec, tmp_path):
     assert report.exists() and report.with_suffix(".md").exists()
     code, out, _ = gridsweep("report", "runs/small", "--json")
     made = json.loads(out)
-    losses = [row["loss"] for row in made["rows"]]
+    losses = [row["validation_loss"] for row in made["experiments"]]
     assert losses == sorted(losses) and len(losses) == 4
-    for row in made["rows"]:
-        home = tmp_path / "runs/small/store/experiments" / row["experiment"]
+    for row in made["experiments"]:
+        home = tmp_path / "runs/small/store/experiments" / row["id"]
         assert (home / "adapter/adapter_config.json").exists() and (home / "README.md").exists()
     code, out, _ = gridsweep("status", "--json")
     assert json.loads(out)["counts"]["done"] == 4
-    code, out, _ = gridsweep("explain", made["rows"][0]["experiment"][:20])
+    code, out, _ = gridsweep("explain", made["experiments"][0]["id"][:20])
     assert code == 0 and "started" in out and "cheaper" in out
     assert gridsweep("report", "runs/small", "--markdown")[1].startswith("#")
     assert gridsweep("stop", "runs/small")[1].startswith("nothing is left")
@@ -160,10 +160,10 @@ def test_by_default_rungs_stop_those_that_fall_behind_and_the_report_says_so(spe
     assert "4 → " in out and "of all steps" in out
     code, out, _ = gridsweep("report", "runs/small", "--json")
     made = json.loads(out)
-    assert {row["status"] for row in made["rows"]} == {"done", "stopped"}
-    assert made["rungs"][0]["step"] == 2 and len(made["rungs"][0]["stopped"]) == 1
-    stopped = next(row for row in made["rows"] if row["status"] == "stopped")
-    assert stopped["saved_kwh"] > 0 and "stopped at step" in stopped["reason"]
+    assert {row["status"] for row in made["experiments"]} == {"done", "stopped"}
+    assert made["rungs"][0]["step"] == 2 and len(made["rungs"][0]["stopped_ids"]) == 1
+    stopped = next(row for row in made["experiments"] if row["status"] == "stopped")
+    assert stopped["saved_energy_kwh"] > 0 and "stopped at step" in stopped["reason"]
 
 
 def test_exit_3_when_an_experiment_fails_and_the_rest_goes_on(gridsweep, spec, monkeypatch):

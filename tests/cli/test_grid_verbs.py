@@ -72,10 +72,10 @@ def test_a_forecast_says_how_the_present_is_known_and_what_now_means(gridsweep, 
 def test_a_forecast_as_json_has_the_expected_with_its_band_and_sources(gridsweep):
     code, out, _ = gridsweep("forecast", "--trace", "solar-valley", "--at", "2024-06-10T16:00:00Z", "--json")
     made = json.loads(out)
-    assert code == 0 and made["schema_version"] == 1
-    columns = list(zip(made["low"], made["expected"], made["high"], strict=True))
+    assert code == 0 and made["schema_version"] == 2
+    columns = list(zip(*(made[f"expected{side}_g_per_kwh"] for side in ("_low", "", "_high")), strict=True))
     assert len(columns) == 96 and all(low <= level <= high for low, level, high in columns)
-    assert made["windows"][0]["intensity"] <= made["now_intensity"]
+    assert made["windows"][0]["intensity_g_per_kwh"] <= made["immediate_intensity_g_per_kwh"]
     assert [source["quality"] for source in made["sources"]] == ["synthetic", "forecast"]
     assert 0 < made["typical_error"] < 0.3
 
@@ -117,7 +117,7 @@ def test_a_sweep_runs_on_a_live_provider(gridsweep, write, service):
     made = json.loads(out)
     assert made["counts"] == {"done": 2}
     assert made["meaning"] == "average, lifecycle"
-    assert made["outages"] == [] and made["unknown_kwh"] == 0
+    assert made["outages"] == [] and made["unknown_energy_kwh"] == 0
     assert service.most_in_flight == 1 and len(service.seen) <= 12
 
 

@@ -99,12 +99,12 @@ def test_the_command_drives_policies_side_by_side_and_draws_them(simulate, tmp_p
     code, out, err = simulate(*VALLEY, *options, "--policy", "planned", "--policy", "immediate", "--json")
     assert code == 0, err
     made = json.loads(out)
-    assert (made["schema_version"], made["starts"], made["devices"], made["finish_by_h"]) == (3, 4, 1, 30)
+    assert (made["schema_version"], made["starts"], made["devices"], made["finish_by_s"]) == (4, 4, 1, 108_000)
     assert made["forecast"] == "perfect"
     planned, immediate = made["policies"]
     assert 0.9 < planned["share_of_bound"] <= 1 and immediate["share_of_bound"] == 0
     assert planned["bound_reduction"] == made["bound"]["reduction"] <= made["bound_pausing"]["reduction"]
-    assert {"pauses_mean", "kwh_mean", "never_waited", "reduction_waited"} < set(planned)
+    assert {"pauses_mean", "energy_mean_kwh", "never_waited", "reduction_waited"} < set(planned)
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.selection.halving import TIE_ROOM, Score, cut, promotable, which_score
-from gridsweep.spec.study import SCHEDULES
-from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.losses import DECIDES, Losses
 
 TOKENS = (100.0, 50.0, 80.0, 120.0)
 values = st.one_of(st.none(), st.just(nan), st.just(inf), st.floats(0.5, 3.0), st.sampled_from([1.0, 1.5]))
@@ -137,7 +136,7 @@ def test_a_rung_keeps_somebody():
 
 
 def test_averages_decide_while_the_learning_rate_decays():
-    assert {name: which_score(name) for name in SCHEDULES} == {
+    assert {name: which_score(name) for name in DECIDES} == {
         "cosine": "averaged",
         "linear": "averaged",
         "constant": "raw",

@@ -1,16 +1,16 @@
 import sys
 from math import inf, isnan, nan
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import PROJECT
 from gridsweep.selection.rank_intervals import Place, best_against_last, places
 from gridsweep.sweep.losses import Losses
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(PROJECT / "benchmarks"))
 
 from rank_agreement import regret_bound, spearman
 

@@ -99,7 +99,7 @@ def test_an_export_holds_adapter_card_and_figures(run, tmp_path):
     assert figures["validation_loss"] == listed.loss
     assert figures["emissions_g"] == listed.emissions_g
     assert figures["params"] == {"r": 9, "alpha": 32.0, "lr": 0.0001, "dropout": 0.05}
-    assert (figures["seed"], figures["steps"], figures["of"]) == (42, 2, 3)
+    assert (figures["seed"], figures["step"], figures["of"]) == (42, 2, 3)
     assert figures["model"] == {"id": "tiny-qwen2", "revision": None}
     assert figures["dataset"]["id"] == "pairs"
     assert figures["facts"] == {"worker": "stand-in"}

@@ -27,4 +27,4 @@ def test_an_export_loads_in_plain_peft_with_the_same_weights(run_folder, tmp_pat
     weights = {name.replace(".default.", "."): value for name, value in loaded.named_parameters() if "lora_" in name}
     assert weights.keys() == saved.keys()
     assert all(torch.equal(weights[name], saved[name]) for name in saved)
-    assert json.loads((target / "metrics.json").read_text())["experiment"] == "e01"
+    assert json.loads((target / "metrics.json").read_text())["id"] == "e01"

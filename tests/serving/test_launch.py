@@ -14,12 +14,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from asking import Server
 
 from adapter_files import published, stand_in_run, write_adapter
 from gridsweep.errors import EXECUTOR, USAGE
+from gridsweep.render import documents
 from gridsweep.serving import access, blocks, launch, vllm
 from gridsweep.serving.access import AccessError, ServingError, check_free, key_for
 from gridsweep.serving.adapters import best
@@ -314,6 +316,20 @@ def test_once_shows_that_it_works_and_ends(run_folder, monkeypatch):
     assert r"a completion: '\x1b[2J'" in text and "a chat: 'hello'" in text
     assert "no chat template" in text and "Model ID:            e01" in text and "Context Window Size: 512" in text
     assert "ready at" not in text
+
+
+def test_for_programs_one_document_says_where_it_serves(run_folder, monkeypatch, gridsweep):
+    def command(adapters, host, port, key):
+        return launch.Command([sys.executable, "-c", DOUBLE, str(port)], os.environ)
+
+    monkeypatch.setattr(launch, "own_command", command)
+    monkeypatch.setattr(vllm, "installed", lambda: None)
+    code, out, err = gridsweep("serve", run_folder, "e01", "--port", 0, "--once", "--json")
+    told = json.loads(out)
+    assert code == 0 and "listed: e01" in err
+    jsonschema.validate(told, documents.schema(launch.Served, "serve"))
+    assert (told["base"], told["ids"], told["max_model_len"], told["needs_key"]) == ("tiny-qwen2", ["e01"], 512, False)
+    assert told["url"].startswith("http://127.0.0.1:") and Path(told["log"]).exists()
 
 
 SERVE = """

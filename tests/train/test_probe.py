@@ -55,9 +55,9 @@ def test_doctor_measures_and_writes_it_down(gridsweep, write, tmp_path: Path) ->
     assert "samples of stdlib" in made["samples"]
     seen = [finding["seen"] for finding in told["findings"] if finding["what"].startswith("train ")]
     assert sum(line.endswith("<- best") for line in seen) == 1
-    assert any("no counter" in line for line in seen) is (made["energy"] is None)
+    assert any("no counter" in line for line in seen) is (made["energy_source"] is None)
     file = tmp_path / "cache" / "gridsweep" / "devices" / f"{file_name(made['device'])}.json"
-    assert str(file) == made["written"] and list(file.parent.iterdir()) == [file]
+    assert str(file) == made["path"] and list(file.parent.iterdir()) == [file]
     assert json.loads(file.read_text())["models"]["tiny-qwen2"]["best"] == made["best"]
 
 

@@ -122,7 +122,7 @@ class Report:
     steps_share: float | None = None
     reference: str | None = None
     parted: Parting | None = None
-    schema_version: int = 2
+    schema_version: int = 3
 
     @property
     def best(self) -> Row | None:

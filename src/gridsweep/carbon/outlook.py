@@ -60,7 +60,7 @@ class Outlook:
     now_intensity: float | None
     windows: tuple[Window, ...]
     sources: tuple[Source, ...]
-    schema_version: int = 1
+    schema_version: int = 2
 
 
 def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timedelta) -> Outlook:

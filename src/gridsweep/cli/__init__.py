@@ -4,29 +4,66 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import takewhile
 
 import click
 
 from gridsweep.cli import grid, studies, sweeps, winners
-from gridsweep.cli.group import cli
+from gridsweep.cli.group import cli, print_json
 from gridsweep.errors import INTERRUPTED, USAGE, GridsweepError
 
 __all__ = ["cli", "grid", "main", "studies", "sweeps", "winners"]
 
 
 def main() -> None:
-    """Run the command line; every `GridsweepError` becomes its message and its exit code."""
+    """Run the command line; every `GridsweepError` becomes its message and its exit code, with --json a document."""
+    as_json = "--json" in takewhile("--".__ne__, sys.argv[1:])
+    tell = _document if as_json else _message
     try:
         cli.main(standalone_mode=False)
-    except GridsweepError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
+    except (GridsweepError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
+        sys.exit(tell(error))
     except BrokenPipeError:
         # The reader of a pipe has left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if as_json:
+            _document(error)
+        raise
+
+
+def _message(error: BaseException) -> int:
+    """Print an error for people; returns the exit code."""
+    if isinstance(error, GridsweepError):
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return USAGE
+    return INTERRUPTED
+
+
+def _document(error: BaseException) -> int:
+    """Print an error for programs; returns the exit code."""
+    from gridsweep.render.failures import failure, failure_of
+
+    if isinstance(error, GridsweepError):
+        made = failure_of(error)
+    elif isinstance(error, click.ClickException):
+        where, remedy = _usage(error)
+        made = failure("usage", USAGE, error.format_message(), where, remedy)
+    elif isinstance(error, Exception) and not isinstance(error, click.Abort):
+        made = failure("internal", 1, f"{type(error).__name__}: {error}", remedy="report it with what stands on stderr")
+    else:
+        made = failure("interrupted", INTERRUPTED, "interrupted by Ctrl-C")
+    print_json(made, lines=True)
+    return made.error.exit_code
+
+
+def _usage(error: click.ClickException) -> tuple[str | None, str | None]:
+    """The argument or the option that is wrong, and where to look."""
+    ctx = getattr(error, "ctx", None)
+    param = getattr(error, "param", None)
+    where = param.get_error_hint(ctx).strip("'\"") if param is not None else getattr(error, "option_name", None)
+    return where, f"see `{ctx.command_path} --help`" if ctx is not None else None

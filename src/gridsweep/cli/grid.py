@@ -38,7 +38,6 @@ def forecast(
     """
     from gridsweep.carbon.outlook import outlook
     from gridsweep.grid.registry import plugin, provider_for
-    from gridsweep.records import codec
     from gridsweep.render import outlook as pictures
     from gridsweep.sweep.sweep import CarbonSource
 
@@ -58,7 +57,7 @@ def forecast(
     if png is not None:
         pictures.png(made, png)
     if as_json:
-        click.echo(codec.dumps(made, indent=1))
+        print_json(made)
     else:
         pictures.text(made)
         if png is not None:
@@ -72,6 +71,7 @@ def forecast(
 def zones(search: str | None, provider: str | None, as_json: bool) -> None:
     """List the grid zones that the installed providers know, or those whose id or name holds SEARCH."""
     from gridsweep.grid.registry import names, plugin, zones_of
+    from gridsweep.render import answers
     from gridsweep.render import outlook as pictures
 
     asked = [provider] if provider else list(names())
@@ -85,6 +85,6 @@ def zones(search: str | None, provider: str | None, as_json: bool) -> None:
     ]
     silent = {name: why for name, (_, why) in found.items() if why}
     if as_json:
-        print_json({"schema_version": 1, "zones": rows, "silent": silent})
+        print_json(answers.Zones(tuple(answers.ZoneRow(**row) for row in rows), silent))
     else:
         pictures.zones(rows, silent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ T = TypeVar("T")
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text (docs/json.md).")
 folder_argument = click.argument("folder", type=click.Path(path_type=Path), required=False)
 
 
@@ -41,20 +40,6 @@ def load(path: Path) -> Sweep:
     from gridsweep import api
 
     return api.load(path)
-
-
-def experiment_as_dict(sweep: Sweep, id: str) -> dict[str, object]:
-    experiment = sweep.experiment(id)
-    params = experiment.params
-    return {
-        "id": id,
-        "r": params.r,
-        "alpha": params.alpha,
-        "lr": params.lr,
-        "dropout": params.dropout,
-        "tier": experiment.tier,
-        "reason": experiment.reason,
-    }
 
 
 def folder_of(folder: Path | None) -> RunFolder:
@@ -90,5 +75,8 @@ def one_of(standings: Mapping[str, T], beginning: str) -> T:
     raise GridsweepError(f"no experiment begins with {beginning!r}; {hint}")
 
 
-def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=1, default=str))
+def print_json(value: object, *, lines: bool = False) -> None:
+    """A document (`render.documents`); as one line where others may come before or after it."""
+    from gridsweep.render import documents
+
+    click.echo(documents.line(value) if lines else documents.text(value))

@@ -72,7 +72,6 @@ def simulate(
 ) -> None:
     """Back-test policies on a recorded trace: the spec's estimates, from many start instants."""
     from gridsweep.grid import recorded_forecasts as recorded
-    from gridsweep.records import codec
     from gridsweep.render import progress, simulation
     from gridsweep.simulation import backtest
     from gridsweep.simulation.conditions import Conditions
@@ -90,7 +89,7 @@ def simulate(
     if png is not None:
         simulation.png(made, png, f"{sweep.name}, {provider.provenance.title}, {made.starts} starts")
     if as_json:
-        click.echo(codec.dumps(made, indent=1))
+        print_json(made)
     else:
         simulation.text(made, provider.provenance)
 
@@ -107,21 +106,38 @@ def simulate(
 @click.option("--tier", help="Only this tier's jobs.")
 @click.option("--gate", type=click.Choice(GATES), help="Who holds work back (default: the spec's).")
 @click.option("--namespace", is_flag=True, help="Render the namespace too.")
-def render(spec: Path, folder: Path, tier: str | None, gate: Gate | None, namespace: bool) -> None:
+@json_option
+def render(spec: Path, folder: Path, tier: str | None, gate: Gate | None, namespace: bool, as_json: bool) -> None:
     """Write the Kubernetes manifests of a sweep, for kubectl."""
     from gridsweep.render import manifest_files
 
     made = manifest_files.render(spec, folder, tier=tier, gate=gate, namespace=namespace)
+    following = f"kubectl apply --server-side -k {folder}"
+    if as_json:
+        from gridsweep.render.answers import Rendered
+
+        print_json(Rendered(folder, made.jobs, following))
+        return
     what = f"{made.jobs} RayJobs" if made.jobs else "the loop as a Deployment"
-    click.echo(f"wrote {folder}: {what}; next: kubectl apply --server-side -k {folder}")
+    click.echo(f"wrote {folder}: {what}; next: {following}")
 
 
 @cli.command()
-def schema() -> None:
+@click.option("--of", "verb", metavar="VERB", help="Of what this verb prints with --json instead; `error` of errors.")
+@json_option
+def schema(verb: str | None, as_json: bool) -> None:
     """Print the JSON schema of sweep.yaml, for editors."""
     from gridsweep.spec import json_schema
 
-    print_json(json_schema())
+    made = json_schema()
+    if verb is not None:
+        from gridsweep.render import documents
+        from gridsweep.render.kinds import KINDS
+
+        if verb not in KINDS:
+            raise click.UsageError(f"no document is that of {verb!r}; there are {', '.join(KINDS)}")
+        made = documents.schema(KINDS[verb], verb)
+    print_json({"schema_version": 1} | made if as_json else made)
 
 
 @cli.command()
@@ -136,7 +152,6 @@ def doctor(specs: tuple[Path, ...], train: bool, seconds: float, as_json: bool) 
 
     With SPECs, their providers are asked for the grid too. What --train finds is kept in the cache's devices/.
     """
-    from dataclasses import asdict
 
     from gridsweep import doctor as machine
     from gridsweep.render import terminal
@@ -149,7 +164,8 @@ def doctor(specs: tuple[Path, ...], train: bool, seconds: float, as_json: bool) 
             made.append(machine.probe(subject, seconds))
             findings += machine.findings(made[-1])
     if as_json:
-        told: dict[str, object] = {"findings": [asdict(finding) for finding in findings]}
-        print_json(told | {"train": made} if train else told)
+        from gridsweep.render.examination import Examination, probed
+
+        print_json(Examination(tuple(findings), tuple(map(probed, made))))
     else:
         terminal.doctor(findings)

@@ -12,7 +12,6 @@ import click
 from gridsweep.cli.arguments import Moment
 from gridsweep.cli.group import (
     cli,
-    experiment_as_dict,
     folder_argument,
     folder_of,
     json_option,
@@ -26,7 +25,8 @@ from gridsweep.errors import DEADLINE, INTERRUPTED, GridsweepError, SignalError
 
 @cli.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("sweep.yaml"))
-def init(path: Path) -> None:
+@json_option
+def init(path: Path, as_json: bool) -> None:
     """Write a commented sweep.yaml that works offline."""
     from gridsweep.spec import template
 
@@ -37,7 +37,12 @@ def init(path: Path) -> None:
         raise GridsweepError(f"{path} exists already; name another file, or remove it first") from None
     except OSError as error:
         raise GridsweepError(f"cannot write {path}: {error.strerror}; name another file") from None
-    click.echo(f"wrote {path}; next: gridsweep check {path}, gridsweep plan {path}, then gridsweep run {path}")
+    if as_json:
+        from gridsweep.render.answers import Written
+
+        print_json(Written(path, next=f"gridsweep check {path}"))
+    else:
+        click.echo(f"wrote {path}; next: gridsweep check {path}, gridsweep plan {path}, then gridsweep run {path}")
 
 
 @cli.command()
@@ -57,8 +62,9 @@ def check(spec: Path, as_json: bool) -> None:
         warnings = [f"the grid cannot be read: {error}"]
     warnings += [str(alike) for alike in near_duplicates([e.params for e in sweep.experiments], same_rank=True)]
     if as_json:
-        listed = [experiment_as_dict(sweep, e.id) for e in sweep.experiments]
-        print_json({"experiments": listed, "warnings": warnings})
+        from gridsweep.render import answers
+
+        print_json(answers.check(sweep, warnings))
         return
     from gridsweep.render import terminal
 
@@ -74,7 +80,7 @@ def check(spec: Path, as_json: bool) -> None:
 def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as_json: bool) -> None:
     """Rehearse a sweep on the forecast, before anything runs: what starts when, what it saves, and how sure that is."""
     from gridsweep.grid.registry import provider_for
-    from gridsweep.records import codec
+    from gridsweep.render import documents
     from gridsweep.render import plan as pictures
     from gridsweep.schedule import capacity
     from gridsweep.simulation import plan as plans
@@ -85,13 +91,13 @@ def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as
     made = plans.plan(sweep, provider_for(sweep.carbon), now)
     if out is not None:
         try:
-            out.write_text(codec.dumps(made, indent=1) + "\n", encoding="utf-8")
+            out.write_text(documents.text(made) + "\n", encoding="utf-8")
         except OSError as error:
             raise GridsweepError(f"cannot write {out}: {error.strerror}; name another file") from None
     if png is not None:
         pictures.png(made, png)
     if as_json:
-        click.echo(codec.dumps(made, indent=1))
+        print_json(made)
     else:
         pictures.text(made)
         for path in filter(None, (out, png)):
@@ -110,8 +116,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     Ctrl-C stops the work at a checkpoint; the same command goes on. A second Ctrl-C leaves at once: the workers go on
     by themselves, and the next run adopts them.
     """
-    from gridsweep.records import codec
-    from gridsweep.render import files, progress, terminal
+    from gridsweep.render import answers, failures, files, progress, terminal
     from gridsweep.runs import background
     from gridsweep.runs import run as runs
 
@@ -122,7 +127,11 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
         sweep = load(spec)
         folder = folder or Path("runs") / sweep.name
     if detach:
-        terminal.detached(background.detach(spec, folder), folder)
+        pid = background.detach(spec, folder)
+        if as_json:
+            print_json(answers.Detached(folder, pid, next=f"gridsweep status --watch {folder}"))
+        else:
+            terminal.detached(pid, folder)
         return
     usual = spec if sweep is None else Path("runs") / sweep.name
     again = shlex.join(["gridsweep", "run", str(spec), *(() if folder == usual else ("--folder", str(folder)))])
@@ -130,11 +139,14 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
         with progress.watching(quiet=as_json) as tell:
             done = runs.run(sweep, folder, tell=tell, command=worker())
     except KeyboardInterrupt:
-        click.echo(f"\nleft at once; the workers go on by themselves. Go on with: {again}", err=True)
+        if as_json:
+            print_json(failures.left_at_once(again))
+        else:
+            click.echo(f"\nleft at once; the workers go on by themselves. Go on with: {again}", err=True)
         sys.exit(INTERRUPTED)
     paths = files.publish(done.folder, done.report)
     if as_json:
-        click.echo(codec.dumps(done.report, indent=1))
+        print_json(done.report)
     else:
         terminal.report(done.report, short=True)
         terminal.configuration(done.report, done.folder)
@@ -148,11 +160,13 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
 @json_option
 def status(folder: Path | None, watch: bool, as_json: bool) -> None:
     """Show where a sweep stands."""
-    from gridsweep.render import terminal
+    from gridsweep.render import answers, terminal
 
     place = folder_of(folder)
     if as_json:
-        print_json(terminal.status_json(place.read(), place.driver()))
+        if watch:
+            terminal.ended(place)
+        print_json(answers.status(place))
     else:
         terminal.status(place, watch=watch)
 
@@ -166,12 +180,12 @@ def explain(experiment: str, folder: Path | None, as_json: bool) -> None:
 
     EXPERIMENT is an id, or the beginning of one.
     """
-    from gridsweep.render import terminal
+    from gridsweep.render import answers, terminal
 
     state = folder_of(folder).read()
     standing = one_of(state.standings, experiment)
     if as_json:
-        print_json(terminal.explain_json(state, standing))
+        print_json(answers.explanation(state, standing))
     else:
         terminal.explain(state, standing)
 
@@ -180,15 +194,16 @@ def explain(experiment: str, folder: Path | None, as_json: bool) -> None:
 @click.argument("experiment")
 @folder_argument
 @click.option("--follow", is_flag=True, help="Keep printing until its attempt ends.")
-def logs(experiment: str, folder: Path | None, follow: bool) -> None:
+@json_option
+def logs(experiment: str, folder: Path | None, follow: bool, as_json: bool) -> None:
     """Print what an experiment's worker printed, in its latest attempt, wherever it runs.
 
-    EXPERIMENT is an id, or the beginning of one.
+    EXPERIMENT is an id, or the beginning of one. With --follow, --json prints a document a line.
     """
     import time
 
     from gridsweep.executors.registry import executor_for
-    from gridsweep.render import terminal
+    from gridsweep.render import answers
 
     place = folder_of(folder)
     state = place.read()
@@ -198,12 +213,20 @@ def logs(experiment: str, folder: Path | None, follow: bool) -> None:
     attempt, executor, shown = standing.attempts[-1], executor_for(state.sweep, place.store), 0
     while True:
         lines = list(executor.logs(attempt))
+        if as_json and not follow:
+            print_json(answers.Logs(standing.experiment.id, attempt, tuple(lines)))
+            return
         for line in lines[shown:]:
-            click.echo(line)
+            if as_json:
+                print_json(answers.LogLine(standing.experiment.id, attempt, line), lines=True)
+            else:
+                click.echo(line)
         shown = len(lines)
         runs_on = attempt in place.read().active
         if not follow or not runs_on:
             if not shown:
+                from gridsweep.render import terminal
+
                 click.echo(terminal.silence(standing.experiment.id, attempt, runs_on=runs_on), err=True)
             return
         time.sleep(1.0)
@@ -211,13 +234,19 @@ def logs(experiment: str, folder: Path | None, follow: bool) -> None:
 
 @cli.command()
 @folder_argument
-def stop(folder: Path | None) -> None:
+@json_option
+def stop(folder: Path | None, as_json: bool) -> None:
     """Stop a sweep at its checkpoints; `run` goes on with it."""
     from gridsweep.runs import run as runs
 
     place = folder_of(folder)
     state = runs.stop(place.path, worker())
     left = state.left
+    if as_json:
+        from gridsweep.render.answers import Stopped
+
+        print_json(Stopped(place.path, left, next=f"gridsweep run {place.path}" if left else None))
+        return
     click.echo(
         f"{place.path} is stopped; {left} experiments remain: gridsweep run {place.path}"
         if left
@@ -232,7 +261,6 @@ def stop(folder: Path | None) -> None:
 @click.option("--settle", "settled", is_flag=True, help="Read the grid's hours again, revised, and keep both figures.")
 def report(folder: Path | None, as_json: bool, markdown: bool, settled: bool) -> None:
     """Report what a sweep found and cost, and what running at once would have cost; write the HTML report anew."""
-    from gridsweep.records import codec
     from gridsweep.render import files, terminal
     from gridsweep.render import markdown as markdown_
     from gridsweep.runs import run as runs
@@ -245,7 +273,7 @@ def report(folder: Path | None, as_json: bool, markdown: bool, settled: bool) ->
     else:
         made = runs.report(place.path)
     if as_json:
-        click.echo(codec.dumps(made, indent=1))
+        print_json(made)
     elif markdown:
         click.echo(markdown_.render(made))
     else:

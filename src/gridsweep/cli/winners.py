@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,12 +15,12 @@ from gridsweep.cli.group import cli, folder_argument, folder_of, json_option, pr
 @json_option
 def models(folder: Path | None, as_json: bool) -> None:
     """List the finished adapters, the best first: place, loss, carbon, size, path."""
-    from gridsweep.render import terminal
+    from gridsweep.render import answers, terminal
     from gridsweep.serving import adapters
 
     listed = adapters.models(folder_of(folder).path)
     if as_json:
-        print_json({"schema_version": 1, "adapters": [asdict(adapter) for adapter in listed]})
+        print_json(answers.Adapters(tuple(listed)))
     else:
         terminal.adapters(listed)
 
@@ -55,14 +55,21 @@ def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
 @click.argument("experiment")
 @folder_argument
 @click.option("--to", "to", type=click.Path(path_type=Path), required=True, help="A new folder, or an empty one.")
-def export(experiment: str, folder: Path | None, to: Path) -> None:
+@json_option
+def export(experiment: str, folder: Path | None, to: Path, as_json: bool) -> None:
     """Copy an adapter with its model card and its figures into a folder of its own.
 
     EXPERIMENT is an id, or the beginning of one.
     """
     from gridsweep.render import export as exports
 
-    click.echo(f"wrote {exports.export(folder_of(folder).path, experiment, to)}")
+    path = exports.export(folder_of(folder).path, experiment, to)
+    if as_json:
+        from gridsweep.render.answers import Written
+
+        print_json(Written(path))
+    else:
+        click.echo(f"wrote {path}")
 
 
 @cli.command()
@@ -73,6 +80,7 @@ def export(experiment: str, folder: Path | None, to: Path) -> None:
 @click.option("--once", is_flag=True, help="Only see that it works, then end.")
 @click.option("--kubernetes", is_flag=True, help="Serve nothing; write manifests of a vLLM server.")
 @click.option("--to", type=click.Path(path_type=Path), help="With --kubernetes: the folder to write.")
+@json_option
 def serve(
     folder: Path,
     experiments: tuple[str, ...],
@@ -81,11 +89,12 @@ def serve(
     once: bool,
     kubernetes: bool,
     to: Path | None,
+    as_json: bool,
 ) -> None:
     """Serve adapters behind an OpenAI-compatible API: the best, or those named; until Ctrl-C.
 
     vLLM does it where it is installed, else a small server for trials. The key: GRIDSWEEP_API_KEY, or a file named by
-    GRIDSWEEP_API_KEY_FILE.
+    GRIDSWEEP_API_KEY_FILE. With --json the document is printed when the server is ready.
     """
     from gridsweep.serving import launch
 
@@ -96,6 +105,14 @@ def serve(
 
         adapters = launch.chosen(folder, experiments)
         manifest_files.render_serving(folder_of(folder).read().sweep, adapters, to)
-        click.echo(f"wrote {to}; next: make its Secret (docs/serving.md), then kubectl apply --server-side -k {to}")
-        return
-    launch.serve(folder, experiments, host=host, port=port, once=once, tell=click.echo)
+        if as_json:
+            from gridsweep.render.answers import Written
+
+            print_json(Written(to, next=f"kubectl apply --server-side -k {to}"))
+        else:
+            click.echo(f"wrote {to}; next: make its Secret (docs/serving.md), then kubectl apply --server-side -k {to}")
+    elif as_json:
+        tell, ready = partial(click.echo, err=True), partial(print_json, lines=True)
+        launch.serve(folder, experiments, host=host, port=port, once=once, tell=tell, ready=ready)
+    else:
+        launch.serve(folder, experiments, host=host, port=port, once=once, tell=click.echo)

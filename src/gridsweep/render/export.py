@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path, PurePath
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
+from gridsweep.errors import AdapterError
 from gridsweep.records.files import sync, verify, write_file
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
 from gridsweep.serving.adapters import _listed, one, sealed
-from gridsweep.serving.servable import AdapterError
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import is_local
 
@@ -26,7 +25,7 @@ def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
 
     Raises `AdapterError` when the adapter is damaged or no plain adapter, or when `to` is there and not empty.
     """
-    from gridsweep.render import card
+    from gridsweep.render import card, documents
 
     place, target = RunFolder(Path(folder)), Path(to)
     state = place.read()
@@ -42,7 +41,7 @@ def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
         if not verify(draft / "adapter"):
             raise AdapterError(f"the adapter of {adapter.experiment} changed while it was copied; export it again")
         write_file(draft / "README.md", card.render(report, row))
-        write_file(draft / "metrics.json", json.dumps(metrics(state, report, row), indent=1, default=str) + "\n")
+        write_file(draft / "metrics.json", documents.text(metrics(state, report, row)) + "\n")
         sync(draft)
         draft.rename(target.absolute())
         sync(target.absolute().parent)
@@ -58,8 +57,8 @@ def metrics(state: State, report: Report, row: Row) -> dict[str, object]:
     standing = state.standings[row.experiment]
     outcome, model, facts = standing.outcome, state.sweep.model, dict(report.facts)
     return {
-        "schema_version": 1,
-        "experiment": row.experiment,
+        "schema_version": 2,
+        "id": row.experiment,
         "sweep": report.sweep,
         "model": {"id": _public(model.id), "revision": model.revision},
         "dataset": {
@@ -70,23 +69,23 @@ def metrics(state: State, report: Report, row: Row) -> dict[str, object]:
         "base": row.base,
         "params": {"r": row.r, "alpha": row.alpha, "lr": row.lr, "dropout": row.dropout},
         "seed": standing.experiment.seed,
-        "steps": standing.step,
+        "step": standing.step,
         "place": row.place,
         "of": len(report.rows),
-        "tied_with_best": row.tied,
+        "tied": row.tied,
         "validation_loss": row.loss,
         "initial_validation_loss": row.initial_loss,
         "train_loss": outcome.train_loss if outcome else None,
         "energy_kwh": row.energy_kwh,
         "emissions_g": None if row.unknown_kwh else row.emissions_g,
-        "unknown_kwh": row.unknown_kwh,
-        "mean_intensity": row.mean_intensity,
-        "immediate_g": row.immediate_g,
+        "unknown_energy_kwh": row.unknown_kwh,
+        "mean_intensity_g_per_kwh": row.mean_intensity,
+        "immediate_emissions_g": row.immediate_g,
         "sweep_emissions_g": report.emissions_g,
         "zone": report.zone,
-        "grid": report.source,
-        "grid_quality": report.quality,
-        "energy_sources_kwh": report.energy_sources,
+        "source": report.source,
+        "quality": report.quality,
+        "energy_by_source_kwh": report.energy_sources,
         "started_at": row.started_at,
         "ended_at": row.ended_at,
         "facts": facts,

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from gridsweep.accounting.report import Report
 from gridsweep.errors import ExecutorError
-from gridsweep.records import codec
 from gridsweep.records.files import replace_file
-from gridsweep.render import card, html, markdown
+from gridsweep.render import card, documents, html, markdown
 from gridsweep.runs.folder import RunFolder
 
 
@@ -20,7 +19,7 @@ def publish(folder: Path, made: Report) -> list[Path]:
     refuses.
     """
     place = RunFolder(folder)
-    texts = {"report.md": markdown.render(made), "report.json": codec.dumps(made, indent=1)}
+    texts = {"report.md": markdown.render(made), "report.json": documents.text(made)}
     if find_spec("plotly") and find_spec("jinja2"):
         texts = {"report.html": html.render(made), **texts}
     try:

@@ -153,6 +153,12 @@ def detached(pid: int, folder: Path) -> None:
     print(f"process {pid} runs the sweep in {folder}; watch it with: gridsweep status --watch {folder}")
 
 
+def ended(place: RunFolder) -> None:
+    """Return when no run drives the sweep any more."""
+    while place.driver() is not None:
+        time.sleep(1.0)
+
+
 def status(place: RunFolder, *, watch: bool) -> None:
     """Where a sweep stands; `watch` shows it anew every second until it ends."""
     from rich.live import Live
@@ -179,39 +185,6 @@ def status(place: RunFolder, *, watch: bool) -> None:
     if pid is None:
         then = f"go on with: gridsweep run {folder}" if state.left else f"next: gridsweep report {folder}"
         out.print(f"next: gridsweep best {folder}" if state.count("done") and not state.left else then, markup=False)
-
-
-def status_json(state: State, pid: int | None) -> dict[str, object]:
-    """Where a sweep stands, for programs."""
-    return {
-        "schema_version": 1,
-        "sweep": state.sweep.name,
-        "driven_by": pid,
-        "grid_time": state.now,
-        "counts": {s: state.count(s) for s in get_args(Status) if s != "reached" or state.count(s)},
-        "experiments": [explain_json(state, standing) for standing in state.standings.values()],
-    }
-
-
-def explain_json(state: State, standing: Standing) -> dict[str, object]:
-    """One experiment: where it stands, why, until when at the latest."""
-    outcome = standing.outcome
-    return {
-        "id": standing.experiment.id,
-        "status": standing.status,
-        "tier": standing.experiment.tier,
-        "tier_reason": standing.experiment.reason,
-        "step": standing.step,
-        "total_steps": state.sweep.total_steps,
-        "why": standing.why,
-        "latest_start": latest_start(state, standing) if standing.status == "waiting" else None,
-        "started_at": standing.first_running_at,
-        "ended_at": standing.ended_at,
-        "validation_loss": outcome.validation_loss if outcome else None,
-        "attempts": standing.attempts,
-        "held": held(state, standing),
-        "reason": standing.reason,
-    }
 
 
 def held(state: State, standing: Standing) -> str:

@@ -7,20 +7,10 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from gridsweep.errors import EXECUTOR, GridsweepError
+from gridsweep.errors import AccessError, ServingError
 
 KEY, KEY_FILE = "GRIDSWEEP_API_KEY", "GRIDSWEEP_API_KEY_FILE"
 SHORTEST = 16
-
-
-class ServingError(GridsweepError):
-    """A server does not start, or does not answer as it should."""
-
-    exit_code = EXECUTOR
-
-
-class AccessError(GridsweepError):
-    """A server would be open to others, or its key is none."""
 
 
 def is_loopback(host: str) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from gridsweep.accounting.recommendation import Recommendation, recommend
 from gridsweep.accounting.report import Report
+from gridsweep.errors import AdapterError
 from gridsweep.records.files import MANIFEST, verify
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
-from gridsweep.serving.servable import CONFIG, FILES, AdapterError, plain_files, shown
+from gridsweep.serving.servable import CONFIG, FILES, plain_files, shown
 from gridsweep.state.state import State
 from gridsweep.sweep.identity import ambiguous
 

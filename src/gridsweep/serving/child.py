@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gridsweep.serving.access import ServingError
+from gridsweep.errors import ServingError
 
 GRACE = 20.0
 """Seconds a server may take to end after SIGTERM."""

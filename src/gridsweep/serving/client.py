@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any  # what a server answers as JSON
 
-from gridsweep.serving.access import ServingError
+from gridsweep.errors import ServingError
 from gridsweep.serving.servable import shown
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would not reach this machine

@@ -14,15 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from gridsweep.errors import SpecError
+from gridsweep.errors import AdapterError, ServingError, SpecError
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import Interrupt
 from gridsweep.serving import blocks, vllm
-from gridsweep.serving.access import KEY, KEY_FILE, ServingError, check_free, is_loopback, key_for, url
+from gridsweep.serving.access import KEY, KEY_FILE, check_free, is_loopback, key_for, url
 from gridsweep.serving.adapters import best, models, one, sealed
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
-from gridsweep.serving.servable import AdapterError, Servable, servable, shown, together
+from gridsweep.serving.servable import Servable, servable, shown, together
 
 Backend = Literal["vllm", "own"]
 PATIENCE = timedelta(minutes=10)
@@ -36,6 +36,23 @@ class Command:
     argv: list[str]
     variables: Mapping[str, str]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that was seen to work: its address, the base and the adapters by their names, its longest context."""
+
+    url: str
+    base: str
+    ids: tuple[str, ...]
+    max_model_len: int | None
+    needs_key: bool
+    log: Path
+    schema_version: int = 1
+
+
+def _silent(served: Served) -> None:
+    """For whoever reads the lines."""
 
 
 def chosen(folder: str | Path, experiments: Sequence[str] = ()) -> list[Servable]:
@@ -67,11 +84,13 @@ def serve(
     once: bool = False,
     backend: Backend | None = None,
     tell: Callable[[str], None] = print,
+    ready: Callable[[Served], None] = _silent,
     patience: timedelta = PATIENCE,
 ) -> None:
     """Serve adapters of the sweep in a folder until interrupted; with `once` only until it is seen to work.
 
-    Uses vLLM where it is installed, else the small server. `port` 0 takes a free one. Raises `AdapterError`,
+    Uses vLLM where it is installed, else the small server. `port` 0 takes a free one. `ready` is told once that it
+    works. Raises `AdapterError`,
     `AccessError`, `ServingError`.
     """
     adapters = chosen(folder, experiments)
@@ -98,6 +117,7 @@ def serve(
             length = near.verify(names, adapters[0].base.id).get("max_model_len")
             room = length if isinstance(length, int) else None
             tell("\n" + blocks.ready(url(host, port), names, room, key=bool(key)))
+            ready(Served(url(host, port), adapters[0].base.id, tuple(names), room, bool(key), child.log))
             if not is_loopback(host):
                 tell("\nnote: keys and texts travel in the clear; put a proxy with TLS before it")
             if once:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # what JSON holds
 
-from gridsweep.errors import GridsweepError
+from gridsweep.errors import AdapterError
 from gridsweep.executors.kubernetes.manifests.serving import RANKS
 from gridsweep.sweep.experiments import Model
 
@@ -35,10 +35,6 @@ _EMBEDDINGS = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "e
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _TENSOR = re.compile(r"base_model\.model\.((?:[A-Za-z0-9_]+\.)*([A-Za-z0-9_]+))\.lora_([AB])\.weight")
 _CONFIG_LIMIT, _HEADER_LIMIT = 1 << 20, 1 << 24
-
-
-class AdapterError(GridsweepError):
-    """An adapter is not there, is damaged, or cannot be served."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from gridsweep.serving.servable import AdapterError, Servable, shown, together
+from gridsweep.errors import AdapterError
+from gridsweep.serving.servable import Servable, shown, together
 
 
 def installed() -> list[str] | None:

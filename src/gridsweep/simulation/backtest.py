@@ -51,7 +51,7 @@ class Simulation:
     against: str | None = None
     energy_share: float | None = None
     measured: str = ""
-    schema_version: int = 3
+    schema_version: int = 4
 
 
 def simulate(

@@ -98,7 +98,7 @@ class Plan:
     intensity: tuple[float | None, ...]
     intensity_low: tuple[float | None, ...]
     intensity_high: tuple[float | None, ...]
-    schema_version: int = 3
+    schema_version: int = 4
 
     @property
     def reduction(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any  # a JSON schema, and pydantic's own
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from gridsweep.errors import SpecError
+from gridsweep.errors import FileFault, SpecError
 from gridsweep.spec.consistency import inconsistencies
 from gridsweep.spec.expansion import sweep_of
 from gridsweep.spec.faults import check
@@ -40,7 +40,7 @@ def load(path: str | PurePath) -> Sweep:
     except UnicodeDecodeError as error:
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
         what = f"the byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"
-        raise SpecError(f"{path}:{line}: {what}") from None
+        raise SpecError(f"{path}:{line}: {what}", faults=[FileFault(str(path), line, "", what)]) from None
     return loads(text, path)
 
 

@@ -14,7 +14,7 @@ from typing import Any  # what YAML holds, and PyYAML's events
 
 import yaml
 
-from gridsweep.errors import SpecError
+from gridsweep.errors import FileFault, SpecError
 
 MAX_BYTES = 1 << 20
 TOO_LARGE = "larger than 1 MiB; a sweep takes a few kilobytes, so is this the right file?"
@@ -116,10 +116,10 @@ class Document:
         lines = [f"{self.file}:{line}: {name + ': ' if name else ''}{what}" for line, name, what in placed]
         if len(lines) > MAX_FAULTS:
             lines[MAX_FAULTS:] = [f"{self.file}: and {len(lines) - MAX_FAULTS} more; mend these first"]
-        return SpecError("\n".join(lines))
+        return SpecError("\n".join(lines), faults=[FileFault(self.file, *fault) for fault in placed[:MAX_FAULTS]])
 
     def _stop(self, line: int, what: str) -> SpecError:
-        return SpecError(f"{self.file}:{line}: {what}")
+        return SpecError(f"{self.file}:{line}: {what}", faults=[FileFault(self.file, line, "", what)])
 
     def _syntax(self, error: yaml.MarkedYAMLError, text: str) -> SpecError:
         line = getattr(error.problem_mark or error.context_mark, "line", 0) + 1

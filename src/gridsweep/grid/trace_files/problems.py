@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from gridsweep.errors import TraceError
+from gridsweep.errors import FileFault, TraceError
 
 SHOWN = 10
 LONGEST = 60
@@ -30,10 +30,12 @@ class Problems:
     def check(self) -> None:
         """Raises `TraceError` if there are any, in the order of the file."""
         if self.count:
-            texts = [self.at(row, what) for row, what in sorted(self.shown, key=lambda problem: problem[0])]
+            ordered = sorted(self.shown, key=lambda problem: problem[0])
+            texts = [self.at(row, what) for row, what in ordered]
             more = self.count - len(texts)
             problem = "problem" if more == 1 else "problems"
-            raise TraceError("\n".join(texts + ([f"and {more} more {problem}"] if more else [])))
+            text = "\n".join(texts + ([f"and {more} more {problem}"] if more else []))
+            raise TraceError(text, faults=[self._fault(row, what) for row, what in ordered])
 
     def at(self, row: int, what: str) -> str:
         """The text of one problem: `grid.csv:3: ...`, `grid.parquet: row 3: ...`; row 0 is the file as a whole."""
@@ -43,7 +45,13 @@ class Problems:
 
     def error(self, what: str, row: int = 0) -> TraceError:
         """For a problem that leaves nothing more to read."""
-        return TraceError(self.at(row, what))
+        return TraceError(self.at(row, what), faults=[self._fault(row, what)])
+
+    def _fault(self, row: int, what: str) -> FileFault:
+        """One problem by its place; of a file without lines the row is its key."""
+        if self.place == "line":
+            return FileFault(self.path, row or None, "", what)
+        return FileFault(self.path, None, f"{self.place} {row}" if row else "", what)
 
 
 def shown(cell: object) -> str:

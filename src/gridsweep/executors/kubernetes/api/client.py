@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any  # a Kubernetes object
 
+from gridsweep.errors import ApiError
 from gridsweep.executors.kubernetes.api.credentials import Server
-from gridsweep.executors.kubernetes.api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable
+from gridsweep.executors.kubernetes.api.errors import Conflict, Expired, Forbidden, NotFound, Unreachable
 
 if TYPE_CHECKING:
     import httpx

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from gridsweep.errors import ExecutorError
+from gridsweep.errors import ApiError
 
-
-class ApiError(ExecutorError):
-    """The API server refused a request for good."""
+__all__ = ["ApiError", "Conflict", "Expired", "Forbidden", "NotFound", "Unreachable"]
 
 
 class Forbidden(ApiError):

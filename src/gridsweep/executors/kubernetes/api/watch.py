@@ -6,8 +6,9 @@ import random
 import threading
 from collections.abc import Callable
 
+from gridsweep.errors import ApiError
 from gridsweep.executors.kubernetes.api.client import Api, Resource
-from gridsweep.executors.kubernetes.api.errors import ApiError, Expired
+from gridsweep.executors.kubernetes.api.errors import Expired
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 20.0
 

@@ -1,0 +1,109 @@
+"""What `gridsweep doctor --json` answers: the findings, and how models train fastest on this machine's device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gridsweep.doctor import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedPower:
+    """A GPU's power limits in W: in force, the default, the range allowed, and what a killed worker had found."""
+
+    now_w: float
+    default_w: float
+    least_w: float
+    most_w: float
+    left_w: float | None
+    busy: bool
+    may_be_set: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedMemory:
+    """What the memory model says of the device; by rank where it depends on it."""
+
+    device_bytes: int
+    base_bytes: int
+    adapter_bytes: dict[str, int]
+    bytes_per_token: dict[str, int]
+    tokens_of_a_step: int
+    fit_resident: int
+    fit_at_once: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedChoice:
+    """So many adapters trained in one go, and what that takes."""
+
+    members: int
+    tokens_in_a_pass: int
+    remember: bool
+    tokens_per_s: float
+    joules_per_token: float | None
+    foreseen_bytes: int
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotProbed:
+    """So many adapters that were not tried, and why."""
+
+    members: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """How a model trains fastest on this machine's device, as it was measured and written to `path`."""
+
+    device: str
+    kind: str
+    dtype: str
+    model: str
+    samples: str
+    measured_at: datetime
+    versions: dict[str, str]
+    energy_source: str | None
+    power: ProbedPower | None
+    memory: ProbedMemory
+    choices: tuple[ProbedChoice, ...]
+    best: ProbedChoice
+    left_out: tuple[NotProbed, ...]
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was looked at on this machine, and with --train what was measured."""
+
+    findings: tuple[Finding, ...]
+    train: tuple[Probed, ...]
+    schema_version: int = 1
+
+
+def probed(made: Mapping[str, Any]) -> Probed:
+    """Of what `python -m gridsweep.train.probe` found."""
+    power = made["power"]
+    limits = power and ProbedPower(
+        power["now"], power["usual"], power["least"], power["most"], power["left"], power["busy"], power["may_be_set"]
+    )
+    own = {field.name: made[field.name] for field in fields(Probed) if field.name in made}
+    return Probed(
+        **own
+        | {
+            "measured_at": datetime.fromisoformat(made["measured_at"]),
+            "energy_source": made["energy"],
+            "power": limits,
+            "memory": ProbedMemory(**made["memory"]),
+            "choices": tuple(ProbedChoice(**choice) for choice in made["choices"]),
+            "best": ProbedChoice(**made["best"]),
+            "left_out": tuple(NotProbed(**one) for one in made["left_out"]),
+            "path": Path(made["written"]),
+        }
+    )

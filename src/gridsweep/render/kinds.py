@@ -1,0 +1,38 @@
+"""The kind of document that each verb prints with `--json`."""
+
+from __future__ import annotations
+
+from gridsweep.accounting.report import Report
+from gridsweep.carbon.outlook import Outlook
+from gridsweep.render import answers
+from gridsweep.render.examination import Examination
+from gridsweep.render.failures import Failure
+from gridsweep.serving.launch import Served
+from gridsweep.simulation.backtest import Simulation
+from gridsweep.simulation.plan import Plan
+
+KINDS: dict[str, type] = {
+    "best": answers.Best,
+    "check": answers.Check,
+    "doctor": Examination,
+    "error": Failure,
+    "explain": answers.Explanation,
+    "export": answers.Written,
+    "forecast": Outlook,
+    "init": answers.Written,
+    "logs": answers.Logs,
+    "logs --follow": answers.LogLine,
+    "models": answers.Adapters,
+    "plan": Plan,
+    "render": answers.Rendered,
+    "report": Report,
+    "run": Report,
+    "run --detach": answers.Detached,
+    "serve": Served,
+    "serve --kubernetes": answers.Written,
+    "simulate": Simulation,
+    "status": answers.SweepStatus,
+    "stop": answers.Stopped,
+    "zones": answers.Zones,
+}
+"""By verb, with an option where it prints another kind then; `error` is whatever goes wrong."""
