@@ -6,8 +6,8 @@ level-triggered: observe, fold, decide, journal, act, wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from gridsweep.carbon.readings import Reading
@@ -49,7 +49,8 @@ class Executor(Protocol):
 class World(Protocol):
     """A clock with what it governs. `wait` is the only place where time passes; it returns early when a worker ends.
 
-    `clock` returns facts about the clock itself that are to be journaled, given what is known.
+    `clock` returns facts about the clock itself that are to be journaled, given what is known. `silences` says how long
+    each attempt has been silent; None where the world's own time tells it.
     """
 
     @property
@@ -61,6 +62,8 @@ class World(Protocol):
     def now(self) -> datetime: ...
 
     def clock(self, state: State) -> Sequence[Event]: ...
+
+    def silences(self, state: State) -> Mapping[str, timedelta] | None: ...
 
     def wait(self, until: datetime, state: State) -> None: ...
 
@@ -104,7 +107,7 @@ def drive(
         commit(answered(state, reading, now))
         commit(ranked(state, now))
         commit(added(state, now, proposers))
-        commit(step(state, policy, reading, now, stop()))
+        commit(step(state, policy, reading, now, stop(), world.silences(state)))
         commit(world.clock(state))
         world.executor.act(state)
         if state.finished:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from builders import START, after, make_sweep
 from gridsweep.executors.handover import assignment, news
 from gridsweep.executors.publisher import Publisher
-from gridsweep.records.attempts import AttemptFolder
+from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, Result
+from gridsweep.records.attempts import now as wall
+from gridsweep.schedule.timetable import timetable
 from gridsweep.state.events import Ended, Lost, Ranked, Requested, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Recipe
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Member, Outcome, Stint
+from gridsweep.sweep.sweep import Replay
 
 SWEEP = replace(make_sweep(3, steps=8), pack=3, rungs=Rungs((0.5,), (1,)))
 IDS = ("e00", "e01", "e02")
@@ -111,3 +117,124 @@ def test_each_experiment_takes_its_own_checkpoints_along(bench: Bench) -> None:
     assert bench.kept() == ["3/e01", "4/e01", "4/e02"]
     assert not (last.path / "checkpoints").exists()
     assert (bench.path / "store/experiments/e00/adapter/adapter_config.json").exists()
+
+
+# Where grid time follows the work
+
+FOLLOWING = make_sweep(3, steps=8, pack=3, rungs=Rungs((0.5,), (1,)), hours=2.0, replay=Replay(START, "auto"))
+LATER = after(99)
+
+
+class Following(Bench):
+    """The attempt of a pack of three to the rung at step 4, three hours by the estimate."""
+
+    def __init__(self, path: Path):
+        self.path, self.state = path, State([Submitted(START, FOLLOWING)])
+        self.folder = self.request(*(Member(id, 0, 4) for id in IDS))
+        self.table = timetable(self.state, self.state.attempts[self.name])
+
+    def says(self, *steps: int, phase: str = "training") -> None:
+        for step in steps:
+            self.folder.append(Progress(wall(), phase, step, {"e00": float(step)}))  # type: ignore[arg-type]
+
+    def draws(self, *steps: int) -> None:
+        for step in steps:
+            self.folder.append(EnergyLine(wall(), 1.0, 1.0, "modelled", step))
+
+    def look(self, now: datetime, *, ended: bool = False) -> list:
+        events = news(self.state, self.state.attempts[self.name], self.folder, now, ended=ended)
+        for event in events:
+            self.state.apply(event)
+        return events
+
+    def finishes(self, *outcomes: Outcome) -> None:
+        self.folder.finish(Result(wall(), outcomes))
+
+
+@pytest.fixture
+def following(tmp_path: Path) -> Following:
+    return Following(tmp_path)
+
+
+def at_rung(id: str) -> Outcome:
+    return Outcome(id, "reached", 4, train_loss=1.0)
+
+
+def kinds(events: list) -> list[str]:
+    return [event.kind for event in events]
+
+
+def test_an_end_is_told_when_the_sweeps_time_has_come_to_it(following: Following) -> None:
+    following.says(0, 1, 2, 3, 4)
+    assert kinds(following.look(START)) == ["Running", "Progressed"]
+    following.finishes(*map(at_rung, IDS))
+    (told,) = following.look(START, ended=True)
+    assert (told.at, told.over_at) == (START, after(3))
+    assert following.look(after(2.9), ended=True) == []
+    assert kinds(following.look(after(3), ended=True)) == ["Ended"]
+    assert following.state.attempts[following.name].ended_at == after(3)
+
+
+def test_energy_is_told_up_to_the_sweeps_time(following: Following) -> None:
+    following.says(0, 1, 2, 3, 4)
+    following.draws(0, 1, 2, 4, 4)  # loading, three steps in two lines, and the scoring
+    table = following.table
+    assert following.look(START)[-1].energy == ()
+    (told,) = following.look(table.at(1))
+    assert [(s.start, s.end, s.step) for s in told.energy] == [(START, table.ready, 0), (table.ready, table.at(1), 1)]
+    following.finishes(*map(at_rung, IDS))
+    told, _ = following.look(after(3), ended=True)
+    assert [(s.start, s.end, s.kwh) for s in told.energy] == [
+        (table.at(1), table.at(2), 1.0),
+        (table.at(2), after(3), 2.0),
+    ]
+
+
+def test_one_killed_while_it_loads_is_lost_where_it_started(following: Following) -> None:
+    following.says(0, phase="loading")
+    following.draws(0)
+    told, lost = following.look(START, ended=True)
+    assert isinstance(lost, Lost) and lost.at == START
+    assert [(s.start, s.end) for s in told.energy] == [(START, START)]
+
+
+def test_one_killed_at_work_is_lost_at_the_last_step_it_is_known_to_have_made(following: Following) -> None:
+    following.says(0, 1)
+    save(following.folder, 2, *IDS)  # and died before it could say so
+    (*_, told) = following.look(START, ended=True)
+    assert told.over_at == following.table.at(2)
+    assert kinds(following.look(LATER, ended=True)) == ["Lost"]
+
+
+def test_where_all_diverge_the_attempt_ends_at_that_step(following: Following) -> None:
+    following.says(0, 1)
+    following.finishes(*(Outcome(id, "failed", 3, "nan") for id in IDS))
+    assert following.look(START, ended=True)[-1].over_at == following.table.at(3)
+
+
+def test_one_that_pauses_while_it_is_scored_is_not_scored(following: Following) -> None:
+    following.says(0, 1, 2, 3, 4)
+    following.finishes(*(Outcome(id, "paused", 3) for id in IDS))
+    assert following.look(START, ended=True)[-1].over_at == following.table.trained
+
+
+def test_an_end_never_lies_before_the_sweeps_time(following: Following) -> None:
+    following.says(0, 1)
+    told, lost = following.look(LATER, ended=True)[-2:]
+    assert lost.at == told.over_at == LATER
+
+
+def test_small_steps_are_told_together() -> None:
+    with TemporaryDirectory() as folder:
+        sweep = replace(FOLLOWING, total_steps=8000, recipe=Recipe(steps=8000))
+        bench = Following.__new__(Following)
+        bench.path, bench.state = Path(folder), State([Submitted(START, sweep)])
+        bench.folder = bench.request(Member("e00", 0, 8000))
+        bench.says(0, 1)
+        assert len(bench.look(START)) == 2
+        bench.says(2, 3)  # not a minute of the grid, and not a minute ago
+        assert bench.look(START) == []
+        bench.says(100)
+        assert [event.step for event in bench.look(START)] == [100]
+        bench.folder.append(Progress(wall() - timedelta(minutes=2), "training", 101, {}))
+        assert [event.step for event in bench.look(START)] == [101]

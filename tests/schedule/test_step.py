@@ -261,6 +261,32 @@ def test_long_steps_lengthen_patience():
     assert len(ask(state, Immediate(), at=101 / 60)) == 1
 
 
+def test_by_another_clock_silence_is_what_that_clock_says():
+    state = submitted(make_sweep(1, steps=6), patience=timedelta(minutes=10))
+    (event,) = ask(state, Immediate())
+    state.apply(Running(START, event.attempt))
+
+    def told(minutes: float) -> list:
+        silences = {event.attempt: timedelta(minutes=minutes)}
+        events = step(state, Immediate(), grid(1.0).read(after(9)), after(9), silences=silences)
+        for one in events:
+            state.apply(one)
+        return events
+
+    assert told(10) == []  # nine hours of the grid, and ten minutes of that clock
+    assert [e.kill for e in told(10.1)] == [False]
+    assert told(0.9) == []
+    assert [e.kill for e in told(1.1)] == [True]
+    assert told(99) == []
+
+
+def test_a_worker_that_is_done_is_not_silent():
+    state = silent_since(0, running=True)
+    (attempt,) = state.active
+    state.apply(Progressed(START, attempt, 1, 600, over_at=after(1)))
+    assert ask(state, Immediate(), at=5) == []
+
+
 def test_silence_is_told_once_also_to_what_is_stopped():
     state = silent_since(0, running=True)
     events = ask(state, Immediate(), at=1, stop="enough")

@@ -110,6 +110,9 @@ clock: {replay: {from: 2024-06-10T06:00:00Z, speed: 360}}
     assert sweep.tick == timedelta(seconds=45)
     assert sweep.finish_by == datetime(2026, 12, 1, 8, tzinfo=UTC)
     assert sweep.replay == Replay(datetime(2024, 6, 10, 6, tzinfo=UTC), 360.0)
+    assert not sweep.follows_work
+    path.write_text(path.read_text().replace("speed: 360", "speed: auto"))
+    assert load(path).follows_work
 
 
 def test_a_trace_of_ones_own_is_a_zone_of_its_own(tmp_path: Path) -> None:
@@ -318,6 +321,10 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("tick: -5m\n", "4: tick: must be a length of time such as 24h, 1h30m, 45s or 2d, not '-5m'"),
         ("finish_by: 2026-12-01\n", "4: finish_by: 2026-12-01 has no time zone; write 2026-12-01T00:00:00Z"),
         ("finish_by: soon\n", "4: finish_by: must be a length of time such as"),
+        (
+            "clock: {replay: {from: 2024-06-10T06:00:00Z, speed: fast}}\n",
+            "4: clock.replay.speed: must be a number above 0 and at most 1,000,000, or auto, not 'fast'",
+        ),
         ("clock: {replay: {speed: 3}}\n", "4: clock.replay.from: missing; add it"),
         ("name: 2024\n", "4: name: must be text, not 2024; put it in quotes if it is meant"),
         ("recipe: [1]\n", "4: recipe: must be a mapping of keys to values, not a list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gridsweep.accounting.ledger import Ledger
+from gridsweep.carbon.traces import HOUR
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import number
 
@@ -28,8 +29,13 @@ def caveats(state: State, book: Ledger) -> list[str]:
             "unknown."
         )
     if state.sweep.replay:
+        pace = ""
+        if state.sweep.follows_work:
+            hours = number(round(state.sweep.estimates.duration / HOUR, 2))
+            pace = f" Its time follows the steps that were made: those of one experiment take the {hours} h estimated."
         notes.append(
             "The clock is replayed: training took seconds, its energy is charged to the hours of the replayed grid."
+            f"{pace}"
         )
     modelled = sum(kwh for source, kwh in book.sources.items() if source.startswith("modelled"))
     if modelled:

@@ -21,6 +21,7 @@ from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import number
 from gridsweep.sweep.search_space import edges
+from gridsweep.sweep.sweep import Sweep
 from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
 
 
@@ -61,6 +62,20 @@ class Outage:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """The same work run in another way, on the same grid; `reduction` is against running at once, as a share.
+
+    `late` experiments started after their tier's longest delay. Emissions are None where part of the grid is unknown.
+    """
+
+    name: str
+    emissions_g: float | None
+    reduction: float | None
+    makespan_h: float
+    late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything a report says. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
 
@@ -69,7 +84,7 @@ class Report:
     baseline; `parted` then says how the two stood there. `training` + `idle` = the total; `wasted` is the part of
     training that no result kept. `thresholds` are the tiers' limits in order of rank, a percentile as it stood in the
     end. `meaning` says what a gram counts (average or marginal, which basis), `qualities` how much energy (kWh) met
-    grid figures of each quality.
+    grid figures of each quality. `alternatives` puts a replayed sweep beside the gate of its tiers and running at once.
     """
 
     sweep: str
@@ -122,6 +137,7 @@ class Report:
     steps_share: float | None = None
     reference: str | None = None
     parted: Parting | None = None
+    alternatives: tuple[Alternative, ...] = ()
     schema_version: int = 3
 
     @property
@@ -149,9 +165,7 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         meaning=_meaning(state),
         qualities=book.qualities,
         outages=tuple(outages(state, book.ended_at)),
-        replay=f"from {sweep.replay.start:%Y-%m-%d %H:%M} UTC at {number(sweep.replay.speed)} times the speed"
-        if sweep.replay
-        else "",
+        replay=_replay(sweep),
         submitted_at=state.submitted_at,
         ended_at=book.ended_at,
         state=_condition(state),
@@ -194,6 +208,15 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         ),
         parted=parted(state, best),
     )
+
+
+def _replay(sweep: Sweep) -> str:
+    """From when on the grid was replayed, and how fast; empty on the wall clock."""
+    if sweep.replay is None:
+        return ""
+    speed = sweep.replay.speed
+    pace = "as the work was done" if speed == "auto" else f"at {number(speed)} times the speed"
+    return f"from {sweep.replay.start:%Y-%m-%d %H:%M} UTC {pace}"
 
 
 def _rungs(state: State) -> tuple[RungRow, ...]:

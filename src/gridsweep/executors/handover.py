@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from gridsweep.records import codec
-from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress
+from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
+from gridsweep.records.attempts import now as wall_clock
+from gridsweep.schedule.timetable import Timetable, timetable
 from gridsweep.state.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
@@ -46,6 +48,8 @@ def news(
 
     `ended` says that the worker is gone, so that its files are complete; `why`, for one that left no result.
     """
+    if state.sweep.follows_work:
+        return _news_by_step(state, attempt, folder, now, ended=ended, why=why)
     lines, progress_at = read_lines(Progress, folder.path / "progress.jsonl", attempt.cursor[0])
     energy, energy_at = read_lines(EnergyLine, folder.path / "energy.jsonl", attempt.cursor[1])
     events: list[Event] = []
@@ -65,16 +69,87 @@ def news(
                 (progress_at, energy_at),
             )
         )
-    return events + (_end(state, attempt, folder, why) if ended else [])
-
-
-def _end(state: State, attempt: Attempt, folder: AttemptFolder, why: str) -> list[Event]:
+    if not ended:
+        return events
     result = folder.result()
+    at = state.grid_time(result.ended_at if result else touched(folder.path))
+    return events + _end(state, attempt, folder, result, at, why)
+
+
+def _news_by_step(
+    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, *, ended: bool, why: str
+) -> list[Event]:
+    """The same where grid time follows the work: all is placed by the steps that the worker has reported.
+
+    Steps are told as they are reported. Energy is told up to `now`, the sweep's time, and so is the end.
+    """
+    table = timetable(state, attempt)
+    lines, progress_at = read_lines(Progress, folder.path / "progress.jsonl", attempt.cursor[0])
+    drawn = lines_with_ends(EnergyLine, folder.path / "energy.jsonl", attempt.cursor[1])
+    events: list[Event] = []
+    if attempt.running_at is None and any(line.phase == "training" for line in lines):
+        events.append(Running(attempt.requested_at, attempt.id))
+    step = max([attempt.step, *(line.step for line in lines), *(line.step for line, _ in drawn)])
+    over, result = attempt.over_at, folder.result() if ended else None
+    if ended and over is None:
+        begun = attempt.running_at is not None or bool(events)
+        step = max([step, *(saved.step for saved in _saved(state, attempt, folder))]) if result is None else step
+        over = max(now, _over_at(table, step, result) if begun else table.start)
+    segments, energy_at = by_step(table, attempt, drawn, now, over)
+    spans = [segment.end - segment.start for segment in segments]
+    gained = max([table.at(step) - table.at(attempt.step), *spans])
+    waited = max(lines[-1].at, wall_clock()) - lines[0].at if lines else timedelta(0)
+    due = over is not None and over <= now
+    if (
+        events or over != attempt.over_at or ((lines or segments) and (due or max(gained, waited) >= PROGRESS_EVERY))
+    ):  # else it is not worth a fact yet
+        losses = {id: loss for line in lines for id, loss in line.losses.items()}
+        cursor = (progress_at, energy_at)
+        events.append(Progressed(now, attempt.id, attempt.seq + 1, step, losses, tuple(segments), cursor, over))
+    return events + _end(state, attempt, folder, result, now, why) if due else events
+
+
+def _over_at(table: Timetable, step: int, result: Result | None) -> datetime:
+    """When an attempt whose worker is gone ends, in grid time: where its steps end, scored if they are all made."""
+    outcomes = result.outcomes if result and not result.error else ()
+    step = max([step, *(outcome.step for outcome in outcomes)])
+    scored = bool(outcomes) and step >= table.last and all(outcome.status != "paused" for outcome in outcomes)
+    return table.end_at(step) if scored else table.at(step)
+
+
+def by_step(
+    table: Timetable, attempt: Attempt, lines: Sequence[tuple[EnergyLine, int]], now: datetime, over: datetime | None
+) -> tuple[list[Segment], int]:
+    """Energy lines as segments in grid time, each from the step reached before it to its own; and the byte after them.
+
+    Lines that reach beyond `now` are left for later, unless the attempt is over by then.
+    """
+    reached = attempt.energy[-1].step if attempt.energy else table.first
+    segments: list[Segment] = []
+    cursor = attempt.cursor[1]
+    for line, after in lines:
+        step = max(reached, line.step)
+        if step <= table.first:
+            start, end = table.start, table.ready
+        else:
+            start, end = table.at(min(reached, step - 1)), table.at(step)
+            if step >= table.last:  # with what was drawn while it was scored
+                end = table.end_at(step)
+        if over is not None:
+            start, end = min(start, over), min(end, over)
+        if end > now:
+            break
+        segments.append(Segment(start, end, line.kwh, line.source, step))
+        reached, cursor = step, after
+    return joined_up(segments, table.first), cursor
+
+
+def _end(
+    state: State, attempt: Attempt, folder: AttemptFolder, result: Result | None, at: datetime, why: str
+) -> list[Event]:
     if result is None or result.error:
-        at = state.grid_time(result.ended_at if result else touched(folder.path))
         why = result.error if result else attempt.reason or why or f"the worker vanished ({last_words(folder.path)})"
         return [Lost(at, attempt.id, why, _saved(state, attempt, folder))]
-    at = state.grid_time(result.ended_at)
     if any(outcome.status == "paused" for outcome in result.outcomes):
         return [Paused(at, attempt.id, result.outcomes)]
     return [Ended(at, attempt.id, result.outcomes, result.facts or {})]
@@ -101,20 +176,32 @@ def _saved(state: State, attempt: Attempt, folder: AttemptFolder) -> tuple[Check
 
 def read_lines(kind: type[L], path: Path, after: int) -> tuple[list[L], int]:
     """The whole lines of a file after a byte, and the byte after the last of them. Lines that are none are skipped."""
+    data = _after(path, after)
+    found = lines_with_ends(kind, path, after, data)
+    return [line for line, _ in found], after + len(data)
+
+
+def lines_with_ends(kind: type[L], path: Path, after: int, data: bytes | None = None) -> list[tuple[L, int]]:
+    """The same lines, each with the byte after it."""
+    lines = []
+    for text in (_after(path, after) if data is None else data).splitlines(keepends=True):
+        after += len(text)
+        try:
+            lines.append((codec.loads(kind, text), after))
+        except ValueError:
+            continue
+    return lines
+
+
+def _after(path: Path, after: int) -> bytes:
+    """The whole lines of a file after a byte."""
     try:
         with path.open("rb") as file:
             file.seek(after)
             data = file.read()
     except FileNotFoundError:
-        return [], after
-    whole = data[: data.rfind(b"\n") + 1]
-    lines = []
-    for text in whole.splitlines():
-        try:
-            lines.append(codec.loads(kind, text))
-        except ValueError:
-            continue
-    return lines, after + len(whole)
+        return b""
+    return data[: data.rfind(b"\n") + 1]
 
 
 def merged(state: State, attempt: Attempt, lines: Sequence[EnergyLine]) -> list[Segment]:
@@ -122,18 +209,25 @@ def merged(state: State, attempt: Attempt, lines: Sequence[EnergyLine]) -> list[
 
     What was drawn before the first new step stays apart: it is a reload where the attempt was not the first.
     """
-    first = min(member.from_step for member in attempt.stint.members)
-    segments: list[Segment] = []
+    segments = []
     for line in lines:
         start = state.grid_time(line.start)
         end = max(start, state.grid_time(line.start + timedelta(seconds=max(0.0, line.seconds))))
-        last = segments[-1] if segments else None
-        close = last and (line.step == last.step or (last.step > first and end - last.start <= PROGRESS_EVERY))
-        if last and close and last.source == line.source:
-            segments[-1] = Segment(last.start, max(last.end, end), last.kwh + line.kwh, line.source, line.step)
+        segments.append(Segment(start, end, line.kwh, line.source, line.step))
+    return joined_up(segments, min(member.from_step for member in attempt.stint.members))
+
+
+def joined_up(segments: Sequence[Segment], first: int) -> list[Segment]:
+    """Neighbours as one where no more than a minute's detail is lost, and none of the step `first`."""
+    found: list[Segment] = []
+    for s in segments:
+        last = found[-1] if found else None
+        close = last and (s.step == last.step or (last.step > first and s.end - last.start <= PROGRESS_EVERY))
+        if last and close and last.source == s.source:
+            found[-1] = Segment(last.start, max(last.end, s.end), last.kwh + s.kwh, s.source, s.step)
         else:
-            segments.append(Segment(start, end, line.kwh, line.source, line.step))
-    return segments
+            found.append(s)
+    return found
 
 
 def touched(folder: Path) -> datetime:

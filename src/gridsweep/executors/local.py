@@ -56,7 +56,7 @@ class Local:
 
     def changed(self, state: State) -> bool:
         """Whether a worker has ended since the state was folded."""
-        return any(self._ended(self.folder(attempt)) for attempt in state.active)
+        return any(self._ended(self.folder(a.id)) for a in state.active.values() if a.over_at is None)
 
     def alive(self, state: State) -> bool:
         """Whether any worker of the state lives."""

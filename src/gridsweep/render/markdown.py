@@ -17,6 +17,8 @@ def render(report: Report) -> str:
     parts = [f"# {escape(report.sweep)}", *_headline(report), "## Ranking", *_ranking(report)]
     if report.effects:
         parts += ["## What each hyperparameter did", *_effects(report)]
+    if report.alternatives:
+        parts += ["## Beside the gate, and at once", *_alternatives(report)]
     parts += ["## How it was counted", *_accounting(report)]
     return "\n\n".join(parts) + "\n"
 
@@ -108,6 +110,11 @@ def _effects(report: Report) -> list[str]:
         for e in report.effects
     ]
     return [_table(heads, "lrrl", lines)]
+
+
+def _alternatives(report: Report) -> list[str]:
+    heads = ("", "CO2eq", "against at once", "makespan")
+    return [_table(heads, "lrrr", wording.alternatives(report)), wording.ALTERNATIVES]
 
 
 def _accounting(report: Report) -> list[str]:

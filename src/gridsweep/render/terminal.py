@@ -119,6 +119,11 @@ def headline(made: Report) -> list[str]:
         lines.append(
             f"{word + ':':<9} [{colour}]{grams(abs(made.saving_g))}, {percent(abs(made.reduction))}[/{colour}]"
         )
+    lines += [
+        f"gate:     {emitted} in {span}, {less} than at once (the {name}, simulated on this grid with this work)"
+        for name, emitted, less, span in wording.alternatives(made)
+        if "gate" in name
+    ]
     if said := wording.possible(made):
         lines.append(f"possible: {said}")
     if said := wording.rungs(made):

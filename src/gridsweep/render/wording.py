@@ -86,6 +86,32 @@ def possible(report: Report) -> str:
     return f"{percent(made.share)} of the saving that was possible{by} {of}; {left}."
 
 
+ALTERNATIVES = (
+    "Simulated on the same grid: the same experiments, each trained as far as here with the same energy. The gate "
+    "trains one experiment at a time on each device: when the grid is at or below the limit of its tier, or the tier's "
+    "longest delay has passed."
+)
+
+
+def alternatives(report: Report) -> list[tuple[str, str, str, str]]:
+    """The sweep beside the gate of its tiers and running at once: name, emissions, reduction, makespan."""
+    return [
+        (
+            f"{other.name}, {other.late} start late" if other.late else other.name,
+            grams(other.emissions_g),
+            "" if other.name == "at once" else _less(other.reduction),
+            hours(other.makespan_h),
+        )
+        for other in report.alternatives
+    ]
+
+
+def _less(reduction: float | None) -> str:
+    if reduction is None:
+        return UNKNOWN
+    return f"{percent(abs(reduction))} {'less' if reduction >= 0 else 'more'}"
+
+
 def rungs(report: Report) -> str:
     """How many went on from each rung, with which share of the steps, and what that spared; empty without rungs."""
     if report.steps_share is None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,7 @@ from gridsweep.errors import (
     SIGNALLED,
     SOME_FAILED,
     ExecutorError,
+    GridsweepError,
     LeaseError,
     SpecError,
     TraceError,
@@ -43,10 +45,11 @@ from gridsweep.records.lease import holder, lease
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import CTRL_C, Interrupt
-from gridsweep.runs.worlds import Live, Replayed
+from gridsweep.runs.worlds import Following, Live, Replayed
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.registry import proposers_for
 from gridsweep.simulation.baseline import baseline
+from gridsweep.simulation.gate import beside, comparable, gated
 from gridsweep.state.events import Event, Resumed, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
@@ -98,17 +101,22 @@ def run(
                 state.apply(event)
             tell(state, opened)
             keep_spec(place, state.sweep)
-            if state.sweep.replay:
-                world: Live = Replayed(state.sweep.replay, provider, executor, interrupt.event)
-            else:
-                world = Live(provider, executor, interrupt.event)
+            world = world_for(state.sweep, provider, executor, interrupt.event)
             policy, proposers = policy_for(state.sweep.policy), proposers_for(state.sweep)
             drive(state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell)
         finally:
             journal.close()
             if executor is not None:
                 let_go(executor)
-    return Run(place.path, summarize(state), exit_code(state))
+    return Run(place.path, compared(state), exit_code(state))
+
+
+def world_for(sweep: Sweep, provider: Provider, executor: Workers, interrupt: threading.Event) -> Live:
+    """The clock that a sweep names, with what it governs."""
+    if sweep.replay is None:
+        return Live(provider, executor, interrupt)
+    kind = Following if sweep.follows_work else Replayed
+    return kind(sweep.replay, provider, executor, interrupt)
 
 
 def ready(opened: Submitted | Resumed, provider: Provider, executor: Workers, command: Sequence[str]) -> None:
@@ -148,7 +156,7 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
     if not state.standings:
         assert sweep is not None
         now = sweep.replay.start if sweep.replay else datetime.now(UTC)
-        speed = sweep.replay.speed if sweep.replay else 1.0
+        speed = sweep.replay.per_second if sweep.replay else 1.0
         return [Submitted(now, sweep, PATIENCE * speed)]
     now = state.now or state.submitted_at
     if not state.sweep.replay:
@@ -177,9 +185,21 @@ def summarize(state: State) -> Report:
     return make_report(state, ledger(state), baseline(state))
 
 
+def compared(state: State) -> Report:
+    """The same, beside the gate of the tiers where a trace tells what the gate would have met."""
+    made = summarize(state)
+    if not comparable(state):
+        return made
+    try:
+        other = gated(state, provider_for(state.sweep.carbon))
+    except GridsweepError:
+        return made  # the trace is gone; the rest of the report stands on the journal alone
+    return replace(made, alternatives=beside(made, other))
+
+
 def report(folder: str | Path) -> Report:
     """What the sweep in a folder found and cost so far."""
-    return summarize(RunFolder(Path(folder)).read())
+    return compared(RunFolder(Path(folder)).read())
 
 
 def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:

@@ -1,4 +1,4 @@
-"""The worlds a sweep can be driven in: virtual, live, and replayed.
+"""The worlds a sweep can be driven in: virtual, live, and replayed, at a speed or as the work is done.
 
 Each is a clock with a provider and an executor. Only here does time pass.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from gridsweep.executors.workers import Workers
 from gridsweep.loop import Provider
+from gridsweep.schedule.timetable import next_moment
 from gridsweep.state.events import ClockAnchored, Event
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Replay
@@ -45,6 +46,10 @@ class Live:
             return ()
         now = self.now()
         return [ClockAnchored(now, now, 1.0, f"the wall clock jumped by {jump.total_seconds():+.0f} s")]
+
+    def silences(self, state: State) -> Mapping[str, timedelta] | None:
+        """None: silence is judged by this world's own time."""
+        return None
 
     def wait(self, until: datetime, state: State) -> None:
         patience = min(self.look_every, self._wall_seconds(until))
@@ -86,7 +91,7 @@ class Replayed(Live):
         return self.anchor.at + (wall - self.anchor.wall) * self.anchor.speed
 
     def clock(self, state: State) -> Sequence[Event]:
-        wall, speed = datetime.now(UTC), self.replay.speed if state.active else 0.0
+        wall, speed = datetime.now(UTC), self.replay.per_second if state.active else 0.0
         if self.anchor is None:
             at, why = self._resumed_at(state, wall), "start" if not state.anchors else "resume"
             if why == "resume" and state.active and not self.executor.alive(state):
@@ -120,3 +125,94 @@ class Replayed(Live):
     def _wall_seconds(self, until: datetime) -> float:
         speed = self.anchor.speed if self.anchor else 0.0
         return (until - self.now()).total_seconds() / speed if speed else POLL_SECONDS
+
+
+class Following(Live):
+    """A past grid replayed as the work is done: time moves by the steps workers report, and jumps while none runs.
+
+    The sweep's time moves from one moment to the next, each when every running attempt has come past it. A moment is a
+    wake-up of the loop or the end of an attempt (`timetable.next_moment`). Decisions are made at these moments only, so
+    that they do not depend on how fast a worker or this machine is. Every moment is journaled: a crash moves nothing.
+    """
+
+    look_every = 0.5
+
+    def __init__(
+        self,
+        replay: Replay,
+        provider: Provider,
+        executor: Workers,
+        interrupt: threading.Event | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ):
+        super().__init__(provider, executor, interrupt)
+        self.replay = replay
+        self.at: datetime | None = None
+        self._next: datetime | None = None
+        self._decided: object = None
+        self._stopwatch = Stopwatch(monotonic)
+
+    def now(self) -> datetime:
+        assert self.at, "the loop asks for the clock's facts before the time"
+        return self.at
+
+    def clock(self, state: State) -> Sequence[Event]:
+        if self.at is None:
+            resumed = bool(state.anchors)
+            self.at = state.anchors[-1].at if resumed else max(self.replay.start, state.now or self.replay.start)
+            why = "resume" if resumed else "start"
+        elif self._next is not None and self._next > self.at:
+            self.at, why = self._next, "work" if state.active else "jump"
+        else:
+            return ()
+        self._next = None
+        return [ClockAnchored(self.at, datetime.now(UTC), 0.0, why)]
+
+    def silences(self, state: State) -> Mapping[str, timedelta]:
+        """By the monotonic clock: a worker that hangs stops this world's own time."""
+        return self._stopwatch.silences(state)
+
+    def wait(self, until: datetime, state: State) -> None:
+        """Until the next moment, or for a look at the workers.
+
+        Where something was decided, the policy is asked once more at the same moment, until it decides nothing new: a
+        crash in between then changes nothing.
+        """
+        decided = _decided(state)
+        if decided != self._decided:
+            self._decided = decided
+            return
+        self._next = next_moment(state, until)
+        if self._next is None:
+            super().wait(until, state)
+
+    def _wall_seconds(self, until: datetime) -> float:
+        return self.look_every
+
+
+def _decided(state: State) -> object:
+    """Changes whenever an attempt is requested, told to pause or ends, a rung is decided, or experiments are added."""
+    told = sum((attempt.pausing_since is not None) + attempt.killed for attempt in state.active.values())
+    return len(state.attempts), len(state.active), told, len(state.rankings), len(state.additions)
+
+
+class Stopwatch:
+    """How long each running attempt has been silent, or has not heeded a pause, by a monotonic clock, in seconds.
+
+    It starts anew with the process: after a crash of the loop a silent worker has its whole patience again.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic):
+        self._monotonic = monotonic
+        self._since: dict[str, tuple[object, float]] = {}
+
+    def silences(self, state: State) -> dict[str, timedelta]:
+        moment = self._monotonic()
+        before, self._since = self._since, {}
+        for attempt in state.active.values():
+            sign: object = attempt.seq, attempt.running_at, attempt.held
+            if attempt.pausing_since is not None:
+                sign = attempt.killed
+            last = before.get(attempt.id)
+            self._since[attempt.id] = last if last and last[0] == sign else (sign, moment)
+        return {id: timedelta(seconds=moment - since) for id, (_, since) in self._since.items()}

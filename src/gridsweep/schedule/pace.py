@@ -22,8 +22,11 @@ SURE = 2.0
 def scale(state: State) -> float:
     """How many times the spec's estimate stints are expected to take: 1 until some teach better.
 
-    Those that have ended do; until enough have, so do the first steps of those that run.
+    Those that have ended do; until enough have, so do the first steps of those that run. Where grid time follows the
+    work, stints take what the estimate says: there is nothing to learn, and nothing measured may sway a decision.
     """
+    if state.sweep.follows_work:
+        return 1.0
     known = state.paces if len(state.paces) >= TAUGHT else [*state.paces, *_under_way(state)]
     if len(known) >= TAUGHT or len(known) > len(state.paces):
         learned = median(known)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import ceil_to
@@ -54,12 +55,20 @@ def situation(state: State, reading: Reading, now: datetime) -> Situation:
     )
 
 
-def step(state: State, policy: Policy, reading: Reading, now: datetime, stop: str = "") -> list[Event]:
+def step(
+    state: State,
+    policy: Policy,
+    reading: Reading,
+    now: datetime,
+    stop: str = "",
+    silences: Mapping[str, timedelta] | None = None,
+) -> list[Event]:
     """The facts that follow from what is known at `now`: what starts, what is told to pause, what waits and why.
 
-    `stop` says who asked the run to stop, if somebody did. Raises `PolicyError` for an impossible decision.
+    `stop` says who asked the run to stop, if somebody did. `silences` says how long each attempt has been silent, or
+    has not heeded a pause, by another clock than the grid's. Raises `PolicyError` for an impossible decision.
     """
-    events: list[Event] = list(_silent(state, now))
+    events: list[Event] = list(_silent(state, now, silences))
     ending = state.stopping or state.halted
     if stop and not state.stopping:
         events.append(Stopping(now, ending := stop))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from itertools import takewhile
 
 from gridsweep.schedule.pace import duration
@@ -26,23 +27,34 @@ IDENTICAL_FAILURES = 3
 """So many attempts lost in a row, each in its first minute and in the same way, stop the sweep."""
 
 
-def _silent(state: State, now: datetime) -> list[Event]:
-    """Workers that say nothing for too long are told to stop; those that do not heed it are killed."""
+def _silent(state: State, now: datetime, silences: Mapping[str, timedelta] | None) -> list[Event]:
+    """Workers that say nothing for too long are told to stop; those that do not heed it are killed.
+
+    Without `silences` both are judged by the grid's time. With them steps have no length on that clock, so that the
+    patience is what the submission says.
+    """
     events: list[Event] = []
     if state.patience is None:
         return events
     for attempt in state.active.values():
         if attempt.held:
             continue  # whoever holds it, or cannot be reached, is silent; not the worker
+        if attempt.over_at is not None:
+            continue  # it is done, and waits for the sweep's time
+        silent = now - (attempt.pausing_since or attempt.seen_at or attempt.requested_at)
+        if silences is not None:
+            silent = silences.get(attempt.id, timedelta(0))
         if attempt.pausing_since is not None:
-            if not attempt.killed and now - attempt.pausing_since > state.patience * GRACE:
+            if not attempt.killed and silent > state.patience * GRACE:
                 events.append(Pausing(now, attempt.id, attempt.reason, kill=True))
             continue
         device, members = device_named(state.sweep.devices, attempt.device), len(attempt.stint.members)
-        limit = max(state.patience, duration(state, SILENT_STEPS, device, members))
+        limit = state.patience
+        if silences is None:
+            limit = max(limit, duration(state, SILENT_STEPS, device, members))
         if attempt.running_at is None:
             limit = state.patience * LOADING_PATIENCE
-        if now - (attempt.seen_at or attempt.requested_at) > limit:
+        if silent > limit:
             events.append(Pausing(now, attempt.id, f"no progress for {limit}"))
     return events
 

@@ -28,6 +28,9 @@ class Virtual:
     def clock(self, state: State) -> Sequence[Event]:
         return ()
 
+    def silences(self, state: State) -> None:
+        """Nobody is silent here."""
+
     def wait(self, until: datetime, state: State) -> None:
         end = self.executor.next_end(state)
         self.time = max(self.time, min(until, end) if end else until)

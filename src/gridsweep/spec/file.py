@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,7 @@ from gridsweep.spec.values import (
     Shorthand,
     Span,
     SpanOrMoment,
+    Speed,
     Word,
     choice_of,
 )
@@ -219,8 +220,8 @@ class ReplaySection(Section):
     start: Annotated[datetime, Moment()] = Field(
         alias="from", description="The instant of the grid at which it begins."
     )
-    speed: Annotated[float, Number(above=0, most=1_000_000)] = Field(
-        description="Seconds of the grid to one second of training."
+    speed: Annotated[float | Literal["auto"], Speed()] = Field(
+        description="Seconds of the grid to one second of training; auto: a step takes its share of the estimate."
     )
 
 

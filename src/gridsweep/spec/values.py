@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import isfinite
-from typing import Any, NamedTuple  # a JSON schema, an annotation, or what YAML holds
+from typing import Any, Literal, NamedTuple  # Any: a JSON schema, an annotation, or what YAML holds
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
@@ -237,6 +237,23 @@ class Limit(Value):
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [self._absolute.schema(), {"type": "string", "pattern": self._pattern}]}
+
+
+class Speed(Value):
+    """The speed of a replayed clock: grid seconds to a second of training, or `auto`, as fast as the work is done."""
+
+    _number = Number(above=0, most=1_000_000)
+
+    def read(self, value: Any) -> float | Literal["auto"]:
+        if value == "auto":
+            return "auto"
+        try:
+            return self._number.read(value)
+        except ValueError:
+            raise ValueError(f"must be {self._number.allowed}, or auto, not {shown(value)}") from None
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self._number.schema(), {"const": "auto"}]}
 
 
 class SecretReference(Value):

@@ -117,7 +117,11 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """What a worker's files said since the last look; `cursor` is how far they were read (bytes)."""
+    """What a worker's files said since the last look; `cursor` is how far they were read (bytes).
+
+    `over_at` is the grid time at which an attempt ends whose worker is gone, where grid time follows the work: the end
+    becomes a fact when the sweep's time has come to it.
+    """
 
     at: datetime
     attempt: str
@@ -126,6 +130,7 @@ class Progressed:
     losses: dict[str, float | None] = field(default_factory=dict)
     energy: tuple[Segment, ...] = ()
     cursor: tuple[int, int] = (0, 0)
+    over_at: datetime | None = None
     kind: Literal["Progressed"] = "Progressed"
 
 
@@ -234,7 +239,10 @@ class Halted:
 
 @dataclass(frozen=True, slots=True)
 class ClockAnchored:
-    """From wall time `wall` on, grid time is `at + (wall - this wall) * speed`; speed 0 stands still."""
+    """From wall time `wall` on, grid time is `at + (wall - this wall) * speed`; speed 0 stands still.
+
+    Where grid time follows the work, there is one for every moment the sweep's time moved to, and none moves by itself.
+    """
 
     at: datetime
     wall: datetime

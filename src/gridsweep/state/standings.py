@@ -59,4 +59,5 @@ class Attempt:
     first_told: tuple[int, datetime] | None = None  # the first step it told of, and when
     kept_step: int = 0
     cursor: tuple[int, int] = (0, 0)
+    over_at: datetime | None = None  # its worker is gone; it ends then, where grid time follows the work
     energy: list[Segment] = field(default_factory=list)

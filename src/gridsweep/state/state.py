@@ -219,6 +219,7 @@ class State:
         if attempt.first_told is None and event.step > min(m.from_step for m in attempt.stint.members):
             attempt.first_told = event.step, event.at
         attempt.energy.extend(event.energy)
+        attempt.over_at = event.over_at or attempt.over_at
         if len(self.paces) < 2:  # the first steps teach how long all will take, until stints have ended
             self._changed("work", "pace")
         for id, loss in event.losses.items():
@@ -238,7 +239,7 @@ class State:
                 speed = device_named(self.sweep.devices, attempt.device).speed
                 self._changed("pace")
                 expected = self.sweep.taken(attempt.stint.parts)
-                if expected > timedelta(0):
+                if expected > timedelta(0) and not self.sweep.follows_work:  # else it takes what is estimated
                     self.paces.append((event.at - attempt.running_at) * speed / expected)
         self.early_losses.clear()
         for outcome in event.outcomes:
@@ -262,8 +263,12 @@ class State:
         attempt.reason = event.why
         kept = {checkpoint.experiment: checkpoint for checkpoint in event.checkpoints}
         told = bool(attempt.pausing_since) and not attempt.killed  # one that was told to stop is not to blame
-        minute = timedelta(minutes=1) * (self.sweep.replay.speed if self.sweep.replay else 1.0)
-        early = event.at - attempt.requested_at <= minute and not attempt.pausing_since
+        if self.sweep.follows_work:
+            early = attempt.step <= min(m.from_step for m in attempt.stint.members)  # before its first step
+        else:
+            minute = timedelta(minutes=1) * (self.sweep.replay.per_second if self.sweep.replay else 1.0)
+            early = event.at - attempt.requested_at <= minute
+        early = early and not attempt.pausing_since
         fruits = False
         for member in attempt.stint.members:
             standing = self.standings[member.experiment]

@@ -73,10 +73,15 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A clock that replays a past grid: begins at `start`, `speed` times as fast while anything trains."""
+    """A past grid from `start` on, `speed` times as fast while anything trains; `auto`: as the work is done."""
 
     start: datetime
-    speed: float
+    speed: float | Literal["auto"]
+
+    @property
+    def per_second(self) -> float:
+        """Grid seconds to a second of the clock by which patience is counted: with `auto` that is the wall clock."""
+        return 1.0 if self.speed == "auto" else self.speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,11 @@ class Sweep:
     def staged(self) -> bool:
         """Whether it is more than so many experiments, each by itself from its start to its end."""
         return self.rungs is not None or self.pack > 1 or self.repeats is not None or self.proxied
+
+    @property
+    def follows_work(self) -> bool:
+        """Whether grid time follows the work done, on a replayed clock with the speed `auto`."""
+        return self.replay is not None and self.replay.speed == "auto"
 
     @property
     def proxied(self) -> bool:

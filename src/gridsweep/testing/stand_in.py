@@ -7,7 +7,8 @@ too few, or one from a wrong checkpoint, shows in the last digit. Two variables 
     GRIDSWEEP_STEP_SECONDS   how long a step takes (0.01)
     GRIDSWEEP_MISBEHAVE      `WHAT:PREFIX,...`: experiments whose id starts with PREFIX go wrong: `nan` (fails
                              alone) or, with all members of its attempt, `hang` (deaf to SIGTERM too), `crash` (an error
-                             is reported), `vanish` (killed at its third step)
+                             is reported), `vanish` (killed at its third step), `slow` (a step takes five times as
+                             long), `long` (makes two steps for each that is assigned, and says so)
 """
 
 from __future__ import annotations
@@ -108,11 +109,13 @@ class StandIn:
         self.losses = {id: saved_loss(folder, part) for id, part in self.alive.items()}
         self.saved = {id: part.checkpoint for id, part in self.alive.items()}
         self.failed: list[Outcome] = []
-        self.pace = float(os.environ.get("GRIDSWEEP_STEP_SECONDS", "0.01"))
+        self.strides = 2 if "long" in self.wrongs else 1
+        seconds = float(os.environ.get("GRIDSWEEP_STEP_SECONDS", "0.01"))
+        self.pace = seconds * self.strides * (5 if "slow" in self.wrongs else 1)
 
     def train(self, step: int) -> None:
         """Make one step, and write down its energy and its losses."""
-        begun = now()
+        begun, told = now(), self.first + (step - self.first) * self.strides
         time.sleep(self.pace)
         if "hang" in self.wrongs and step > 2:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -121,8 +124,8 @@ class StandIn:
             os.kill(os.getpid(), signal.SIGKILL)
         self.losses = {id: loss_after(part, step, self.losses[id]) for id, part in self.alive.items()}
         seconds = (now() - begun) / timedelta(seconds=1)
-        self.folder.append(EnergyLine(begun, seconds, WATTS / 1000 * seconds / 3600, "modelled", step))
-        self.folder.append(Progress(now(), "training", step, dict(self.losses)))
+        self.folder.append(EnergyLine(begun, seconds, WATTS / 1000 * seconds / 3600, "modelled", told))
+        self.folder.append(Progress(now(), "training", told, dict(self.losses)))
 
     def drop_diverged(self, step: int) -> None:
         """Fail the members that were told to have no finite loss."""

@@ -143,7 +143,8 @@ class Ray:
             return False
         self._look_at = time.monotonic() + LOOK_SECONDS
         with suppress(Unreachable):
-            jobs = (self.api.job(self.job_id(id)) for id in state.active if self._submitted(id))
+            known = (a.id for a in state.active.values() if a.over_at is None)
+            jobs = (self.api.job(self.job_id(id)) for id in known if self._submitted(id))
             return any(job is None or job.over for job in jobs)
         return False
 

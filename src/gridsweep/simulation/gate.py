@@ -1,0 +1,94 @@
+"""The gate of the tiers over the work that a sweep did: what the published rule would have emitted on the same grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from gridsweep.accounting.ledger import Ledger, ledger
+from gridsweep.accounting.pieces import Profile, joined, stages_of
+from gridsweep.accounting.report import Alternative, Report
+from gridsweep.carbon.traces import HOUR
+from gridsweep.loop import Provider
+from gridsweep.policy.gates import Threshold
+from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.simulated import Simulated
+from gridsweep.state.state import State
+from gridsweep.sweep.designs import PUBLISHED_TIERS
+from gridsweep.sweep.sweep import Sweep
+
+GATE = "threshold"
+
+
+def comparable(state: State) -> bool:
+    """Whether a report can be put beside the gate: all has ended, on a replayed clock that follows the work.
+
+    The gate may run for longer than the sweep did, so that the grid must be known beyond the sweep's end.
+    """
+    ended = not state.left and state.count("done") > 0
+    return ended and state.sweep.follows_work and state.sweep.policy.name != GATE
+
+
+def gated(state: State, provider: Provider) -> tuple[State, Ledger]:
+    """The same work under the gate: every experiment as far as it was trained, with the energy that it took.
+
+    The gate trains one experiment at a time from start to end, as published. An experiment takes its share of the time
+    of the stints it was part of. Lost attempts, reloads and pauses are left out, as in the baseline.
+    """
+    sweep = state.sweep
+    alike = len({(d.speed, d.power_w) for d in sweep.devices}) == 1
+    profiles, experiments = {}, []
+    for id, standing in state.standings.items():
+        if standing.ended_at is None or not standing.attempts:
+            continue
+        profiles[id, sweep.total_steps] = alone(state, id)
+        device = standing.experiment.device if alike else state.attempts[standing.attempts[-1]].device
+        experiments.append(replace(standing.experiment, device=device))
+    published = replace(
+        sweep, experiments=tuple(experiments), rungs=None, pack=1, repeats=None, propose=None, finish_by=None
+    )
+    made = rehearse(published, state.submitted_at, provider, Threshold(), Simulated(profiles), foreseen={})
+    return made, ledger(made)
+
+
+def alone(state: State, id: str) -> Profile:
+    """What an experiment took, as one run by itself: of a pack, its share of the time and of the energy."""
+    attempts = [state.attempts[name] for name in state.standings[id].attempts]
+    length = timedelta(0)
+    segments: list[tuple[timedelta, timedelta, float]] = []
+    for stage in sorted({stage for attempt in attempts for stage in stages_of(attempt, id)}):
+        pieces = [attempt for attempt in attempts if stage in stages_of(attempt, id)]
+        profile, members = joined(pieces), len(pieces[-1].stint.members)
+        segments += [(length + offset / members, span / members, kwh) for offset, span, kwh in profile.segments]
+        length += profile.duration / members
+    return Profile(length, tuple(segments))
+
+
+def beside(report: Report, other: tuple[State, Ledger]) -> tuple[Alternative, ...]:
+    """The sweep as it ran, under the gate, and at once."""
+    gate, book = other
+    emitted = None if book.total.unknown_kwh else book.total.emissions_g
+    kept = None if report.saving_g is None or report.immediate_g is None else report.immediate_g - report.saving_g
+
+    def row(name: str, emissions_g: float | None, makespan_h: float, late: int = 0) -> Alternative:
+        reduction = 1 - emissions_g / report.immediate_g if emissions_g is not None and report.immediate_g else None
+        return Alternative(name, emissions_g, reduction, makespan_h, late)
+
+    return (
+        row("this run", kept, report.makespan_h),
+        row(_name(gate.sweep), emitted, book.makespan / HOUR, _late(gate)),
+        row("at once", report.immediate_g, report.immediate_makespan_h or 0.0),
+    )
+
+
+def _name(sweep: Sweep) -> str:
+    return "published gate" if sweep.tiers == PUBLISHED_TIERS else "gate of the tiers"
+
+
+def _late(state: State) -> int:
+    """How many experiments started after their tier's longest delay."""
+    late = 0
+    for standing in state.standings.values():
+        latest = state.submitted_at + state.sweep.tier(standing.experiment.tier).max_delay
+        late += standing.first_running_at is not None and standing.first_running_at > latest
+    return late
