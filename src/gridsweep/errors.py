@@ -30,7 +30,7 @@ EXIT_CODES: dict[int, str] = {
     LEASE_HELD: "another run holds the folder",
     STATE_DAMAGED: "the journal is damaged",
     SIGNAL: "a carbon provider does not answer, or not in a way that can be trusted",
-    DEADLINE: "a deadline that cannot be met, or was not",
+    DEADLINE: "a deadline that cannot be met, or was missed (`finish_by`, or a tier's `max_delay`)",
     INTERRUPTED: "interrupted by Ctrl-C; state saved",
 }
 

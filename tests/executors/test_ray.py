@@ -16,6 +16,7 @@ import pytest
 from ray_head import Head, free_port
 
 from builders import FORK, START, attempts, losses, until
+from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.executors.ray.executor import Ray
 from gridsweep.executors.registry import executor_for
@@ -27,6 +28,7 @@ from gridsweep.state.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
 from gridsweep.sweep.experiments import Dataset, Model, Recipe
 from gridsweep.sweep.sweep import Replay, Sweep
+from gridsweep.sweep.tiers import Tier
 from gridsweep.testing.executor_contract import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 
 
@@ -134,6 +136,7 @@ def ten_steps(executor: ExecutorChoice, pairs: Path) -> Sweep:
         dataset=Dataset(str(pairs), train_samples=16, validation_samples=4),
         recipe=Recipe(steps=10, batch_size=2, accumulation=1, max_length=64, checkpoint_every=4),
         replay=Replay(START, 300.0),
+        tiers=(Tier("only", 1000.0, 4000 * HOUR, 1),),  # on the slowest machine no start is overdue
         executor=executor,
     )
 

@@ -114,7 +114,7 @@ def test_every_experiment_is_in_the_ranking_in_order(page: Page, full: Report) -
     assert [row[1] for row in rows] == [row.experiment for row in full.rows]
     assert {len(row) for row in rows} == {len(head)}
     first = full.rows[0]
-    assert rows[0][0] == "1"
+    assert rows[0][0] == f"1 {wording.places_of(first)}"
     assert rows[0][7] == f"{first.loss:.4f}"
     assert "at or below" in rows[0][-1]
     assert "failed: the training loss is nan at step 35" in rows[-1][-1]

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from builders import RELAXED, START, URGENT, attempts, driven, lines, losses, real_sweep, until
+from builders import PATIENT, START, attempts, driven, lines, losses, real_sweep, until
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import make_report
 from gridsweep.records.journal import Journal
 from gridsweep.runs import run as runs
 from gridsweep.runs.folder import RunFolder
 from gridsweep.simulation.baseline import baseline
+from gridsweep.simulation.promises import promise
 from gridsweep.state.events import ClockAnchored, Event, Progressed, Requested, Running
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
 from gridsweep.testing.stand_in import STAND_IN
 
-SWEEP = real_sweep(8, steps=24, devices=2, tiers=(URGENT, RELAXED))
+SWEEP = real_sweep(8, steps=24, devices=2, tiers=PATIENT)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,8 @@ def check(folder: Path, wanted: dict) -> State:
     on_one_clock(folder, state)
     report = runs.report(folder)
     again = State(events_of(folder))
-    book = ledger(again)
-    assert report == make_report(again, book, baseline(again))
+    book, other = ledger(again), baseline(again)
+    assert report == make_report(again, book, other, promise(again, book, other))
     assert report.emissions_g == sum(a.emissions_g for a in book.experiments.values()) + book.idle.emissions_g
     return state
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -302,6 +303,55 @@ def test_a_picture_is_drawn_of_a_few_devices_and_of_many(tmp_path, devices):
     assert width == 1500 and height > 500
     with pytest.raises(GridsweepError, match=r"name a \.png file"):
         pictures.png(plan(sweep, Repeating(DAY), START), Path(tmp_path / "nowhere" / "plan.png"))
+
+
+RUNGS = Rungs((0.25, 0.5), (4, 2))
+
+
+def legged(devices: int = 2, hours: float = 6) -> Plan:
+    """Six experiments through two rungs, for some of which they wait for the sun of another day."""
+    sweep = make_sweep(
+        6, hours=hours, steps=8, pack=3, rungs=RUNGS, tiers=(PATIENT, RELAXED), policy=PLANNED, devices=devices
+    )
+    return plan(sweep, Repeating(DAY), START)
+
+
+def test_a_row_holds_every_leg_of_its_experiment():
+    made = legged()
+    for row in made.rows:
+        assert (row.legs[0].start, row.legs[-1].end, row.legs[0].device) == (row.start, row.end, row.device)
+        assert [leg.from_step for leg in row.legs] == [0, 2, 4][: len(row.legs)]
+        assert all(leg.to_step == after.from_step for leg, after in pairwise(row.legs))
+    assert sorted(len(row.legs) for row in made.rows) == [1, 1, 2, 2, 3, 3]
+    longest = next(row for row in made.rows if len(row.legs) == 3)
+    worked = sum((leg.end - leg.start for leg in longest.legs), timedelta(0))
+    assert worked < (longest.end - longest.start) / 2  # most of the time between its ends it waits
+
+
+def test_the_table_lists_every_leg(capsys):
+    made = legged()
+    pictures.text(made)
+    told = capsys.readouterr().out
+    assert told.count("from step 2") == 4 and told.count("from step 4") == 2
+    for row in made.rows:
+        for leg in row.legs:
+            assert f"{leg.start:%b %d %H:%M}  {leg.end:%b %d %H:%M}" in told
+
+
+@pytest.mark.parametrize("devices", [2, 30])
+def test_the_picture_is_blank_where_nothing_runs(devices):
+    number = pytest.importorskip("matplotlib.dates").date2num
+    made = legged(devices, hours=6 if devices == 2 else 20)
+    work = pictures.picture(made).axes[1]
+    legs = {(leg.device, number(leg.start), number(leg.end)) for row in made.rows for leg in row.legs}
+    if devices == 2:
+        spans = {(round(bar.get_x(), 6), round(bar.get_x() + bar.get_width(), 6)) for bar in work.patches}
+        assert spans == {(round(start, 6), round(end, 6)) for _, start, end in legs}
+        return
+    steps = [step.get_data() for step in work.patches]
+    middles = [(a + b) / 2 for a, b in pairwise(steps[0].edges)]
+    busy = [sum(start < middle < end for _, start, end in legs) for middle in middles]
+    assert np.max([step.values for step in steps], axis=0).tolist() == pytest.approx(busy) and 0 in busy
 
 
 def test_the_command_writes_the_plan_and_draws_it(tmp_path):

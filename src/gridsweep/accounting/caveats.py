@@ -13,6 +13,23 @@ UNSEEN = ("forecast", "stale", "imputed")
 
 def caveats(state: State, book: Ledger) -> list[str]:
     """What a reader must know to trust the figures."""
+    notes = [*_of_grid(state, book), *_of_energy(book), *_of_losses(state)]
+    if book.total.unknown_kwh:
+        notes.append(
+            f"{book.total.unknown_kwh:.6g} kWh met an unknown intensity: they are in the energy, not in the emissions, "
+            "and no saving is stated."
+        )
+    for change in state.amendments:
+        notes.append(f"Changed on {change.at:%Y-%m-%d %H:%M} UTC: {'; '.join(change.changes)}.")
+    notes.append(
+        "Boundary: the workers' energy (and the idle power the spec states). Not counted: the rest of the machine, "
+        "network, making the hardware."
+    )
+    return notes
+
+
+def _of_grid(state: State, book: Ledger) -> list[str]:
+    """Where the intensities come from, and on which clock they were met."""
     notes = []
     if "synthetic" in state.grid.qualities:
         notes.append("The grid is synthetic: a formula, no measurement. The saving is an illustration, not a claim.")
@@ -37,10 +54,21 @@ def caveats(state: State, book: Ledger) -> list[str]:
             "The clock is replayed: training took seconds, its energy is charged to the hours of the replayed grid."
             f"{pace}"
         )
+    return notes
+
+
+def _of_energy(book: Ledger) -> list[str]:
+    """How much of the energy is modelled."""
     modelled = sum(kwh for source, kwh in book.sources.items() if source.startswith("modelled"))
-    if modelled:
-        share = modelled / sum(book.sources.values())
-        notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
+    if not modelled:
+        return []
+    share = modelled / sum(book.sources.values())
+    return [f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured."]
+
+
+def _of_losses(state: State) -> list[str]:
+    """Of which model the losses are, and how far another seed would move them."""
+    notes = []
     packed = sum(s.experiment.base == "4-bit" for s in state.standings.values())
     if packed:
         notes.append(
@@ -58,15 +86,4 @@ def caveats(state: State, book: Ledger) -> list[str]:
             f"One seed an experiment. Another seed moves a loss by up to {number(state.sweep.estimates.loss_noise)} "
             "(as the spec states): places closer than that are not separable."
         )
-    if book.total.unknown_kwh:
-        notes.append(
-            f"{book.total.unknown_kwh:.6g} kWh met an unknown intensity: they are in the energy, not in the emissions, "
-            "and no saving is stated."
-        )
-    for change in state.amendments:
-        notes.append(f"Changed on {change.at:%Y-%m-%d %H:%M} UTC: {'; '.join(change.changes)}.")
-    notes.append(
-        "Boundary: the workers' energy (and the idle power the spec states). Not counted: the rest of the machine, "
-        "network, making the hardware."
-    )
     return notes

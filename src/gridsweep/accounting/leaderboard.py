@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from math import inf, isfinite
@@ -24,7 +24,7 @@ class Row:
     """One experiment. `difference` is its loss less the reference's; `tied` says that the best is not surely better.
 
     95 of 100 such intervals, `low` to `high`, hold the true difference for these adapters (another seed may move it
-    further); `first` to `last` are the places it may hold, by paired differences on the validation samples. Of an
+    further); `first` to `last` are the places it may hold, by paired differences and the stated noise. Of an
     experiment that a rung stopped `step` says where, and `saved_kwh` what the steps it did not make would have drawn.
     `averaged_loss` is that of its averaged weights. With `seeds` above 1 `loss` is the mean over so many seeds,
     `spread` their standard deviation, and differences are paired by seed as well. `repeats` names the experiment that
@@ -89,8 +89,8 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
     compared with it. Repeats come after whoever has a loss.
     """
     losses = _losses(state)
-    order = sorted(state.standings.values(), key=losses.rank)
-    return tuple(_row(state, losses, standing, place, book, base) for place, standing in enumerate(order, 1))
+    order = enumerate(losses.ordered(state), 1)
+    return tuple(_row(state, losses, standing, place, book, base) for place, standing in order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +98,20 @@ class _Losses:
     """What is known of the losses of a sweep, by experiment.
 
     `runs` are those with a loss, by seed, `means` over the seeds, `scores` sample by sample, `places` those each may
-    hold. `best` is the least mean; differences are to `reference`. `final` was trained over the full base in the end.
+    hold. `first` has the least mean; differences are to `reference`. `final` was trained over the full base in the end.
     """
 
     runs: Mapping[str, Mapping[int, Standing]]
     means: Mapping[str, float]
     scores: Mapping[str, Measured]
     places: Mapping[str, Place]
-    best: float | None
+    first: str | None
     reference: str | None
-    noise: float | None
     final: str | None
+
+    def ordered(self, state: State) -> list[Standing]:
+        """All experiments, the best first."""
+        return sorted(state.standings.values(), key=self.rank)
 
     def rank(self, standing: Standing) -> tuple[int, float, float]:
         """The key that experiments are ordered by; the one trained over the full base in the end stands first."""
@@ -138,11 +141,10 @@ class _Losses:
         reference = self.means.get(self.reference or "")
         return loss - reference if loss is not None and reference is not None else None
 
-    def tied(self, id: str, loss: float | None) -> bool:
-        """Whether the best is not surely better: the two are within the noise, or the first place is open."""
-        noise, best = self.noise, self.best
-        near = noise is not None and loss is not None and best is not None and loss - best <= noise
-        return near or (id in self.places and self.places[id].first == 1)
+    def tied(self, id: str) -> bool:
+        """Whether an experiment may hold the first place as well as the best one."""
+        place = self.places.get(id)
+        return place is not None and place.first == self.places[self.first or id].first
 
 
 def _losses(state: State) -> _Losses:
@@ -150,16 +152,17 @@ def _losses(state: State) -> _Losses:
     means = _means(runs)
     scores = {id: scored for id, found in runs.items() if (scored := _samples(found)) is not None}
     first = _least(runs, means)
-    return _Losses(
+    known = _Losses(
         runs=runs,
         means=means,
         scores=scores,
-        places=_places(scores),
-        best=means.get(first or ""),
+        places={},
+        first=first,
         reference=sweep.baseline if sweep.baseline in means else first,
-        noise=sweep.estimates.loss_noise,
         final=sweep.retrained.id if sweep.retrained else None,
     )
+    order = [standing.experiment.id for standing in known.ordered(state)]
+    return replace(known, places=_places(scores, means, order, sweep.estimates.loss_noise))
 
 
 def _row(state: State, losses: _Losses, standing: Standing, place: int, book: Ledger, base: Ledger | None) -> Row:
@@ -170,7 +173,7 @@ def _row(state: State, losses: _Losses, standing: Standing, place: int, book: Le
     judged = None if experiment.repeats else loss  # the losses of another base are no match for it
     low, high = _interval(losses.scores, id, losses.reference)
     account, attempts = book.experiments[id], [state.attempts[a] for a in standing.attempts]
-    began = standing.first_running_at
+    began = state.start_of(id)
     return Row(
         place=place if judged is not None or (id == losses.final and loss is not None) else None,
         experiment=id,
@@ -183,7 +186,7 @@ def _row(state: State, losses: _Losses, standing: Standing, place: int, book: Le
         status=standing.status,
         loss=loss,
         difference=losses.difference(judged),
-        tied=losses.tied(id, judged),
+        tied=losses.tied(id),
         initial_loss=outcome.initial_validation_loss if outcome else None,
         energy_kwh=account.energy_kwh,
         mean_intensity=account.mean_intensity,
@@ -218,12 +221,39 @@ def _samples(runs: Mapping[int, Standing]) -> Measured | None:
     return kept if len(kept) == len(runs) else None
 
 
-def _places(scores: Mapping[str, Measured]) -> dict[str, Place]:
-    """The places that experiments may hold; none where their samples do not belong together."""
-    try:
-        return {place.experiment: place for place in places(scores)} if len(scores) > 1 else {}
-    except ValueError:
-        return {}
+def _places(
+    scores: Mapping[str, Measured], means: Mapping[str, float], order: Sequence[str], noise: float | None
+) -> dict[str, Place]:
+    """The places that experiments may hold, each around the place it is listed at.
+
+    Two experiments are apart where their paired difference is sure and above the stated noise of the loss; without
+    losses of the samples the noise alone decides. Empty where neither is known for all of them.
+    """
+    found: list[Place] = []
+    if len(means) > 1 and scores.keys() == means.keys():
+        try:
+            found = places(scores, noise=noise or 0.0)
+        except ValueError:
+            found = []
+    if not found and noise is not None:
+        found = [_by_noise(id, means, noise) for id in means]
+    listed = {id: place for place, id in enumerate(order, 1)}
+    ahead = min((listed[id] for id in means), default=1) - 1  # the one trained again over the full base stands first
+    return {
+        place.experiment: replace(
+            place,
+            first=min(place.first + ahead, listed[place.experiment]),
+            last=max(place.last + ahead, listed[place.experiment]),
+        )
+        for place in found
+    }
+
+
+def _by_noise(id: str, means: Mapping[str, float], noise: float) -> Place:
+    """The places of one experiment where only a difference above the noise counts."""
+    better = sum(means[id] - other > noise for other in means.values())
+    worse = sum(other - means[id] > noise for other in means.values())
+    return Place(id, 1 + better, len(means) - worse, means[id])
 
 
 def _interval(scores: Mapping[str, Measured], id: str, other: str | None) -> tuple[float | None, float | None]:

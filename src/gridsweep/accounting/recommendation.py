@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 
 from gridsweep.accounting.leaderboard import Row
-from gridsweep.accounting.report import Report, about_the_winner
+from gridsweep.accounting.report import Report
+from gridsweep.accounting.winner_caveats import winner_caveats
 from gridsweep.selection.paired_differences import difference
 from gridsweep.selection.winners import by_seed
 from gridsweep.state.standings import Standing
@@ -107,7 +108,7 @@ def _caveats(state: State, report: Report, best: Row, runs: Mapping[int, Standin
         )
     elif state.sweep.proxied:
         said.append("Ranked on a proxy, the base in 4 bits (NF4); then trained again over the full base, alone.")
-    said += about_the_winner(state, report.rows)
+    said += winner_caveats(state, report.rows[:1])
     samples = {len(losses.values) for losses in _losses(runs).values()}
     if samples and min(samples) < FEW_SAMPLES:
         said.append(f"Only {min(samples)} validation samples: differences between experiments are known roughly.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import zip_longest
 
@@ -11,16 +11,16 @@ from gridsweep.accounting.caveats import caveats
 from gridsweep.accounting.certificate import Certificate, certificate
 from gridsweep.accounting.compute_gardener import Gardened
 from gridsweep.accounting.leaderboard import Effect, Parting, Row, effects, parted, ranked
-from gridsweep.accounting.ledger import Ledger
-from gridsweep.accounting.savings import Settlement, compare, settlement
+from gridsweep.accounting.ledger import Account, Ledger
+from gridsweep.accounting.savings import Promise, Settlement, compare, settlement
+from gridsweep.accounting.winner_caveats import winner_caveats
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import HOUR, or_none
-from gridsweep.selection.rank_intervals import best_against_last
 from gridsweep.selection.winners import winner
-from gridsweep.state.standings import Standing, Status
+from gridsweep.state.overdue import Overdue, overdue
+from gridsweep.state.standings import Status
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import number
-from gridsweep.sweep.search_space import edges
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
 
@@ -76,6 +76,17 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """What some of a sweep's experiments took: energy in kWh, emissions in g, gCO2eq/kWh met on average, hours."""
+
+    experiments: int
+    energy_kwh: float
+    emissions_g: float
+    mean_intensity: float | None
+    makespan_h: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything a report says. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
 
@@ -85,6 +96,8 @@ class Report:
     training that no result kept. `thresholds` are the tiers' limits in order of rank, a percentile as it stood in the
     end. `meaning` says what a gram counts (average or marginal, which basis), `qualities` how much energy (kWh) met
     grid figures of each quality. `alternatives` puts a replayed sweep beside the gate of its tiers and running at once.
+    grid figures of each quality. `ended` is what the experiments that have ended took, the scope of every comparison;
+    None before there is one. `overdue` lists the deadlines that were missed, `promise` what the plan had promised.
     """
 
     sweep: str
@@ -105,28 +118,30 @@ class Report:
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...]
     loss_noise: float | None
-    energy_kwh: float
-    emissions_g: float
-    unknown_kwh: float
-    idle_kwh: float
-    idle_g: float
-    wasted_kwh: float
-    wasted_g: float
-    mean_intensity: float | None
-    immediate_g: float | None
-    immediate_intensity: float | None
-    saving_g: float | None
-    reduction: float | None
-    settlement: Settlement | None
-    certificate: Certificate | None
-    makespan_h: float
-    immediate_makespan_h: float | None
-    energy_sources: dict[str, float]
+    energy_kwh: float = 0.0
+    emissions_g: float = 0.0
+    unknown_kwh: float = 0.0
+    idle_kwh: float = 0.0
+    idle_g: float = 0.0
+    wasted_kwh: float = 0.0
+    wasted_g: float = 0.0
+    mean_intensity: float | None = None
+    ended: Scope | None = None
+    immediate_g: float | None = None
+    immediate_intensity: float | None = None
+    saving_g: float | None = None
+    reduction: float | None = None
+    settlement: Settlement | None = None
+    certificate: Certificate | None = None
+    promise: Promise | None = None
+    makespan_h: float = 0.0
+    immediate_makespan_h: float | None = None
+    energy_sources: dict[str, float] = field(default_factory=dict)
     facts: dict[str, str]
     gardened: dict[str, Gardened]
     notes: tuple[str, ...]
-    bars: tuple[Bar, ...]
-    immediate_bars: tuple[Bar, ...]
+    bars: tuple[Bar, ...] = ()
+    immediate_bars: tuple[Bar, ...] = ()
     intensity_start: datetime
     intensity_step_h: float
     intensity: tuple[float | None, ...]
@@ -138,6 +153,7 @@ class Report:
     reference: str | None = None
     parted: Parting | None = None
     alternatives: tuple[Alternative, ...] = ()
+    overdue: tuple[Overdue, ...] = ()
     schema_version: int = 3
 
     @property
@@ -145,16 +161,15 @@ class Report:
         return self.rows[0] if self.rows and self.rows[0].place == 1 else None
 
 
-def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) -> Report:
-    """Fold a state, its ledger and the baseline's replay into a report."""
+def make_report(
+    state: State, book: Ledger, other: tuple[State, Ledger] | None, promise: Promise | None = None
+) -> Report:
+    """Fold a state, its ledger, the baseline's replay and the plan's promise into a report."""
     sweep = state.sweep
     rows = ranked(state, book, other[1] if other else None)
     best = rows[0].experiment if rows and rows[0].place == 1 else None
-    found = compare(state, book, other[1] if other else None)
-    base = other[1].total if other else None
-    first = state.submitted_at - 2 * HOUR
-    grid = state.history.between(first, max(book.ended_at, state.submitted_at + HOUR))
-    return Report(
+    grid = state.history.between(state.submitted_at - 2 * HOUR, max(book.ended_at, state.submitted_at + HOUR))
+    made = Report(
         sweep=sweep.name,
         model=sweep.model.id,
         dataset=sweep.dataset.id,
@@ -173,28 +188,9 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         rows=rows,
         effects=effects(rows, sweep.estimates.loss_noise),
         loss_noise=sweep.estimates.loss_noise,
-        energy_kwh=book.total.energy_kwh,
-        emissions_g=book.total.emissions_g,
-        unknown_kwh=book.total.unknown_kwh,
-        idle_kwh=book.idle.energy_kwh,
-        idle_g=book.idle.emissions_g,
-        wasted_kwh=book.wasted.energy_kwh,
-        wasted_g=book.wasted.emissions_g,
-        mean_intensity=book.total.mean_intensity,
-        immediate_g=found.immediate_g,
-        immediate_intensity=base.mean_intensity if base else None,
-        saving_g=found.saving_g,
-        reduction=found.reduction,
-        settlement=settlement(state, other[0] if other else None),
-        certificate=certificate(state, found),
-        makespan_h=book.makespan / HOUR,
-        immediate_makespan_h=other[1].makespan / HOUR if other else None,
-        energy_sources=book.sources,
         facts={name: value for name, value in state.facts.items() if not name.startswith(f"{gardener.FACT}/")},
         gardened=gardener.from_facts(state.facts),
-        notes=(*caveats(state, book), *_hygiene(state, rows)),
-        bars=tuple(bars(state, book.ended_at)),
-        immediate_bars=tuple(bars(other[0], other[1].ended_at)) if other else (),
+        notes=(*caveats(state, book), *winner_caveats(state, rows)),
         intensity_start=grid.start,
         intensity_step_h=grid.step / HOUR,
         intensity=tuple(map(or_none, grid.values.tolist())),
@@ -203,11 +199,67 @@ def make_report(state: State, book: Ledger, other: tuple[State, Ledger] | None) 
         total_steps=sweep.total_steps,
         rungs=_rungs(state),
         steps_share=_share(state),
-        reference=next(
-            (row.experiment for row in rows if row.experiment == sweep.baseline and row.place), winner(state)
-        ),
+        reference=_reference(state, rows),
         parted=parted(state, best),
+        overdue=tuple(overdue(state)),
+        promise=promise,
     )
+    return _compared(_spent(made, state, book), state, book, other)
+
+
+def _spent(made: Report, state: State, book: Ledger) -> Report:
+    """With what was drawn and emitted."""
+    return replace(
+        made,
+        energy_kwh=book.total.energy_kwh,
+        emissions_g=book.total.emissions_g,
+        unknown_kwh=book.total.unknown_kwh,
+        idle_kwh=book.idle.energy_kwh,
+        idle_g=book.idle.emissions_g,
+        wasted_kwh=book.wasted.energy_kwh,
+        wasted_g=book.wasted.emissions_g,
+        mean_intensity=book.total.mean_intensity,
+        makespan_h=book.makespan / HOUR,
+        energy_sources=book.sources,
+        bars=tuple(bars(state, book.ended_at)),
+    )
+
+
+def _compared(made: Report, state: State, book: Ledger, other: tuple[State, Ledger] | None) -> Report:
+    """With what running at once would have emitted, and what was possible; unchanged where there is nothing to compare.
+
+    All of it is of the experiments that have ended, and `ended` says what those took.
+    """
+    found = compare(state, book, other[1] if other else None)
+    if other is None or found.immediate_g is None:
+        return made
+    base = other[1]
+    return replace(
+        made,
+        ended=_ended(state, book),
+        immediate_g=found.immediate_g,
+        immediate_intensity=base.total.mean_intensity,
+        saving_g=found.saving_g,
+        reduction=found.reduction,
+        settlement=settlement(state, other[0]),
+        certificate=certificate(state, found),
+        immediate_makespan_h=base.makespan / HOUR,
+        immediate_bars=tuple(bars(other[0], base.ended_at)),
+    )
+
+
+def _ended(state: State, book: Ledger) -> Scope:
+    """What the experiments that have ended took, with the idle power."""
+    ends = {id: standing.ended_at for id, standing in state.standings.items() if standing.ended_at}
+    account = sum((book.experiments[id] for id in ends), Account()) + book.idle
+    span = book.makespan if len(ends) == len(state.standings) else max(ends.values()) - state.submitted_at
+    return Scope(len(ends), account.energy_kwh, account.emissions_g, account.mean_intensity, span / HOUR)
+
+
+def _reference(state: State, rows: tuple[Row, ...]) -> str | None:
+    """What losses are compared with: the baseline where it has a place, else the winner."""
+    placed = (row.experiment for row in rows if row.experiment == state.sweep.baseline and row.place)
+    return next(placed, winner(state))
 
 
 def _replay(sweep: Sweep) -> str:
@@ -234,37 +286,6 @@ def _rungs(state: State) -> tuple[RungRow, ...]:
             )
         found[r.step] = row
     return tuple(found[step] for step in sorted(found))
-
-
-def _hygiene(state: State, rows: tuple[Row, ...]) -> list[str]:
-    """What the winner says of the space."""
-    if not rows or rows[0].loss is None or state.left:
-        return []
-    tried = [s.experiment.params for s in state.standings.values()]
-    best = state.standings[rows[0].experiment].experiment.params
-    said = [f"The winner sits on the edge of the space: {edge}." for edge in edges(best, tried)]
-    return said + [text for row in rows if (text := _overfitted(state.standings[row.experiment]))]
-
-
-def about_the_winner(state: State, rows: tuple[Row, ...]) -> list[str]:
-    """Return the notes about the winner alone: edges of the space, and whether it overfits."""
-    return _hygiene(state, rows[:1])
-
-
-def _overfitted(standing: Standing) -> str:
-    """That an experiment was surely better at a rung than at its end; empty where it was not, or nobody knows."""
-    judged = standing.outcome.judged if standing.outcome else None
-    earlier = {step: o.losses for step, o in standing.scores.items() if o.losses and o.losses.finite}
-    if judged is None or not earlier or any(losses.tokens != judged.tokens for losses in earlier.values()):
-        return ""
-    found = best_against_last({**earlier, standing.step: judged})
-    if not found.overfitted:
-        return ""
-    low, high = found.difference.interval(found.confidence)
-    return (
-        f"{standing.experiment.id} was better at step {found.best} than at its end, by {found.difference.mean:.4f} "
-        f"({low:.4f} to {high:.4f}, averaged weights): it overfits; train it for less."
-    )
 
 
 def _share(state: State) -> float | None:

@@ -44,14 +44,39 @@ class Settlement:
     largest: float
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the plan promised at the submission, beside what came of the whole sweep.
+
+    `promised` and `came` are shares of what running at once would have emitted; `came` is None until the sweep has
+    ended, or where no saving is stated. `durations`, `grid` and `rest` are shares that add up to `came - promised`;
+    None where a cause cannot be told apart from the `rest`. `length` is how many times as long as planned the work
+    took. `why` says why causes are missing.
+    """
+
+    forecast: str
+    promised: float | None
+    promised_g: float
+    promised_h: float
+    came: float | None
+    came_g: float | None
+    came_h: float | None
+    length: float | None = None
+    durations: float | None = None
+    grid: float | None = None
+    rest: float | None = None
+    why: str = ""
+
+
 def compare(state: State, book: Ledger, base: Ledger | None) -> Comparison:
     """The experiments that have ended, with the idle power, beside the baseline's replay.
 
-    No saving is stated where energy met an unknown intensity in either world, or a yearly average in this one.
+    No saving is stated where energy met an unknown intensity in either world, or a yearly average in this one, and no
+    comparison is made where no step of training was kept: failing early saves nothing and loses nothing.
     """
     ended = [id for id, standing in state.standings.items() if standing.ended_at is not None]
     actual = sum((book.experiments[id] for id in ended), Account()) + book.idle
-    if base is None:
+    if base is None or not any(state.standings[id].step for id in ended):
         return Comparison(actual.emissions_g, None, None)
     other = base.total
     if actual.unknown_kwh or other.unknown_kwh or book.qualities.get("static"):

@@ -8,7 +8,7 @@ from gridsweep.policy.held_deadlines import Held
 from gridsweep.policy.literature import CarbonTime, LetsWaitAwhile, LowestWindow
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.situation import Policy
-from gridsweep.sweep.sweep import PolicyChoice
+from gridsweep.sweep.sweep import PolicyChoice, Sweep
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "planned": ("min_saving", "pausing", "exact", "max_pauses"),
@@ -20,6 +20,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "lets_wait_awhile": ("interrupting", "capacity_aware"),
 }
 """The policies, each with the options it takes."""
+
+LIMITS = ("threshold",)
+"""The policies that start an experiment by its tier's threshold; the others ignore it."""
 
 WORDS = {"true": 1.0, "false": 0.0}
 
@@ -40,6 +43,12 @@ def choice_of(text: str) -> PolicyChoice:
                 f"the policy option {option!r} has no number; write it like min_saving=0.05, or exact for yes"
             ) from None
     return PolicyChoice(name, options)
+
+
+def uses_limits(sweep: Sweep) -> bool:
+    """Whether a sweep's experiments start by their tiers' thresholds: by its policy, or by its cluster's gate."""
+    cluster = sweep.executor.kubernetes
+    return sweep.policy.name in LIMITS or (cluster is not None and cluster.gate == "compute-gardener")
 
 
 def policy_for(choice: PolicyChoice) -> Policy:

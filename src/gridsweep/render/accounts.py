@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gridsweep.accounting.report import Report
-from gridsweep.render import wording
+from gridsweep.render import promises, wording
 from gridsweep.render.figures import UNKNOWN, energy, grams, percent
 
 
@@ -17,8 +17,11 @@ def accounting(report: Report) -> list[tuple[str, str]]:
     emitted_g, unknown = grams(report.emissions_g), energy(report.unknown_kwh)
     wasted = _spent(report.wasted_kwh, report.wasted_g, "in work that no result kept")
     idle = _spent(report.idle_kwh, report.idle_g, "while devices waited")
+    ended = report.ended
+    part = f"; {grams(ended.emissions_g)} of it in the {ended.experiments} experiments that have ended" if ended else ""
+    part = part if ended and ended.experiments < len(report.rows) else ""
     found = [
-        ("Emissions", f"{emitted_g} CO2eq, location-based: energy times intensity over every run"),
+        ("Emissions", f"{emitted_g} CO2eq, location-based: energy times intensity over every run{part}"),
         ("Energy", f"{energy(report.energy_kwh)} in all"),
         ("Energy sources", sources or "nothing was measured yet"),
         ("Wasted", wasted or "nothing: all work was kept"),
@@ -29,12 +32,16 @@ def accounting(report: Report) -> list[tuple[str, str]]:
         ("What a gram counts", report.meaning or "not read yet"),
     ]
     found += [("Signal lost", text) for text in outages(report)]
-    if report.mean_intensity is not None:
-        met = f"{report.mean_intensity:.0f} gCO2eq/kWh met on average"
+    mean = wording.summed(report).mean_intensity
+    if mean is not None:
+        met = f"{mean:.0f} gCO2eq/kWh met on average"
         if report.immediate_intensity is not None:
             met += f", {report.immediate_intensity:.0f} if run at once"
         found.append(("Intensity", met))
     found.append(("Makespan", wording.makespan(report)))
+    if told := promises.promise(report):
+        made = report.promise
+        found.append(("Promised by the plan", f"{told}. Planned at the submission on: {made.forecast if made else ''}"))
     found += [("What was possible", text) for text in certified(report)]
     found += [("Settled", text) for text in settled(report)]
     found += [("Compute Gardener", text) for text in gardened(report)]

@@ -12,7 +12,7 @@ from importlib.resources import files
 from gridsweep.accounting.leaderboard import Effect
 from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
-from gridsweep.render import accounts, figures, pictures, scatter, timeline, wording
+from gridsweep.render import accounts, figures, pictures, promises, scatter, timeline, wording
 from gridsweep.sweep.experiments import number
 
 
@@ -49,7 +49,9 @@ def render(report: Report) -> str:
         report=report,
         wording=wording,
         accounts=accounts,
+        promises=promises,
         saving=wording.saving(report),
+        summed=wording.summed(report),
         compare=_compare(report),
         colours=pictures.colours(report),
         mass=figures.mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g)),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
-from gridsweep.render import accounts, wording
+from gridsweep.render import accounts, promises, wording
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
 from gridsweep.sweep.experiments import number
 
@@ -15,6 +15,8 @@ from gridsweep.sweep.experiments import number
 def render(report: Report) -> str:
     """The headline, the ranking, the effects and the accounting; what users named is escaped."""
     parts = [f"# {escape(report.sweep)}", *_headline(report), "## Ranking", *_ranking(report)]
+    if report.overdue:
+        parts += ["## Deadlines missed", "\n".join(f"- {escape(text)}" for text in promises.overdue(report.overdue))]
     if report.effects:
         parts += ["## What each hyperparameter did", *_effects(report)]
     if report.alternatives:
@@ -35,6 +37,7 @@ def _headline(report: Report) -> list[str]:
     saving = wording.saving(report)
     figure = saving.figure + (" carbon than running at once" if saving.kind in ("less", "more") else "")
     said = (saving.sentence, wording.possible(report), wording.rungs(report), wording.scope(report))
+    of, told = wording.summed(report), promises.promise(report)
     best = f"`{report.best.experiment}`, " if report.best else ""
     return [
         *([badges] if badges else []),
@@ -42,9 +45,10 @@ def _headline(report: Report) -> list[str]:
         f"**{figure}.** {' '.join(filter(None, said))}",
         "\n".join(
             (
-                f"- Emissions: {grams(report.emissions_g)} CO2eq with {energy(report.energy_kwh)}",
+                f"- Emissions: {grams(of.emissions_g)} CO2eq with {energy(of.energy_kwh)}",
                 f"- Makespan: {wording.makespan(report)}",
                 f"- Experiments: {wording.counts(report)}",
+                *([f"- Promised by the plan: {escape(told)}"] if told else []),
                 f"- Best: {best}{wording.winner(report)}",
             )
         ),
@@ -79,12 +83,19 @@ def _ranking(report: Report) -> list[str]:
             intensity(row.mean_intensity) if ran else "",
             wording.emitted(row, mass) if ran else "",
             mass.text(at_once) if row.immediate_g is not None else "",
-            hours(row.wait_h) if row.wait_h is not None else "",
+            _waited(report, row),
             escape(wording.outcome(row) if row.reason else row.why),
         ))  # fmt: skip
     note = wording.tie_note(report)
     table = _table(heads, "rlrrrrlrrrrrrrl", lines)
     return [table, f"≈ {note}."] if note else [table]
+
+
+def _waited(report: Report, row: Row) -> str:
+    if row.wait_h is None:
+        return ""
+    late = promises.late_start(report, row.experiment)
+    return hours(row.wait_h) + (f" ({hours(late)} late)" if late else "")
 
 
 def _compared(report: Report, row: Row) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any  # matplotlib's types know no dates
+from typing import TYPE_CHECKING, Any  # matplotlib's types know no dates
 
+from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from gridsweep.carbon.traces import HOUR, or_nan
 from gridsweep.errors import GridsweepError
@@ -15,8 +19,13 @@ from gridsweep.render.figures import energy, energy_scale, grams, hours, mass_sc
 from gridsweep.render.pictures import TIER_COLOURS
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
-from gridsweep.simulation.plan import Plan, PlanRow
+from gridsweep.simulation.plan import Plan
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HEIGHT = 0.72
+"""Of a bar, where the lines lie 1 apart."""
 ROOM = 24
 """So many devices have a line of their own in the picture; more are counted."""
 
@@ -24,10 +33,24 @@ ROOM = 24
 def text(made: Plan) -> None:
     """What starts when on the forecast, what it would save, and what a reader must know."""
     out = console()
+    out.print(_table(made))
+    if any(len(row.legs) > 1 for row in made.rows):
+        out.print("[dim]from step: the experiment goes on there, after a rung or a pause[/dim]")
+    _summary(out, made)
+    for note in made.notes:
+        out.print(f"[yellow]{escape(note)}[/yellow]")
+    if made.late and made.deadline:
+        out.print(f"[red]the plan misses the deadline of {clock(made.deadline)} UTC[/red]")
+
+
+def _table(made: Plan) -> Table:
+    """A row for each experiment, and one for every further leg of it."""
     mass = mass_scale(value for row in made.rows for value in (row.emissions_now_g, row.emissions_high_g))
     kwh = energy_scale(row.energy_kwh for row in made.rows)
     now, planned, band = f"now, {mass.unit}", f"planned, {mass.unit}", "8 of 10"
-    columns = ("experiment", "tier", "device", "earliest", "planned", "latest", kwh.unit, now, planned, band, "why")
+    columns = (
+        "experiment", "tier", "device", "earliest", "planned", "until", "latest", kwh.unit, now, planned, band, "why",
+    )  # fmt: skip
     rows = table(*columns, right=(kwh.unit, now, planned, band))
     for row in made.rows:
         latest = clock(row.latest_start)
@@ -36,7 +59,8 @@ def text(made: Plan) -> None:
             escape(row.tier),
             escape(row.device),
             clock(row.earliest),
-            clock(row.start) + (f" +{row.pauses}" if row.pauses else ""),
+            clock(row.start),
+            clock(row.legs[0].end),
             f"[red]{latest}, {hours(row.late_h)} late[/red]" if row.late_h else latest,
             kwh.text(row.energy_kwh),
             mass.text(row.emissions_now_g),
@@ -44,9 +68,15 @@ def text(made: Plan) -> None:
             _range(mass.text, row.emissions_low_g, row.emissions_high_g),
             escape(row.why),
         )
-    out.print(rows)
-    if any(row.pauses for row in made.rows):
-        out.print("[dim]+1: paused once[/dim]")
+        for leg in row.legs[1:]:
+            begin, device = f"  from step {leg.from_step}", escape(leg.device)
+            cells = (begin, "", device, "", clock(leg.start), clock(leg.end), *[""] * 5, escape(leg.why))
+            rows.add_row(*cells, style="dim")
+    return rows
+
+
+def _summary(out: Console, made: Plan) -> None:
+    """What the plan would emit beside running at once, and how likely that is."""
     wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
     source = made.source if made.quality in made.source else f"{made.source}, {made.quality}"
     out.print(f"\nforecast: {escape(made.forecast)} ({escape(source)}), times in UTC")
@@ -69,10 +99,6 @@ def text(made: Plan) -> None:
         out.print(f"before:   {spread} (p10 / p50 / p90): {escape(made.past_from)}")
     if made.idle_kwh:
         out.print(f"idle:     {energy(made.idle_kwh)}, {grams(made.idle_g)}, counted in both")
-    for note in made.notes:
-        out.print(f"[yellow]{escape(note)}[/yellow]")
-    if made.late and made.deadline:
-        out.print(f"[red]the plan misses the deadline of {clock(made.deadline)} UTC[/red]")
 
 
 def _range(written: Callable[[float], str], low: float | None, high: float | None) -> str:
@@ -80,9 +106,20 @@ def _range(written: Callable[[float], str], low: float | None, high: float | Non
 
 
 def png(made: Plan, path: Path) -> None:
-    """The forecast with its band, and below it what runs where, as a PNG picture.
+    """Write `picture` as a PNG file.
 
     Raises `GridsweepError` without matplotlib, or for a path that cannot be written.
+    """
+    try:
+        picture(made).savefig(path, format="png")
+    except (OSError, ValueError) as error:
+        raise GridsweepError(f"cannot write {path}: {error}; name a .png file in a folder that exists") from None
+
+
+def picture(made: Plan) -> Figure:
+    """The forecast with its band, and below it every stint on its device, as a matplotlib figure.
+
+    Raises `GridsweepError` without matplotlib.
     """
     try:
         from matplotlib import dates
@@ -112,10 +149,7 @@ def png(made: Plan, path: Path) -> None:
     figure.legend(
         found.values(), [_plain(label) for label in found], loc="outside lower left", ncols=9, frameon=False, fontsize=8
     )
-    try:
-        figure.savefig(path, format="png")
-    except (OSError, ValueError) as error:
-        raise GridsweepError(f"cannot write {path}: {error}; name a .png file in a folder that exists") from None
+    return figure
 
 
 def _plain(label: str) -> str:
@@ -154,41 +188,77 @@ def _forecast(axes: Any, made: Plan) -> None:
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stint:
+    """Legs that a device trains together, with how many experiments of each tier."""
+
+    device: str
+    start: datetime
+    end: datetime
+    tiers: Mapping[str, int]
+
+
+def _stints(made: Plan) -> list[_Stint]:
+    """Every stint once, whatever the number of its experiments."""
+    found: dict[tuple[str, datetime, datetime], Counter[str]] = {}
+    for row in made.rows:
+        for leg in row.legs:
+            found.setdefault((leg.device, leg.start, leg.end), Counter())[row.tier] += 1
+    return [_Stint(*place, tiers) for place, tiers in found.items()]
+
+
 def _bars(axes: Any, made: Plan, colours: dict[str, str]) -> None:
-    """A line a device; from the first start to the last end of each experiment."""
+    """A line a device with a bar for every stint, its height shared by the tiers; a number counts experiments."""
     at = {name: i for i, name in enumerate(made.devices)}
+    stints = _stints(made)
     for tier, colour in colours.items():
-        rows = [row for row in made.rows if row.tier == tier]
+        lot = [stint for stint in stints if stint.tiers.get(tier)]
+        heights = [HEIGHT * stint.tiers[tier] / sum(stint.tiers.values()) for stint in lot]
+        tops = [at[stint.device] + _above(stint, tier, colours) for stint in lot]
         axes.barh(
-            [at[row.device] for row in rows], [row.end - row.start for row in rows], left=[row.start for row in rows],
-            height=0.72, color=colour, edgecolor="white", linewidth=0.6, label=tier,
+            [top + height / 2 for top, height in zip(tops, heights, strict=True)],
+            [stint.end - stint.start for stint in lot], left=[stint.start for stint in lot],
+            height=heights, color=colour, edgecolor="white", linewidth=0.6, label=tier,
         )  # fmt: skip
+    for stint in stints:
+        if (together := sum(stint.tiers.values())) > 1:
+            axes.text(
+                stint.start + (stint.end - stint.start) / 2, at[stint.device], str(together),
+                ha="center", va="center", fontsize=7, color="white", clip_on=True,
+            )  # fmt: skip
     axes.set_yticks(range(len(at)), [_plain(name) for name in at], fontsize=8)
     axes.set_ylim(len(at) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
+def _above(stint: _Stint, tier: str, colours: Mapping[str, str]) -> float:
+    """Where a tier's part of a bar begins, from the middle of its line."""
+    before = list(colours)[: list(colours).index(tier)]
+    share = sum(stint.tiers.get(other, 0) for other in before) / sum(stint.tiers.values())
+    return HEIGHT * (share - 0.5)
+
+
 def _counts(axes: Any, made: Plan, colours: dict[str, str]) -> None:
-    """How many devices are at work, by tier."""
-    edges = sorted({moment for row in made.rows for moment in (row.start, row.end)})
-    floor = [0] * (len(edges) - 1)
+    """How many devices are at work, by tier; a device that trains several tiers at once counts in parts."""
+    stints = _stints(made)
+    edges = sorted({moment for stint in stints for moment in (stint.start, stint.end)})
+    floor = [0.0] * (len(edges) - 1)
     for tier, colour in colours.items():
-        top = [
-            below + n for below, n in zip(floor, _busy(edges, [r for r in made.rows if r.tier == tier]), strict=True)
-        ]
+        top = [below + n for below, n in zip(floor, _busy(edges, stints, tier), strict=True)]
         axes.stairs(top, edges, baseline=floor, fill=True, color=colour, label=tier)
         floor = top
     axes.set_ylabel(f"devices of {len(made.devices)}")
     axes.set_ylim(0, len(made.devices))
 
 
-def _busy(edges: Sequence[datetime], rows: Sequence[PlanRow]) -> list[int]:
-    """How many rows are under way between each edge and the next."""
-    change = dict.fromkeys(edges, 0)
-    for row in rows:
-        change[row.start] += 1
-        change[row.end] -= 1
-    count, found = 0, []
+def _busy(edges: Sequence[datetime], stints: Sequence[_Stint], tier: str) -> list[float]:
+    """How many devices train a tier between each edge and the next."""
+    change = dict.fromkeys(edges, 0.0)
+    for stint in stints:
+        share = stint.tiers.get(tier, 0) / sum(stint.tiers.values())
+        change[stint.start] += share
+        change[stint.end] -= share
+    count, found = 0.0, []
     for edge in edges[:-1]:
         count += change[edge]
         found.append(count)

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from gridsweep.render.promises import summary
 from gridsweep.state.events import (
     Added,
     Ended,
@@ -33,6 +34,7 @@ from gridsweep.state.events import (
     Stopping,
     Submitted,
 )
+from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Stint
 
@@ -176,6 +178,8 @@ def picture(state: State) -> Group:
         if standing.status == "waiting":
             reasons[standing.why or "waiting"] = reasons.get(standing.why or "waiting", 0) + 1
     waits = [Text(f"{count} wait: {why}", style="dim") for why, count in reasons.items()]
+    if late := summary(overdue(state)):
+        waits.append(Text(f"overdue: {late}", style="red"))
     bar = Progress(TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn())
     at_rung = state.count("reached")
     waits += [Text(f"{at_rung} wait at the rung for the others", style="dim")] if at_rung else []

@@ -11,16 +11,19 @@ from typing import get_args
 
 from rich.markup import escape
 
+from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.carbon.traces import HOUR
 from gridsweep.doctor import Finding
 from gridsweep.errors import DONE, EXIT_CODES
-from gridsweep.render import wording
+from gridsweep.policy.registry import uses_limits
+from gridsweep.render import promises, wording
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
 from gridsweep.runs.folder import RunFolder
 from gridsweep.serving.adapters import Adapter
+from gridsweep.state.overdue import overdue
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import number
@@ -35,10 +38,12 @@ def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
         p = e.params
         rows.add_row(e.id, str(p.r), number(p.alpha), number(p.lr), number(p.dropout), e.tier, escape(e.reason))
     out.print(rows)
-    tiers = table("tier", "starts at or below", "waits at most", "experiments", right=("experiments",))
+    limited = uses_limits(sweep)
+    limit = ("starts at or below",) if limited else ()
+    tiers = table("tier", *limit, "waits at most", "experiments", right=("experiments",))
     for tier in sweep.tiers:
         count = sum(e.tier == tier.name for e in sweep.experiments)
-        tiers.add_row(tier.name, tier.limit, hours(tier.max_delay / HOUR), str(count))
+        tiers.add_row(tier.name, *([tier.limit] if limited else []), hours(tier.max_delay / HOUR), str(count))
     out.print()
     out.print(tiers)
     hours_alone = len(sweep.experiments) * (sweep.estimates.duration / HOUR)
@@ -78,7 +83,7 @@ def report(made: Report, *, short: bool = False) -> None:
             f"{row.mean_intensity:.0f}" if row.mean_intensity is not None else "",
             grams(row.emissions_g),
             grams(row.immediate_g) if row.immediate_g is not None else "",
-            hours(row.wait_h) if row.wait_h is not None else "",
+            _waited(made, row),
             escape(row.reason or row.why),
         )
     out.print(rows)
@@ -96,18 +101,26 @@ def report(made: Report, *, short: bool = False) -> None:
         out.print(f"[dim]{escape(note)}[/dim]")
 
 
+def _waited(made: Report, row: Row) -> str:
+    if row.wait_h is None:
+        return ""
+    late = promises.late_start(made, row.experiment)
+    return hours(row.wait_h) + (f" [red]({hours(late)} late)[/red]" if late else "")
+
+
 def headline(made: Report) -> list[str]:
-    """The sweep in five lines."""
-    best = made.best
+    """The sweep in a few lines, all about the same experiments."""
+    best, of = made.best, wording.summed(made)
     lines = []
     if best:
         told = (wording.seeds(best), wording.against_baseline(made, best))
         lines.append(
             f"best:     {', '.join((f'{best.experiment}, validation loss {best.loss:.4f}', *filter(None, told)))}"
         )
+    all_ = of.experiments == len(made.rows)
     lines.append(
-        f"emitted:  {grams(made.emissions_g)} with {energy(made.energy_kwh)} in {hours(made.makespan_h)}"
-        + (f", of it {grams(made.wasted_g)} in lost work" if made.wasted_g else "")
+        f"emitted:  {grams(of.emissions_g)} with {energy(of.energy_kwh)} in {hours(of.makespan_h)}"
+        + (f", of it {grams(made.wasted_g)} in lost work" if made.wasted_g and all_ else "")
     )
     if made.immediate_g is not None:
         lines.append(
@@ -124,8 +137,14 @@ def headline(made: Report) -> list[str]:
         for name, emitted, less, span in wording.alternatives(made)
         if "gate" in name
     ]
+    if said := wording.scope(made):
+        lines.append(f"scope:    {said}")
     if said := wording.possible(made):
         lines.append(f"possible: {said}")
+    if said := promises.promise(made):
+        lines.append(f"promised: {escape(said)}")
+    if said := promises.summary(made.overdue):
+        lines.append(f"overdue:  [red]{escape(said)}[/red]")
     if said := wording.rungs(made):
         lines.append(f"rungs:    {said}")
     return lines
@@ -208,9 +227,10 @@ def explain(state: State, standing: Standing) -> None:
     out = console()
     experiment = standing.experiment
     tier = state.sweep.tier(experiment.tier)
+    limit = f"starts at or below {tier.limit}, " if uses_limits(state.sweep) else ""
     out.print(f"[bold]{experiment.id}[/bold] is {standing.status}")
     out.print(
-        f"tier      {tier.name}, because {escape(experiment.reason)}: starts at or below {tier.limit}, "
+        f"tier      {tier.name}, because {escape(experiment.reason)}: {limit}"
         f"waits at most {hours(tier.max_delay / HOUR)}"
     )
     if standing.status == "waiting":
@@ -220,9 +240,11 @@ def explain(state: State, standing: Standing) -> None:
         if len(state.history) and state.now:
             level = state.history.at(state.now)
             out.print(f"grid      {level:.0f} gCO2eq/kWh at {state.now:%Y-%m-%d %H:%M} UTC")
-    elif standing.attempts:
-        first = state.attempts[standing.attempts[0]]
-        out.print(f"started   {first.requested_at:%Y-%m-%d %H:%M} UTC on {first.device}: {escape(first.why)}")
+    elif begun := state.start_of(experiment.id):
+        first = next(a for a in map(state.attempts.__getitem__, standing.attempts) if a.started_at == begun)
+        out.print(f"started   {begun:%Y-%m-%d %H:%M} UTC on {first.device}: {escape(first.why)}")
+    for missed in promises.overdue([one for one in overdue(state) if one.id == experiment.id]):
+        out.print(f"overdue   [red]{escape(missed)}[/red]")
     if why := held(state, standing):
         out.print(f"held      by {escape(why)}")
     if standing.step:

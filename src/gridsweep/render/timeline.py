@@ -45,6 +45,31 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
             figure.add_trace(_ghosts(report, at_once, lanes.other, tier, colour, go))
     for tier, limit in (limits or {}).items():
         _limit(figure, tier, limit, colours(report).get(tier, "var(--muted)"))
+    _moments(figure, report)
+    for y, text in lanes.heads:
+        note(figure, x=0, xref="paper", y=y, yref="y2", text=text, bgcolor="var(--card)")
+    margin = {"l": 8, "r": 12, "t": 62, "b": 48}
+    figure.update_layout(**looks(whole + margin["t"] + margin["b"]), barmode="overlay", margin=margin)
+    figure.update_layout(uniformtext={"mode": "hide", "minsize": 10})  # a number that does not fit its bar
+    figure.update_layout(
+        xaxis=_time_axis(report),
+        yaxis=axis(domain=[1 - GRID_PX / whole, 1], range=[0, 1.1 * _highest(report)], nticks=6),
+        yaxis2=axis(
+            domain=[0, lanes_px / whole],
+            range=[lanes.depth + 0.15, -0.35],
+            tickvals=lanes.ticks,
+            ticktext=lanes.names,
+            showgrid=False,
+            zeroline=False,
+            fixedrange=True,
+            ticklabelstandoff=6,
+        ),
+    )
+    return str(figure.to_json())
+
+
+def _moments(figure: Any, report: Report) -> None:
+    """The hours whose intensity is unknown, as bands, and the submission, as a line; with what the axis shows."""
     for start, end in _unknown(report):
         figure.add_shape(
             type="rect",
@@ -70,39 +95,24 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
     )
     note(figure, x=submitted, xshift=4, y=0, yref="y domain", text="submitted")
     note(figure, x=0, xref="paper", y=1, yref="y domain", text="carbon intensity, gCO₂eq/kWh")
-    for y, text in lanes.heads:
-        note(figure, x=0, xref="paper", y=y, yref="y2", text=text, bgcolor="var(--card)")
+
+
+def _time_axis(report: Report) -> dict[str, Any]:
+    """The axis both parts of the picture share."""
     first, last = _window(report)
-    margin = {"l": 8, "r": 12, "t": 62, "b": 48}
-    figure.update_layout(**looks(whole + margin["t"] + margin["b"]), barmode="overlay", margin=margin)
-    figure.update_layout(uniformtext={"mode": "hide", "minsize": 10})  # a number that does not fit its bar
-    figure.update_layout(
-        xaxis=axis(
-            type="date",
-            anchor="y2",
-            tickangle=0,
-            tickformatstops=[
-                {"dtickrange": [None, 43_200_000], "value": "%H:%M\n%d %b"},
-                {"dtickrange": [43_200_001, None], "value": "%d %b\n%Y"},
-            ],
-            range=[at(first), at(last)],
-            hoverformat="%a %d %b %H:%M",
-            title_text="time (UTC)",
-            title_standoff=8,
-        ),
-        yaxis=axis(domain=[1 - GRID_PX / whole, 1], range=[0, 1.1 * _highest(report)], nticks=6),
-        yaxis2=axis(
-            domain=[0, lanes_px / whole],
-            range=[lanes.depth + 0.15, -0.35],
-            tickvals=lanes.ticks,
-            ticktext=lanes.names,
-            showgrid=False,
-            zeroline=False,
-            fixedrange=True,
-            ticklabelstandoff=6,
-        ),
+    return axis(
+        type="date",
+        anchor="y2",
+        tickangle=0,
+        tickformatstops=[
+            {"dtickrange": [None, 43_200_000], "value": "%H:%M\n%d %b"},
+            {"dtickrange": [43_200_001, None], "value": "%d %b\n%Y"},
+        ],
+        range=[at(first), at(last)],
+        hoverformat="%a %d %b %H:%M",
+        title_text="time (UTC)",
+        title_standoff=8,
     )
-    return str(figure.to_json())
 
 
 def _limit(figure: Any, tier: str, limit: float, colour: str) -> None:

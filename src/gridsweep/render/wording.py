@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gridsweep.accounting.leaderboard import Row
-from gridsweep.accounting.report import Report
+from gridsweep.accounting.report import Report, Scope
 from gridsweep.render.figures import UNKNOWN, Scale, energy, grams, hours, loss, percent, signed
 from gridsweep.sweep.experiments import number
 
@@ -52,6 +52,8 @@ def _compared(report: Report) -> float | None:
 
 
 def _why_unknown(report: Report) -> str:
+    if report.immediate_g is None and any(row.ended_at is not None for row in report.rows):
+        return "Nothing was trained: there is nothing to compare with running at once."
     if report.immediate_g is None:
         return "Nothing has ended yet: there is nothing to compare with running at once."
     if report.qualities.get("static"):
@@ -148,12 +150,22 @@ def places_of(row: Row) -> str:
     return str(row.first) if row.first == row.last else f"{row.first} to {row.last}"
 
 
+def summed(report: Report) -> Scope:
+    """What a summary speaks of: the experiments that have ended, as the comparison does; all, before one has."""
+    if report.ended is not None:
+        return report.ended
+    return Scope(len(report.rows), report.energy_kwh, report.emissions_g, report.mean_intensity, report.makespan_h)
+
+
 def scope(report: Report) -> str:
-    """Of how many experiments the comparison speaks, where not of all."""
-    ended = sum(row.ended_at is not None for row in report.rows)
-    if ended == len(report.rows) or report.immediate_g is None:
+    """Of how many experiments a summary speaks, where not of all, and what the others have emitted so far."""
+    if report.ended is None or report.ended.experiments == len(report.rows):
         return ""
-    return f"Compared are the {ended} of {len(report.rows)} experiments that have ended."
+    return (
+        f"Compared are the {report.ended.experiments} of {len(report.rows)} experiments that have ended. "
+        f"The others have emitted {grams(report.emissions_g - report.ended.emissions_g)} so far, with "
+        f"{energy(report.energy_kwh - report.ended.energy_kwh)}."
+    )
 
 
 def badges(report: Report) -> list[Badge]:
@@ -277,6 +289,6 @@ def tiers(report: Report) -> list[str]:
 
 def makespan(report: Report) -> str:
     """First submission to last end, beside that of running at once."""
-    text = hours(report.makespan_h)
+    text = hours(summed(report).makespan_h)
     other = report.immediate_makespan_h
     return text if other is None else f"{text}, {hours(other)} if run at once"

@@ -50,7 +50,9 @@ from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.registry import proposers_for
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.gate import beside, comparable, gated
-from gridsweep.state.events import Event, Resumed, Submitted
+from gridsweep.simulation.promises import promise, promised
+from gridsweep.state.events import Event, Promised, Resumed, Submitted
+from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 
@@ -92,10 +94,11 @@ def run(
         journal, executor = Journal(place.journal, epoch=epoch), None
         try:
             state = State(journal.events())
-            opened = opening(state, sweep, journal.epoch or epoch)
-            provider = provider_for(opened[0].sweep.carbon)
-            executor = executor_for(opened[0].sweep, place.store, command)
-            ready(opened[0], provider, executor, command)
+            begun = opening(state, sweep, journal.epoch or epoch)[0]
+            provider = provider_for(begun.sweep.carbon)
+            executor = executor_for(begun.sweep, place.store, command)
+            ready(begun, provider, executor, command)
+            opened: list[Event] = [begun, *the_promise(begun, provider)]
             journal.extend(opened)
             for event in opened:
                 state.apply(event)
@@ -166,6 +169,14 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
     return [Resumed(now, epoch, sweep or state.sweep, changes)]
 
 
+def the_promise(opened: Submitted | Resumed, provider: Provider) -> list[Promised]:
+    """What the plan promises at a submission, to be journaled with it; nothing where nobody can say, or on resuming."""
+    if isinstance(opened, Resumed):
+        return []
+    made = promised(opened.sweep, provider.read(opened.at), opened.at)
+    return [made] if made else []
+
+
 def exit_code(state: State) -> int:
     """The exit code that says how a run ended."""
     if state.halted:
@@ -174,15 +185,13 @@ def exit_code(state: State) -> int:
         return INTERRUPTED if state.stopping == CTRL_C else SIGNALLED
     if state.count("failed"):
         return SOME_FAILED
-    deadline = state.sweep.deadline(state.submitted_at)
-    if deadline and ledger(state).ended_at > deadline:
-        return DEADLINE
-    return DONE
+    return DEADLINE if overdue(state) else DONE
 
 
 def summarize(state: State) -> Report:
-    """The report of a state: its ledger beside the replay of running at once."""
-    return make_report(state, ledger(state), baseline(state))
+    """The report of a state: its ledger beside the replay of running at once, and what its plan had promised."""
+    book, other = ledger(state), baseline(state)
+    return make_report(state, book, other, promise(state, book, other))
 
 
 def compared(state: State) -> Report:

@@ -9,12 +9,14 @@ from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import ceil_to
 from gridsweep.policy.gates import blind
 from gridsweep.policy.situation import Busy, Pause, Policy, Situation, Start, Wait
+from gridsweep.schedule.capacity import hours
 from gridsweep.schedule.checks import checked
 from gridsweep.schedule.deadlines import Pressure
 from gridsweep.schedule.pace import scale
 from gridsweep.schedule.watchdog import _all_alike, _silent
 from gridsweep.schedule.worklist import ahead, deadline_for, remaining, submitted
 from gridsweep.state.events import Decided, Event, Halted, Pausing, Requested, Stopping
+from gridsweep.state.overdue import overdue_by
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Stint, device_named
@@ -91,7 +93,10 @@ def step(
                 stint = Stint(tuple(members))
                 attempt = f"{stint.id}/{state.tries.get(stint.id, 0) + 1}"
                 due = decision.due or any(seen.due(works[id]) for id in decision.members)
-                events.append(Requested(now, attempt, stint, decision.device, decision.why, due))
+                why = decision.why
+                if late := overdue_by(state, (member.experiment for member in members), now):
+                    why = f"overdue by {hours(late)}: {why}"
+                events.append(Requested(now, attempt, stint, decision.device, why, due))
             case Pause():
                 events.append(Pausing(now, decision.attempt, decision.why))
             case Wait(experiment, until, why):

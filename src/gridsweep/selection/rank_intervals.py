@@ -30,18 +30,19 @@ class Place:
         return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
 
 
-def places(scores: Mapping[str, Measured | None], confidence: float = 0.95) -> list[Place]:
+def places(scores: Mapping[str, Measured | None], confidence: float = 0.95, noise: float = 0.0) -> list[Place]:
     """Every experiment with the places it may have, best loss first.
 
     Each range holds the experiment's true place with this probability: its comparisons with all others hold together
-    (Bonferroni). An experiment without scores, or with one that is not finite, diverged: it shares the last places.
-    Raises `ValueError` where scores cannot be paired.
+    (Bonferroni). A mean difference of at most `noise`, what another seed may move a loss by, separates nothing. An
+    experiment without scores, or with one that is not finite, diverged: it shares the last places. Raises `ValueError`
+    where scores cannot be paired.
     """
     losses, ranked = _ranked(scores)
     better = dict.fromkeys(ranked, 0)
     worse = dict.fromkeys(ranked, 0)
     for (name, other), apart in _differences(scores, ranked).items():
-        if apart.separable(_each(confidence, len(ranked) - 1)):
+        if abs(apart.mean) > noise and apart.separable(_each(confidence, len(ranked) - 1)):
             ahead, behind = (name, other) if apart.mean < 0 else (other, name)
             better[behind] += 1
             worse[ahead] += 1

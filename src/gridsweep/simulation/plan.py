@@ -8,8 +8,9 @@ from datetime import datetime
 
 import numpy as np
 
-from gridsweep.accounting.ledger import Ledger, charge, ledger
+from gridsweep.accounting.ledger import Ledger, ledger
 from gridsweep.carbon.forecasts import Forecast
+from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import DAY, HOUR, Column, Trace
 from gridsweep.errors import TraceError
 from gridsweep.loop import Provider
@@ -19,6 +20,7 @@ from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Policy
 from gridsweep.schedule.capacity import check_work, hours, least_makespan, reach_of
 from gridsweep.schedule.step import situation
+from gridsweep.simulation.plan_rows import PlanRow, plan_rows
 from gridsweep.simulation.plan_spread import band_of, continued, in_past_weeks, over_paths
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.virtual import Foreseen
@@ -28,33 +30,7 @@ from gridsweep.sweep.sweep import Sweep
 MIN_SAVING = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class PlanRow:
-    """One experiment's place in a plan, with what it would emit if it ran at once and as planned, in g.
-
-    `earliest` is when it would start if all ran at once. `late_h` is how far `start` lies behind `latest_start`, which
-    counts the tier's `max_delay` and the sweep's `finish_by`. Eight of ten past forecasts would have kept
-    `emissions_g` between `emissions_low_g` and `emissions_high_g`; None where nobody knows yet.
-    """
-
-    experiment: str
-    tier: str
-    device: str
-    earliest: datetime
-    start: datetime
-    end: datetime
-    latest_start: datetime
-    late_h: float
-    pauses: int
-    why: str
-    energy_kwh: float
-    emissions_now_g: float | None
-    emissions_g: float | None
-    emissions_low_g: float | None
-    emissions_high_g: float | None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What the policy would do if the forecast came true; `reduction` is against `immediate` on the same devices.
 
@@ -84,20 +60,20 @@ class Plan:
     idle_kwh: float
     idle_g: float
     slow_down: float
-    saving_p10: float | None
-    saving_p50: float | None
-    saving_p90: float | None
-    saving_from: str
-    past_p10: float | None
-    past_p50: float | None
-    past_p90: float | None
-    past_from: str
-    notes: tuple[str, ...]
+    saving_p10: float | None = None
+    saving_p50: float | None = None
+    saving_p90: float | None = None
+    saving_from: str = ""
+    past_p10: float | None = None
+    past_p50: float | None = None
+    past_p90: float | None = None
+    past_from: str = ""
+    notes: tuple[str, ...] = ()
     intensity_start: datetime
     intensity_step_h: float
-    intensity: tuple[float | None, ...]
-    intensity_low: tuple[float | None, ...]
-    intensity_high: tuple[float | None, ...]
+    intensity: tuple[float | None, ...] = ()
+    intensity_low: tuple[float | None, ...] = ()
+    intensity_high: tuple[float | None, ...] = ()
     schema_version: int = 4
 
     @property
@@ -126,66 +102,91 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
             f"{reading.provenance.title} knows less than 24 hours before {now:%Y-%m-%d %H:%M} UTC, which is too little "
             "to forecast from; choose a later start, or a longer trace"
         )
-    policy, deadline = policy_for(sweep.policy), sweep.deadline(now)
-    reach = reach_of(sweep, now)
-    until = now + reach + least_makespan(sweep, now) + DAY
-    expected = continued(reading.history, forecast, forecast.mean.values, until)
+    policy, until = policy_for(sweep.policy), _until(sweep, now)
+    expected = expected_grid(sweep, reading, forecast, now)
     seen = Foreseen(expected, replace(reading.provenance, title=forecast.source, quality="forecast"))
     planned, atonce = rehearse(sweep, now, seen, policy), rehearse(sweep, now, seen, Immediate())
-    book, base = ledger(planned), ledger(atonce)
     band = band_of(reading.history, forecast, until)
-    rows = _rows(planned, atonce, book, base, band)
-    low, high = (_emitted(ledger(planned, side)) for side in band) if band else (None, None)
-    unknown = book.total.unknown_kwh + base.total.unknown_kwh
-    savings, tried = in_past_weeks(sweep, reading, now, reach)
-    if not savings and not unknown:
+    made = _bare(sweep, reading, forecast, planned, atonce, band)
+    made = _drawn(made, expected, forecast.start, band, now + reach_of(sweep, now))
+    savings, tried = in_past_weeks(sweep, reading, now, reach_of(sweep, now))
+    if not savings and not made.unknown_kwh:
         savings, tried = over_paths(planned, atonce, reading.history, forecast, until)
-    past, past_from = _tenths(savings), tried
+    p10, p50, p90 = _tenths(savings)
+    made = replace(made, past_p10=p10, past_p50=p50, past_p90=p90, past_from=tried)
     judged = _judged(policy, planned, seen, now)
     if judged is not None:
         savings, tried = judged.tolist(), f"the best placement on {len(judged)} courses like those of the past weeks"
     p10, p50, p90 = _tenths(savings)
-    shown = expected.between(now - DAY, max(book.ended_at, base.ended_at, min(deadline or now, now + reach)) + 6 * HOUR)
-    made = Plan(
+    made = replace(made, saving_p10=p10, saving_p50=p50, saving_p90=p90, saving_from=tried)
+    notes = _notes(made, forecast, getattr(policy, "min_saving", MIN_SAVING))
+    if sweep.rungs is not None:
+        notes.append("losses decide who goes on from a rung; here the first in the order of the sweep stand for them")
+    return replace(made, notes=tuple(notes))
+
+
+def expected_grid(sweep: Sweep, reading: Reading, forecast: Forecast, now: datetime) -> Trace:
+    """What was observed and, from then on, the mean forecast, as far as the sweep may reach."""
+    return continued(reading.history, forecast, forecast.mean.values, _until(sweep, now))
+
+
+def _until(sweep: Sweep, now: datetime) -> datetime:
+    return now + reach_of(sweep, now) + least_makespan(sweep, now) + DAY
+
+
+def _bare(
+    sweep: Sweep,
+    reading: Reading,
+    forecast: Forecast,
+    planned: State,
+    atonce: State,
+    band: tuple[Trace, Trace] | None,
+) -> Plan:
+    """The rehearsal's rows and figures, without spread, curves and notes."""
+    book, base = ledger(planned), ledger(atonce)
+    low, high = (_emitted(ledger(planned, side)) for side in band) if band else (None, None)
+    return Plan(
         sweep=sweep.name,
         policy=sweep.policy.name,
-        issued_at=now,
+        issued_at=planned.submitted_at,
         forecast=forecast.source,
         source=reading.provenance.title,
         quality=reading.provenance.quality,
         devices=tuple(device.name for device in sweep.devices),
-        rows=rows,
+        rows=plan_rows(planned, atonce, book, base, band),
         finish=book.ended_at,
         finish_immediate=base.ended_at,
-        deadline=deadline,
+        deadline=sweep.deadline(planned.submitted_at),
         energy_kwh=book.total.energy_kwh,
         emissions_g=book.total.emissions_g,
         emissions_immediate_g=base.total.emissions_g,
         emissions_low_g=low,
         emissions_high_g=high,
-        unknown_kwh=unknown,
+        unknown_kwh=book.total.unknown_kwh + base.total.unknown_kwh,
         idle_kwh=book.idle.energy_kwh,
         idle_g=book.idle.emissions_g,
         slow_down=book.makespan / base.makespan,
-        saving_p10=p10,
-        saving_p50=p50,
-        saving_p90=p90,
-        saving_from=tried,
-        past_p10=past[0],
-        past_p50=past[1],
-        past_p90=past[2],
-        past_from=past_from,
-        notes=(),
+        intensity_start=planned.submitted_at,
+        intensity_step_h=forecast.step / HOUR,
+    )
+
+
+def _drawn(made: Plan, expected: Trace, start: datetime, band: tuple[Trace, Trace] | None, reach: datetime) -> Plan:
+    """With the curves of a picture, from a day before the plan to six hours after its last end, or its deadline.
+
+    The band begins with the forecast, at `start`; a deadline after `reach` is not shown.
+    """
+    end = max(made.finish, made.finish_immediate, min(made.deadline or made.issued_at, reach))
+    shown = expected.between(made.issued_at - DAY, end + 6 * HOUR)
+    low, high = (_column(side.between(shown.start, shown.end), start) for side in band) if band else ((), ())
+    return replace(
+        made,
         intensity_start=shown.start,
         intensity_step_h=shown.step / HOUR,
         intensity=_column(shown),
-        intensity_low=_column(band[0].between(shown.start, shown.end), forecast.start) if band else (),
-        intensity_high=_column(band[1].between(shown.start, shown.end), forecast.start) if band else (),
+        intensity_low=low,
+        intensity_high=high,
     )
-    notes = _notes(made, forecast, getattr(policy, "min_saving", MIN_SAVING))
-    if sweep.rungs is not None:
-        notes.append("losses decide who goes on from a rung; here the first in the order of the sweep stand for them")
-    return replace(made, notes=tuple(notes))
 
 
 # -- what is expected
@@ -208,50 +209,6 @@ def _judged(policy: Policy, planned: State, provider: Provider, now: datetime) -
 
 def _emitted(book: Ledger) -> float | None:
     return None if book.total.unknown_kwh else book.total.emissions_g
-
-
-def _rows(
-    planned: State, atonce: State, book: Ledger, base: Ledger, band: tuple[Trace, Trace] | None
-) -> tuple[PlanRow, ...]:
-    sweep, now = planned.sweep, planned.submitted_at
-    deadline, fastest = sweep.deadline(now), max(device.speed for device in sweep.devices)
-    chain = least_makespan(sweep, now) if sweep.staged else None
-    joined = {experiment.id: event.at for event in planned.additions for experiment in event.experiments}
-    rows = []
-    for id, standing in planned.standings.items():
-        attempts = [planned.attempts[a] for a in standing.attempts]
-        first, account, other = attempts[0], book.experiments[id], base.experiments[id]
-        latest = joined.get(id, now) + sweep.tier(standing.experiment.tier).max_delay
-        if deadline is not None:
-            alone = sweep.estimates.duration / fastest
-            latest = min(latest, deadline - (chain if chain and id not in joined else alone))
-        drawn = [
-            replace(segment, kwh=segment.kwh / len(attempt.stint.members))
-            for attempt in attempts
-            for segment in attempt.energy
-        ]
-        sides = [charge(drawn, side) for side in band] if band else []
-        low, high = [None if side.unknown_kwh else side.emissions_g for side in sides] or [None, None]
-        rows.append(
-            PlanRow(
-                experiment=id,
-                tier=standing.experiment.tier,
-                device=first.device,
-                earliest=atonce.attempts[atonce.standings[id].attempts[0]].requested_at,
-                start=first.requested_at,
-                end=attempts[-1].ended_at or book.ended_at,
-                latest_start=latest,
-                late_h=max(0.0, (first.requested_at - latest) / HOUR),
-                pauses=sum(attempt.end == "paused" for attempt in attempts),
-                why=first.why,
-                energy_kwh=account.energy_kwh,
-                emissions_now_g=None if other.unknown_kwh else other.emissions_g,
-                emissions_g=None if account.unknown_kwh else account.emissions_g,
-                emissions_low_g=low,
-                emissions_high_g=high,
-            )
-        )
-    return tuple(sorted(rows, key=lambda row: (row.start, row.device)))
 
 
 # -- what a reader must know

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
+from gridsweep.accounting.pieces import Profile, joined, stages_of
 from gridsweep.loop import Provider, drive
 from gridsweep.policy.situation import Policy
 from gridsweep.simulation.simulated import Simulated
@@ -11,6 +13,7 @@ from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Event, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import Experiment
+from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.sweep import Sweep
 
 
@@ -33,3 +36,67 @@ def rehearse(
     state = State([submitted])
     state.foreseen = foreseen
     return drive(state, journal, Virtual(start, provider, executor or Simulated()), policy)
+
+
+def again(state: State, provider: Provider, policy: Policy, *, as_planned: bool = False) -> State | None:
+    """What has ended of a sweep, driven again on another grid or by another policy: see `baseline`.
+
+    With `as_planned` the sweep's `finish_by` holds, policies expect as many experiments after each rung as were kept,
+    and equal devices may be exchanged: what a plan counts on.
+    """
+    sweep = state.sweep
+    experiments, executor = _done(state, exchange=sweep.staged or as_planned)
+    if not experiments:
+        return None
+    rungs = sweep.rungs and replace(sweep.rungs, keep=tuple(len(state.standings) + n for n in _falling(sweep)))
+    if as_planned and rungs:
+        rungs = _as_kept(state, rungs)
+    joined_at = {e.id: event.after for event in state.additions for e in event.experiments}
+    first = tuple(e for id, e in experiments.items() if id not in joined_at)
+    later = {
+        step: tuple(e for id, e in experiments.items() if joined_at.get(id) == step) for step in set(joined_at.values())
+    }
+    finish_by = sweep.finish_by if as_planned else None
+    other = replace(sweep, experiments=first, finish_by=finish_by, rungs=rungs, repeats=None, propose=None)
+    return rehearse(other, state.submitted_at, provider, policy, executor, foreseen=later)
+
+
+def _done(state: State, *, exchange: bool) -> tuple[dict[str, Experiment], Simulated]:
+    """The experiments that have ended, and an executor that takes as long and draws as much as they did.
+
+    With `exchange` equal devices may be exchanged; otherwise each experiment stays on the device it ended on.
+    """
+    sweep = state.sweep
+    profiles: dict[tuple[str, int], Profile] = {}
+    stopped: dict[str, int] = {}
+    experiments: dict[str, Experiment] = {}
+    alike = len({(d.speed, d.power_w) for d in sweep.devices}) == 1
+    for id, standing in state.standings.items():
+        attempts = [state.attempts[a] for a in standing.attempts]
+        if standing.ended_at is None or not attempts:
+            continue
+        stages = {stage for attempt in attempts for stage in stages_of(attempt, id)}
+        for stage in stages:
+            profiles[id, stage] = joined([attempt for attempt in attempts if stage in stages_of(attempt, id)])
+        if max(stages) < sweep.total_steps:
+            stopped[id] = max(stages)
+        free = alike and exchange
+        device = standing.experiment.device if free else attempts[-1].device
+        experiments[id] = replace(standing.experiment, device=device)
+    return experiments, Simulated(profiles, stopped=stopped)
+
+
+def _as_kept(state: State, stops_nobody: Rungs) -> Rungs:
+    """The rungs with as many to keep as really were kept, ties included, where those numbers fall from rung to rung."""
+    kept = dict.fromkeys(state.sweep.stages[:-1], 0)
+    for ranking in state.rankings:
+        kept[ranking.step] += len(ranking.kept)
+    try:
+        return replace(stops_nobody, keep=tuple(kept.values()), keep_always=())
+    except ValueError:
+        return stops_nobody
+
+
+def _falling(sweep: Sweep) -> range:
+    """Numbers to keep that stop nobody."""
+    return range(len(sweep.stages), 1, -1)

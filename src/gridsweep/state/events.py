@@ -38,6 +38,27 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Promised:
+    """What the plan promised at the submission: a rehearsal of the sweep on the forecast of that moment.
+
+    `emissions_g` and `immediate_g` (run at once) in g, `work` is the sum of all stints' lengths. `values` is the
+    forecast that was rehearsed on, gCO2eq/kWh from `start` in slots of `step`, None where unknown; `forecast` names it.
+    """
+
+    at: datetime
+    emissions_g: float
+    immediate_g: float
+    finish: datetime
+    finish_immediate: datetime
+    work: timedelta
+    forecast: str
+    start: datetime
+    step: timedelta
+    values: tuple[float | None, ...]
+    kind: Literal["Promised"] = "Promised"
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """A run took the folder again, perhaps with changed tiers, policy, devices or finish_by."""
 
@@ -108,7 +129,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The worker trains; waits, intensity and makespan count from here."""
+    """The worker has loaded and trains. An experiment's wait ends before that, when the worker starts."""
 
     at: datetime
     attempt: str
@@ -253,6 +274,7 @@ class ClockAnchored:
 
 Event = (
     Submitted
+    | Promised
     | Resumed
     | Observed
     | Answered

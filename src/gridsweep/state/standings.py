@@ -34,6 +34,11 @@ class Standing:
     loss: float | None = None
     outcome: Outcome | None = None
     scores: dict[int, Outcome] = field(default_factory=dict)  # by rung
+    submitted_at: datetime = field(init=False)  # with the sweep, or when the experiment was added to it
+    latest_start: datetime | None = None  # by its tier, as the tier stood when the experiment was started
+
+    def __post_init__(self) -> None:
+        self.submitted_at = self.ready_at
 
 
 @dataclass(slots=True)
@@ -51,6 +56,8 @@ class Attempt:
     end: Literal["", "ended", "paused", "lost"] = ""
     reason: str = ""
     held: str = ""
+    held_back: bool = False  # something outside held it back before it trained
+    let_go_at: datetime | None = None
     pausing_since: datetime | None = None
     killed: bool = False
     seen_at: datetime | None = None
@@ -61,3 +68,11 @@ class Attempt:
     cursor: tuple[int, int] = (0, 0)
     over_at: datetime | None = None  # its worker is gone; it ends then, where grid time follows the work
     energy: list[Segment] = field(default_factory=list)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the worker started, loading included; None while something outside holds the attempt back.
+
+        Of an attempt that was held back that is when the hold ended or, if nobody told, when training began.
+        """
+        return (self.let_go_at or self.running_at) if self.held_back else self.requested_at

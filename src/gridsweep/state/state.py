@@ -23,6 +23,7 @@ from gridsweep.state.events import (
     Paused,
     Pausing,
     Progressed,
+    Promised,
     Ranked,
     Requested,
     Resumed,
@@ -61,6 +62,7 @@ class State:
         self.now: datetime | None = None
         self.epoch = 0
         self.amendments: list[Resumed] = []
+        self.promised: Promised | None = None
         self.stopping: str = ""
         self.halted: str = ""
         self.facts: dict[str, str] = {}
@@ -99,6 +101,11 @@ class State:
     def left(self) -> int:
         """How many experiments have not ended."""
         return sum(standing.status in ALIVE for standing in self.standings.values())
+
+    def start_of(self, experiment: str) -> datetime | None:
+        """When an experiment's first worker started, loading included; None while it has not."""
+        starts = (self.attempts[id].started_at for id in self.standings[experiment].attempts)
+        return next((start for start in starts if start is not None), None)
 
     def count(self, status: Status) -> int:
         return sum(standing.status == status for standing in self.standings.values())
@@ -143,6 +150,9 @@ class State:
         self.sweep, self.submitted_at, self.patience = event.sweep, event.at, event.patience
         self.standings = {e.id: Standing(e, event.at) for e in event.sweep.experiments}
         self._changed("sweep", "work")
+
+    def _promised(self, event: Promised) -> None:
+        self.promised = event
 
     def _resumed(self, event: Resumed) -> None:
         for experiment in event.sweep.experiments:
@@ -193,6 +203,8 @@ class State:
         self.tries[event.stint.id] = self.tries.get(event.stint.id, 0) + 1
         for member in event.stint.members:
             standing = self.standings[member.experiment]
+            if self.start_of(member.experiment) is None:
+                standing.latest_start = standing.submitted_at + self.sweep.tier(standing.experiment.tier).max_delay
             standing.status = "running"
             standing.until, standing.why = None, event.why
             standing.attempts.append(event.attempt)
@@ -202,6 +214,9 @@ class State:
         attempt = self.active[event.attempt]
         attempt.held = f"{event.by}: {event.why}" if event.why else ""  # no reason any more: it is held no longer
         attempt.seen_at = event.at  # until now it could say nothing, so that its silence begins here
+        if attempt.running_at is None:
+            attempt.held_back = attempt.held_back or bool(event.why)
+            attempt.let_go_at = None if event.why else event.at
 
     def _running(self, event: Running) -> None:
         attempt = self.attempts[event.attempt]
@@ -304,6 +319,7 @@ class State:
 
 _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Submitted": State._submitted,
+    "Promised": State._promised,
     "Resumed": State._resumed,
     "Observed": State._observed,
     "Answered": State._answered,

@@ -1,0 +1,113 @@
+"""What a reader must know of the winner: it lies on an edge of the space, or an experiment was trained for too long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from statistics import fmean
+
+from gridsweep.accounting.leaderboard import Row
+from gridsweep.selection.paired_differences import difference, student
+from gridsweep.selection.rank_intervals import best_against_last
+from gridsweep.state.standings import Standing
+from gridsweep.state.state import State
+from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.search_space import Edge, edges
+
+CONFIDENCE = 0.95
+
+
+def winner_caveats(state: State, rows: Sequence[Row]) -> list[str]:
+    """The edges of the space that matter, and the experiments that overfit; nothing before all have ended."""
+    if not rows or rows[0].loss is None or state.left:
+        return []
+    tried = [s.experiment.params for s in state.standings.values()]
+    best = state.standings[rows[0].experiment].experiment.params
+    said = [f"The winner sits on the edge of the space: {edge}." for edge in edges(best, tried) if matters(state, edge)]
+    return said + [text for row in rows if (text := _overfitted(state.standings[row.experiment]))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The loss at an edge less the loss one value further in; `error` is its standard error, None if not known."""
+
+    mean: float
+    error: float | None
+    dof: float
+
+
+def matters(state: State, edge: Edge) -> bool:
+    """Whether the values at an edge are better than the next values inwards by more than the noise.
+
+    Over pairs of experiments that are alike in all else, compared at the last step both came to. The noise is the one
+    the spec states and, where losses are known by sample, a 95 % interval of the mean difference. False where no pair
+    was trained, or where no noise is known: nothing says then that a value beyond the edge would be better.
+    """
+    pairs = _pairs(state, edge)
+    if not pairs:
+        return False
+    mean, noise = fmean(pair.mean for pair in pairs), state.sweep.estimates.loss_noise
+    errors = [pair.error for pair in pairs if pair.error is not None]
+    known = len(errors) == len(pairs)
+    if mean >= 0 or (noise is None and not known):
+        return False
+    reach = noise or 0.0
+    if known:
+        error = sqrt(sum(error**2 for error in errors)) / len(errors)
+        reach = max(reach, student(CONFIDENCE, min(pair.dof for pair in pairs)) * error if error else 0.0)
+    return -mean > reach
+
+
+def _pairs(state: State, edge: Edge) -> list[_Pair]:
+    trained = [s for s in state.standings.values() if s.experiment.repeats is None]
+    values = sorted({float(getattr(s.experiment.params, edge.param)) for s in state.standings.values()})
+    inner = values[-2] if edge.side == "largest" else values[1]
+    by_point = {(s.experiment.params, s.experiment.seed, s.experiment.base): s for s in trained}
+    found = []
+    for standing in trained:
+        e = standing.experiment
+        if float(getattr(e.params, edge.param)) != edge.value:
+            continue
+        inside = int(inner) if edge.param == "r" else inner
+        twin = by_point.get((replace(e.params, **{edge.param: inside}), e.seed, e.base))  # type: ignore[arg-type]  # the axes have the parameters' types
+        if twin is not None and (pair := _pair(standing, twin)) is not None:
+            found.append(pair)
+    return found
+
+
+def _pair(at_edge: Standing, inside: Standing) -> _Pair | None:
+    """The two compared at the last step both came to; None where no losses of a common step are known."""
+    first, second = _curve(at_edge), _curve(inside)
+    for step in sorted(first.keys() & second.keys(), reverse=True):
+        try:
+            apart = difference(first[step], second[step])
+        except ValueError:  # one diverged, or they were judged on other samples
+            continue
+        return _Pair(apart.mean, apart.standard_error, apart.dof)
+    losses = [s.outcome.validation_loss if s.outcome and s.status == "done" else None for s in (at_edge, inside)]
+    return None if losses[0] is None or losses[1] is None else _Pair(losses[0] - losses[1], None, 1.0)
+
+
+def _curve(standing: Standing) -> dict[int, Losses]:
+    """An experiment's losses by sample, at each rung and at its end."""
+    found = {step: outcome.losses for step, outcome in standing.scores.items() if outcome.losses}
+    if standing.status == "done" and standing.outcome and standing.outcome.losses:
+        found[standing.step] = standing.outcome.losses
+    return found
+
+
+def _overfitted(standing: Standing) -> str:
+    """That an experiment was surely better at a rung than at its end; empty where it was not, or nobody knows."""
+    judged = standing.outcome.judged if standing.outcome else None
+    earlier = {step: o.losses for step, o in standing.scores.items() if o.losses and o.losses.finite}
+    if judged is None or not earlier or any(losses.tokens != judged.tokens for losses in earlier.values()):
+        return ""
+    found = best_against_last({**earlier, standing.step: judged})
+    if not found.overfitted:
+        return ""
+    low, high = found.difference.interval(found.confidence)
+    return (
+        f"{standing.experiment.id} was better at step {found.best} than at its end, by {found.difference.mean:.4f} "
+        f"({low:.4f} to {high:.4f}, averaged weights): it overfits; train it for less."
+    )

@@ -1,0 +1,98 @@
+"""Deadlines that were missed, and the plan's promise beside what came, in sentences: the same in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gridsweep.accounting.report import Report
+from gridsweep.accounting.savings import Promise
+from gridsweep.render.figures import grams, hours, percent
+from gridsweep.state.overdue import Overdue
+
+NAMED = 5
+"""So many late experiments are named in a summary; the rest are counted."""
+
+
+def overdue(found: Sequence[Overdue]) -> list[str]:
+    """A sentence for each missed deadline."""
+    return [_missed(one) for one in found]
+
+
+def _missed(one: Overdue) -> str:
+    late, due = hours(one.late_h), f"{one.due:%Y-%m-%d %H:%M} UTC"
+    if one.kind == "start":
+        if one.at is None:
+            return f"{one.id} has not started: {late} past its latest start, {due}"
+        return f"{one.id} started {late} after its latest start, {due}"
+    if one.at is None:
+        return f"{one.id} has not ended: {late} past finish_by, {due}"
+    return f"{one.id} ended {late} after finish_by, {due}"
+
+
+def summary(found: Sequence[Overdue]) -> str:
+    """All missed deadlines in one line; empty without one."""
+    parts = []
+    for kind, deadline in (("start", "their latest start"), ("end", "finish_by")):
+        late = [one for one in found if one.kind == kind]
+        waits = sum(one.at is None for one in late)
+        if done := len(late) - waits:
+            parts.append(f"{_counted(done)} {kind}ed after {deadline}")
+        if waits:
+            parts.append(f"{_counted(waits)} {'have' if waits > 1 else 'has'} not {kind}ed by {deadline}")
+        if late:
+            named = ", ".join(f"{one.id} by {hours(one.late_h)}" for one in late[:NAMED])
+            more = f" and {len(late) - NAMED} more" if len(late) > NAMED else ""
+            parts[-1] += f": {named}{more}"
+    return "; ".join(parts)
+
+
+def _counted(n: int) -> str:
+    return f"{n} experiment{'s' if n > 1 else ''}"
+
+
+def late_start(report: Report, experiment: str) -> float | None:
+    """How many hours after its latest start an experiment started; None where it was in time."""
+    late = (one.late_h for one in report.overdue if one.id == experiment and one.kind == "start")
+    return next(late, None)
+
+
+def promise(report: Report) -> str:
+    """What the plan promised, what came, and the causes of the difference; empty where nothing was promised."""
+    made = report.promise
+    if made is None or made.promised is None:
+        return ""
+    text = f"{less(made.promised)} in {hours(made.promised_h)}{_mass(report, made.promised_g)}"
+    if made.came is None:
+        return text
+    text += f"; came: {less(made.came)} in {hours(made.came_h)}{_mass(report, made.came_g)}"
+    apart = _points(made.came - made.promised)
+    if apart == _points(0.0):
+        return text
+    return f"{text}. The difference of {apart} points: {_causes(made)}"
+
+
+def _mass(report: Report, emitted: float | None) -> str:
+    """Emissions in brackets; none on a replayed clock, where training draws for seconds what was planned for hours."""
+    return "" if report.replay else f" ({grams(emitted)})"
+
+
+def _causes(made: Promise) -> str:
+    if made.durations is None:
+        return f"causes unknown, {made.why}" if made.why else "causes unknown"
+    length = "" if made.length is None else f" (the work took {made.length:.1f} times as long as planned)"
+    if made.grid is None:
+        return f"durations {_points(made.durations)}{length}, all else {_points(made.rest or 0.0)}; {made.why}"
+    return (
+        f"durations {_points(made.durations)}{length}, grid {_points(made.grid)}, "
+        f"deadlines and decisions {_points(made.rest or 0.0)}"
+    )
+
+
+def less(share: float) -> str:
+    """`27.7 % less`, or `3.0 % more` for a share below 0."""
+    return f"{percent(abs(share))} {'less' if share >= 0 else 'more'}"
+
+
+def _points(share: float) -> str:
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text

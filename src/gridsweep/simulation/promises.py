@@ -1,0 +1,128 @@
+"""The plan's promise at the submission, and what came of it: how far the two differ, and because of what.
+
+The difference is told in three steps, each a rehearsal of what was really trained:
+
+1. `durations`: the policy once more on the promised forecast, with the lengths, the energy and the survivors of rungs
+   that really were. What that saves less than the promise is because of the work.
+2. `grid`: the same schedule on the intensities that came.
+3. `rest`: what the sweep saved, less that. Deadlines that forced starts, decisions on later forecasts, lost attempts.
+
+The order matters: a part that two causes share goes to the first of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from gridsweep.accounting.ledger import Ledger, ledger
+from gridsweep.accounting.savings import Promise, compare
+from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.traces import DAY, HOUR, Trace, or_nan, or_none
+from gridsweep.errors import GridsweepError
+from gridsweep.policy.gates import Immediate
+from gridsweep.policy.registry import policy_for
+from gridsweep.simulation.plan import expected_grid
+from gridsweep.simulation.rehearsal import again, rehearse
+from gridsweep.simulation.virtual import Foreseen
+from gridsweep.state.events import Promised
+from gridsweep.state.state import State
+from gridsweep.sweep.sweep import Sweep
+
+MOST = 200
+"""So many experiments at most are rehearsed beside a run: more would keep its start and its report waiting."""
+
+ROOM = 4 * DAY
+
+
+def promised(sweep: Sweep, reading: Reading, now: datetime) -> Promised | None:
+    """The plan's promise for a sweep submitted at `now`; None where there is no forecast, or too many experiments."""
+    forecast = reading.forecast
+    if len(sweep.experiments) > MOST or forecast is None or not np.isfinite(forecast.mean.values).any():
+        return None
+    expected = expected_grid(sweep, reading, forecast, now)
+    seen = Foreseen(expected, replace(reading.provenance, title=forecast.source, quality="forecast"))
+    planned = rehearse(sweep, now, seen, policy_for(sweep.policy))
+    book, base = ledger(planned), ledger(rehearse(sweep, now, seen, Immediate()))
+    if book.total.unknown_kwh or base.total.unknown_kwh:
+        return None
+    ahead = expected.between(forecast.start, expected.end)
+    return Promised(
+        at=now,
+        emissions_g=book.total.emissions_g,
+        immediate_g=base.total.emissions_g,
+        finish=book.ended_at,
+        finish_immediate=base.ended_at,
+        work=work_of(planned),
+        forecast=forecast.source,
+        start=ahead.start,
+        step=ahead.step,
+        values=tuple(map(or_none, ahead.values.tolist())),
+    )
+
+
+def promise(state: State, book: Ledger, other: tuple[State, Ledger] | None) -> Promise | None:
+    """The promise of a state's journal beside what came; `other` is the baseline. None where nothing was promised."""
+    told = state.promised
+    if told is None:
+        return None
+    share = 1 - told.emissions_g / told.immediate_g if told.immediate_g > 0 else None
+    makespan = (told.finish - told.at) / HOUR
+    made = Promise(told.forecast, share, told.emissions_g, makespan, None, None, None)
+    if state.left or state.active or share is None:
+        return made
+    found = compare(state, book, other[1] if other else None)
+    made = replace(made, came=found.reduction, came_g=found.actual_g, came_h=book.makespan / HOUR)
+    if made.came is None:
+        return made
+    if state.amendments:
+        return replace(made, why="the sweep was changed on the way")
+    if len(state.standings) > MOST:
+        return replace(made, why=f"more than {MOST} experiments are too many to rehearse beside a report")
+    length = work_of(state) / told.work if told.work > timedelta(0) else None
+    return _explained(replace(made, length=length), state, told, other)
+
+
+def _explained(made: Promise, state: State, told: Promised, other: tuple[State, Ledger] | None) -> Promise:
+    """With the causes of the difference."""
+    assert made.promised is not None and made.came is not None and other is not None
+    seen = Foreseen(_as_forecast(state, told), Provenance(told.forecast, "forecast"))
+    try:
+        planned = again(state, seen, policy_for(state.sweep.policy), as_planned=True)
+        atonce = again(state, seen, Immediate(), as_planned=True)
+    except GridsweepError as error:
+        return replace(made, why=str(error))
+    after_work = _reduction(ledger(planned), ledger(atonce)) if planned and atonce else None
+    if planned is None or after_work is None:
+        return replace(made, why="the work that was done cannot be placed on the promised forecast")
+    durations = after_work - made.promised
+    after_grid = _reduction(ledger(planned, state.history), other[1])
+    if after_grid is None:
+        why = "the promised schedule reaches beyond the hours that were observed: the grid counts with the rest"
+        return replace(made, durations=durations, rest=made.came - after_work, why=why)
+    return replace(made, durations=durations, grid=after_grid - after_work, rest=made.came - after_grid)
+
+
+def _as_forecast(state: State, told: Promised) -> Trace:
+    """What was known at the submission, and from then on the promised forecast; its last day is repeated at the end."""
+    known = state.history.between(state.history.start, told.start)
+    values = or_nan(told.values)
+    day = values[-max(1, min(len(values), DAY // told.step)) :]
+    until = state.history.end + (state.history.end - told.at) + ROOM  # the same work may end later there
+    slots = max(0, -(-(until - told.start) // told.step) - len(values))
+    past = known.values if known.step == told.step else np.array([])
+    return Trace(told.start - len(past) * told.step, told.step, np.concatenate([past, values, np.resize(day, slots)]))
+
+
+def _reduction(book: Ledger, base: Ledger) -> float | None:
+    """The share saved against running at once; None where either met an unknown intensity."""
+    if book.total.unknown_kwh or base.total.unknown_kwh or base.total.emissions_g <= 0:
+        return None
+    return 1 - book.total.emissions_g / base.total.emissions_g
+
+
+def work_of(state: State) -> timedelta:
+    """The lengths of all stints, summed."""
+    return sum((a.ended_at - a.requested_at for a in state.attempts.values() if a.ended_at), timedelta(0))
