@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
 from builders import PROJECT
@@ -25,12 +24,25 @@ DOCUMENTS = (PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJEC
 SPECS = (*sorted((PROJECT / "examples").rglob("*.yaml")), PROJECT / "src/gridsweep/spec/template.yaml")
 COMMAND = r"(?:gridsweep|make) .+|python (?:benchmarks|scripts)/.+"
 
-LIVE = "asks a carbon provider over the network"
-TRAINS = "trains on the device, with torch, for a minute or more"
-SERVES = "serves until Ctrl-C, and the stand-in's adapters cannot be served"
-LONG = "trains models of the docs' size, or waits for the grid of today"
+LIVE = "asks carbon providers over the network"
+TRAINS = "measures real training, a minute a spec"
+LARGE = "trains a model of 7 billion parameters"
+SERVES = "serves adapters that can be loaded; the stand-in's cannot"
 NOT_RUN = {
+    "gridsweep doctor --train": TRAINS,
+    "gridsweep doctor --train examples/profiles/24gb.yaml": TRAINS,
+    "gridsweep doctor --train examples/profiles/80gb.yaml": TRAINS,
+    "gridsweep doctor --train examples/profiles/141gb.yaml": TRAINS,
+    "gridsweep doctor --train examples/profiles/laptop.yaml": TRAINS,
+    "gridsweep forecast --provider uk --zone GB": LIVE,
+    "gridsweep run examples/published.yaml": LARGE,
+    "gridsweep run examples/published-lean.yaml": LARGE,
+    "gridsweep serve runs/demo": SERVES,
+    "gridsweep serve runs/demo --kubernetes --to serving": SERVES,
+    "gridsweep serve runs/sweep": SERVES,
+    "gridsweep zones denmark": LIVE,
 }
+"""`make` and the benchmarks are not run either: they install packages, need traces, or take minutes."""
 SHORTER = {"simulate": ["--every", "60d"]}
 """Options added to a verb: a start every 60 days instead of 6 hours."""
 
@@ -58,12 +70,31 @@ def is_mention(command: str) -> bool:
 ALL: dict[str, Path] = {}
 for path in (*DOCUMENTS, *SPECS):
     ALL |= {command: path for command in shown(path) if command not in ALL}
-RUN = [command for command in ALL if command.startswith("gridsweep") and command not in NOT_RUN and not is_mention(command)]
+OF_GRIDSWEEP = [command for command in ALL if command.startswith("gridsweep")]
+RUN = [command for command in OF_GRIDSWEEP if command not in NOT_RUN and not is_mention(command)]
 CHECKED = [command for command in ALL if command not in RUN]
 
 
 def name(command: str) -> str:
     return f"{ALL[command].name}: {command}"
+
+
+def make(folder: Path, cache: Path) -> None:
+    """Write the spec of `gridsweep init`, and run it and the demo side by side; the demo's is the newest run."""
+    stand_in = {
+        "GRIDSWEEP_WORKER": "gridsweep.testing",
+        "GRIDSWEEP_STEP_SECONDS": "0.002",
+        "XDG_CACHE_HOME": str(cache),
+    }
+
+    def start(command: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "gridsweep.cli", *command.split()]
+        return subprocess.Popen(words, cwd=folder, env=os.environ | stand_in, stdout=subprocess.DEVNULL)
+
+    assert start("init").wait() == 0
+    runs = [start("run sweep.yaml"), start("run examples/demo.yaml --folder runs/demo")]
+    assert [run.wait() for run in runs] == [0, 0]
+    os.utime(folder / "runs/demo/state/journal.db")
 
 
 @pytest.fixture(scope="session")
@@ -78,15 +109,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = base / "folder"
             shutil.copytree(PROJECT / "examples", folder / "examples")
             shutil.copytree(PROJECT / "docs/results", folder / "docs/results")
-            for command in ("init", "run sweep.yaml", "run examples/demo.yaml --folder runs/demo"):
-                stand_in = {"GRIDSWEEP_WORKER": "gridsweep.testing", "GRIDSWEEP_STEP_SECONDS": "0.002"}
-                subprocess.run(
-                    [sys.executable, "-m", "gridsweep.cli", *command.split()],
-                    cwd=folder,
-                    env=os.environ | stand_in | {"XDG_CACHE_HOME": str(base / "cache")},
-                    check=True,
-                    capture_output=True,
-                )
+            make(folder, base / "cache")
             (base / "ready").touch()
     return base / "folder"
 
