@@ -1,8 +1,8 @@
 """Every command that README, the docs and the comments of the examples show is run as it is written.
 
-The commands run in a folder with the examples, the file that `gridsweep init` writes, and finished runs of both it and
-the demo, made once with the stand-in worker. A command that cannot run here is named in `NOT_RUN` with its reason; its
-verb, options and files are checked instead.
+The commands run in a folder with the examples, the file that `gridsweep init` writes, and finished runs of that file
+and of the demo, made once with the stand-in worker and adapters written by hand. A command that cannot run here is
+named in `NOT_RUN` with its reason; its verb, options and files are checked instead.
 """
 
 import fcntl
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from adapter_files import published, shapes, write_adapter
 from builders import PROJECT
 from gridsweep.cli.group import cli
 from gridsweep.spec import load
@@ -27,7 +28,7 @@ COMMAND = r"(?:gridsweep|make) .+|python (?:benchmarks|scripts)/.+"
 LIVE = "asks carbon providers over the network"
 TRAINS = "measures real training, a minute a spec"
 LARGE = "trains a model of 7 billion parameters"
-SERVES = "serves adapters that can be loaded; the stand-in's cannot"
+SERVES = "serves until Ctrl-C, from adapters that hold real weights"
 NOT_RUN = {
     "gridsweep doctor --train": TRAINS,
     "gridsweep doctor --train examples/profiles/24gb.yaml": TRAINS,
@@ -38,7 +39,6 @@ NOT_RUN = {
     "gridsweep run examples/published.yaml": LARGE,
     "gridsweep run examples/published-lean.yaml": LARGE,
     "gridsweep serve runs/demo": SERVES,
-    "gridsweep serve runs/demo --kubernetes --to serving": SERVES,
     "gridsweep serve runs/sweep": SERVES,
     "gridsweep zones denmark": LIVE,
 }
@@ -94,6 +94,11 @@ def make(folder: Path, cache: Path) -> None:
     assert start("init").wait() == 0
     runs = [start("run sweep.yaml"), start("run examples/demo.yaml --folder runs/demo")]
     assert [run.wait() for run in runs] == [0, 0]
+    for home in folder.glob("runs/*/store/experiments/*"):
+        rank = int(re.match(r"r(\d+)-", home.name)[1])
+        shutil.rmtree(home / "adapter")
+        with published(home.parents[2], home.name) as draft:
+            write_adapter(draft, shapes(rank), r=rank)
     os.utime(folder / "runs/demo/state/journal.db")
 
 
