@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_OPTIONS := -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
-.PHONY: help demo smollm2 test check clean
+.PHONY: help demo smollm2 test check pictures clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -26,6 +26,9 @@ check: .venv/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
+
+pictures: .venv/.run
+	@$(BIN)/python scripts/pictures.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gridsweep needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
