@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridsweep.selection.halving import TIE_ROOM, Score, cut, promotable, which_score
-from gridsweep.sweep.losses import DECIDES, Losses
+from gridsweep.spec.study import RecipeSection
+from gridsweep.sweep.losses import Losses
 
 TOKENS = (100.0, 50.0, 80.0, 120.0)
 values = st.one_of(st.none(), st.just(nan), st.just(inf), st.floats(0.5, 3.0), st.sampled_from([1.0, 1.5]))
@@ -136,7 +137,8 @@ def test_a_rung_keeps_somebody():
 
 
 def test_averages_decide_while_the_learning_rate_decays():
-    assert {name: which_score(name) for name in DECIDES} == {
+    schedules = RecipeSection.model_json_schema()["properties"]["learning_rate_schedule"]["enum"]
+    assert {name: which_score(name) for name in schedules} == {
         "cosine": "averaged",
         "linear": "averaged",
         "constant": "raw",
