@@ -20,7 +20,7 @@ smollm2: .venv/.smollm2
 	@$(BIN)/gridsweep run examples/smollm2.yaml
 
 test: check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: .venv/.dev
 	@$(BIN)/ruff check .

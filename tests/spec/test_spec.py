@@ -381,9 +381,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
 )
 def test_what_is_no_spec_is_refused_at_once(text: str, fault: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert faults(text)[0].startswith(fault)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
