@@ -28,14 +28,14 @@ from pathlib import Path
 
 from gridsweep import Sweep, load
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.grid.recorded_forecasts import Replay, open_recorded, open_replay
+from gridsweep.grid.recorded_forecasts import ReplayProvider, open_recorded, open_replay
 from gridsweep.loop import Provider
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import choice_of, policy_for
 from gridsweep.schedule.step import situation
 from gridsweep.simulation.backtest import play, start_instants
 from gridsweep.simulation.bounds import optimum, what_comes
-from gridsweep.simulation.comparison import Outcome, PolicyResult, compared
+from gridsweep.simulation.comparison import PolicyResult, StartResult, compared
 from gridsweep.simulation.conditions import drawn, under
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.events import Submitted
@@ -74,7 +74,7 @@ class Case:
     name: str
     sweep: Sweep
     full: Sweep
-    provider: Replay
+    provider: ReplayProvider
     starts: Sequence[datetime]
     knowing: bool = False
     differ: float = 0.0
@@ -83,7 +83,7 @@ class Case:
         """What policies are shown."""
         return Foreseen(comes, self.provider.read(start).provenance) if self.knowing else self.provider
 
-    def run(self, *policies: str) -> dict[str, tuple[PolicyResult, list[Outcome], float]]:
+    def run(self, *policies: str) -> dict[str, tuple[PolicyResult, list[StartResult], float]]:
         """Results, outcomes and seconds by policy; printed as they come."""
         plain, factors = policy_for(POLICIES["immediate"]), drawn(self.sweep, self.differ) if self.differ else None
         atonce = [play(self.full, start, self.provider, plain, factors) for start in self.starts]
@@ -181,13 +181,13 @@ def main(folder: Path, quick: bool) -> int:
     return 1 if goals.missed else 0
 
 
-def instants(provider: Replay, quick: bool) -> list[datetime]:
+def instants(provider: ReplayProvider, quick: bool) -> list[datetime]:
     return start_instants(provider.trace, 6 * HOUR)[:: 11 if quick else 1]
 
 
 def flat(
-    goals: Goals, name: str, sweep: Sweep, provider: Replay, starts: Sequence[datetime], outcomes: Sequence[Outcome],
-    atonce: Sequence[Outcome],
+    goals: Goals, name: str, sweep: Sweep, provider: ReplayProvider, starts: Sequence[datetime],
+    outcomes: Sequence[StartResult], atonce: Sequence[StartResult],
 ) -> None:  # fmt: skip
     """Where waiting promised too little nothing waits; where something waited, it was worth it."""
     policy = Planned()
@@ -203,7 +203,7 @@ def flat(
         goals.least(f"{name}, less over the {len(waited)} starts that waited", saved, 100 * policy.min_saving - 2)
 
 
-def promised(policy: Planned, sweep: Sweep, provider: Replay, start: datetime) -> float:
+def promised(policy: Planned, sweep: Sweep, provider: ReplayProvider, start: datetime) -> float:
     """The saving that the plan expects at the submission, a share."""
     state, reading = State([Submitted(start, sweep)]), provider.read(start)
     for fact in observed(state, reading, start):

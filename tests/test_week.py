@@ -102,4 +102,4 @@ def test_an_outage_of_a_live_provider(length, rungs, tmp_path):
     late = [t for t in times if t > deadline]
     assert len(late) <= 50 * 1.5 * HOUR / timedelta(hours=24) * 24
     made = make_report(week.state, ledger(week.state), baseline(week.state))
-    assert [gap.rung for gap in made.outages] == rungs
+    assert [gap.freshness for gap in made.outages] == rungs

@@ -93,21 +93,21 @@ def resolver(service, **options):
 def test_rungs_are_taken_in_order_as_an_outage_goes_on():
     service = Service()
     reads = resolver(service, average=AVERAGE, level=222.0)
-    assert reads.read(BEGIN).rung == "live"
-    assert reads.read(BEGIN + FRESH / 2).rung == "cached"
+    assert reads.read(BEGIN).freshness == "live"
+    assert reads.read(BEGIN + FRESH / 2).freshness == "cached"
     service.down = [(BEGIN + FRESH, BEGIN + timedelta(days=90))]
-    assert reads.read(BEGIN + FRESH).rung == "stale"
-    assert reads.read(BEGIN + STALE).rung == "stale"
-    assert reads.read(BEGIN + STALE + timedelta(minutes=1)).rung == "forecast"
-    assert reads.read(BEGIN + timedelta(days=5)).rung == "forecast"
-    assert reads.read(BEGIN + timedelta(days=61)).rung == "static", "the history has grown too old"
+    assert reads.read(BEGIN + FRESH).freshness == "stale"
+    assert reads.read(BEGIN + STALE).freshness == "stale"
+    assert reads.read(BEGIN + STALE + timedelta(minutes=1)).freshness == "forecast"
+    assert reads.read(BEGIN + timedelta(days=5)).freshness == "forecast"
+    assert reads.read(BEGIN + timedelta(days=61)).freshness == "static", "the history has grown too old"
 
 
 def test_without_an_average_the_last_rung_is_none_and_the_present_is_unknown():
     service = Service()
     service.down = [(BEGIN, BEGIN + timedelta(days=1))]
     reading = resolver(service).read(BEGIN)
-    assert (reading.rung, reading.lost, reading.why) == ("none", True, "the service is down")
+    assert (reading.freshness, reading.lost, reading.why) == ("none", True, "the service is down")
     assert isnan(reading.history.at(BEGIN)) and reading.forecast is None
 
 
@@ -178,7 +178,7 @@ def test_when_the_service_is_back_what_was_missed_is_observed():
     service.down = [(BEGIN + HOUR, BEGIN + 20 * HOUR)]
     reads.read(BEGIN + 10 * HOUR)
     reading = reads.read(BEGIN + 21 * HOUR)
-    assert reading.rung == "live" and len(reading.stretches) == 1
+    assert reading.freshness == "live" and len(reading.stretches) == 1
     assert reading.history.values.tolist()[-22:] == TRUTH.between(BEGIN, BEGIN + 22 * HOUR).values.tolist()
 
 
@@ -210,8 +210,8 @@ def test_a_damaged_archive_costs_history_and_no_answer(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     service = Service()
     service.down = [(BEGIN, BEGIN + HOUR)]
-    assert Resolver(service, Archive(SETTINGS, tmp_path)).read(BEGIN).rung == "none"
-    assert Resolver(Service(), Archive(SETTINGS, tmp_path)).read(BEGIN).rung == "live"
+    assert Resolver(service, Archive(SETTINGS, tmp_path)).read(BEGIN).freshness == "none"
+    assert Resolver(Service(), Archive(SETTINGS, tmp_path)).read(BEGIN).freshness == "live"
 
 
 def test_a_crash_while_the_archive_is_written_leaves_the_old_one(tmp_path, monkeypatch):
@@ -278,7 +278,7 @@ def test_an_outage_stampedes_nobody_and_everything_starts_by_its_deadline(length
         if isinstance(event, Requested):
             begun[event.at] = begun.get(event.at, 0) + 1
     assert max(begun.values()) <= len(state.sweep.devices)
-    rungs = [event.rung for event in journal if isinstance(event, Answered)]
+    rungs = [event.freshness for event in journal if isinstance(event, Answered)]
     expected = {
         timedelta(minutes=5): [],
         timedelta(hours=6): ["stale", "live"],
@@ -286,7 +286,7 @@ def test_an_outage_stampedes_nobody_and_everything_starts_by_its_deadline(length
     }
     assert rungs[: len(expected[length])] == expected[length]
     made = make_report(state, ledger(state), baseline(state))
-    assert [gap.rung for gap in made.outages] == [rung for rung in rungs if rung != "live"]
+    assert [gap.freshness for gap in made.outages] == [rung for rung in rungs if rung != "live"]
 
 
 @pytest.mark.parametrize(("how", "when"), [("run", 0.0), ("wait_until_deadline", 4.0)])

@@ -16,7 +16,7 @@ from gridsweep.loop import drive
 from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.render import markdown
-from gridsweep.schedule.worklist import ahead, expected, least_makespan, waiting
+from gridsweep.schedule.worklist import ahead, expected, staged_makespan, waiting
 from gridsweep.selection.joining import added
 from gridsweep.selection.proposers import BeyondTheEdge
 from gridsweep.simulation.baseline import baseline
@@ -79,14 +79,14 @@ def test_repeats_to_come_are_planned_with_and_counted_for_a_deadline():
     assert [len(works) for works in expected(sweep, 6, 4)] == [4]
     fresh = State([Submitted(START, sweep)])
     assert len(waiting(fresh)) == 4 and len(ahead(fresh)) == 4
-    assert least_makespan(sweep, START) == least_makespan(replace(sweep, repeats=None), START) * 2
+    assert staged_makespan(sweep, START) == staged_makespan(replace(sweep, repeats=None), START) * 2
 
 
 @given(st.integers(2, 6), st.integers(2, 3), st.integers(1, 3), st.integers(1, 2))
 @settings(max_examples=30)
 def test_a_deadline_holds_with_repeats(n, seeds, finalists, devices):
     sweep = make_sweep(n, repeats=Repeats(seeds, finalists), devices=devices)
-    sweep = replace(sweep, finish_by=least_makespan(sweep, START) * 1.5)
+    sweep = replace(sweep, finish_by=staged_makespan(sweep, START) * 1.5)
     state = rehearse(sweep, START, grid(*[300, 200, 100, 50] * 30), Planned(min_saving=0.0))
     assert state.finished and state.count("done") == len(state.standings)
     assert ledger(state).ended_at <= START + sweep.finish_by
@@ -178,7 +178,7 @@ def test_who_was_trained_over_the_full_base_stands_first_and_is_compared_with_no
 def test_the_run_over_the_full_base_is_planned_with():
     sweep = proxied(4, hours=1.0)
     assert [len(works) for works in expected(sweep, 6, 4)] == [1]
-    state = rehearse(replace(sweep, finish_by=least_makespan(sweep, START)), START, grid(*FLAT), Planned())
+    state = rehearse(replace(sweep, finish_by=staged_makespan(sweep, START)), START, grid(*FLAT), Planned())
     assert state.count("done") == 5 and ledger(state).ended_at == START + 5 * HOUR
 
 

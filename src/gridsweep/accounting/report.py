@@ -57,7 +57,7 @@ class Outage:
 
     start: datetime
     end: datetime | None
-    rung: str
+    freshness: str
     why: str
 
 

@@ -23,7 +23,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Attribution:
     """Who says it and how well it is known, for the slots of `[start, end)`."""
 
     start: datetime
@@ -46,7 +46,7 @@ class Outlook:
     zone: str
     now: datetime
     intensity: float | None
-    rung: str
+    freshness: str
     why: str
     step_h: float
     start: datetime
@@ -59,7 +59,7 @@ class Outlook:
     duration_h: float
     now_intensity: float | None
     windows: tuple[Window, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[Attribution, ...]
     schema_version: int = 2
 
 
@@ -75,18 +75,18 @@ def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timed
     atonce = expected.mean(now, now + duration) if len(expected) else float("nan")
     past = history.between(now - DAY, now + timedelta(microseconds=1))
     sources = [
-        Source(max(a.start, past.start), b, p.title, p.quality, p.kind, p.basis)
+        Attribution(max(a.start, past.start), b, p.title, p.quality, p.kind, p.basis)
         for a, b in zip(reading.stretches, [*(s.start for s in reading.stretches[1:]), history.end], strict=True)
         if b > past.start and (p := a.provenance)
     ]
     if forecast is not None:
-        sources.append(Source(forecast.start, forecast.end, forecast.source, "forecast", seen.kind, seen.basis))
+        sources.append(Attribution(forecast.start, forecast.end, forecast.source, "forecast", seen.kind, seen.basis))
     return Outlook(
         provider=seen.provider,
         zone=seen.zone,
         now=now,
         intensity=or_none(level),
-        rung=reading.rung,
+        freshness=reading.freshness,
         why=reading.why,
         step_h=history.step / HOUR,
         start=expected.start,

@@ -15,10 +15,10 @@ Kind = Literal["average", "marginal", "index"]
 Basis = Literal["lifecycle", "direct", "unknown"]
 """Whether building plants and fetching fuel count, or only what comes out of the stack."""
 Quality = Literal["measured", "estimated", "forecast", "imputed", "stale", "static", "synthetic"]
-Rung = Literal["live", "cached", "stale", "forecast", "static", "none"]
+Freshness = Literal["live", "cached", "stale", "forecast", "static", "none"]
 """How near to the grid an answer is; from `stale` on nobody has seen the present slot."""
 
-LOST: tuple[Rung, ...] = ("static", "none")
+LOST: tuple[Freshness, ...] = ("static", "none")
 """On these rungs nothing is known of the present: work is not placed by them, and no saving is claimed."""
 
 
@@ -70,21 +70,21 @@ class Reading:
     `why` says what kept the rungs above from answering.
     """
 
-    __slots__ = ("_forecast", "history", "rung", "stretches", "why")
+    __slots__ = ("_forecast", "freshness", "history", "stretches", "why")
 
     def __init__(
         self,
         history: Trace,
         forecast: Forecast | Callable[[], Forecast | None] | None,
         provenance: Provenance | Sequence[Stretch],
-        rung: Rung = "live",
+        freshness: Freshness = "live",
         why: str = "",
     ):
         self.history = history
         self.stretches: tuple[Stretch, ...] = (
             (Stretch(history.start, provenance),) if isinstance(provenance, Provenance) else tuple(provenance)
         )
-        self.rung = rung
+        self.freshness = freshness
         self.why = why
         self._forecast = forecast
 
@@ -103,7 +103,7 @@ class Reading:
     @property
     def lost(self) -> bool:
         """Whether nothing is known of the present."""
-        return self.rung in LOST
+        return self.freshness in LOST
 
     def __repr__(self) -> str:
-        return f"Reading({self.history!r}, {self.provenance.title!r}, {self.rung})"
+        return f"Reading({self.history!r}, {self.provenance.title!r}, {self.freshness})"

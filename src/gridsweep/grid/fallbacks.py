@@ -11,7 +11,7 @@ import numpy as np
 
 from gridsweep.carbon.forecaster import blend, from_history, with_past
 from gridsweep.carbon.forecasts import Forecast
-from gridsweep.carbon.readings import Provenance, Quality, Reading, Rung, Stretch
+from gridsweep.carbon.readings import Freshness, Provenance, Quality, Reading, Stretch
 from gridsweep.carbon.traces import DAY, HOUR, Trace, floor_to
 from gridsweep.errors import SignalError
 from gridsweep.grid.archive import Archive
@@ -30,8 +30,8 @@ HORIZON = timedelta(hours=96)
 class Resolver:
     """Reads a live source; `average` is the zone's yearly mean, for when nothing else is left.
 
-    A present slot that nobody has told is filled by a forecast and says so (`forecast`, or `stale` on that rung); when
-    the provider tells it later, the observation takes its place. Past gaps are never filled.
+    A present slot that nobody has told is filled by a forecast and says so (`forecast`, or `stale` at that freshness);
+    when the provider tells it later, the observation takes its place. Past gaps are never filled.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Resolver:
         self._shown: tuple[object, Reading] | None = None
 
     def read(self, now: datetime) -> Reading:
-        """The history with the present slot, a forecast, and the rung that answered. Never raises `SignalError`."""
-        rung = self._rung(now, live=self._ask(now))
+        """The history with the present slot, a forecast, and their freshness. Never raises `SignalError`."""
+        freshness = self._freshness(now, live=self._ask(now))
         slot = floor_to(now, self.archive.grid.trace(now).step)
-        key = (slot, rung, self.archive.fetched_at, self.why)
+        key = (slot, freshness, self.archive.fetched_at, self.why)
         if self._shown is None or self._shown[0] != key:
-            self._shown = (key, self._composed(now, slot, rung))
+            self._shown = (key, self._composed(now, slot, freshness))
         return self._shown[1]
 
     def past(self, start: datetime, end: datetime) -> Reading:
@@ -76,7 +76,7 @@ class Resolver:
         self.archive.keep(reading, now)
         return True
 
-    def _rung(self, now: datetime, live: bool) -> Rung:
+    def _freshness(self, now: datetime, live: bool) -> Freshness:
         told = self.archive.fetched_at
         age = now - told if told is not None else None
         if live:
@@ -89,7 +89,7 @@ class Resolver:
             return "forecast"
         return "static" if self.average else "none"
 
-    def _composed(self, now: datetime, slot: datetime, rung: Rung) -> Reading:
+    def _composed(self, now: datetime, slot: datetime, freshness: Freshness) -> Reading:
         known, stretches = self.archive.history(slot - HISTORY, now + timedelta(microseconds=1))
         step = known.step
         seen = np.flatnonzero(np.isfinite(known.values))
@@ -99,8 +99,8 @@ class Resolver:
         missing = max(0, (slot - after) // step + 1)
         told = self.archive.told
         if not missing:
-            return Reading(known, lambda: self._ahead(known, now, told), stretches, rung, self.why or self.note)
-        values, quality, title = self._filled(known, after, missing, rung)
+            return Reading(known, lambda: self._ahead(known, now, told), stretches, freshness, self.why or self.note)
+        values, quality, title = self._filled(known, after, missing, freshness)
         base = stretches[-1].provenance if stretches else self.average or Provenance("nobody", zone="")
         fill = Provenance(
             title, quality, base.provider, base.zone, base.kind, base.basis, fetched_at=self.archive.fetched_at
@@ -108,17 +108,19 @@ class Resolver:
         start = known.start if len(known) else after
         history = Trace(start, step, np.concatenate([known.values, values]))
         whole = (*stretches, Stretch(after, fill))
-        if rung in ("static", "none"):
-            return Reading(history, None, whole, rung, self.why)
-        return Reading(history, lambda: self._ahead(history, now, told), whole, rung, self.why or self.note)
+        if freshness in ("static", "none"):
+            return Reading(history, None, whole, freshness, self.why)
+        return Reading(history, lambda: self._ahead(history, now, told), whole, freshness, self.why or self.note)
 
-    def _filled(self, known: Trace, after: datetime, slots: int, rung: Rung) -> tuple[np.ndarray, Quality, str]:
+    def _filled(
+        self, known: Trace, after: datetime, slots: int, freshness: Freshness
+    ) -> tuple[np.ndarray, Quality, str]:
         """Values for the slots nobody has told up to the present one, their quality, and who expects them."""
-        if rung == "none":
+        if freshness == "none":
             return np.full(slots, np.nan), "estimated", "nobody"
-        if rung == "static":
+        if freshness == "static":
             return np.full(slots, self.level), "static", self.average.title if self.average else ""
-        quality: Quality = "stale" if rung == "stale" else "forecast"
+        quality: Quality = "stale" if freshness == "stale" else "forecast"
         own = from_history(known, after - known.step, known.step * slots + HOUR) if len(known) else None
         values, titles = np.full(slots, np.nan), []
         for forecast in (own, self.archive.told):  # what the provider expects comes before what we do

@@ -35,7 +35,7 @@ EARLIER = 28
 """A forecast is judged by so many issues before it."""
 
 
-def open_replay(trace: str | None, forecast: str = "history", carbon: CarbonSource | None = None) -> Replay:
+def open_replay(trace: str | None, forecast: str = "history", carbon: CarbonSource | None = None) -> ReplayProvider:
     """The provider of a back-test: a trace with its own forecasts, or `recorded:FILE` with those of a file.
 
     `trace` is a file or a bundled trace; with recorded forecasts it may be left out, and what came is then the file's
@@ -102,7 +102,7 @@ class Recorded:
         return blend(own, with_past(given, self._issues[max(0, last - EARLIER) : last], history))
 
 
-Replay = TraceProvider | Recorded
+ReplayProvider = TraceProvider | Recorded
 
 
 def read_forecasts(path: Path | str) -> tuple[Trace, list[Forecast]]:

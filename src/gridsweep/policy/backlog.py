@@ -121,7 +121,7 @@ class Queue:
 MINUTE = timedelta(minutes=1)
 
 
-def remaining(situation: Situation) -> list[Remaining]:
+def work_waiting(situation: Situation) -> list[Remaining]:
     """The waiting work with its latest ends: what starts by its latest start ends so, on the fastest device."""
     fastest = max(device.speed for device in situation.devices)
     deadline = situation.deadline
@@ -132,7 +132,7 @@ def remaining(situation: Situation) -> list[Remaining]:
     return found
 
 
-def ahead(situation: Situation) -> list[Remaining]:
+def work_ahead(situation: Situation) -> list[Remaining]:
     """What is expected after the rungs to come, by when it must have ended: it cannot be started yet."""
     fastest = max(device.speed for device in situation.devices)
     return [Remaining(work.duration, work.latest_start + work.duration / fastest) for work in situation.ahead]

@@ -12,7 +12,7 @@ from datetime import timedelta
 from math import inf
 
 from gridsweep.carbon.traces import HOUR
-from gridsweep.policy.backlog import Queue, lanes, remaining
+from gridsweep.policy.backlog import Queue, lanes, work_waiting
 from gridsweep.policy.situation import Decision, Policy, Situation, Start, Wait
 
 WHY = "or not all would start by their latest start"
@@ -37,7 +37,7 @@ class Held:
             if device.name in starts:
                 longest = max(spans[id] for id in starts[device.name].members)
                 line[i] = replace(line[i], free_at=situation.now + longest / device.speed)
-        stints = remaining(situation)
+        stints = work_waiting(situation)
         queue = Queue(situation.now, [stints[i] for i in left], line)
         free = {device.name for device in situation.free} - set(starts)
         forced: list[Start] = []

@@ -60,7 +60,7 @@ def outages(report: Report) -> list[str]:
     """When nobody saw the grid, what stood in, and why."""
     return [
         f"{gap.start:%Y-%m-%d %H:%M} to {f'{gap.end:%Y-%m-%d %H:%M} UTC' if gap.end else 'the end'}: "
-        f"{_STAND_INS.get(gap.rung, gap.rung)}{f' ({gap.why})' if gap.why else ''}"
+        f"{_STAND_INS.get(gap.freshness, gap.freshness)}{f' ({gap.why})' if gap.why else ''}"
         for gap in report.outages
     ]
 

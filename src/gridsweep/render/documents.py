@@ -60,14 +60,12 @@ NAMES: dict[str, dict[str, str]] = {
         "bind_intensity": "bind_intensity_g_per_kwh",
         "initial_intensity": "initial_intensity_g_per_kwh",
     },
-    "Outage": {"rung": "freshness"},
     "Outlook": {
         "expected": "expected_g_per_kwh",
         "high": "expected_high_g_per_kwh",
         "low": "expected_low_g_per_kwh",
         "now_intensity": "immediate_intensity_g_per_kwh",
         "past": "past_g_per_kwh",
-        "rung": "freshness",
     },
     "Parting": {"high": "difference_high", "low": "difference_low"},
     "Plan": {

@@ -60,16 +60,16 @@ def text(made: Outlook) -> None:
 def _present(made: Outlook) -> str:
     when = f"{made.now:%a %Y-%m-%d %H:%M} UTC"
     if made.intensity is None:
-        return f"{when}: the intensity is unknown ({made.rung})"
+        return f"{when}: the intensity is unknown ({made.freshness})"
     return f"{when}: {made.intensity:.0f} gCO2eq/kWh ({_how(made)})"
 
 
 def _how(made: Outlook) -> str:
     """How the present is known: a trace and a constant are read at once as well, but nothing in them is live."""
     observed = [source.quality for source in made.sources if source.quality != "forecast"]
-    if made.rung == "live" and observed and observed[-1] in ("synthetic", "static"):
+    if made.freshness == "live" and observed and observed[-1] in ("synthetic", "static"):
         return observed[-1]
-    return "recorded" if made.rung == "live" and made.provider == "trace" else made.rung
+    return "recorded" if made.freshness == "live" and made.provider == "trace" else made.freshness
 
 
 def _chart(made: Outlook, bars: str) -> list[str]:

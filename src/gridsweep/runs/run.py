@@ -136,7 +136,7 @@ def ready(opened: Submitted | Resumed, provider: Provider, executor: Workers, co
     reach(executor)
     reading = provider.read(opened.at)
     level = reading.history.at(opened.at)
-    if level != level and reading.rung == "live":
+    if level != level and reading.freshness == "live":
         raise TraceError(
             f"{reading.provenance.title} does not know the grid at {opened.at:%Y-%m-%d %H:%M} UTC, when the sweep "
             "would start; replay a time that it covers (`clock: {replay: {from: ..., speed: ...}}`), or use "

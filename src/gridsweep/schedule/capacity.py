@@ -43,7 +43,7 @@ def check_deadline(sweep: Sweep, now: datetime) -> None:
 def least_makespan(sweep: Sweep, now: datetime) -> timedelta:
     """How long all of it takes at best: equal work, each next where it would end first; stages one after another."""
     if sweep.staged:
-        return worklist.least_makespan(sweep, now)
+        return worklist.staged_makespan(sweep, now)
     spans = {device.name: sweep.estimates.duration / device.speed for device in sweep.devices}
     last = timedelta(0)
     pinned = {e.device for e in sweep.experiments}

@@ -27,7 +27,7 @@ from gridsweep.sweep.tiers import Percentile, Tier
 
 T = TypeVar("T")
 
-Kind: TypeAlias = tuple[int, str | None, int, str]
+PackKey: TypeAlias = tuple[int, str | None, int, str]
 """What all in a stint share: the stage it ends at, the device where that is settled, the seed (and so the order of the
 samples), and the base."""
 
@@ -38,10 +38,10 @@ UNSET = datetime.min.replace(tzinfo=UTC)
 def waiting(state: State) -> list[Work]:
     """The remaining steps of all waiting experiments up to their next stage, in packs, in order: tier rank, age, id."""
     sweep, factor = state.sweep, scale(state)
-    groups: dict[tuple[int, Kind], list[Standing]] = {}
-    alive: dict[Kind, int] = {}  # on their way to a stage, or there
+    groups: dict[tuple[int, PackKey], list[Standing]] = {}
+    alive: dict[PackKey, int] = {}  # on their way to a stage, or there
     for standing in state.standings.values():
-        kind = _kind(sweep, standing)
+        kind = _pack_key(sweep, standing)
         if standing.status in ALIVE:
             alive[kind] = alive.get(kind, 0) + 1
         if standing.status == "waiting":
@@ -57,7 +57,7 @@ def waiting(state: State) -> list[Work]:
     return works
 
 
-def _kind(sweep: Sweep, standing: Standing) -> Kind:
+def _pack_key(sweep: Sweep, standing: Standing) -> PackKey:
     """Repeats pass the rungs by: nobody stops them."""
     experiment = standing.experiment
     if experiment.repeats is not None:
@@ -175,7 +175,7 @@ def stages_at_once(sweep: Sweep, start: datetime) -> list[list[Work]]:
     return [waiting(fresh), *expected(sweep, sweep.stages[0], len(sweep.experiments))]
 
 
-def least_makespan(sweep: Sweep, start: datetime) -> timedelta:
+def staged_makespan(sweep: Sweep, start: datetime) -> timedelta:
     """How long a sweep takes at best: each stage when the one before it has ended."""
     return _in_a_row(stages_at_once(sweep, start), sweep)
 

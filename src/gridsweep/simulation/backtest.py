@@ -16,7 +16,7 @@ from gridsweep.optima import Optimum
 from gridsweep.policy.gates import Immediate
 from gridsweep.policy.situation import Policy
 from gridsweep.simulation.bounds import optimum, what_comes
-from gridsweep.simulation.comparison import Bound, Outcome, PolicyResult, _bound, compared
+from gridsweep.simulation.comparison import Bound, PolicyResult, StartResult, _bound, compared
 from gridsweep.simulation.conditions import Conditions, drawn
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
@@ -102,8 +102,8 @@ class _Round:
     `energy_share` is what the sweep needs at once of the energy of the sweep it is compared with.
     """
 
-    outcomes: tuple[Outcome, ...]
-    atonce: Outcome
+    outcomes: tuple[StartResult, ...]
+    atonce: StartResult
     energy_share: float
     best: Optimum | None
     best_pausing: Optimum | None
@@ -158,7 +158,7 @@ def _chain(sweep: Sweep) -> tuple[tuple[int, int], ...]:
 
 def play(
     sweep: Sweep, start: datetime, provider: Provider, policy: Policy, factors: Mapping[str, float] | None = None
-) -> Outcome:
+) -> StartResult:
     """One sweep from one start instant; `factors` of the estimates are what experiments really take.
 
     Raises `TraceError` where it runs past the end of what `provider` knows.
@@ -171,7 +171,7 @@ def play(
             f"the end of the trace on {state.history.end:%Y-%m-%d %H:%M}; set an earlier --to"
         )
     attempts = state.attempts.values()
-    return Outcome(
+    return StartResult(
         book.total.emissions_g,
         book.total.energy_kwh,
         book.makespan / HOUR,

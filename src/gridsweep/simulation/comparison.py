@@ -19,7 +19,7 @@ NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StartResult:
     """One sweep driven from one start instant. `starts` has every attempt's, in order of time."""
 
     emissions_g: float
@@ -71,7 +71,7 @@ class Bound:
 
 
 def compared(
-    name: str, outcomes: Sequence[Outcome], atonce: Sequence[Outcome], best: Sequence[Optimum | None]
+    name: str, outcomes: Sequence[StartResult], atonce: Sequence[StartResult], best: Sequence[Optimum | None]
 ) -> PolicyResult:
     """A policy's outcomes beside running at once and the best that was possible, one of each a start."""
     emissions, base = _grams(outcomes), _grams(atonce)
@@ -103,7 +103,7 @@ def compared(
     )
 
 
-def _bound(starts: Sequence[datetime], best: Sequence[Optimum | None], atonce: Sequence[Outcome]) -> Bound | None:
+def _bound(starts: Sequence[datetime], best: Sequence[Optimum | None], atonce: Sequence[StartResult]) -> Bound | None:
     found = [(start, of, plain) for start, of, plain in zip(starts, best, atonce, strict=True) if of is not None]
     if not found:
         return None
@@ -117,7 +117,7 @@ def _bound(starts: Sequence[datetime], best: Sequence[Optimum | None], atonce: S
     )
 
 
-def _grams(outcomes: Sequence[Outcome]) -> Column:
+def _grams(outcomes: Sequence[StartResult]) -> Column:
     return np.array([outcome.emissions_g for outcome in outcomes])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from gridsweep.carbon.readings import Provenance, Rung
+from gridsweep.carbon.readings import Freshness, Provenance
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
 from gridsweep.sweep.sweep import Sweep
@@ -86,7 +86,7 @@ class Answered:
     """From now on this rung answers for the grid; `why` says what keeps those above from it."""
 
     at: datetime
-    rung: Rung
+    rung: Freshness  # journaled under this name
     why: str = ""
     kind: Literal["Answered"] = "Answered"
 

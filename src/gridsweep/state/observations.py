@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from gridsweep.carbon.readings import Reading, Rung
+from gridsweep.carbon.readings import Freshness, Reading
 from gridsweep.state.events import Answered, Event, Observed
 from gridsweep.state.state import State
 
@@ -45,5 +45,5 @@ def facts(reading: Reading, first: int, now: datetime) -> list[Observed]:
 
 def answered(state: State, reading: Reading, now: datetime) -> list[Event]:
     """That another rung answers for the grid. An answer from the cache, within its time, is as good as a live one."""
-    rung: Rung = "live" if reading.rung == "cached" else reading.rung
-    return [] if rung == state.rung else [Answered(now, rung, reading.why)]
+    freshness: Freshness = "live" if reading.freshness == "cached" else reading.freshness
+    return [] if freshness == state.freshness else [Answered(now, freshness, reading.why)]

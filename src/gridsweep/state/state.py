@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias  # Any: a fold takes its own kind of event
 
-from gridsweep.carbon.readings import Rung
+from gridsweep.carbon.readings import Freshness
 from gridsweep.carbon.traces import Trace
 from gridsweep.state.events import (
     Added,
@@ -85,7 +85,7 @@ class State:
         return self.grid.trace(self.submitted_at)
 
     @property
-    def rung(self) -> Rung:
+    def freshness(self) -> Freshness:
         """What answers for the grid."""
         return self.answers[-1].rung if self.answers else "live"
 

@@ -224,7 +224,7 @@ class ProviderContract:
     def test_a_good_reading_tells_of_the_present_or_the_recent_past(self, tmp_path: Path) -> None:
         with self.served(tmp_path) as setting:
             reading = setting.source.read(NOW)
-            assert known(reading) > 0 and reading.rung == "live"
+            assert known(reading) > 0 and reading.freshness == "live"
             assert setting.secrets_in(repr((reading, reading.stretches, reading.why, setting.source))) == []
 
     def test_of_the_past_it_tells_the_window_that_was_asked_for_and_no_more(self, tmp_path: Path) -> None:

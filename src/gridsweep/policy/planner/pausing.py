@@ -15,7 +15,7 @@ from math import ceil
 import numpy as np
 
 from gridsweep.carbon.traces import HOUR, Column, Trace
-from gridsweep.policy.backlog import Lane, Queue, Remaining, lanes, remaining, running
+from gridsweep.policy.backlog import Lane, Queue, Remaining, lanes, running, work_waiting
 from gridsweep.policy.planner.placements import Costs, unplaced
 from gridsweep.policy.planner.postponing import CHEAPEST, CLEANER, TICK, TIE, Guess
 from gridsweep.policy.situation import NO_DEVICE, Decision, Pause, Situation, Start, Wait
@@ -132,7 +132,7 @@ def around(situation: Situation, path: Trace, most: int) -> list[Decision]:
 
     Nothing pauses that has done so `most` times.
     """
-    now, stints, devices, on = situation.now, remaining(situation), lanes(situation), running(situation, most)
+    now, stints, devices, on = situation.now, work_waiting(situation), lanes(situation), running(situation, most)
     attempts = {busy.device: busy.attempt for busy in situation.running}
     resting = pauses(path, now, stints, devices, on, RESTART, situation.tick)
     decisions: list[Decision] = [

@@ -14,7 +14,7 @@ import numpy as np
 
 from gridsweep.carbon.forecaster import from_history
 from gridsweep.carbon.traces import HOUR, Column, Trace
-from gridsweep.policy.backlog import SECOND, Remaining, ahead, lanes, remaining
+from gridsweep.policy.backlog import SECOND, Remaining, lanes, work_ahead, work_waiting
 from gridsweep.policy.planner.exact import placed
 from gridsweep.policy.planner.pausing import around, is_long
 from gridsweep.policy.planner.postponing import CHEAPEST, CLEANER, savings, verdicts
@@ -98,7 +98,7 @@ class Planned:
         if forecast is None or not work or forecast.start > at or situation.history.step > AHEAD:
             return None
         then = replace(situation, now=at, waiting=work, running=(), deadline=situation.finish_by)
-        stints = remaining(then)
+        stints = work_waiting(then)
         if self.pausing and not self.exact and is_long(then):
             stints = [piece for stint in stints for piece in _pieces(stint)]
         return savings(forecast, at, stints, lanes(then), tick=situation.tick)
@@ -107,10 +107,10 @@ class Planned:
         found = verdicts(
             path,
             situation.now,
-            remaining(situation),
+            work_waiting(situation),
             lanes(situation),
             tick=situation.tick,
-            ahead=ahead(situation),
+            ahead=work_ahead(situation),
         )
         decisions: list[Decision] = []
         started: set[str] = set()
