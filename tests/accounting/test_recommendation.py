@@ -59,29 +59,32 @@ def run(gridsweep, tmp_path):
 
 
 def test_best_names_the_winner_with_its_interval_and_all_that_was_trained(run):
-    rows = json.loads(run("report", "--json")[1])["rows"]
+    rows = json.loads(run("report", "--json")[1])["experiments"]
     code, out, _ = run("best", "runs/small")
     assert code == 0
-    assert out.startswith(f"best      {rows[0]['experiment']}\n")
-    assert re.search(rf"^loss      {rows[0]['loss']:.4f} \(95 %: \d+\.\d+ to \d+\.\d+\)", out, re.MULTILINE)
+    assert out.startswith(f"best      {rows[0]['id']}\n")
+    assert re.search(rf"^loss      {rows[0]['validation_loss']:.4f} \(95 %: \d+\.\d+ to \d+\.\d+\)", out, re.MULTILINE)
     assert "rsLoRA" in out and "B at 4 times the rate" in out and "a warm-up of 25.0 %" in out
     assert "12 steps of 2 x 4 samples of at most 200 tokens" in out and "gradient norm at most 0.5" in out
-    assert f"gridsweep export {rows[0]['experiment']} runs/small --to DIR" in out
+    assert f"gridsweep export {rows[0]['id']} runs/small --to DIR" in out
     assert out.count("caveats") == 1 and "Only 32 validation samples" in out and "one seed" in out
-    tied = [row["experiment"] for row in rows[1:] if row["tied"]]
+    tied = [row["id"] for row in rows[1:] if row["tied"]]
     named = re.search(r"^tied      (.*)$", out, re.MULTILINE)
     assert named and [id for id in tied if id not in named[1]] == []
 
 
-def test_best_as_json_is_the_same_in_a_plain_dict(run):
+def test_best_as_json_is_the_same_for_programs(run):
     made = json.loads(run("best", "--json")[1])
-    row = json.loads(run("report", "--json")[1])["rows"][0]
-    assert (made["id"], made["validation_loss"]) == (row["experiment"], row["loss"])
+    rows = json.loads(run("report", "--json")[1])["experiments"]
+    row = rows[0]
+    assert (made["id"], made["validation_loss"]) == (row["id"], row["validation_loss"])
     assert made["params"] == {key: row[key] for key in ("r", "alpha", "lr", "dropout")}
     assert made["recipe"]["rslora"] is True and made["recipe"]["steps"] == made["total_steps"] == 12
     assert made["warmup_steps"] == 3 and made["left"] == 0 and made["experiments"] == 4
     assert made["interval"][0] < made["validation_loss"] < made["interval"][1]
     assert made["adapter"] == f"runs/small/store/experiments/{made['id']}/adapter"
+    tied = [(row["id"], row["validation_loss"]) for row in rows[1:] if row["tied"]]
+    assert [(other["id"], other["validation_loss"]) for other in made["tied"]] == tied
     code, _, err = run("best", "--json", "--as", "peft")
     assert code == 2 and "choose one" in err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.records import codec
-from gridsweep.render import html, markdown, promises, terminal
+from gridsweep.render import answers, html, markdown, promises, terminal
 from gridsweep.render.progress import picture
 from gridsweep.render.screen import console
 from gridsweep.runs.run import exit_code
@@ -102,7 +103,7 @@ def test_a_wait_ends_when_the_worker_starts_and_not_when_it_has_loaded(capsys):
     assert overdue(state) == []
     terminal.explain(state, state.standings["e00"])
     assert "started   2024-06-10 03:00 UTC on d0" in capsys.readouterr().out
-    assert terminal.explain_json(state, state.standings["e00"])["started_at"] == after(3)
+    assert answers.explanation(state, state.standings["e00"]).started_at == after(3)
 
 
 def test_what_something_outside_holds_back_has_not_started():
@@ -134,8 +135,8 @@ def test_every_report_and_the_status_say_which_and_by_how_much(capsys):
         "2 experiments ended after finish_by: e05 by 3 h, e04 by 1 h"
     )
     assert any(summary in line for line in terminal.headline(report))
-    told = terminal.status_json(state, None)["overdue"]
-    assert [(one["id"], one["kind"], one["late_h"]) for one in told][:1] == [("e05", "start", 6.0)]
+    told = answers.status_of(state, Path("runs/a"), None).overdue
+    assert [(one.id, one.kind, one.late_h) for one in told][:1] == [("e05", "start", 6.0)]
     console().print(picture(state), width=300, soft_wrap=True)
     assert summary in capsys.readouterr().out
 

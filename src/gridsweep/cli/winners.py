@@ -36,7 +36,7 @@ def models(folder: Path | None, as_json: bool) -> None:
 @json_option
 def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
     """Print the recommended LoRA configuration: the winner, what is tied with it, and the caveats."""
-    from gridsweep.render import recommendation, trainers
+    from gridsweep.render import answers, recommendation, trainers
     from gridsweep.serving import adapters
 
     if trainer and as_json:
@@ -46,7 +46,7 @@ def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
     if trainer:
         click.echo(trainers.snippet(made, trainer), nl=False)
     elif as_json:
-        print_json(recommendation.as_dict(made, adapter))
+        print_json(answers.best(made, adapter))
     else:
         recommendation.text(made, place.path, adapter)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args  # arguments of a dataclass, by name
 
+from gridsweep.accounting.recommendation import Recommendation
 from gridsweep.render.terminal import held, latest_start
 from gridsweep.runs.folder import RunFolder
 from gridsweep.serving.adapters import Adapter
+from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
+from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.sweep import Sweep
 
 
@@ -95,6 +98,7 @@ class SweepStatus:
     now: datetime | None
     counts: dict[Status, int]
     experiments: tuple[ExperimentStatus, ...]
+    overdue: tuple[Overdue, ...] = ()
     schema_version: int = 2
 
 
@@ -147,11 +151,41 @@ class Adapters:
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
-    """The winner, and those it is not surely better than."""
+class TiedExperiment:
+    """An experiment that is statistically tied with the winner."""
 
-    best: Adapter
-    tied: tuple[Adapter, ...]
+    id: str
+    validation_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The recommended configuration, with everything needed to train it again elsewhere; losses in nats a token.
+
+    `tied` and `interval` are None where losses were not kept sample by sample, `adapter` where it is not in its folder.
+    """
+
+    id: str
+    sweep: str
+    validation_loss: float
+    interval: tuple[float, float] | None
+    initial_validation_loss: float | None
+    params: LoraParams
+    recipe: Recipe
+    layers: tuple[int, ...] | None
+    model: Model
+    dataset: Dataset
+    base: Base
+    total_steps: int
+    warmup_steps: int
+    seed: int
+    seeds: int
+    tied: tuple[TiedExperiment, ...] | None
+    left: int
+    experiments: int
+    caveats: tuple[str, ...]
+    adapter: Path | None
+    facts: Mapping[str, str]
     schema_version: int = 2
 
 
@@ -174,6 +208,34 @@ class Zones:
     schema_version: int = 1
 
 
+def best(made: Recommendation, adapter: Path | None) -> Best:
+    """Of a recommendation, and the folder of its adapter."""
+    ties = [TiedExperiment(row.experiment, row.loss) for row in made.tied or () if row.loss is not None]
+    return Best(
+        id=made.id,
+        sweep=made.sweep,
+        validation_loss=made.validation_loss,
+        interval=None if made.low is None or made.high is None else (made.low, made.high),
+        initial_validation_loss=made.initial_loss,
+        params=made.params,
+        recipe=made.recipe,
+        layers=made.layers,
+        model=made.model,
+        dataset=made.dataset,
+        base=made.base,
+        total_steps=made.total_steps,
+        warmup_steps=made.warmup_steps,
+        seed=made.seed,
+        seeds=made.seeds,
+        tied=None if made.tied is None else tuple(ties),
+        left=made.left,
+        experiments=made.of,
+        caveats=made.caveats,
+        adapter=adapter,
+        facts=made.facts,
+    )
+
+
 def check(sweep: Sweep, warnings: Sequence[str]) -> Check:
     """Of a spec."""
     listed = [
@@ -185,14 +247,19 @@ def check(sweep: Sweep, warnings: Sequence[str]) -> Check:
 
 def status(place: RunFolder) -> SweepStatus:
     """Of the sweep in a folder."""
-    state, pid = place.read(), place.driver()
+    return status_of(place.read(), place.path, place.driver())
+
+
+def status_of(state: State, folder: Path, pid: int | None) -> SweepStatus:
+    """Of a state."""
     return SweepStatus(
         sweep=state.sweep.name,
-        folder=place.path,
+        folder=folder,
         pid=pid,
         now=state.now,
         counts={s: state.count(s) for s in get_args(Status) if s != "reached" or state.count(s)},
         experiments=tuple(ExperimentStatus(**_status(state, standing)) for standing in state.standings.values()),
+        overdue=tuple(overdue(state)),
     )
 
 
@@ -212,7 +279,7 @@ def _status(state: State, standing: Standing) -> dict[str, Any]:
         "total_steps": state.sweep.total_steps,
         "why": standing.why,
         "latest_start": latest_start(state, standing) if standing.status == "waiting" else None,
-        "started_at": standing.first_running_at,
+        "started_at": state.start_of(standing.experiment.id),
         "ended_at": standing.ended_at,
         "validation_loss": outcome.validation_loss if outcome else None,
         "attempt_ids": tuple(standing.attempts),

@@ -17,7 +17,7 @@ from math import isfinite
 from numbers import Integral, Real
 from pathlib import PurePath
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints  # JSON, a schema, an annotation
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 INSTANT = "%Y-%m-%dT%H:%M:%SZ"

@@ -1,10 +1,8 @@
-"""A recommended configuration on the terminal, and as a plain dict for programs."""
+"""A recommended configuration on the terminal."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from gridsweep.accounting.recommendation import Recommendation
 from gridsweep.render.figures import percent
@@ -41,36 +39,6 @@ def text(made: Recommendation, folder: Path, adapter: Path | None) -> None:
     out = console()
     for what, said in rows:
         out.print(f"{what:<10}{said}", markup=False, soft_wrap=True)
-
-
-def as_dict(made: Recommendation, adapter: Path | None) -> dict[str, Any]:
-    """Return the recommendation for programs; losses in nats a token."""
-    interval = None if made.low is None else [made.low, made.high]
-    tied = None if made.tied is None else [{"id": row.experiment, "validation_loss": row.loss} for row in made.tied]
-    return {
-        "schema_version": 1,
-        "id": made.id,
-        "sweep": made.sweep,
-        "validation_loss": made.validation_loss,
-        "interval": interval,
-        "initial_validation_loss": made.initial_loss,
-        "params": asdict(made.params),
-        "recipe": asdict(made.recipe),
-        "layers": made.layers,
-        "model": asdict(made.model),
-        "dataset": asdict(made.dataset),
-        "base": made.base,
-        "total_steps": made.total_steps,
-        "warmup_steps": made.warmup_steps,
-        "seed": made.seed,
-        "seeds": made.seeds,
-        "tied": tied,
-        "left": made.left,
-        "experiments": made.of,
-        "caveats": list(made.caveats),
-        "adapter": None if adapter is None else str(adapter),
-        "facts": dict(made.facts),
-    }
 
 
 def _loss(made: Recommendation) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
-from typing import Any
+from typing import Any  # values of a trainer's configuration, as Python and YAML write them
 
 import yaml
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any  # a tokenizer and a model of transformers, which is imported late
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Assignment, Part

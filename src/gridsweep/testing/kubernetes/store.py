@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any  # a Kubernetes object; the fields of a fault, by name
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # plural, namespace, name
