@@ -179,7 +179,7 @@ def test_exit_5_when_everything_fails_alike(gridsweep, spec, monkeypatch):
     monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "crash:r16")
     code, _, err = gridsweep("run", spec)
     assert code == 5
-    assert "in the same way: the stand-in was told to crash" in err
+    assert "for the same reason: the stand-in was told to crash" in err
     monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
     assert gridsweep("run", spec)[0] == 0, "once mended, the same command goes on"
 
