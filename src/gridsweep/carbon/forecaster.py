@@ -28,7 +28,7 @@ SOURCE = "our own forecast from history"
 
 
 def _weights() -> tuple[Column, Column]:
-    """Return the weights of the last 28 days, oldest first: of the next 7 days (7, 28), and of the current slot (28,)."""
+    """Return the weights of the last 28 days, oldest first: for the next 7 days (7, 28), and the current slot (28,)."""
     fading = 0.8 ** np.arange(DAYS - 1, -1, -1.0)
     week = np.tile(2 / 3 * fading / fading.sum(), (7, 1))
     for ahead in range(1, 8):

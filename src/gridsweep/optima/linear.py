@@ -42,7 +42,7 @@ def best(problem: Problem) -> list[Run]:
 
 
 def _solved(problem: Problem, cuts: Ticks, horizon: bool) -> tuple[float, Column | None]:
-    """Return grams but for idle power before the last segment, and hours (jobs, devices, segments); None if infeasible."""
+    """Return grams without idle power before the last segment, and hours (jobs, devices, segments) or None."""
     optimize = _optimize()
     from scipy.sparse import coo_matrix, vstack
 
@@ -105,11 +105,11 @@ def _laid_out(problem: Problem, cuts: Ticks, hours: Column) -> list[Run]:
 
 
 def _matchings(shares: Column) -> list[tuple[float, list[tuple[int, int]]]]:
-    """Split shares (jobs, devices) into consecutive matchings, in all as long as the largest row or column sum."""
+    """Split shares (jobs, devices) into matchings, in total as long as the largest row or column sum."""
     assign = _optimize().linear_sum_assignment
     jobs, devices = shares.shape
     span = max(shares.sum(axis=0).max(), shares.sum(axis=1).max())
-    # Padded to equal row and column sums, the matrix is a sum of matchings: [[x, spare job], [spare device, x transposed]].
+    # With equal row and column sums, a matrix is a sum of matchings: [[x, spare job], [spare device, x transposed]].
     square = np.zeros((jobs + devices, jobs + devices))
     square[:jobs, :devices], square[jobs:, devices:] = shares, shares.T
     square[:jobs, devices:] = np.diag(span - shares.sum(axis=1))
