@@ -302,7 +302,7 @@ def nothing(place):
         ("spec", 2, ["status", "nowhere"], nothing, None, "nowhere holds no sweep"),
         ("trace", 2, ["forecast", "--trace", "grid.csv"], unreadable, "grid.csv", "2 faults in grid.csv"),
         ("error", 2, ["init", "small.yaml"], nothing, None, "small.yaml exists already"),
-        ("error", 2, ["explain", "e", "done"], nothing, None, "'e' could be any of 3 experiments"),
+        ("error", 2, ["explain", "e", "done"], nothing, None, "'e' matches 3 experiments"),
         ("adapter", 2, ["export", "e01", "done", "--to", "taken"], no_adapters, None, "no finished adapter"),
         ("access", 2, ["serve", "done", "--port", "70000"], nothing, None, "70000 is no port"),
         ("serving", 5, ["serve", "done", "--host", "no-such-host.invalid"], nothing, None, "cannot listen on"),

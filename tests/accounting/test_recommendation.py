@@ -126,7 +126,7 @@ def test_an_ambiguous_beginning_is_answered_by_what_to_type(run):
     for verb in (("explain", "r16"), ("export", "r16", "--to", "out"), ("logs", "r16")):
         code, out, err = run(*verb)
         assert (code, out) == (2, "")
-        named = re.search(r"'r16' could be any of 2 experiments; type one of (.*)\n", err)
+        named = re.search(r"'r16' matches 2 experiments; type one of (.*)\n", err)
         assert named and set(named[1].split(", ")) == {"r16-a32", "r16-a64"}
     code, out, _ = run("explain", "r16-a64")
     assert code == 0 and re.search(r"^loss      \d\.\d{4} on the validation samples$", out, re.MULTILINE)

@@ -148,7 +148,7 @@ def test_a_run_from_its_spec_to_its_report(gridsweep, spec, tmp_path):
 def test_explain_knows_nearly_right_names(gridsweep, spec):
     gridsweep("run", spec)
     code, _, err = gridsweep("explain", "r16", "runs/small")
-    assert code == 2 and "could be any of" in err
+    assert code == 2 and "matches" in err
     code, _, err = gridsweep("explain", "q16-a32", "runs/small")
     assert code == 2 and "did you mean" in err
 
@@ -179,7 +179,7 @@ def test_exit_5_when_everything_fails_alike(gridsweep, spec, monkeypatch):
     monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "crash:r16")
     code, _, err = gridsweep("run", spec)
     assert code == 5
-    assert "in the same way: the stand-in was told to crash" in err
+    assert "for the same reason: the stand-in was told to crash" in err
     monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
     assert gridsweep("run", spec)[0] == 0, "once mended, the same command goes on"
 

@@ -135,7 +135,7 @@ def test_doctor_says_what_a_wrong_key_needs(gridsweep, write, monkeypatch):
     assert seen["state"] == "missing" and "401" in seen["seen"] and "wrong-token" not in out
 
 
-@pytest.mark.parametrize(("threshold", "words"), [(5, "no slot of the last week met"), (900, "it would never wait")])
+@pytest.mark.parametrize(("threshold", "words"), [(5, "no slot of the last week met"), (900, "work would never wait")])
 def test_check_warns_of_a_limit_that_sorts_nothing(gridsweep, write, threshold, words):
     code, out, _ = gridsweep("check", write(threshold=threshold), "--json")
     (warning,) = json.loads(out)["warnings"]

@@ -295,7 +295,7 @@ def test_a_worker_that_vanishes_each_time_fails_alone(local, monkeypatch):
 def test_where_every_worker_crashes_alike_the_sweep_halts(local, monkeypatch):
     monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "crash:e")
     state, _ = live_to_the_end(local, make_sweep(6, devices=2))
-    assert state.halted.endswith("in the same way: the stand-in was told to crash")
+    assert state.halted.endswith("for the same reason: the stand-in was told to crash")
     assert state.count("waiting") >= 3 and len(state.attempts) <= 9
 
 

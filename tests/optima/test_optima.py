@@ -316,7 +316,7 @@ def test_what_cannot_be_is_refused_in_words():
         bound(jobs_of([1]), [], grid, START)
     with pytest.raises(ValueError, match="j0 has length 0:00:00"):
         bound(jobs_of([0]), two, grid, START)
-    with pytest.raises(ValueError, match="neither job j0 nor device d0 says its power"):
+    with pytest.raises(ValueError, match="neither job j0 nor device d0 has a power"):
         bound(jobs_of([1]), [Device("d0")], grid, START)
     with pytest.raises(ValueError, match="may only run on x"):
         bound([Job("j0", HOUR, device="x")], two, grid, START)
@@ -327,7 +327,7 @@ def test_what_cannot_be_is_refused_in_words():
     with pytest.raises(DeadlineError, match="j0 takes 11:00:00"):
         bound(jobs_of([11]), two, grid, START)
     for pausing in (True, False):
-        with pytest.raises(DeadlineError, match=r"5 jobs of 25\.0 h in all do not fit on 2"):
+        with pytest.raises(DeadlineError, match=r"5 jobs of 25\.0 h in total do not fit on 2"):
             bound(jobs_of([5] * 5), two, grid, START, pausing=pausing)
 
 

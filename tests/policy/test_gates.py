@@ -105,7 +105,7 @@ def test_a_wait_says_until_when_and_why():
 def test_at_its_latest_start_work_starts_whatever_the_grid_says(policy, level):
     assert started(policy.decide(seen(work("a"), at=3.99, level=level))) == []
     (start,) = policy.decide(seen(work("a"), at=4, level=level))
-    assert start == Start(("a",), 6, "d0", "its latest start has come (urgent waits at most 4 h)")
+    assert start == Start(("a",), 6, "d0", "latest start reached (urgent waits at most 4 h)")
 
 
 def test_a_start_says_why():
@@ -139,7 +139,7 @@ def test_on_off_leaves_alone_what_is_due_or_pausing(one):
 
 def test_on_off_says_that_the_latest_start_came_also_below_the_tiers_own_limit():
     (start,) = OnOff(200, 100).decide(seen(work("a"), at=4, level=150))
-    assert start.why == "its latest start has come (urgent waits at most 4 h)"
+    assert start.why == "latest start reached (urgent waits at most 4 h)"
 
 
 def test_on_off_lets_work_run_between_its_limits():
@@ -220,7 +220,7 @@ def test_policies_by_name():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (PolicyChoice("thresold"), "there is no policy 'thresold'; there are planned, immediate"),
+        (PolicyChoice("thresold"), "unknown policy 'thresold'; choose one of planned, immediate"),
         (PolicyChoice("on_off"), "needs pause_above and resume_below"),
         (
             PolicyChoice("on_off", {"pause_above": 1, "resume_below": 1, "x": 1}),
@@ -228,7 +228,7 @@ def test_policies_by_name():
         ),
         (
             PolicyChoice("on_off", {"pause_above": 100, "resume_below": 200}),
-            "a resume_below that is not above pause_above",
+            "policy on_off has resume_below above pause_above; lower resume_below or raise pause_above",
         ),
     ],
 )
@@ -313,7 +313,7 @@ def test_a_clean_slot_that_is_near_is_not_waited_for(minute, starts_now):
 def test_blind_work_waits_for_its_deadline():
     decisions = blind(seen(work("a"), work("b", ready=-4), level=nan, devices=2), "wait_until_deadline")
     assert started(decisions) == ["b"]
-    assert Wait("a", after(4), "no provider answers for the grid") in decisions
+    assert Wait("a", after(4), "no grid data from any provider") in decisions
 
 
 def test_blind_work_runs_where_the_sweep_says_so():

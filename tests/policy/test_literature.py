@@ -137,7 +137,7 @@ def test_neither_due_nor_pausing_nor_just_started_work_is_paused():
     levels = [300.0, 300.0, 100.0] + [300.0] * 60
     for policy in INTERRUPTING:
         plain = Busy("s/1", "d0", DAY, after(0), after(2), due=False, pausing=False)
-        assert policy.decide(seen(levels=levels, at=1, running=[plain])) == [Pause("s/1", "cleaner slots are expected")]
+        assert policy.decide(seen(levels=levels, at=1, running=[plain])) == [Pause("s/1", "cleaner slots are forecast")]
         for kept in (replace(plain, due=True), replace(plain, pausing=True), replace(plain, since=after(1))):
             assert policy.decide(seen(levels=levels, at=1, running=[kept])) == []
 

@@ -85,13 +85,13 @@ def ask(state: State, policy, at: float = 0.0, level: float = 100.0, stop: str =
     ("decision", "message"),
     [
         (Start(("e00",), 6, "d9", ""), "e00 on d9, which is not free"),
-        (Start(("nobody",), 6, "d0", ""), "nobody up to step 6, which does not wait for that"),
+        (Start(("nobody",), 6, "d0", ""), "nobody up to step 6, which is not waiting for it"),
         (Start(("e00",), 7, "d0", ""), "e00 up to step 7"),
         (Start(("e00",), 0, "d0", ""), "e00 up to step 0"),
         (Start(("e00", "e00"), 6, "d0", ""), "e00 up to step 6"),
         (Start((), 6, "d0", ""), "nothing on d0"),
-        (Pause("s-none/1", ""), "s-none/1, which does not run"),
-        (Wait("nobody", None, ""), "nobody, which does not wait"),
+        (Pause("s-none/1", ""), "s-none/1, which is not running"),
+        (Wait("nobody", None, ""), "nobody, which is not waiting"),
     ],
 )
 def test_an_impossible_decision_is_refused(decision, message):
@@ -115,7 +115,7 @@ def test_work_runs_where_it_is_bound_to():
     sweep = make_sweep(1, devices=2)
     pinned = tuple(e.__class__(e.id, e.params, e.seed, e.tier, e.reason, "d1") for e in sweep.experiments)
     state = submitted(make_sweep(1, devices=2, experiments=pinned))
-    with pytest.raises(PolicyError, match="e00 on d0; it may only run on d1"):
+    with pytest.raises(PolicyError, match="e00 on d0, but it may only run on d1"):
         ask(state, Says(Start(("e00",), 6, "d0", "")))
 
 
@@ -127,8 +127,8 @@ def test_overdue_work_starts_whatever_a_policy_says():
     assert ask(state, Never(), at=3.9) == []
     events = ask(state, Never(), at=4)
     assert [(e.stint.members[0].experiment, e.due, e.why) for e in events] == [
-        ("e00", True, "its latest start has come"),
-        ("e01", True, "its latest start has come"),
+        ("e00", True, "latest start reached"),
+        ("e01", True, "latest start reached"),
     ]
 
 
@@ -313,7 +313,7 @@ def test_a_sweep_in_which_everything_fails_alike_halts():
             lost.append(lose(state, "no CUDA", len(lost)))
         except ValueError:
             break
-    assert state.halted.endswith("in the same way: no CUDA")
+    assert state.halted.endswith("for the same reason: no CUDA")
     assert len(set(lost)) == 3 and state.count("failed") == 2
 
 

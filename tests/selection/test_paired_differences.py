@@ -31,10 +31,10 @@ def test_a_loss_is_a_mean_over_tokens():
 @pytest.mark.parametrize(
     ("values", "tokens", "said"),
     [
-        ((1.0,), (1.0, 2.0), "1 losses do not belong to 2"),
-        ((), (), "at least one above"),
-        ((1.0,), (0.0,), "at least one above"),
-        ((1.0, 1.0), (2.0, -1.0), "none below 0"),
+        ((1.0,), (1.0, 2.0), "got 1 losses for 2 token counts"),
+        ((), (), "not all 0"),
+        ((1.0,), (0.0,), "not all 0"),
+        ((1.0, 1.0), (2.0, -1.0), "not negative"),
         ((1.0,), (inf,), "finite"),
     ],
 )

@@ -78,7 +78,7 @@ def test_one_is_found_by_the_beginning_of_its_name(run):
     longer = [replace(listed[0], experiment=name) for name in ("r8-a1", "r8-a16", "r16")]
     assert one(longer, "r16").experiment == "r16"
     assert one(longer, "r8-a1").experiment == "r8-a1"
-    with pytest.raises(AdapterError, match="could be any of 2 experiments; type one of r8-a1, r8-a16"):
+    with pytest.raises(AdapterError, match="matches 2 experiments; type one of r8-a1, r8-a16"):
         one(longer, "r8")
     with pytest.raises(AdapterError, match="did you mean e0"):
         one(listed, "f01")

@@ -257,7 +257,7 @@ def test_a_band_without_a_bound_is_none():
 
 @pytest.mark.parametrize("check", [check_deadline, lambda sweep, now: plan(sweep, grid(100), now)])
 def test_work_without_length_or_device_is_refused(check):
-    with pytest.raises(SpecError, match="estimate a positive one"):
+    with pytest.raises(SpecError, match="give a positive estimate"):
         check(make_sweep(hours=0), START)
     with pytest.raises(SpecError, match="has no device"):
         check(make_sweep(devices=()), START)

@@ -79,8 +79,8 @@ def test_the_schema_knows_what_is_read(line):
     ("line", "said"),
     [
         ("rungs: {at: [1/8, 1/4], keep: [5]}", "2 rungs need as many numbers to keep, not 1"),
-        ("rungs: {at: [1/2, 1/4], keep: [5, 3]}", "each rung lies after the one before it"),
-        ("rungs: {at: [1/8, 1/4], keep: [3, 5]}", "each rung keeps fewer than the one before it"),
+        ("rungs: {at: [1/2, 1/4], keep: [5, 3]}", "each rung must be after the one before it"),
+        ("rungs: {at: [1/8, 1/4], keep: [3, 5]}", "each rung must keep fewer experiments than the one before it"),
         ("rungs: {when: eech}", "did you mean each?"),
         ("rungs: {carry: bseline}", "did you mean baseline?"),
         ("rungs: 3", "must be none, default, or a mapping with at and keep"),

@@ -158,5 +158,5 @@ def test_a_sample_of_one_tier_is_as_large_as_asked() -> None:
 
 
 def test_more_than_the_grid_cannot_be_drawn() -> None:
-    with pytest.raises(ValueError, match="55 points cannot be drawn from a grid of 54"):
+    with pytest.raises(ValueError, match="cannot draw 55 points from a grid of 54"):
         sample(FULL, 55, 42, tier_of)

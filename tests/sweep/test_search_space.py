@@ -115,7 +115,7 @@ def test_a_group_does_not_creep_along_the_axis():
     assert near_duplicates(axis) == [Alike((axis[0], axis[1])), Alike((axis[2], axis[3]))]
     assert near_duplicates(axis, factor=1.0) == []
     assert near_duplicates(axis, factor=2.0) == [Alike(tuple(axis))]
-    with pytest.raises(ValueError, match="1 is the least"):
+    with pytest.raises(ValueError, match="give 1 or more"):
         near_duplicates(axis, factor=0.9)
 
 

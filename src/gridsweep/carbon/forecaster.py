@@ -1,8 +1,8 @@
-"""A forecast from history alone, with scenarios and past errors, and its blend with a provider's.
+"""A forecast from history alone, with scenarios and past errors, and its blend with a provider's forecast.
 
-The week to come is expected to be the mean of the last 28 days at the same time of day: two thirds of the weight fall
-by a fifth with every day back, one third is the same weekday's. How far the present is off that mean fades with
-24 hours. Nothing leaves the range that the 28 days have seen. All of it is additive: a constant added to the history is
+The expected week is the mean of the last 28 days at the same time of day: two thirds of the weight decay by a fifth per
+day back, one third is on the same weekday. The deviation of the current slot from that mean fades with a time constant
+of 24 hours. Values stay within the range of the 28 days. The forecast is additive: a constant added to the history is
 added to every expected value, and changes no decision.
 """
 
@@ -21,20 +21,20 @@ Mask = npt.NDArray[np.bool_]
 
 DAYS = 28
 FADE = timedelta(hours=24)
-"""A deviation is down to 37 percent after so long."""
+"""The time after which a deviation has faded to 37 percent."""
 LATEST = timedelta(hours=6)
-"""So old a slot may stand for an unknown present."""
+"""The maximum age of a slot used in place of an unknown current slot."""
 SOURCE = "our own forecast from history"
 
 
 def _weights() -> tuple[Column, Column]:
-    """What the last 28 days count, oldest first: for each of the next 7 days, shape (7, 28), and beside the present."""
+    """Return the weights of the last 28 days, oldest first: for the next 7 days (7, 28), and the current slot (28,)."""
     fading = 0.8 ** np.arange(DAYS - 1, -1, -1.0)
     week = np.tile(2 / 3 * fading / fading.sum(), (7, 1))
     for ahead in range(1, 8):
         week[ahead - 1, DAYS - 1 + ahead - 7 * np.arange(1, 5)] += 1 / 12
     present = week[6].copy()
-    present[-1] = 0.0  # the present is measured against the days before it
+    present[-1] = 0.0  # the current slot is compared with the days before it
     return week, present
 
 
@@ -42,11 +42,11 @@ _WEEK, _PRESENT = _weights()
 
 
 def from_history(history: Trace, now: datetime, horizon: timedelta) -> Forecast | None:
-    """What the history up to the slot of `now` lets expect, from that slot until `now + horizon`.
+    """Return the forecast from the history up to the slot of `now`, from that slot until `now + horizon`.
 
-    Unknown slots are passed over; a time of day that no day knows lies on the line between its neighbours. Scenarios
-    and past errors are made when asked for, from up to 28 days more. None with less than 24 hours known in the
-    last 28 days, or where a day is no whole number of slots.
+    Unknown slots are skipped; a time of day without any known value is interpolated from its neighbours. Scenarios and
+    past errors are computed on first use, from up to 28 more days. None with less than 24 hours known in the last
+    28 days, or if a day is not a whole number of slots.
     """
     a_day, rest = divmod(DAY, history.step)
     present = history.index(now)
@@ -72,7 +72,7 @@ def from_history(history: Trace, now: datetime, horizon: timedelta) -> Forecast 
 
 
 def _expected(values: Column, a_day: int, slots: int) -> Column | None:
-    """The point forecast from the last of `values` on, shape (slots,); None with less than a day known."""
+    """Return the point forecast from the last of `values` on, shape (slots,); None with less than a day known."""
     recent = values[-DAYS * a_day :]
     if len(recent) < DAYS * a_day:
         recent = np.concatenate([np.full(DAYS * a_day - len(recent), np.nan), recent])
@@ -95,12 +95,12 @@ def _expected(values: Column, a_day: int, slots: int) -> Column | None:
 
 
 def _mean_week(filled: Column, known: Mask) -> Column:
-    """The next 7 days as the mean of those known, shape (7, slots a day)."""
+    """Return the next 7 days as the weighted mean of the known days, shape (7, slots per day)."""
     weight = _WEEK @ known
     never = weight <= 0
     week = (_WEEK @ filled) / np.where(never, 1.0, weight)
     if never.any():
-        # Nobody knows these times of day: the line between those before and after, round the clock.
+        # Times of day without a known value are interpolated between those before and after, around the clock.
         flat, at = week.ravel(), np.arange(week.size)
         there = ~never.ravel()
         week = np.interp(at, at[there], flat[there], period=week.size).reshape(week.shape)
@@ -108,7 +108,7 @@ def _mean_week(filled: Column, known: Mask) -> Column:
 
 
 def _deviation(days: Column, known: Mask) -> tuple[float, int]:
-    """How far the last known slot is off the days before it, and how many slots old it is; 0 where nobody can say."""
+    """Return the last known slot's deviation from the days before it, and its age in slots; 0 if unknown."""
     a_day = days.shape[1]
     for age in range(min(a_day, int(LATEST / DAY * a_day) + 1)):
         if known[-1, -1 - age]:
@@ -122,15 +122,16 @@ def _deviation(days: Column, known: Mask) -> tuple[float, int]:
 
 
 def _fading(slots: int, a_day: int, first: int = 0) -> Column:
-    """What is left of a deviation `first` slots after it and in the slots that follow, shape (slots,)."""
+    """Return the remaining share of a deviation from `first` slots after it on, shape (slots,)."""
     return np.asarray(np.exp(np.arange(first, first + slots) * (-(DAY / FADE) / a_day)))
 
 
 def _scenarios(values: Column, a_day: int, point: Column) -> Column:
-    """The point forecast, and around it how the last 28 days' own courses from this time of day differ.
+    """Return scenarios: the point forecast plus the differences between the courses of the last 28 days.
 
-    Each course is bent to begin at the present, as deviations fade. Shape (paths, slots), paths at most 28: only
-    courses that have ended count, so that 28 need 28 days and the horizon. One path, the point, without any.
+    Each course starts at this time of day and is shifted to begin at the current value; the shift fades. Shape (paths,
+    slots), at most 28 paths: only courses that have ended count, so 28 paths need 28 days plus the horizon. Without
+    any, the point forecast is the only path.
     """
     slots = len(point)
     first = max(1, -(-(slots - 1) // a_day))
@@ -152,7 +153,7 @@ def _scenarios(values: Column, a_day: int, point: Column) -> Column:
 
 
 def _reissued(values: Column, a_day: int, slots: int) -> tuple[Column, Column]:
-    """The same forecast 1 to 28 days ago, from what was known then, and what came of it; shapes (issues, slots)."""
+    """Return the forecasts issued 1 to 28 days ago, and the observed values; shapes (issues, slots)."""
     expected, came = [], []
     for then in range(len(values) - a_day, max(0, len(values) - (DAYS + 1) * a_day), -a_day):
         point = _expected(values[:then], a_day, slots)
@@ -164,9 +165,9 @@ def _reissued(values: Column, a_day: int, slots: int) -> tuple[Column, Column]:
 
 
 def bent(forecast: Forecast, history: Trace) -> Forecast:
-    """A forecast from the present slot on, where it is what is known; the difference fades over the slots after it.
+    """Return a forecast shifted to start at the known value of the current slot; the shift fades over later slots.
 
-    `history` ends in the present slot. A forecast that does not hold this slot, or an unknown present, changes nothing.
+    `history` ends with the current slot. The forecast is unchanged if it does not cover this slot, or if it is unknown.
     """
     here = len(history) - 1
     if not len(history) or history.step != forecast.step or not np.isfinite(history.values[here]):
@@ -184,9 +185,9 @@ def bent(forecast: Forecast, history: Trace) -> Forecast:
 
 
 def with_past(given: Forecast, earlier: Sequence[Forecast], history: Trace) -> Forecast:
-    """A provider's forecast that knows how earlier ones of it came out, by lead, as far as the history tells.
+    """Return a provider's forecast with the past errors of its earlier forecasts, by lead, as far as history is known.
 
-    Its errors are those of the same time of day where the earlier ones were issued a whole number of days before.
+    Errors refer to the same time of day if the earlier forecasts were issued a whole number of days before.
     """
 
     def past() -> tuple[Column, Column]:
@@ -202,21 +203,21 @@ def with_past(given: Forecast, earlier: Sequence[Forecast], history: Trace) -> F
 
 
 def blend(own: Forecast, given: Forecast) -> Forecast:
-    """A provider's forecast, and ours where ours is known to err less, over the slots of ours.
+    """Return a blend of a provider's forecast and ours, weighted by past errors, over the slots of ours.
 
-    By day ahead: ours counts nothing where it erred as much as the provider, and all where it erred half as much. While
-    the provider's errors are not known it counts only where the provider says nothing. Scenarios and past
-    errors are ours about the blend, shrunk to its error; the latter are unknown where that is.
+    Weights are set per day ahead: ours has weight 0 if its error equals the provider's, and weight 1 if its error is
+    half of it. While the provider's errors are unknown, ours counts only where the provider has no value. Scenarios
+    and past errors are ours around the blend, scaled to its error; past errors are unknown where that error is.
     """
     point = own.mean.values
     told = _on_slots(given.mean, own.mean)
     theirs = _on_slots(Trace(given.start, given.step, _by_day(given.error, max(1, DAY // given.step))), own.mean)
     ours = _by_day(own.error, DAY // own.step)
     known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
-    ratio = np.divide(theirs, ours, out=np.ones(len(point)), where=known)  # below 1 where ours errs more
+    ratio = np.divide(theirs, ours, out=np.ones(len(point)), where=known)  # below 1 if our error is larger
     weight = np.clip(2 - 2 / np.maximum(ratio, 0.5), 0.0, 1.0)
     weight[~np.isfinite(told)] = 1.0
-    weight[0] = 1.0  # the present, which ours begins with
+    weight[0] = 1.0  # the current slot, with which ours begins
     mixed = np.where(weight < 1, weight * point + (1 - weight) * np.nan_to_num(told), point)
     shrink = weight + (1 - weight) * np.minimum(1.0, ratio)
 
@@ -233,7 +234,7 @@ def blend(own: Forecast, given: Forecast) -> Forecast:
 
 
 def _by_day(error: Column, a_day: int) -> Column:
-    """The mean error of each day ahead, on the line between the days' middles; shape (slots,), NaN where unknown."""
+    """Return the mean error of each day ahead, interpolated between mid-days; shape (slots,), NaN if unknown."""
     ahead = np.arange(len(error)) - 0.5
     days = [error[1 + first : 1 + first + a_day] for first in range(0, max(1, len(error) - 1), a_day)]
     known = [(first, float(np.nanmean(day))) for first, day in enumerate(days) if np.isfinite(day).any()]
@@ -244,7 +245,7 @@ def _by_day(error: Column, a_day: int) -> Column:
 
 
 def _on_slots(told: Trace, slots: Trace) -> Column:
-    """A trace on other slots, by the mean over each; NaN where it says nothing."""
+    """Return a trace resampled to other slots by the mean over each; NaN where it has no value."""
     if told.step == slots.step and (slots.start - told.start) % slots.step == timedelta(0):
         at = np.arange(len(slots)) + told.index(slots.start)
         there = (at >= 0) & (at < len(told))

@@ -1,4 +1,4 @@
-"""A forecast: what is expected of a grid zone, as one or more paths on a regular grid."""
+"""Forecasts of a grid zone's carbon intensity: one or more paths on a regular time grid."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gridsweep.carbon.traces import DAY, Column, Trace
 
 
 class Forecast:
-    """What is expected, issued at one moment: a point forecast, equally likely paths around it, and past errors.
+    """A forecast issued at one moment: a point forecast, equally likely paths around it, and past errors.
 
-    `paths` has shape (paths, slots), gCO2eq/kWh, and may be given as a function. `point` has shape (slots,) and is
-    the best single guess; without it that is the mean path. `past` makes what earlier forecasts of this kind
-    expected, and what came: both of shape (issues, slots), NaN where unknown. Functions are called once, when asked.
+    `paths` has shape (paths, slots), gCO2eq/kWh, and may be a function. `point` has shape (slots,) and is the best
+    single estimate; the mean path by default. `past` returns the values that earlier forecasts of this kind expected
+    and the observed values, both of shape (issues, slots), NaN where unknown. Functions are called once, on first use.
     """
 
     def __init__(
@@ -46,23 +46,23 @@ class Forecast:
 
     @cached_property
     def paths(self) -> Column:
-        """Equally likely courses, shape (paths, slots)."""
+        """Equally likely paths, shape (paths, slots)."""
         return self._paths() if callable(self._paths) else self._paths
 
     @cached_property
     def mean(self) -> Trace:
-        """The point forecast, to be read like a trace that came true."""
+        """The point forecast as a trace."""
         return Trace(self.start, self.step, self.paths.mean(axis=0) if self._point is None else self._point)
 
     @cached_property
     def past(self) -> tuple[Column, Column]:
-        """What earlier issues expected, and what came: shapes (issues, slots); without rows where nobody knows."""
+        """Expected and observed values of earlier issues, shapes (issues, slots); no rows if unknown."""
         nobody = np.empty((0, len(self.mean)))
         return self._past() if self._past else (nobody, nobody)
 
     @cached_property
     def error(self) -> Column:
-        """The mean share by which earlier issues were wrong at each lead, shape (slots,); NaN with too few known."""
+        """The mean relative error of earlier issues at each lead, shape (slots,); NaN if too few are known."""
         expected, came = self.past
         known = np.isfinite(expected) & np.isfinite(came) & (came > 0)
         count = known.sum(axis=0)
@@ -72,15 +72,15 @@ class Forecast:
 
     @property
     def typical_error(self) -> float:
-        """The mean share by which earlier issues were wrong on their first day; NaN where too few are known."""
+        """The mean relative error of earlier issues on their first day; NaN if too few are known."""
         day = self.error[1 : 1 + -(-DAY // self.step)]
         known = day[np.isfinite(day)]
         return float(known.mean()) if len(known) else float("nan")
 
     def band(self, low: float = 0.1, high: float = 0.9) -> tuple[Trace, Trace]:
-        """Bounds that such a share of past errors at the same lead stayed below; the point forecast lies within.
+        """Return bounds at the `low` and `high` quantiles of past errors at the same lead, around the point forecast.
 
-        Where fewer than a week of errors is known, the paths' own spread: with a single path, none.
+        With fewer than a week of known errors, the spread of the paths is used; with a single path it is zero.
         """
         expected, came = self.past
         wrong, spread, point = came - expected, self.paths - self.mean.values, self.mean.values
@@ -94,11 +94,11 @@ class Forecast:
 
 
 FEWEST = 7
-"""So many errors must be known at a lead before anything is said of it."""
+"""The smallest number of known errors at a lead to state an error for it."""
 
 
 def _quantile(rows: Column, share: float) -> Column:
-    """By column, over what is known: the level that the next value stays below with this probability (Weibull)."""
+    """Return the quantile of the known values of each column (Weibull plotting position)."""
     count = np.isfinite(rows).sum(axis=0)
     if not len(rows):
         return np.full(rows.shape[1], np.nan)

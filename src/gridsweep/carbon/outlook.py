@@ -1,4 +1,4 @@
-"""The coming days of a grid zone: what is expected, how surely, and the cleanest windows for a piece of work."""
+"""The outlook for a grid zone: the forecast, its uncertainty, and the cleanest windows for a piece of work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time to run: its mean intensity in gCO2eq/kWh, and the share it saves against running now."""
+    """A time to run: its mean intensity in gCO2eq/kWh, and the share it saves compared with running now."""
 
     start: datetime
     end: datetime
@@ -24,7 +24,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """Who says it and how well it is known, for the slots of `[start, end)`."""
+    """The source of the slots of `[start, end)`, and their quality."""
 
     start: datetime
     end: datetime
@@ -36,10 +36,10 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The grid now and to come. Columns are gCO2eq/kWh a slot, None where unknown; `expected` begins at `start`.
+    """The grid now and ahead. Columns are gCO2eq/kWh per slot, None where unknown; `expected` begins at `start`.
 
-    `low` and `high` hold eight of ten past errors of such a forecast. `typical_error` is the mean share by which it
-    was wrong on the first day; None where it cannot be known yet.
+    `low` and `high` bound the 80 % interval from past errors of such forecasts. `typical_error` is the mean relative
+    error on the first day; None if too little is known.
     """
 
     provider: str
@@ -64,7 +64,7 @@ class Outlook:
 
 
 def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timedelta) -> Outlook:
-    """What a reading says of `[now, now + horizon)`, and its cleanest windows of the given length."""
+    """Return the outlook of a reading for `[now, now + horizon)`, with its cleanest windows of the given length."""
     history, forecast, seen = reading.history, reading.forecast, reading.provenance
     level = history.at(now)
     end = now + horizon
@@ -104,7 +104,7 @@ def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timed
 
 
 def cleanest(expected: Trace, now: datetime, duration: timedelta, atonce: float) -> list[Window]:
-    """The cleanest windows that lie within the forecast and do not overlap, the best first."""
+    """Return the cleanest windows that lie within the forecast and do not overlap, the best first."""
     edges = [now, *(expected.start + i * expected.step for i in range(1, len(expected)))]
     starts = [start for start in edges if start + duration <= expected.end]
     found = [(expected.mean(start, start + duration), start) for start in starts]

@@ -1,4 +1,4 @@
-"""What a provider says at one moment, and where every slot of it comes from."""
+"""Readings: the answer of a provider at one moment, with the source of every slot."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.traces import Trace
 
 Kind = Literal["average", "marginal", "index"]
-"""Grams of the average or of the marginal kWh; an index is no amount of carbon and is never taken for grams."""
+"""Grams of the average or of the marginal kWh; an index is not an amount of carbon and never counts as grams."""
 Basis = Literal["lifecycle", "direct", "unknown"]
-"""Whether building plants and fetching fuel count, or only what comes out of the stack."""
+"""Whether plant construction and fuel supply count (lifecycle), or only emissions at the plant (direct)."""
 Quality = Literal["measured", "estimated", "forecast", "imputed", "stale", "static", "synthetic"]
 Freshness = Literal["live", "cached", "stale", "forecast", "static", "none"]
-"""How near to the grid an answer is; from `stale` on nobody has seen the present slot."""
+"""How close an answer is to the live grid; from `stale` on, the current slot is not observed."""
 
 LOST: tuple[Freshness, ...] = ("static", "none")
-"""On these rungs nothing is known of the present: work is not placed by them, and no saving is claimed."""
+"""At this freshness the current intensity is unknown: no work is placed by it, and no saving is claimed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where slots come from and what their figures mean; `title` is what people are told.
+    """The source of slots and the meaning of their figures; `title` is the name shown to users.
 
-    `issued_at` is when a forecast was made, `fetched_at` when the answer came; None for what was always there.
+    `issued_at` is when a forecast was made, `fetched_at` when the answer arrived; None for data that is always there.
     """
 
     title: str
@@ -40,12 +40,12 @@ class Provenance:
 
     @property
     def timeless(self) -> Provenance:
-        """The same without its times, to tell sources apart."""
+        """The same provenance without its times, to distinguish sources."""
         return replace(self, issued_at=None, fetched_at=None) if self.issued_at or self.fetched_at else self
 
     @property
     def meaning(self) -> tuple[Kind, Basis]:
-        """What may be added up: only figures of one meaning."""
+        """Kind and basis: only figures with the same meaning may be added up."""
         return (self.kind, self.basis)
 
 
@@ -56,18 +56,18 @@ def titled(title: str, quality: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """From `start` to the next stretch, slots have this provenance."""
+    """The provenance of the slots from `start` to the next stretch."""
 
     start: datetime
     provenance: Provenance
 
 
 class Reading:
-    """All a provider can say at one moment: the past up to the present slot, and perhaps a forecast.
+    """A provider's answer at one moment: the past up to the current slot, and possibly a forecast.
 
-    `provenance` is that of the whole history, or its stretches in order of time, the first not after the history's
-    start. `forecast` may be given as a function, which is called once, when somebody asks: most ticks never do.
-    `why` says what kept the rungs above from answering.
+    `provenance` applies to the whole history, or lists its stretches in order of time, the first not after the
+    history's start. `forecast` may be a function, which is called once on first use, since most ticks do not need it.
+    `why` says why the rungs above did not answer.
     """
 
     __slots__ = ("_forecast", "freshness", "history", "stretches", "why")
@@ -90,19 +90,19 @@ class Reading:
 
     @property
     def forecast(self) -> Forecast | None:
-        """What is expected from the present slot on, or None where nobody can say."""
+        """The forecast from the current slot on, or None if there is none."""
         if callable(self._forecast):
             self._forecast = self._forecast()
         return self._forecast
 
     @property
     def provenance(self) -> Provenance:
-        """That of the latest slot."""
+        """The provenance of the latest slot."""
         return self.stretches[-1].provenance
 
     @property
     def lost(self) -> bool:
-        """Whether nothing is known of the present."""
+        """Whether the current intensity is unknown."""
         return self.freshness in LOST
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""Carbon intensity over time, in gCO2eq/kWh: traces (what was), forecasts (what is expected), means.
+"""Carbon intensity over time, in gCO2eq/kWh: traces of observed values, their integrals, means and percentiles.
 
-A column of values stands on a regular grid: slot `i` is the half-open `[start + i*step, start + (i+1)*step)`.
-An unknown value is NaN and stays unknown; nothing here invents one.
+A column of values has a regular time grid: slot `i` is the half-open `[start + i*step, start + (i+1)*step)`.
+An unknown value is NaN and stays unknown; it is never filled in here.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ Column = npt.NDArray[np.float64]
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 POUNDS_PER_MWH = 0.45359237
-"""In gCO2eq/kWh: a pound is 453.59237 g, a MWh 1,000 kWh."""
+"""One lb/MWh in gCO2eq/kWh: a pound is 453.59237 g, a MWh 1,000 kWh."""
 
 
 def or_none(level: float) -> float | None:
-    """A level as values that are kept or shown say it: None where it is unknown. `or_nan` reads them back."""
+    """Return a level for storage or display, None if it is unknown. `or_nan` reads such levels back."""
     return level if isfinite(level) else None
 
 
 def or_nan(levels: Sequence[float | None]) -> Column:
-    """The column of such levels: NaN for None."""
+    """Return the column of such levels, NaN for None."""
     return np.array(levels, dtype=np.float64)
 
 
 def utc(moment: datetime) -> datetime:
-    """The same instant as aware UTC. Raises `ValueError` for a naive one, whose instant nobody knows."""
+    """Return the same instant as aware UTC. Raises `ValueError` for a naive time, whose instant is unknown."""
     if moment.tzinfo is None:
-        raise ValueError(f"{moment.isoformat()} has no time zone; write it as {moment.isoformat()}Z")
+        raise ValueError(f"{moment.isoformat()} has no time zone; write {moment.isoformat()}Z for UTC")
     return moment.astimezone(UTC)
 
 
 def ceil_to(moment: datetime, step: timedelta) -> datetime:
-    """The first multiple of `step` since 1970 that is strictly after `moment`."""
+    """Return the first multiple of `step` since 1970 that is strictly after `moment`."""
     return moment + step - (moment - _EPOCH) % step
 
 
 def floor_to(moment: datetime, step: timedelta) -> datetime:
-    """The last multiple of `step` since 1970 that is not after `moment`."""
+    """Return the last multiple of `step` since 1970 that is not after `moment`."""
     return moment - (moment - _EPOCH) % step
 
 
@@ -55,7 +55,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What a window met: `level_hours` is the integral of the known intensity (gCO2eq/kWh x h)."""
+    """The intensity over a window: `level_hours` is the integral of its known part, gCO2eq/kWh x h."""
 
     level_hours: float
     known: timedelta
@@ -63,14 +63,14 @@ class Exposure:
 
 
 class Trace:
-    """Carbon intensity that was observed, one value a slot.
+    """Observed carbon intensity, one value per slot.
 
-    `values` has shape (slots,), gCO2eq/kWh, NaN where unknown; cutting a trace shares it and never copies.
+    `values` has shape (slots,), gCO2eq/kWh, NaN where unknown; parts of a trace share its values without a copy.
     """
 
     def __init__(self, start: datetime, step: timedelta, values: Sequence[float] | Column):
         if step <= timedelta(0):
-            raise ValueError(f"a slot must last longer than {step}")
+            raise ValueError(f"a slot cannot last {step}; give a positive step")
         self.start = utc(start)
         self.step = step
         self.values: Column = np.asarray(values, dtype=np.float64)
@@ -88,22 +88,22 @@ class Trace:
         return f"{type(self).__name__}({self.start.isoformat()}, {self.step}, {len(self)} slots)"
 
     def index(self, moment: datetime) -> int:
-        """The number of the slot that holds `moment`; may lie outside the trace."""
+        """Return the number of the slot that holds `moment`, which may lie outside the trace."""
         return (moment - self.start) // self.step
 
     def at(self, moment: datetime) -> float:
-        """The intensity at an instant, NaN where unknown."""
+        """Return the intensity at an instant, NaN if unknown."""
         i = (moment - self.start) // self.step
         return float(self.values[i]) if 0 <= i < len(self.values) else float("nan")
 
     def between(self, start: datetime, end: datetime) -> Trace:
-        """The slots that lie in or touch `[start, end)`, as a view."""
+        """Return the slots that overlap `[start, end)`, as a view."""
         first = max(0, self.index(start))
         last = min(len(self.values), -((self.start - end) // self.step))
         return Trace(self.start + first * self.step, self.step, self.values[first : max(first, last)])
 
     def percentile(self, percent: float, end: datetime, span: timedelta) -> float:
-        """The intensity that so many percent of the known slots in `span` before `end` do not exceed; NaN without any.
+        """Return the given percentile of the known slots in `span` before `end`; NaN if none is known.
 
         Interpolated between slots, as numpy does.
         """
@@ -120,7 +120,7 @@ class Trace:
         return float(known[low] + (known[high] - known[low]) * (place - low))
 
     def known(self, start: datetime, end: datetime) -> timedelta:
-        """How much of `[start, end)` is known."""
+        """Return how much of `[start, end)` is known."""
         return self.exposure(start, end).known
 
     @cached_property
@@ -145,13 +145,13 @@ class Trace:
         )
 
     def exposure(self, start: datetime, end: datetime) -> Exposure:
-        """The exact integral over `[start, end)` of the value held constant within each slot."""
+        """Return the exact integral over `[start, end)`, with the value constant within each slot."""
         (level_a, known_a), (level_b, known_b) = self._upto(start), self._upto(end)
         known = min(end - start, timedelta(hours=known_b - known_a))
         return Exposure(level_b - level_a, known, (end - start) - known)
 
     def mean(self, start: datetime, end: datetime) -> float:
-        """The mean over the known part of `[start, end)`; the value at `start` for an empty window."""
+        """Return the mean over the known part of `[start, end)`; the value at `start` for an empty window."""
         if end <= start:
             return self.at(start)
         seen = self.exposure(start, end)

@@ -1,4 +1,4 @@
-"""The least that a sweep could have emitted: the certificate beside every saving."""
+"""The lowest emissions a sweep could have had: the reference for every reported saving."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Never paused, any lengths and devices: exact by counting, where the jobs are few or of few kinds.
+"""Optimum without pauses for any lengths and devices: exact by counting, if jobs are few or of few kinds.
 
-Jobs alike in length, power and bounds are one kind; a state says how many of each are done. For each device alone,
-E[i, s] is the least cost of having done s when free at instant i: wait, or start one more. Devices share only the jobs
-and, where they idle, the horizon: so the whole is the least over the ways to deal the counts to the devices, for each
-horizon. No relaxation, no gap.
+Jobs with equal length, power and bounds are one kind; a state counts the completed jobs of each kind. For one device,
+E[i, s] is the least cost of having completed s when free at instant i: wait, or start one more job. Devices share only
+the jobs and, with idle power, the horizon. So the optimum is the minimum over all ways to divide the counts among the
+devices, for each horizon, without relaxation or gap.
 
-Starts are finite for the reason in `streams`: a block of runs meets an anchor (an edge, a ready time, a latest start),
-or ends with the horizon, which another device's block has tied to one; so each start is an anchor, plus or minus sums
-of lengths. Where these are too many, the answer is the best of a coarser list, and not proven.
+The starts are finite for the reason given in `streams`: a block of runs touches an anchor (an edge, a ready time, a
+latest start), or ends with the horizon, which another device's block ties to an anchor. So each start is an anchor plus
+or minus sums of lengths. If these are too many, the result is the best of a coarser list, and is not proven.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ STATES = 6_000
 CELLS = 4_000_000
 STEPS = 400_000
 MERGES = 400_000_000
-"""What may be tried: counts, counts x instants, starts of all kinds on all devices, and deals of counts."""
+"""Limits on the search: states, states x instants, starts of all kinds on all devices, and divisions of counts."""
 SUMS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """Jobs that are alike: `members[g]` are those of kind g.
+    """Groups of equal jobs: `members[g]` are the jobs of kind g.
 
-    A state is a number in mixed radix: one more of kind g done adds `stride[g]`.
+    A state is a number in mixed radix: one more completed job of kind g adds `stride[g]`.
     """
 
     members: list[list[int]]
@@ -43,7 +43,7 @@ class Kinds:
 
 
 def kinds_of(problem: Problem) -> Kinds:
-    """The kinds of a problem's jobs, in order of their first."""
+    """Return the kinds of a problem's jobs, in order of their first job."""
     found: dict[bytes, list[int]] = {}
     for j in range(problem.jobs):
         row = (problem.lengths[j], problem.power[j], problem.latest[j], problem.allowed[j], problem.ready[j])
@@ -56,7 +56,7 @@ def kinds_of(problem: Problem) -> Kinds:
 
 
 def instants(problem: Problem, kinds: Kinds) -> list[Ticks] | None:
-    """For each device every start an optimum may need; None where they are too many."""
+    """Return, for each device, every start that an optimum may need; None if there are too many."""
     sums = [_sums(problem.lengths[:, d], kinds) for d in range(problem.devices)]
     joint = np.unique(np.concatenate([s for s in sums if s is not None] or [np.empty(0, np.int64)]))
     edges = np.unique(np.concatenate([problem.edges, problem.ready, problem.free]))
@@ -64,7 +64,7 @@ def instants(problem: Problem, kinds: Kinds) -> list[Ticks] | None:
     for d, own in enumerate(sums):
         if own is None:
             return None
-        # With idle power, another device's latest start may be what ties the horizon.
+        # With idle power, another device's latest start may determine the horizon.
         bounds = problem.latest.ravel() if problem.idle.any() else problem.latest[:, d]
         anchors = np.unique(np.concatenate([edges, bounds]))
         if problem.idle.any() and len(joint) * len(own) * len(anchors) > STEPS * 20:
@@ -78,7 +78,7 @@ def instants(problem: Problem, kinds: Kinds) -> list[Ticks] | None:
 
 
 def coarse(problem: Problem, taken: Sequence[Run] = ()) -> list[Ticks]:
-    """For each device the starts at most one other job away from an anchor, or from a run that is `taken`."""
+    """Return, for each device, the starts at most one job away from an anchor or from a fixed run in `taken`."""
     found = []
     for d in range(problem.devices):
         lengths = np.unique(problem.lengths[:, d])
@@ -93,7 +93,7 @@ def coarse(problem: Problem, taken: Sequence[Run] = ()) -> list[Ticks]:
 
 
 def affordable(problem: Problem, kinds: Kinds, starts: Sequence[Ticks]) -> bool:
-    """Whether the counting is short enough."""
+    """Whether the search is within its limits."""
     times = sum(len(s) * (1 + len(kinds.members) * bool(problem.idle.any())) for s in starts)
     deals = (kinds.states**2 if problem.devices > 2 else kinds.states) * problem.devices
     return (
@@ -105,7 +105,7 @@ def affordable(problem: Problem, kinds: Kinds, starts: Sequence[Ticks]) -> bool:
 
 
 def best(problem: Problem, kinds: Kinds, starts: Sequence[Ticks], taken: Sequence[Run] = ()) -> list[Run] | None:
-    """The best schedule with these starts, around the runs that are `taken`; None where nothing fits."""
+    """Return the best schedule with these starts around the fixed runs in `taken`; None if nothing fits."""
     scale = scale_of(problem)
     lanes = [
         _Lane(problem, kinds, d, starts[d], [r for r in taken if r[1] == d], scale) for d in range(problem.devices)
@@ -117,7 +117,7 @@ def best(problem: Problem, kinds: Kinds, starts: Sequence[Ticks], taken: Sequenc
     idle = rounded(problem.idle.sum() * problem.exposure(horizons), scale)
     if problem.idle.any():
         at = int(np.argmin(_least([lane.upto(horizons) for lane in lanes], kinds) + idle))
-    else:  # costs fall with the horizon: the earliest one of the least cost
+    else:  # costs fall with the horizon: find the earliest one of the least cost
         low, high = 0, len(horizons) - 1
         least = _least([lane.upto(horizons[high:]) for lane in lanes], kinds)[0]
         while low < high:
@@ -136,7 +136,7 @@ def best(problem: Problem, kinds: Kinds, starts: Sequence[Ticks], taken: Sequenc
 
 
 class _Lane:
-    """One device: `table[s, i]`, the least cost of having done s with no run after `times[i]`."""
+    """One device: `table[s, i]` is the least cost of having completed s with no run after `times[i]`."""
 
     def __init__(self, problem: Problem, kinds: Kinds, device: int, starts: Ticks, taken: Sequence[Run], scale: float):
         self.device, self.kinds = device, kinds
@@ -160,16 +160,16 @@ class _Lane:
             np.minimum.accumulate(row, out=row)
 
     def upto(self, horizons: Ticks) -> Column:
-        """The table at each horizon: (horizons, states)."""
+        """Return the table at each horizon, shape (horizons, states)."""
         return self.table[:, np.searchsorted(self.times, horizons, side="right") - 1].T
 
     def path(self, state: int, horizon: int) -> list[tuple[int, int, int]]:
-        """The runs of a least cost, back from a horizon: kind, start, end."""
+        """Return runs of the least cost, backwards from a horizon: kind, start, end."""
         i = int(np.searchsorted(self.times, horizon, side="right")) - 1
         found = []
         while state:
             value = self.table[state, i]
-            i = int(np.argmax(self.table[state] == value))  # the earliest: rows never rise
+            i = int(np.argmax(self.table[state] == value))  # the earliest instant, since rows never rise
             for g in self._last(state):
                 at = int(np.searchsorted(self._ended[g], i))
                 if at == len(self._ended[g]) or self._ended[g][at] != i:
@@ -181,7 +181,7 @@ class _Lane:
         return found
 
     def _last(self, state: int) -> list[int]:
-        """The kinds of which a state has one done."""
+        """Return the kinds of which a state has completed at least one job."""
         return [
             g
             for g, (of, stride) in enumerate(zip(self.kinds.members, self.kinds.stride, strict=True))
@@ -190,7 +190,7 @@ class _Lane:
 
 
 def _free(problem: Problem, job: int, device: int, starts: Ticks, taken: Sequence[Run]) -> Ticks:
-    """The starts at which a job may run on a device beside what is taken there."""
+    """Return the starts at which a job may run on a device beside its fixed runs."""
     length, begin = int(problem.lengths[job, device]), max(problem.ready[job], problem.free[device])
     able = (starts >= begin) & (starts <= problem.latest[job, device]) & problem.allowed[job, device]
     for _, _, start, end in taken:
@@ -200,16 +200,16 @@ def _free(problem: Problem, job: int, device: int, starts: Ticks, taken: Sequenc
 
 
 def _least(tables: Sequence[Column], kinds: Kinds) -> Column:
-    """The least cost of all jobs, dealt to the devices: tables of (horizons, states) -> (horizons,)."""
+    """Return the least cost of all jobs, divided among the devices: tables (horizons, states) -> (horizons,)."""
     merged = tables[0]
     for table in tables[1:-1]:
         merged = _merged(merged, table, kinds)
-    # What one device leaves is the complement, and in mixed radix that is the reversed order.
+    # The jobs that one device leaves are the complement, which in mixed radix is the reversed order.
     return (merged + tables[-1][:, ::-1]).min(axis=1) if len(tables) > 1 else merged[:, -1]
 
 
 def _merged(one: Column, other: Column, kinds: Kinds) -> Column:
-    """The least costs of both devices together: (horizons, states) each."""
+    """Return the least costs of both devices together, shape (horizons, states) like each table."""
     found = np.full_like(one, np.inf)
     for state in np.flatnonzero(np.isfinite(one).any(axis=0)):
         beside = _within(kinds.states - 1 - int(state), kinds)
@@ -218,7 +218,7 @@ def _merged(one: Column, other: Column, kinds: Kinds) -> Column:
 
 
 def _within(state: int, kinds: Kinds) -> Indices:
-    """The states that hold no more of any kind."""
+    """Return the states that have no more jobs of any kind."""
     found = np.zeros(1, dtype=np.intp)
     for of, stride in zip(kinds.members, kinds.stride, strict=True):
         found = (found[:, None] + np.arange(state // stride % (len(of) + 1) + 1) * stride).ravel()
@@ -226,7 +226,7 @@ def _within(state: int, kinds: Kinds) -> Indices:
 
 
 def _dealt(tables: Sequence[Column], kinds: Kinds) -> list[int]:
-    """Each device's state in a least deal of all jobs; tables of (states,)."""
+    """Return each device's state in a cheapest division of all jobs; tables have shape (states,)."""
     ahead = list(tables[:1]) if len(tables) > 1 else []
     for table in tables[1:-1]:
         ahead.append(_merged(ahead[-1][None], table[None], kinds)[0])
@@ -241,7 +241,7 @@ def _dealt(tables: Sequence[Column], kinds: Kinds) -> list[int]:
 
 
 def _sums(lengths: Ticks, kinds: Kinds) -> Ticks | None:
-    """Every sum of some jobs' lengths, 0 included; None where they are too many."""
+    """Return every sum of some jobs' lengths, 0 included; None if there are too many."""
     found = np.zeros(1, dtype=np.int64)
     for of in kinds.members:
         found = np.unique(found[:, None] + np.arange(len(of) + 1, dtype=np.int64) * lengths[of[0]])

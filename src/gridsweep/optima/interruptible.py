@@ -1,18 +1,19 @@
-"""Paused at will, devices that are alike, all jobs ready together: the cheapest time first, exactly.
+"""Optimum with pauses for identical devices and jobs that are all ready together: an exact greedy algorithm.
 
-Cut the window at every slot's edge and every deadline: segments of length l_i and level c_i, in which m devices give
-m l_i and one job takes l_i at most. By McNaughton's rule (1959) any shares of a segment that keep to both can be laid
-out on the devices without a job on two at once, so a schedule is a flow: job j (supply p_j) -> segment i up to its
-deadline (capacity l_i) -> sink (capacity m l_i). Cost c_i lies on the last arc only. The segments' totals that flows
-can reach form a polymatroid (Megiddo 1974), on which greedy is exact (Edmonds 1970): in order of c_i each segment
-takes all it can without taking from those before, u_i = F(first i) - F(first i - 1), with F(S) the maximum flow into
-the segments of S. There is a minimum cut for every S: choose of each deadline class its a_k longest jobs,
+Cut the window at every slot's edge and every deadline into segments of length l_i and level c_i. In a segment, m
+devices provide m l_i, and one job uses at most l_i. By McNaughton's rule (1959), any shares of a segment within both
+limits can be laid out on the devices without a job on two at once. So a schedule is a flow: job j (supply p_j) ->
+segment i up to its deadline (capacity l_i) -> sink (capacity m l_i). The cost c_i is on the last arc only. The feasible
+totals of the segments form a polymatroid (Megiddo 1974), on which the greedy algorithm is exact (Edmonds 1970): in
+order of c_i, each segment takes as much as it can without taking from those before, u_i = F(first i) - F(first i - 1),
+where F(S) is the maximum flow into the segments of S. Every S has a minimum cut that chooses the a_k longest jobs of
+each deadline class k:
 
     F(S) = min over a of  (length of the jobs not chosen) + sum over i in S of l_i min(m, number chosen that may use i),
 
-with the latter number A_q the same over all segments between two deadlines. Between breakpoints, where the lengths in a
-class change, the right side is concave in a, so that its least is at breakpoints: few a are tried. All numbers are
-whole ticks: exact.
+where the latter number A_q is the same for all segments between two deadlines. Between breakpoints, where the lengths
+in a class change, the right side is concave in a, so its minimum is at breakpoints and few a are tried. All numbers
+are whole ticks, so the result is exact.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from gridsweep.optima.layout import laid_out
 from gridsweep.optima.problem import TICKS_PER_HOUR, Problem, Run, Ticks, too_much
 
 SPLIT = 32
-"""A horizon within a segment is found by dividing it into so many parts again and again."""
+"""The number of parts into which a segment is divided repeatedly to find a horizon within it."""
 
 
 class Segments:
-    """The window cut at all edges and deadlines, in time; `ranked` puts the cheapest first, equal ones by time."""
+    """The window cut at all edges and deadlines, in time order; `ranked` puts the cheapest first, ties by time."""
 
     def __init__(self, problem: Problem):
         self.problem = problem
@@ -40,16 +41,16 @@ class Segments:
         self.starts, self.ends = cuts[:-1], cuts[1:]
         slots = np.searchsorted(problem.edges, self.starts, side="right") - 1
         self.levels: Column = problem.levels[slots]
-        # With idle power, a device that runs draws what is above it; the rest is drawn until the horizon anyway.
+        # Running adds only the power above idle power, since idle power is drawn until the horizon anyway.
         self.extra_kw = float(problem.power[0, 0] - problem.idle[0])
         self.ranked = np.argsort(self.levels * self.extra_kw, kind="stable")
         self.interval = np.searchsorted(self.deadlines, self.ends[self.ranked])
         self._cuts = _Cuts(problem, self.deadlines)
 
     def shares(self, horizons: Ticks) -> Ticks:
-        """Device time in each ranked segment if all ends by each horizon: (horizons, segments), in ticks.
+        """Return device time in each ranked segment if all ends by each horizon: (horizons, segments), in ticks.
 
-        Rows sum to less than the work where it does not fit.
+        A row sums to less than the work if the work does not fit.
         """
         ends = np.minimum(self.ends[self.ranked], horizons[:, None])
         lengths = np.maximum(0, ends - self.starts[self.ranked])
@@ -57,7 +58,7 @@ class Segments:
         return np.diff(flows, axis=1, prepend=0)
 
     def emissions(self, horizons: Ticks, shares: Ticks) -> Column:
-        """Grams, idle power until the horizon included; infinite where the work does not fit."""
+        """Return grams, idle power until the horizon included; infinite if the work does not fit."""
         run = shares @ (self.levels[self.ranked] * self.extra_kw) / TICKS_PER_HOUR
         whole = shares.sum(axis=1) == self.problem.lengths[:, 0].sum()
         return np.where(whole, run + self.problem.idle.sum() * self.problem.exposure(horizons), np.inf)
@@ -67,12 +68,12 @@ class Segments:
 
 
 def fits(problem: Problem) -> bool:
-    """Whether this is the case that the greedy solves."""
+    """Whether the greedy algorithm applies to a problem."""
     return problem.alike and bool((problem.ready == problem.ready[0]).all() and problem.ready[0] == 0)
 
 
 def best(problem: Problem) -> list[Run]:
-    """An optimal schedule. Raises `DeadlineError` where the jobs do not fit."""
+    """Return an optimal schedule. Raises `DeadlineError` if the jobs do not fit."""
     segments = Segments(problem)
     horizon = _horizon(segments) if problem.idle.any() else int(segments.ends[-1])
     (shares,) = segments.shares(np.array([horizon]))
@@ -84,7 +85,7 @@ def best(problem: Problem) -> list[Run]:
 
 
 def _horizon(segments: Segments) -> int:
-    """The end that emits least. Within a segment, emissions are convex in it (a linear programme's right side)."""
+    """Return the best end. Within a segment, emissions are convex in it (right-hand side of a linear programme)."""
     ends = segments.ends
     values = segments.at(ends)
     at = int(np.argmin(values))
@@ -106,9 +107,9 @@ def _horizon(segments: Segments) -> int:
 
 
 def _worth_a_look(segments: Segments, values: Column, least: float) -> Iterator[int]:
-    """The segments within which the horizon may emit less than at every edge."""
+    """Yield the segments within which a horizon may emit less than one at any edge."""
     idle = segments.problem.idle.sum() * segments.problem.exposure(np.stack([segments.starts, segments.ends]))
-    floor = values - (idle[1] - idle[0])  # an end within a segment works no cleaner than its end, idles from its start
+    floor = values - (idle[1] - idle[0])  # lower bound: work as for its end, idle as for its start
     some = np.flatnonzero(floor < least)
     ends, spans = segments.ends[some], segments.ends[some] - segments.starts[some]
     before = segments.at(segments.starts[some])
@@ -117,13 +118,13 @@ def _worth_a_look(segments: Segments, values: Column, least: float) -> Iterator[
         down = segments.at(segments.starts[some] + 1) - before
         up = values[some] - segments.at(ends - 1)
         crossing = before + down * np.clip((values[some] - before - up * spans) / (down - up), 0, spans)
-    # The lines' slopes are differences of nearly equal numbers: rounded by so much over the whole segment.
+    # The slopes are differences of nearly equal numbers; this bounds the rounding error over the whole segment.
     rounding = 16 * np.finfo(np.float64).eps * np.abs(values[some]) * spans
     return (int(i) for i in some[~(crossing - rounding >= least)])
 
 
 class _Cuts:
-    """The cuts of which the least is the maximum flow."""
+    """The candidate cuts; the smallest one equals the maximum flow."""
 
     def __init__(self, problem: Problem, deadlines: Ticks):
         self.devices = problem.devices
@@ -132,21 +133,21 @@ class _Cuts:
         breaks: list[list[int]] = []
         for deadline in deadlines:
             longest = np.sort(lengths[problem.ends == deadline])[::-1]
-            # left[a]: the length of a class's jobs without its a longest.
+            # left[a]: the total length of a class's jobs without its a longest.
             self.left.append(longest.sum() - np.concatenate(([0], np.cumsum(longest))))
             steps = np.flatnonzero(np.diff(longest)) + 1
             breaks.append([0, *(int(s) for s in steps), len(longest)])
         self.choices = self._choices(breaks)
 
     def _choices(self, breaks: list[list[int]]) -> list[list[int]]:
-        """The numbers chosen of each class and all later ones, at most m, that sums of breakpoints come to."""
+        """Return, for each class, the sums of breakpoints over it and all later classes, capped at m."""
         choices = [{0}]
         for steps in reversed(breaks):
             choices.append({min(self.devices, a + step) for a in choices[-1] for step in steps})
         return [sorted(found) for found in reversed(choices)]
 
     def flows(self, lengths: Ticks, interval: npt.NDArray[np.intp]) -> Ticks:
-        """The maximum flow into the first i segments, for each i; `lengths` has shape (rows, segments)."""
+        """Return the maximum flow into the first i segments, for each i; `lengths` has shape (rows, segments)."""
         m = self.devices
         chosen: dict[int, Ticks] = {0: np.zeros_like(lengths)}
         for k in range(len(self.left) - 1, -1, -1):
@@ -159,7 +160,7 @@ class _Cuts:
                     more = a - later
                     if not 0 <= more <= among and a < m:
                         continue
-                    if a == m:  # saturated: one more chosen costs nothing, so that all are
+                    if a == m:  # saturated: choosing more costs nothing, so all are chosen
                         if later + among < m:
                             continue
                         more = among

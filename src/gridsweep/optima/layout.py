@@ -1,4 +1,4 @@
-"""Device time by segment, turned into runs: no job on two devices at once, and few pieces where that is easy."""
+"""Convert device time by segment into runs: no job on two devices at once, with few pieces if that is easy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy.typing as npt
 from gridsweep.optima.problem import Problem, Run, Ticks
 
 Cell = tuple[int, int, int]
-"""Device, start and end of time to be filled."""
+"""A stretch of device time to fill: device, start and end."""
 
 
 def laid_out(problem: Problem, starts: Ticks, ends: Ticks, used: Ticks) -> list[Run]:
-    """Runs that use exactly `used` (segments,) of the devices' time, for jobs that are all ready at the start.
+    """Return runs that use exactly `used` (segments,) of the devices' time, for jobs that are all ready at the start.
 
-    `used` must be reachable by a flow, as the greedy's shares are.
+    `used` must be feasible as a flow, as the shares of the greedy algorithm are.
     """
     runs = _by_class(problem, starts, ends, used)
     if runs is None:
@@ -23,7 +23,7 @@ def laid_out(problem: Problem, starts: Ticks, ends: Ticks, used: Ticks) -> list[
 
 
 def _by_class(problem: Problem, starts: Ticks, ends: Ticks, used: Ticks) -> list[Run] | None:
-    """Deadline classes one after the other in time, each wrapped around the devices; None if a job meets itself."""
+    """Lay out deadline classes one after another, each wrapped around the devices; None if a job overlaps itself."""
     lengths, deadlines = problem.lengths[:, 0], problem.ends
     spans = ends - starts
     lanes = np.clip(used[:, None] - np.arange(problem.devices) * spans[:, None], 0, spans[:, None])
@@ -48,7 +48,7 @@ def _by_class(problem: Problem, starts: Ticks, ends: Ticks, used: Ticks) -> list
 
 
 def _prefix(have: Ticks, need: int) -> Ticks:
-    """The part of each lane before one common instant that comes to `need`; a tick more for the first."""
+    """Return the part of each lane before a common instant that adds up to `need`; the first get one tick more."""
     low, high = 0, int(have.max())
     while low < high:
         middle = (low + high + 1) // 2
@@ -60,7 +60,7 @@ def _prefix(have: Ticks, need: int) -> Ticks:
 
 
 def _filled(cells: list[Cell], shares: list[tuple[int, int]]) -> list[Run]:
-    """The shares laid end to end into the cells."""
+    """Return the shares laid end to end into the cells."""
     runs: list[Run] = []
     room = iter(cells)
     device, start, end = 0, 0, 0
@@ -85,11 +85,11 @@ def _meets_itself(runs: list[Run]) -> bool:
 
 
 def _levelled(problem: Problem, starts: Ticks, ends: Ticks, used: Ticks) -> list[Run]:
-    """Backwards in time, the longest remaining first, brought down to one level; then McNaughton in each segment.
+    """Fill segments backwards in time, reducing the longest remainders to one level; then McNaughton's rule in each.
 
-    Backwards a deadline is a release. Levelling leaves the remaining lengths majorised by those of any other way to
-    use the same time, a release adds the same to both, and what a segment can still take falls in that order only:
-    so whatever a flow can use, this uses.
+    Backwards, a deadline is a release time. Levelling leaves remaining lengths that are majorised by those of any other
+    way to use the same time; a release adds the same to both; and the capacity of a segment is monotone in that order.
+    So levelling uses all the time that a flow can use.
     """
     left = problem.lengths[:, 0].copy()
     runs: list[Run] = []
@@ -105,7 +105,7 @@ def _levelled(problem: Problem, starts: Ticks, ends: Ticks, used: Ticks) -> list
 
 
 def _brought_down(left: Ticks, most: int, need: int) -> Ticks:
-    """Shares of at most `most` that come to `need` and leave the largest remains as low as can be."""
+    """Return shares of at most `most` that add up to `need` and leave the largest remainder as small as possible."""
 
     def shares(level: int) -> npt.NDArray[np.int64]:
         return np.clip(left - level, 0, np.minimum(most, left))
@@ -121,7 +121,7 @@ def _brought_down(left: Ticks, most: int, need: int) -> Ticks:
 
 
 def joined(runs: list[Run]) -> list[Run]:
-    """With pieces that follow one another on a device made one."""
+    """Merge pieces of a job that follow one another on a device."""
     found: list[Run] = []
     for run in sorted(runs, key=lambda run: (run[1], run[2])):
         if found and found[-1][:2] == run[:2] and found[-1][3] == run[2]:

@@ -1,9 +1,9 @@
-"""Paused at will, devices, powers or ready times that differ: a linear programme (HiGHS, by scipy).
+"""Optimum with pauses for different devices, powers or ready times: a linear programme (HiGHS, through scipy).
 
-x[j, d, i] hours of job j on device d in segment i. A segment gives each device, and takes of each job, its length at
-most; any such shares can be laid out without a job on two devices at once (preemptive open shop: Gonzalez and Sahni
-1976, by Birkhoff's theorem), so the programme is exact. With idle power the horizon is one more variable within the
-last segment, and the last segment is tried wherever it can still help.
+x[j, d, i] is the hours of job j on device d in segment i. The hours per device and per job in a segment are at most the
+segment's length; any such shares can be laid out without a job on two devices at once (preemptive open shop: Gonzalez
+and Sahni 1976, by Birkhoff's theorem), so the programme is exact. With idle power, the horizon is one more variable
+within the last segment, and each segment that can still improve the result is tried as the last one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from gridsweep.optima.layout import joined
 from gridsweep.optima.problem import TICKS_PER_HOUR, Problem, Run, Ticks, too_much
 
 SMALL = 1e-9
-"""Hours below this are rounding."""
+"""Hours below this are rounding errors."""
 
 
 def best(problem: Problem) -> list[Run]:
-    """An optimal schedule. Raises `DeadlineError` where the jobs do not fit, `SpecError` without scipy."""
+    """Return an optimal schedule. Raises `DeadlineError` if the jobs do not fit, `SpecError` without scipy."""
     cuts = np.unique(np.concatenate([problem.edges, problem.ends, problem.ready]))
     cuts = cuts[cuts <= problem.edges[-1]]
     least, hours = _solved(problem, cuts, False)
@@ -42,7 +42,7 @@ def best(problem: Problem) -> list[Run]:
 
 
 def _solved(problem: Problem, cuts: Ticks, horizon: bool) -> tuple[float, Column | None]:
-    """Grams but for idle power before the last segment, and hours (jobs, devices, segments); None if too short."""
+    """Return grams without idle power before the last segment, and hours (jobs, devices, segments) or None."""
     optimize = _optimize()
     from scipy.sparse import coo_matrix, vstack
 
@@ -86,12 +86,12 @@ def _solved(problem: Problem, cuts: Ticks, horizon: bool) -> tuple[float, Column
 
 
 def _ends(problem: Problem, cuts: Ticks, horizon: bool) -> Ticks:
-    """Deadlines as seen by segments: with a horizon in the last one, a deadline beyond it is no bound."""
+    """Return deadlines per job for these segments: a deadline after the last segment is no constraint."""
     return np.where(problem.ends >= cuts[-1], cuts[-1], problem.ends)[:, None]
 
 
 def _laid_out(problem: Problem, cuts: Ticks, hours: Column) -> list[Run]:
-    """Hours in segments -> runs, by taking off one matching of jobs and devices after another."""
+    """Convert hours in segments into runs, by removing one matching of jobs and devices after another."""
     runs: list[Run] = []
     for i in range(len(cuts) - 1):
         if not hours[:, :, i].any():
@@ -105,11 +105,11 @@ def _laid_out(problem: Problem, cuts: Ticks, hours: Column) -> list[Run]:
 
 
 def _matchings(shares: Column) -> list[tuple[float, list[tuple[int, int]]]]:
-    """Shares (jobs, devices) as matchings one after the other, as long in all as the largest row or column sum."""
+    """Split shares (jobs, devices) into matchings, in total as long as the largest row or column sum."""
     assign = _optimize().linear_sum_assignment
     jobs, devices = shares.shape
     span = max(shares.sum(axis=0).max(), shares.sum(axis=1).max())
-    # Padded to equal row and column sums, it is a sum of matchings: [[x, spare job], [spare device, x transposed]].
+    # With equal row and column sums, a matrix is a sum of matchings: [[x, spare job], [spare device, x transposed]].
     square = np.zeros((jobs + devices, jobs + devices))
     square[:jobs, :devices], square[jobs:, devices:] = shares, shares.T
     square[:jobs, devices:] = np.diag(span - shares.sum(axis=1))
@@ -131,6 +131,6 @@ def _optimize() -> Any:
         from scipy import optimize
     except ImportError as error:
         raise SpecError(
-            "the optimum with pauses on unequal devices needs scipy; pip install 'gridsweep[solver]'"
+            "the optimum with pauses on unequal devices needs scipy; run pip install 'gridsweep[solver]'"
         ) from error
     return optimize

@@ -1,7 +1,8 @@
-"""Never paused, too many kinds of jobs to count: a list schedule, made better a few jobs at a time.
+"""Heuristic without pauses, for too many kinds of jobs to count: a list schedule, improved a few jobs at a time.
 
-Begins with the best of running at once, the cheapest place for each job in turn, and a count of few starts; then, until
-nothing helps, takes a few jobs out that lie close together and puts them back in the best way around the others.
+The search begins with the best of: running at once, the cheapest place for each job in turn, and counting over few
+starts. Then, until nothing improves, it removes a few jobs that are close together and reinserts them in the best way
+around the others.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from gridsweep.optima import counts
 from gridsweep.optima.problem import Problem, Run, too_much
 
 TOGETHER = 4
-"""So many jobs are placed anew together."""
+"""The number of jobs that are placed again together."""
 ROUNDS = 12
-"""All neighbourhoods are tried so often at most."""
+"""The maximum number of passes over all neighbourhoods."""
 BETTER = 1e-12
-"""A change that saves a smaller part than this is none."""
+"""The smallest relative saving that counts as an improvement."""
 
 
 def best(problem: Problem) -> list[Run]:
-    """A schedule that emits no more than running at once. Raises `DeadlineError` where none was found."""
+    """Return a schedule that emits no more than running at once. Raises `DeadlineError` if none was found."""
     first = (at_once(problem), at_once(problem, by_end=True), _counted(problem), *_inserted(problem))
     found = [runs for runs in first if runs is not None]
     if not found:
@@ -39,9 +40,9 @@ def best(problem: Problem) -> list[Run]:
 
 
 def at_once(problem: Problem, *, by_end: bool = False) -> list[Run] | None:
-    """Every job as early as it can, the first latest start first, on the device that is free first; None if late.
+    """Run every job as early as possible, by latest start, on the first free device; None if a job is late.
 
-    With `by_end`, on the device that ends it first.
+    With `by_end`, each job runs on the device where it ends first.
     """
     free = problem.free.tolist()
     runs: list[Run] = []
@@ -59,13 +60,13 @@ def at_once(problem: Problem, *, by_end: bool = False) -> list[Run] | None:
 
 
 def _counted(problem: Problem) -> list[Run] | None:
-    """The best with few starts, where that can be counted."""
+    """Return the best schedule over few starts; None if counting exceeds its limits or nothing fits."""
     kinds, starts = counts.kinds_of(problem), counts.coarse(problem)
     return counts.best(problem, kinds, starts) if counts.affordable(problem, kinds, starts) else None
 
 
 def _inserted(problem: Problem) -> Iterator[list[Run] | None]:
-    """Each job in turn at its cheapest place: the longest first, and the most urgent first."""
+    """Yield schedules with each job in turn at its cheapest place: the longest first, then the most urgent first."""
     longest = sorted(range(problem.jobs), key=lambda j: (-int(problem.lengths[j].max()), j))
     yield _each(problem, longest)
     yield _each(problem, sorted(longest, key=lambda j: int(problem.latest[j].max())))
@@ -82,7 +83,7 @@ def _each(problem: Problem, jobs: Sequence[int]) -> list[Run] | None:
 
 
 def _close(runs: Sequence[Run]) -> Iterator[list[int]]:
-    """Groups of jobs that follow one another in time, on all devices and on each; and pairs from everywhere."""
+    """Yield groups of jobs that are consecutive in time, over all devices and on each, and pairs of distant groups."""
     rows = [[run[0] for run in sorted(runs, key=lambda run: (run[2], run[1]))]]
     rows += [[run[0] for run in sorted(runs, key=lambda run: run[2]) if run[1] == d] for d in {run[1] for run in runs}]
     for row in rows:
@@ -96,7 +97,7 @@ def _close(runs: Sequence[Run]) -> Iterator[list[int]]:
 
 
 def _anew(problem: Problem, runs: Sequence[Run], jobs: Sequence[int]) -> list[Run] | None:
-    """The schedule with some jobs placed in the best way around the others."""
+    """Return the schedule with some jobs placed again in the best way around the others; None if they do not fit."""
     taken = [run for run in runs if run[0] not in jobs]
     part = problem.only(jobs)
     kinds = counts.kinds_of(part)

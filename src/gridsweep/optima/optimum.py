@@ -1,4 +1,4 @@
-"""The least a sweep could have emitted, had all been known beforehand: the certificate beside every saving."""
+"""The lowest emissions possible with perfect foresight: the reference for every reported saving."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def bound(
     grid: timedelta | None = None,
     free_at: Mapping[str, datetime] | None = None,
 ) -> Optimum:
-    """The schedule of jobs on devices that emits least on a trace, between `start` and the last deadline.
+    """Return the schedule of jobs on devices with the lowest emissions on a trace, from `start` to the last deadline.
 
-    A job starts by its `latest_start`, and ends by `finish_by` and in the trace; with `pausing` it may be cut into
-    pieces, and ends at the latest as if begun at its latest start (on the slowest device). Every device draws its
-    idle power from `start` to the last end. With `grid` a job that is never paused starts at a multiple of it after
-    `start`; otherwise at any instant. Emissions in gCO2eq. Raises `DeadlineError` where the jobs do not fit,
-    `TraceError` where the trace is too short or has holes, `ValueError` for impossible jobs or devices, `SpecError`
-    where pausing on unequal devices needs the `solver` extra.
+    A job starts by its `latest_start`, and ends by `finish_by` and within the trace. With `pausing` it may be split
+    into pieces; its latest end is that of a run begun at its latest start on the slowest device. Every device draws
+    its idle power from `start` to the last end. With `grid`, jobs that never pause start at multiples of it after
+    `start`; otherwise at any instant. Emissions are in gCO2eq. Raises `DeadlineError` if the jobs do not fit,
+    `TraceError` if the trace is too short or has holes, `ValueError` for impossible jobs or devices, `SpecError` if
+    pausing on unequal devices needs the missing `solver` extra.
     """
     start = utc(start)
     if not jobs:

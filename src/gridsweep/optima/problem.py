@@ -1,4 +1,4 @@
-"""What is to be placed, and where: in whole ticks (microseconds) after the start, so that ends meet starts exactly."""
+"""The scheduling problem as arrays, in whole ticks (microseconds) after the start, so that ends meet starts exactly."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gridsweep.sweep.stints import Device
 TICK = timedelta(microseconds=1)
 TICKS_PER_HOUR = HOUR // TICK
 FINE = 2.0**40
-"""Costs are rounded to this part of the dearest run: sums are exact, equal costs stay equal, and a tie runs now."""
+"""Costs are rounded to this fraction of the costliest run: sums are exact, equal costs stay equal, ties run now."""
 
 NOTHING = 1e-250
-"""Grams below which all runs cost alike: a part of them is no number any more."""
+"""Grams below which all runs cost the same, since fractions of them underflow."""
 
 Ticks = npt.NDArray[np.int64]
 Run = tuple[int, int, int, int]
@@ -28,9 +28,9 @@ Run = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One stint to be placed. `length` is at device speed 1; `power_w` is its own draw, where None the device's.
+    """One stint to place. `length` is at device speed 1; `power_w` is its own power, or None for the device's.
 
-    Without `latest_start` it need only end in the window; `device` names the one device it may run on.
+    Without `latest_start` it only has to end within the window; `device` names the only device it may run on.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Optimum:
-    """The least that could have been emitted, and a schedule that emits it.
+    """The lowest possible emissions, and a schedule that achieves them.
 
-    `emissions_g` includes `idle_g`; `until` is the end of the window that was searched. Where not `proven`, the
-    schedule is the best one found, and the optimum may lie below it.
+    `emissions_g` includes `idle_g`; `until` is the end of the searched window. If not `proven`, the schedule is
+    the best one found, and the optimum may be lower.
     """
 
     emissions_g: float
@@ -71,9 +71,9 @@ class Optimum:
 class Problem:
     """Jobs on devices under a trace, as arrays: times in ticks after the start, power in kW.
 
-    `edges` (slots + 1) and `levels` (slots, gCO2eq/kWh) cover the window `[0, edges[-1])`. `ready` and `ends` (when
-    it must have ended if it may be paused) have shape (jobs,); `lengths`, `power`, `latest` (start) and `allowed`
-    have shape (jobs, devices); `idle` and `free` (when it is first free, at 0 or later) (devices,).
+    `edges` (slots + 1) and `levels` (slots, gCO2eq/kWh) cover the window `[0, edges[-1])`. `ready` and `ends`
+    (latest ends if pausing is allowed) have shape (jobs,); `lengths`, `power`, `latest` (starts) and `allowed` have
+    shape (jobs, devices); `idle` and `free` (when the device is first free, at least 0) have shape (devices,).
     """
 
     edges: Ticks
@@ -97,23 +97,23 @@ class Problem:
 
     @property
     def alike(self) -> bool:
-        """Whether jobs draw the same on every device, and devices differ in nothing."""
+        """Whether all jobs draw the same power, and all devices are identical."""
         same = (self.power == self.power[0, 0]).all() and (self.idle == self.idle[0]).all()
         return bool(same and self.allowed.all() and (self.lengths == self.lengths[:, :1]).all())
 
     def exposure(self, ticks: Ticks) -> Column:
-        """The intensity's integral from the start to each instant, gCO2eq/kWh x h."""
+        """Return the integral of the intensity from the start to each instant, gCO2eq/kWh x h."""
         hours = np.diff(self.edges) / TICKS_PER_HOUR
         return np.interp(ticks, self.edges, np.concatenate(([0.0], np.cumsum(self.levels * hours))))
 
     def only(self, jobs: Sequence[int]) -> Problem:
-        """The same with these jobs alone."""
+        """Return the same problem with only these jobs."""
         rows = np.asarray(jobs, dtype=np.intp)
         parts = {name: getattr(self, name)[rows] for name in ("ready", "ends", "lengths", "power", "latest", "allowed")}
         return replace(self, **parts)
 
     def emissions(self, runs: Iterable[Run]) -> tuple[float, float]:
-        """What runs emit in all with every device idle in between until the last end, and the idle part, g."""
+        """Return the total emissions of runs, idle power until the last end included, and the idle part, g."""
         if not (table := list(runs)):
             return 0.0, 0.0
         job, device, start, end = np.array(table, dtype=np.int64).T
@@ -131,12 +131,12 @@ def problem_of(
     finish_by: datetime | None,
     free_at: Mapping[str, datetime] | None = None,
 ) -> Problem:
-    """The arrays of at least one job. The window ends with the last latest end, `finish_by`, or the trace.
+    """Return the problem of at least one job. The window ends with the last latest end, `finish_by`, or the trace.
 
-    `free_at` names devices that are taken until then.
+    `free_at` holds, by name, when devices in use become free.
 
-    Raises `ValueError` for no device, a length or a speed that is not positive or a power that nobody knows,
-    `TraceError` where the window's intensity is unknown, `DeadlineError` for a job that cannot end in time alone.
+    Raises `ValueError` for no device, a length or a speed that is not positive, or an unknown power; `TraceError` if
+    the window's intensity is unknown; `DeadlineError` for a job that cannot end in time even alone.
     """
     start = utc(start)
     _check(jobs, devices)
@@ -174,10 +174,10 @@ def problem_of(
 def _check(jobs: Sequence[Job], devices: Sequence[Device]) -> None:
     """Raise `ValueError` for no device, a length or a speed that is not positive, or a job bound to no device here."""
     if not devices:
-        raise ValueError("there is no device to place jobs on; give at least one")
+        raise ValueError("no device to place jobs on; give at least one")
     for job in jobs:
         if job.length < TICK:
-            raise ValueError(f"job {job.name} has length {job.length}; estimate a positive one")
+            raise ValueError(f"job {job.name} has length {job.length}; give a positive one")
         if job.device is not None and all(device.name != job.device for device in devices):
             raise ValueError(f"job {job.name} may only run on {job.device}, which is not among the devices")
     for device in devices:
@@ -186,14 +186,14 @@ def _check(jobs: Sequence[Job], devices: Sequence[Device]) -> None:
 
 
 def _lengths(jobs: Sequence[Job], devices: Sequence[Device]) -> Ticks:
-    """How long each job takes on each device: (jobs, devices), at least one tick."""
+    """Return how long each job takes on each device, shape (jobs, devices), at least one tick."""
     spans = {key: max(1, key[0] / key[1] // TICK) for key in {(job.length, d.speed) for job in jobs for d in devices}}
     speeds = [device.speed for device in devices]
     return np.array([[spans[job.length, speed] for speed in speeds] for job in jobs], dtype=np.int64)
 
 
 def _allowed(jobs: Sequence[Job], devices: Sequence[Device]) -> npt.NDArray[np.bool_]:
-    """Which job may run on which device: (jobs, devices)."""
+    """Return which job may run on which device, shape (jobs, devices)."""
     names = np.array([device.name for device in devices])
     allowed = np.ones((len(jobs), len(devices)), dtype=np.bool_)
     for i, job in enumerate(jobs):
@@ -203,30 +203,30 @@ def _allowed(jobs: Sequence[Job], devices: Sequence[Device]) -> npt.NDArray[np.b
 
 
 def _window_end(trace: Trace, start: datetime, finish_by: datetime | None) -> datetime:
-    """The end of the trace, or `finish_by` before it. Raise `TraceError` where the trace does not cover `start`."""
+    """Return the earlier of the trace's end and `finish_by`. Raise `TraceError` if the trace lacks `start`."""
     last = min(trace.end, trace.end if finish_by is None else utc(finish_by))
     if start < trace.start or last <= start:
         raise TraceError(
-            f"the optimum from {start:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC needs a trace of that time; this "
+            f"the optimum from {start:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC needs a trace of that period; this "
             f"one runs from {trace.start:%Y-%m-%d %H:%M} to {trace.end:%Y-%m-%d %H:%M}"
         )
     return last
 
 
 def _slots(trace: Trace, start: datetime, until: int) -> tuple[Ticks, Column]:
-    """The edges and levels of the slots in `[0, until)`. Raise `TraceError` where a level is unknown."""
+    """Return the edges and levels of the slots in `[0, until)`. Raise `TraceError` where a level is unknown."""
     seen = trace.between(start, start + until * TICK)
     edges = (seen.start - start) // TICK + np.arange(len(seen) + 1, dtype=np.int64) * (seen.step // TICK)
     if not np.isfinite(seen.values).all():
         raise TraceError(
             f"{int((~np.isfinite(seen.values)).sum())} slots from {seen.start:%Y-%m-%d %H:%M} to "
-            f"{seen.end:%Y-%m-%d %H:%M} UTC are unknown; an optimum needs every one of them"
+            f"{seen.end:%Y-%m-%d %H:%M} UTC are unknown; the optimum needs every slot"
         )
     return edges.clip(0, until), seen.values
 
 
 def _does_not_fit(job: Job, begin: datetime, end: datetime) -> DeadlineError:
-    """The error for a job that cannot end in time on any device, even alone."""
+    """Return the error for a job that cannot end in time on any device, even alone."""
     return DeadlineError(
         f"job {job.name} takes {job.length} and does not fit from {begin:%Y-%m-%d %H:%M} to "
         f"{end:%Y-%m-%d %H:%M} UTC; move its latest start or finish_by"
@@ -234,12 +234,12 @@ def _does_not_fit(job: Job, begin: datetime, end: datetime) -> DeadlineError:
 
 
 def rounded(costs: Column, scale: float) -> Column:
-    """Costs in whole units of `scale`."""
+    """Return costs rounded to whole units, `scale` units per gram."""
     return np.rint(costs * scale)
 
 
 def scale_of(problem: Problem) -> float:
-    """So many units a gram: the dearest conceivable run is `FINE` of them."""
+    """Return the number of cost units per gram, such that the costliest possible run is `FINE` units."""
     hours = float(problem.lengths.max()) / TICKS_PER_HOUR
     power = max(float(problem.power.max()), float(problem.idle.max()))
     dearest = float(np.abs(problem.levels).max()) * power * hours
@@ -247,21 +247,21 @@ def scale_of(problem: Problem) -> float:
 
 
 def too_much(problem: Problem, *, certain: bool = True) -> DeadlineError:
-    """The error for work that does not fit, or, not `certain`, for which no schedule was found."""
+    """Return the error for work that does not fit or, if not `certain`, for which no schedule was found."""
     hours = problem.lengths.min(axis=1).sum() / TICKS_PER_HOUR
     window = problem.edges[-1] / TICKS_PER_HOUR
     return DeadlineError(
-        f"{problem.jobs} jobs of {hours:.1f} h in all {'do not fit' if certain else 'found no place'} on "
+        f"{problem.jobs} jobs of {hours:.1f} h in total {'do not fit' if certain else 'could not be placed'} on "
         f"{problem.devices} device(s) by their deadlines within {window:.1f} h; move the deadlines or add devices"
     )
 
 
 def _power(jobs: Sequence[Job], devices: Sequence[Device]) -> Column:
-    """In W: (jobs, devices)."""
+    """Return the power of each job on each device in W, shape (jobs, devices)."""
     of_devices = np.array([np.nan if device.power_w is None else device.power_w for device in devices], np.float64)
     of_jobs = np.array([np.nan if job.power_w is None else job.power_w for job in jobs], np.float64)
     power = np.where(np.isnan(of_jobs)[:, None], of_devices, of_jobs[:, None])
     if np.isnan(power).any():
         j, d = np.argwhere(np.isnan(power))[0]
-        raise ValueError(f"neither job {jobs[j].name} nor device {devices[d].name} says its power; give power_w")
+        raise ValueError(f"neither job {jobs[j].name} nor device {devices[d].name} has a power; give power_w")
     return power

@@ -1,17 +1,17 @@
-"""Never paused, jobs of one length on devices that are alike: one short dynamic programme for each device.
+"""Optimum without pauses, for jobs of one length on identical devices: one dynamic programme per device.
 
 Let s_1 <= s_2 <= ... be the starts of a schedule on m devices, and L the length. No more than m jobs overlap exactly
-when s_(i+m) >= s_i + L for all i. Where ready times and latest starts, sorted, go together, exchanging equal jobs puts
-them in that order, so that job i starts i-th. Hence jobs i, i + m, i + 2m, ... are a chain whose only rules are its own
-bounds and a distance of L; the m chains share nothing, and each is solved alone, one device for each.
+when s_(i+m) >= s_i + L for all i. If ready times and latest starts sort into the same order, exchanging equal jobs
+yields a schedule in which job i starts i-th. Hence jobs i, i + m, i + 2m, ... form a chain, constrained only by its own
+bounds and a distance of L. The m chains are independent; each is solved separately on its own device.
 
-Within a chain, costs are piecewise linear in the start. A block of runs without a gap can be moved, without loss, one
-way or the other until one of its runs begins or ends at a slot's edge, or meets its ready time or its latest start. So
-an optimum begins every run at such an instant plus or minus a whole number of lengths: a finite list, exact for any
-real start. (Idle power changes nothing: the horizon is the end of a run, and moves with its block.)
+Within a chain, costs are piecewise linear in the start. A block of runs without a gap can be shifted, without loss, in
+one of the two directions until one of its runs begins or ends at a slot's edge, or is at its ready time or its latest
+start. So some optimum begins every run at such an instant plus or minus a whole number of lengths: a finite list, and
+exact for real-valued starts. (Idle power changes nothing: the horizon is the end of a run, and moves with its block.)
 
-A device that is taken until a moment is one whose chain began with a run that ends there, if that is no further off
-than a length: so that it began first. Chains are dealt to devices in the order in which these are free.
+A device taken until a moment counts as a chain that began with a run ending then, provided that the moment is at most
+one length away. Chains are assigned to devices in the order in which the devices become free.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gridsweep.optima.problem import Problem, Run, Ticks, rounded, scale_of, too
 
 
 def order(problem: Problem) -> npt.NDArray[np.intp] | None:
-    """The jobs by ready time and latest start; None where the two do not go together, or a length differs.
+    """Return the jobs in order of ready time and latest start, or None if this method does not apply.
 
-    Neither where a device is taken for longer than a length.
+    It does not apply if the two orders differ, lengths or devices differ, or a device is taken longer than a length.
     """
     if not problem.alike or (problem.lengths != problem.lengths[0, 0]).any():
         return None
@@ -37,9 +37,9 @@ def order(problem: Problem) -> npt.NDArray[np.intp] | None:
 
 
 def best(problem: Problem, ranked: npt.NDArray[np.intp], grid: int | None = None) -> list[Run]:
-    """An optimal schedule of jobs `ranked` by `order`. With `grid` (ticks), starts are multiples of it.
+    """Return an optimal schedule of jobs `ranked` by `order`. With `grid` (ticks), starts are multiples of it.
 
-    Raises `DeadlineError` where the jobs do not fit.
+    Raises `DeadlineError` if the jobs do not fit.
     """
     length = int(problem.lengths[0, 0])
     starts = instants(problem, -(-problem.jobs // problem.devices), length) if grid is None else lattice(problem, grid)
@@ -50,7 +50,7 @@ def best(problem: Problem, ranked: npt.NDArray[np.intp], grid: int | None = None
     devices = np.argsort(problem.free, kind="stable").tolist()
 
     chains = [tuple(ranked[k :: problem.devices].tolist()) for k in range(min(problem.devices, problem.jobs))]
-    tables: dict[tuple[tuple[int, int], ...], list[Column]] = {}  # chains of the same bounds are solved once
+    tables: dict[tuple[tuple[int, int], ...], list[Column]] = {}  # chains with the same bounds are solved once
     tabled = []
     for device, chain in zip(devices, chains, strict=False):
         free = int(problem.free[device])
@@ -59,7 +59,7 @@ def best(problem: Problem, ranked: npt.NDArray[np.intp], grid: int | None = None
             tables[bounds] = _table(starts, costs, before, bounds)
         tabled.append(tables[bounds])
 
-    # The last run of every chain begins at or before one common instant: whose end is the horizon idle power sees.
+    # The last run of every chain begins at or before a common instant; the end of a run begun then is the horizon.
     total = sum(np.minimum.accumulate(table[-1]) for table in tabled)
     ends = np.maximum(starts + length, problem.free.max())
     total = total + rounded(problem.idle.sum() * problem.exposure(ends), scale)
@@ -77,7 +77,7 @@ def best(problem: Problem, ranked: npt.NDArray[np.intp], grid: int | None = None
 
 
 def instants(problem: Problem, longest: int, length: int) -> Ticks:
-    """Every instant a run of an optimum may begin at, for chains of up to `longest` runs."""
+    """Return every instant at which a run of an optimum may begin, for chains of up to `longest` runs."""
     anchors = np.unique(np.concatenate([problem.edges, problem.ready, problem.free, problem.latest[:, 0]]))
     moved = anchors[:, None] + np.arange(-longest, longest + 1, dtype=np.int64) * length
     found: Ticks = np.unique(moved[(moved >= problem.ready.min()) & (moved <= problem.latest.max())])
@@ -85,14 +85,14 @@ def instants(problem: Problem, longest: int, length: int) -> Ticks:
 
 
 def lattice(problem: Problem, grid: int) -> Ticks:
-    """The multiples of `grid` at which some job may start."""
+    """Return the multiples of `grid` at which some job may start."""
     return np.arange(0, max(0, int(problem.latest.max())) + 1, grid, dtype=np.int64)
 
 
 def _table(
     starts: Ticks, costs: Column, before: npt.NDArray[np.intp], bounds: tuple[tuple[int, int], ...]
 ) -> list[Column]:
-    """For each run of a chain and each start: the least cost of it and of all before it; infinite where it may not."""
+    """Return, for each run of a chain and each start, the least cost up to that run; infinite if not allowed."""
     table: list[Column] = []
     done: Column = np.zeros(len(starts))
     for ready, latest in bounds:

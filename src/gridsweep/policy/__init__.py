@@ -1,4 +1,4 @@
-"""What should start, pause or wait, given a situation. A policy knows no state."""
+"""Policies: decide what starts, pauses or waits in a given situation. A policy holds no state."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What is left, on which devices, and how late it can start: no grid in it.
+"""The remaining work, the devices, and how late the work can start. The grid plays no part here.
 
-The stints are placed backwards from their latest ends, last first, each as late as a device allows; the first of a
-device's chain tells when that device must begin. For stints of one length on devices of one speed this is exact.
+Stints are placed backwards from their latest ends, last first, each as late as a device allows. The first stint of a
+device's chain gives the time when that device must begin. This is exact for stints of one length on devices of one
+speed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SECOND = 1 / 3600
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """Work that waits: `length` at device speed 1."""
+    """A waiting stint: its `length` at device speed 1, and its latest end."""
 
     length: timedelta
     latest_end: datetime
@@ -30,7 +31,7 @@ class Remaining:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A device: free from a moment on, which may have passed. `idle_kw` is drawn until the last end of all."""
+    """A device: free from `free_at` on, which may be in the past. `idle_kw` is drawn until the last stint ends."""
 
     free_at: datetime
     speed: float = 1.0
@@ -39,7 +40,7 @@ class Lane:
 
 
 class Queue:
-    """What is left and when devices are free, in hours from now."""
+    """The remaining stints and when devices become free, in hours from now."""
 
     def __init__(self, now: datetime, stints: Sequence[Remaining], lanes: Sequence[Lane]):
         self.length = [s.length / HOUR for s in stints]
@@ -51,14 +52,14 @@ class Queue:
         self.horizon = max(self.by, default=0.0)
 
     def bring_forward(self, count: int) -> None:
-        """Put the first of the first `count` stints that is left before all others: the rest cannot start yet."""
+        """Move the first remaining stint among the first `count` to the front; stints after those cannot start yet."""
         first = next((i for i in self.left if i < count), None)
         if first is not None and self.left[0] != first:
             self.left.remove(first)
             self.left.insert(0, first)
 
     def by_energy(self) -> list[int]:
-        """The devices, those first that need least energy for the same work."""
+        """Return the devices by energy for the same work, the lowest first."""
         return sorted(range(len(self.lanes)), key=lambda i: (self.lanes[i].power_kw / self.lanes[i].speed, i))
 
     def start(self, lane: int, stint: int | None = None) -> int:
@@ -68,16 +69,16 @@ class Queue:
         return stint
 
     def must_start(self, lane: int, tick: float) -> tuple[int | None, float]:
-        """The stint that has to start on a free device now, if one has to; else when the next one has to, in hours.
+        """Return the stint that has to start on a free device now, or None and when the next one has to, in hours.
 
-        An infinite answer means not before the tick: it is not looked at more closely.
+        Infinity means that no stint has to start before the tick; the exact time is then not computed.
         """
         slowest, together = min(d.speed for d in self.lanes), sum(d.speed for d in self.lanes)
         begin, work, longest = max(tick, *self.free), 0.0, 0.0
         for i in self.left:
             work += self.length[i]
             longest = max(longest, self.length[i])
-            if begin + work / together + longest / slowest > self.by[i]:  # so late even a careless order can be
+            if begin + work / together + longest / slowest > self.by[i]:  # the bound for any order of the stints
                 break
         else:
             return None, inf
@@ -90,7 +91,7 @@ class Queue:
         return None, min(later, default=inf)
 
     def fits_after(self, lane: int) -> bool:
-        """Whether the deadlines still hold once the next stint runs here: a slow device may be too late for it."""
+        """Whether all deadlines still hold if the next stint runs on this device, which may be slow."""
         if self.alike:
             return True
         left, free = self.left[:], self.free[:]
@@ -100,11 +101,11 @@ class Queue:
         return fits
 
     def fits(self) -> bool:
-        """Whether all that is left can end in time, placed backwards."""
+        """Whether all remaining stints can end in time, placed backwards."""
         return not self.left or bool(self._chains()[0])
 
     def _chains(self) -> tuple[list[float], list[int]]:
-        """When each device has to begin, and with what: all stints as late as can be. Empty where they do not fit."""
+        """Return when each device has to begin and with which stint, as late as possible. Empty if they do not fit."""
         tails = np.full(len(self.lanes), inf)
         first = [-1] * len(self.lanes)
         free, pace = np.array(self.free), 1 / np.array([d.speed for d in self.lanes])
@@ -122,7 +123,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def work_waiting(situation: Situation) -> list[Remaining]:
-    """The waiting work with its latest ends: what starts by its latest start ends so, on the fastest device."""
+    """Return the waiting work with its latest ends: the latest start plus the duration on the fastest device."""
     fastest = max(device.speed for device in situation.devices)
     deadline = situation.deadline
     found = []
@@ -133,14 +134,14 @@ def work_waiting(situation: Situation) -> list[Remaining]:
 
 
 def work_ahead(situation: Situation) -> list[Remaining]:
-    """What is expected after the rungs to come, by when it must have ended: it cannot be started yet."""
+    """Return the work expected after later rungs, with its latest ends; it cannot start yet."""
     fastest = max(device.speed for device in situation.devices)
     return [Remaining(work.duration, work.latest_start + work.duration / fastest) for work in situation.ahead]
 
 
 def lanes(situation: Situation) -> list[Lane]:
-    """The devices, each free when what runs on it is expected to end; there must be work submitted or waiting."""
-    soon = situation.now + MINUTE  # what runs longer than expected still holds its device
+    """Return the devices, each free when its attempt is expected to end. Needs submitted or waiting work."""
+    soon = situation.now + MINUTE  # an attempt that runs longer than expected still holds its device
     busy = {each.device: max(each.expected_end, soon) for each in situation.running}
     work = (situation.waiting or situation.submitted)[0]
     usual = work.energy_kwh / (work.duration / HOUR)
@@ -156,9 +157,9 @@ def lanes(situation: Situation) -> list[Lane]:
 
 
 def running(situation: Situation, most: int) -> dict[int, Remaining]:
-    """What is left of the stints that may pause, by the position of their device.
+    """Return the remaining part of the stints that may pause, by the position of their device.
 
-    Not what is due, or pausing, or has paused `most` times.
+    Excludes due work, attempts that are pausing, and work that has paused `most` times.
     """
     places = {device.name: i for i, device in enumerate(situation.devices)}
     return {
@@ -174,7 +175,7 @@ def _left(situation: Situation, busy: Busy) -> timedelta:
 
 
 def _latest_end(situation: Situation, busy: Busy) -> datetime:
-    """The sweep's deadline, or as if begun at its latest start."""
+    """Return the sweep's deadline, or else the end if the work had begun at its latest start."""
     if situation.deadline is not None:
         return situation.deadline
     whole = max((work.duration for work in situation.submitted), default=busy.expected_end - busy.since)

@@ -1,4 +1,4 @@
-"""The gates: policies that compare the present intensity with a limit."""
+"""Gates: policies that compare the current intensity with a limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gridsweep.sweep.tiers import Percentile, Tier
 
 @dataclass(frozen=True, slots=True)
 class Immediate:
-    """Run at once, as if there were no grid: what everybody does."""
+    """Run everything at once and ignore the grid, as sweeps usually do."""
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
         return place(situation, situation.waiting, lambda work: "runs at once")
@@ -24,7 +24,7 @@ class Immediate:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Start at or below the tier's limit, or when the work has waited long enough: the published gate."""
+    """Start work at or below its tier's limit, or once its latest start is reached: the published gate."""
 
     def decide(self, situation: Situation) -> Sequence[Decision]:
         intensity = situation.intensity
@@ -44,7 +44,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class OnOff:
-    """Pause running work above an upper limit and resume it at or below a lower one (gCO2eq/kWh)."""
+    """Pause running work above `pause_above` and resume it at or below `resume_below`, both gCO2eq/kWh."""
 
     pause_above: float
     resume_below: float
@@ -70,20 +70,20 @@ class OnOff:
 
 
 def blind(situation: Situation, how: SignalLoss) -> list[Decision]:
-    """What waiting work does while nothing is known of the grid: its own policy would be guessing.
+    """Decide for waiting work while the grid signal is lost, since the policy would only be guessing.
 
-    `wait_until_deadline` starts what is due and nothing else, `wait` nothing at all, `run` all there is room for.
+    `wait_until_deadline` starts only due work, `wait` starts nothing, `run` starts work on every free device.
     """
     if how == "run":
-        return place(situation, situation.waiting, lambda work: f"{_lost}, and the sweep says: run")
+        return place(situation, situation.waiting, lambda work: f"{_lost}; on_signal_loss is run")
     if how == "wait":
-        return [Wait(work.experiment, None, f"{_lost}, and the sweep says: wait") for work in situation.waiting]
+        return [Wait(work.experiment, None, f"{_lost}; on_signal_loss is wait") for work in situation.waiting]
     due = [work for work in situation.waiting if situation.due(work)]
     waits = [Wait(work.experiment, work.latest_start, _lost) for work in situation.waiting if work not in due]
     return [*waits, *place(situation, due, _late)]
 
 
-_lost = "no provider answers for the grid"
+_lost = "no grid data from any provider"
 
 
 _unknown = "the grid's intensity is unknown"
@@ -106,11 +106,13 @@ def _why(situation: Situation, work: Work) -> str:
     limit = situation.limit(work.tier)
     if situation.intensity <= limit:
         return f"{situation.intensity:.0f} g/kWh, at or below {_whose(work.tier)}'s limit of {_level(limit)}"
-    return _late(work) if situation.due(work) else f"the next slot is near, and expected at or below {_level(limit)}"
+    return (
+        _late(work) if situation.due(work) else f"the next slot starts soon; forecast at or below {_level(limit)} g/kWh"
+    )
 
 
 def _late(work: Work) -> str:
-    return f"its latest start has come ({work.tier.name} waits at most {_hours(work.tier.max_delay)})"
+    return f"latest start reached ({work.tier.name} waits at most {_hours(work.tier.max_delay)})"
 
 
 def _hours(span: timedelta) -> str:

@@ -1,7 +1,7 @@
-"""Start deadlines that hold: what a gate would start too late is brought forward, counted on the devices.
+"""Start deadlines that hold: start work earlier than a gate would if the devices could not start it in time.
 
-A gate looks at one experiment at a time, and lets all of a tier become due together: with more of them than devices,
-the last start late. Held, the same gate starts the first of them so early that the last one still makes it.
+A gate looks at one experiment at a time and lets all experiments of a tier become due together; with more experiments
+than devices, the last ones start late. `Held` starts the first ones early enough for the last one to start in time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.backlog import Queue, lanes, work_waiting
 from gridsweep.policy.situation import Decision, Policy, Situation, Start, Wait
 
-WHY = "or not all would start by their latest start"
+WHY = "must start now so that all experiments start by their latest start"
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A policy whose waiting work starts, whatever the policy says, when the devices could not start it later."""
+    """Wrap a policy and start its waiting work when the devices could not start it in time later."""
 
     policy: Policy
 

@@ -1,4 +1,4 @@
-"""Tiers whose limit sorts nothing on a grid."""
+"""Warnings about tier limits that have no effect on a given grid."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
 
 
 def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> list[str]:
-    """The tiers whose limit every slot of the last week met, or none: they sort nothing on this grid."""
+    """Return a warning for each tier whose limit every slot, or no slot, of the last week met."""
     if reading.lost:
-        return [f"nothing is known of the grid just now, so that limits cannot be judged: {reading.why}"]
+        return [f"tier limits cannot be checked without grid data: {reading.why}"]
     history, found = reading.history, []
     week = history.between(now - WEEK, now + timedelta(microseconds=1))
     known = week.values[np.isfinite(week.values)]
     if not len(known):
         return []
     marginal = reading.provenance.kind == "marginal"
-    hint = " (limits in use elsewhere are meant for average figures)" if marginal else ""
+    hint = " (published limits are for average intensity; this signal is marginal)" if marginal else ""
     for tier in tiers:
         limit = tier.threshold
         if isinstance(limit, Percentile):
@@ -31,9 +31,9 @@ def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> li
         share = float(np.mean(known <= limit))
         if share in (0.0, 1.0):
             what = "no slot" if share == 0 else "every slot"
-            effect = f"it would only wait {tier.max_delay / HOUR:.0f} h" if share == 0 else "it would never wait"
+            effect = f"work would always wait {tier.max_delay / HOUR:.0f} h" if share == 0 else "work would never wait"
             found.append(
-                f"{tier.name}: {what} of the last week met its limit of {tier.limit}, which lay between "
-                f"{known.min():.0f} and {known.max():.0f} g/kWh: {effect}; try a percentile such as p40{hint}"
+                f"{tier.name}: {what} of the last week met its limit of {tier.limit}; intensity ranged from "
+                f"{known.min():.0f} to {known.max():.0f} g/kWh, so {effect}; try a percentile such as p40{hint}"
             )
     return found

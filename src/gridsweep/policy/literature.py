@@ -1,13 +1,13 @@
-"""Rules of the literature as policies, to compare with and for whoever prefers them.
+"""Published scheduling rules as policies, for comparison or for use.
 
-All trust the forecast's mean, and know how long work takes. As published a rule is asked for one job alone, as if
-the cloud had no end: then all jobs like the same window, and those for which no device is left queue, and start as
-soon as one is free. `capacity_aware` asks for one job after another (tier rank, age, id) on what the earlier ones
-left of the devices. The latest start is the tier's, or what the sweep's deadline leaves.
+All rules trust the forecast's mean and know how long work takes. As published, a rule decides for one job alone, as if
+capacity were unlimited: all jobs choose the same window, and jobs without a free device queue and start as soon as a
+device is free. With `capacity_aware`, jobs are placed one after another (tier rank, age, id) on the capacity that
+earlier ones left. The latest start follows from the tier, or from the sweep's deadline.
 
-The papers decide once, when a job is submitted; here the same question is asked anew at every look, with the hours
-since then as they were, which on a forecast that comes true gives the same answer. The fourth rule people know, a gate
-at a quantile of the recent past, is `Threshold` with percentiles as limits.
+The papers decide once, when a job is submitted. Here the rule is evaluated again at every tick, with the observed
+intensity of the hours since; if the forecast comes true, the answer is the same. The fourth well-known rule, a gate at
+a quantile of the recent past, is `Threshold` with percentiles as limits.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from gridsweep.policy.situation import NO_DEVICE, Busy, Decision, Pause, Situati
 from gridsweep.policy.windows import AN_HOUR, MOMENT, Calendar, Course, Moments, ticks
 from gridsweep.sweep.tiers import Tier
 
-BEGINS = "its window begins"
-LATER = "a better window is expected"
-DUE = "its latest start has come"
-UNKNOWN = "nothing is known of the hours ahead"
-DEARER = "cleaner slots are expected"
-CLEAN = "the present slot is one of its cleanest"
+BEGINS = "its chosen window starts now"
+LATER = "a better window is forecast"
+DUE = "latest start reached"
+UNKNOWN = "no forecast for the hours ahead"
+DEARER = "cleaner slots are forecast"
+CLEAN = "the current slot is among its cleanest"
 
 
 @dataclass(frozen=True, slots=True)
 class LowestWindow:
-    """GAIA's Lowest-Window: the window of the job's own length that emits least, among starts up to the latest.
+    """GAIA's Lowest-Window: among starts up to the latest, the window of the job's length with the lowest emissions.
 
     W. A. Hanafy et al., "Going Green for Less Green: Optimizing the Cost of Reducing Cloud Carbon Emissions",
-    ASPLOS 2024, with the length known (there it may be a mean). Of equal windows the first.
+    ASPLOS 2024, with a known length (a mean in the paper). Of equal windows, the first.
     """
 
     capacity_aware: bool = False
@@ -49,10 +49,10 @@ class LowestWindow:
 
 @dataclass(frozen=True, slots=True)
 class CarbonTime:
-    """GAIA's Carbon-Time: the start that saves most carbon for each hour until the job is complete.
+    """GAIA's Carbon-Time: the start with the highest carbon saving per hour until completion.
 
-    The saving is against running when the job could first have run, and completion is counted from then. W. A. Hanafy
-    et al., ASPLOS 2024, as above. Where no start that is left saves anything, the one that loses least.
+    Both the saving and the time to completion are relative to running as soon as the job was ready. W. A. Hanafy et
+    al., ASPLOS 2024, as above. If no remaining start saves anything, the start that loses least.
     """
 
     capacity_aware: bool = False
@@ -63,12 +63,12 @@ class CarbonTime:
 
 @dataclass(frozen=True, slots=True)
 class LetsWaitAwhile:
-    """Let's Wait Awhile: the best window before the deadline, or, `interrupting`, the cleanest slots before it.
+    """Let's Wait Awhile: the best window before the deadline or, if `interrupting`, the cleanest slots before it.
 
     P. Wiesner et al., "Let's Wait Awhile: How Temporal Workload Shifting Can Reduce Carbon Emissions in the Cloud",
-    Middleware 2021. Slots are ticks; a job pauses in between, at no cost in this rule's eyes. Alone, it makes up
-    for a slot in which it got no device in the cleanest of the rest. The deadline is the tier's longest delay after
-    submission, then the job's length; a pause does not move it.
+    Middleware 2021. Slots are ticks; a job pauses in between, which this rule takes to be free. Without
+    `capacity_aware`, a job that got no device in one of its slots takes the cleanest remaining slot instead. The
+    deadline is the submission plus the tier's longest delay plus the job's length; a pause does not move it.
     """
 
     interrupting: bool = False
@@ -80,8 +80,8 @@ class LetsWaitAwhile:
         return _contiguous(situation, _mean, self.capacity_aware)
 
 
-# Of all starts since the job was ready: what each window meets (gCO2eq/kWh x h), its wait and its length in hours.
-# What is least is best, in gCO2eq/kWh.
+# Arguments, for all starts since the job was ready: exposure (gCO2eq/kWh x h), wait and length in hours.
+# Returns gCO2eq/kWh; the lowest value is best.
 Rule = Callable[[Column, Column, float], Column]
 
 
@@ -113,7 +113,7 @@ def _contiguous(situation: Situation, rule: Rule, capacity_aware: bool) -> Seque
 
 
 class _Choice:
-    """When each job that waits would like to start, in moments from now; at or before now: as soon as it can."""
+    """The preferred start of each waiting job, in moments from now; 0 or less means as soon as possible."""
 
     def __init__(self, situation: Situation, rule: Rule):
         self.situation, self.rule = situation, rule
@@ -132,7 +132,7 @@ class _Choice:
         self.known: dict[tuple[datetime, datetime, timedelta], tuple[slice, Column]] = {}
 
     def _windows(self, work: Work) -> tuple[slice, Column]:
-        """Which starts are open to a job, those that have passed included, and what each is worth."""
+        """Return the starts open to a job, past ones included, and the rule's value of each."""
         key = work.ready_at, work.latest_start, work.duration
         if key not in self.known:
             now, length = self.situation.now, self.lengths[work.duration]
@@ -167,12 +167,12 @@ class _Choice:
                 continue
             length = self.lengths[work.duration]
             key = work.ready_at, work.latest_start, work.duration
-            if key != before or full:  # else it likes what one like it just took
+            if key != before or full:  # an identical job still prefers the start that the previous one took
                 open_, worth = self._windows(work)
                 ahead = slice(max(0, open_.start - self.present), max(0, open_.stop - self.present))
                 left = np.where(calendar.free(length, ahead), worth[max(0, self.present - open_.start) :], inf)
                 best = int(left.argmin()) if len(left) else 0
-                # Where no window is left it comes too late in any case, and takes what it gets.
+                # With no window left the job is late in any case, so it starts as soon as possible.
                 start = ahead.start + best if len(left) and left[best] < inf else None
             before, full = key, calendar.fill(length, start or 0)
             found[i] = 0 if start is None else int(self.starts[self.present + start])
@@ -181,7 +181,7 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What is left of a job, waiting or running, at the pace of the slowest device."""
+    """The remaining part of a job, waiting or running, at the speed of the slowest device."""
 
     rank: int
     latest_end: datetime
@@ -199,7 +199,7 @@ def _interrupting(situation: Situation, capacity_aware: bool) -> Sequence[Decisi
         return place(situation, situation.waiting, lambda work: UNKNOWN)
     claims = _claims(situation, jobs, course, until, len(situation.devices) if capacity_aware else len(jobs))
     runs = list(claims)
-    if capacity_aware:  # as many as want to run do; those that run already go on, rather than pause for one with time
+    if capacity_aware:  # running jobs go on rather than pause for a job that has time
         busy = [i for i, job in enumerate(jobs) if isinstance(job.which, Busy)]
         runs = list(dict.fromkeys([*(i for i in claims if claims[i]), *busy, *claims]))[: len(claims)]
     decisions: list[Decision] = []
@@ -210,18 +210,18 @@ def _interrupting(situation: Situation, capacity_aware: bool) -> Sequence[Decisi
                 able.append(job.which)
             else:
                 decisions.append(Wait(job.which.experiment, job.which.latest_start, LATER))
-        elif i not in runs and job.which.since < now:  # what has only begun is not paused: it would never get on
+        elif i not in runs and job.which.since < now:  # a job that just began is not paused, or it would never advance
             decisions.append(Pause(job.which.attempt, DEARER))
     return decisions + place(situation, able, lambda work: DUE if situation.due(work) else CLEAN)
 
 
 def _jobs(situation: Situation) -> list[_Job]:
-    """All that is not forced to run, by tier rank, latest end, and what is left."""
+    """Return all jobs that are not forced to run, by tier rank, latest end and remaining length."""
     slowest = min(device.speed for device in situation.devices)
     whole = max((work.duration for work in situation.submitted), default=timedelta(0))
 
     def job(tier: Tier, renewed: datetime, left: timedelta, which: Work | Busy) -> _Job:
-        """A pause gives no new patience, where it is known since when the job waits."""
+        """A pause does not extend the deadline if the submission time is known."""
         end = situation.submitted_at + tier.max_delay + whole if situation.submitted_at else renewed
         return _Job(tier.rank, min(end, situation.deadline or end), left, which)
 
@@ -236,9 +236,9 @@ def _jobs(situation: Situation) -> list[_Job]:
 def _claims(
     situation: Situation, jobs: Sequence[_Job], course: Course, until: datetime, places: int
 ) -> dict[int, bool]:
-    """The jobs that want to run now, and whether they have no time to wait.
+    """Return the jobs that claim the current slot, and for each whether it has no time left to wait.
 
-    Each has taken the cleanest slots before its end that are left to it.
+    Each job takes the cleanest remaining slots before its latest end.
     """
     now = situation.now
     edges = ticks(now, situation.tick, now, until)

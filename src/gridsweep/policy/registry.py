@@ -1,4 +1,4 @@
-"""The policies by name, and from a spec's choice to one that decides."""
+"""The built-in policies by name, with their options, and how a spec's choice becomes a policy."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "carbon_time": ("capacity_aware",),
     "lets_wait_awhile": ("interrupting", "capacity_aware"),
 }
-"""The policies, each with the options it takes."""
+"""The options of each policy, by policy name."""
 
 LIMITS = ("threshold",)
-"""The policies that start an experiment by its tier's threshold; the others ignore it."""
+"""The policies that use tier thresholds; the others ignore them."""
 
 WORDS = {"true": 1.0, "false": 0.0}
 
 
 def choice_of(text: str) -> PolicyChoice:
-    """A policy as people write it: `planned`, or with options, `planned:exact,min_saving=0`.
+    """Parse a policy as written on the command line: `planned`, or with options, `planned:exact,min_saving=0`.
 
-    An option without a value is on. Raises `SpecError` for a value that is no number.
+    An option without a value is on. Raises `SpecError` for a value that is not a number.
     """
     name, _, listed = text.partition(":")
     options: dict[str, float] = {}
@@ -40,25 +40,25 @@ def choice_of(text: str) -> PolicyChoice:
             options[key.strip()] = WORDS[value] if value in WORDS else float(value) if given else 1.0
         except ValueError:
             raise SpecError(
-                f"the policy option {option!r} has no number; write it like min_saving=0.05, or exact for yes"
+                f"policy option {option!r}: not a number; write min_saving=0.05, or exact to turn an option on"
             ) from None
     return PolicyChoice(name, options)
 
 
 def uses_limits(sweep: Sweep) -> bool:
-    """Whether a sweep's experiments start by their tiers' thresholds: by its policy, or by its cluster's gate."""
+    """Whether tier thresholds apply to a sweep: because of its policy, or because of its cluster's gate."""
     cluster = sweep.executor.kubernetes
     return sweep.policy.name in LIMITS or (cluster is not None and cluster.gate == "compute-gardener")
 
 
 def policy_for(choice: PolicyChoice) -> Policy:
-    """The policy a spec chose. Raises `SpecError` for a name or an option that is not one."""
+    """Return the policy that a spec chose. Raises `SpecError` for an unknown name, or an unknown or invalid option."""
     name, options = choice.name, choice.options
     if name not in OPTIONS:
-        raise SpecError(f"there is no policy {name!r}; there are {', '.join(OPTIONS)}")
+        raise SpecError(f"unknown policy {name!r}; choose one of {', '.join(OPTIONS)}")
     if unknown := sorted(set(options) - set(OPTIONS[name])):
         takes = ", ".join(OPTIONS[name]) or "none"
-        raise SpecError(f"the policy {name} has no option {', '.join(unknown)}; it takes {takes}")
+        raise SpecError(f"policy {name} has no option {', '.join(unknown)}; its options: {takes}")
     match name:
         case "planned":
             usual = Planned()
@@ -81,5 +81,5 @@ def policy_for(choice: PolicyChoice) -> Policy:
     if set(options) != set(OPTIONS["on_off"]):
         raise SpecError("policy on_off needs pause_above and resume_below, both in gCO2eq/kWh")
     if not options["resume_below"] <= options["pause_above"]:
-        raise SpecError("policy on_off needs a resume_below that is not above pause_above")
+        raise SpecError("policy on_off has resume_below above pause_above; lower resume_below or raise pause_above")
     return OnOff(**options)

@@ -1,6 +1,6 @@
-"""Policies: what should start, pause or wait, given all that may be known.
+"""The interface of a policy: the situation it sees, and its decisions to start, pause or wait.
 
-A policy is any object with `decide(situation) -> decisions`. It holds no state: what it must remember is in the
+A policy is any object with `decide(situation) -> decisions`. It holds no state: everything it needs is in the
 situation, so the same situation always gets the same decisions.
 """
 
@@ -20,9 +20,9 @@ from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Remaining steps of an experiment, waiting, and of `others` trained with it in one stint.
+    """The remaining steps of a waiting experiment, and of `others` trained with it in one stint.
 
-    `duration` and `energy_kwh` are estimates at device speed 1; of the duration `restart` is what coming back costs.
+    `duration` and `energy_kwh` are estimates at device speed 1; `duration` includes `restart`, the time to resume.
     """
 
     experiment: str
@@ -48,15 +48,15 @@ class Work:
 
     @property
     def order(self) -> tuple[int, datetime, str]:
-        """Who goes first among those that may start: tier rank, age, id."""
+        """Sort key among work that may start: tier rank, age, id."""
         return (self.tier.rank, self.ready_at, self.experiment)
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A device at work. `due` work was started because its latest start had come: it is not to be paused.
+    """A device that runs an attempt. `due` work started because its latest start was reached; it must not be paused.
 
-    `pauses` is how often what runs on it has paused before.
+    `pauses` counts how often the work of this attempt has paused before.
     """
 
     attempt: str
@@ -71,11 +71,11 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that may be known at `now`. `waiting` is in order; `ahead` is work that does not exist yet.
+    """Everything a policy may know at `now`. `waiting` is in order; `ahead` is work that does not exist yet.
 
-    By the `deadline` all should have ended; it keeps room before `finish_by`, the sweep's own, where lengths differ.
-    Waits shorter than `min_wait` are not worth it; the next look is after a `tick`, at the latest. `submitted` is all
-    the work there was at `submitted_at`.
+    All existing work should end by `deadline`, which leaves room before `finish_by`, the sweep's own deadline: for
+    durations that vary and for work `ahead`. Waits shorter than `min_wait` are not worthwhile; the policy is asked
+    again after a `tick` at the latest. `submitted` is all the work as of `submitted_at`.
     """
 
     now: datetime
@@ -94,18 +94,18 @@ class Situation:
 
     @property
     def forecast(self) -> Forecast | None:
-        """What is expected from the present slot on, made when asked for; None where nobody can say."""
+        """The forecast from the current slot on, computed on first use; None if there is none."""
         return self.reading.forecast
 
     @property
     def intensity(self) -> float:
-        """The present slot's, gCO2eq/kWh; NaN when unknown."""
+        """The carbon intensity of the current slot, gCO2eq/kWh; NaN when unknown."""
         return self.history.at(self.now)
 
     def limit(self, tier: Tier) -> float:
-        """A tier's threshold in gCO2eq/kWh: a percentile is one of the last 28 days up to the present slot.
+        """Return a tier's threshold in gCO2eq/kWh; a percentile is taken over the last 28 days up to the current slot.
 
-        With less than a day of history it is one of the forecast; NaN where there is none either.
+        With less than a day of history it is taken over the forecast; NaN without a forecast.
         """
         if not isinstance(tier.threshold, Percentile):
             return tier.threshold
@@ -116,11 +116,11 @@ class Situation:
         return expected.percentile(tier.threshold.percent, expected.end, expected.end - expected.start)
 
     def due(self, work: Work) -> bool:
-        """Whether its latest start has come, or is so near that waiting for it is not worth while."""
+        """Whether the work's latest start is reached, or is less than `min_wait` away."""
         return self.now >= work.latest_start - self.min_wait
 
     def clean_soon(self, limit: float) -> bool:
-        """Whether the next slot is too near to wait for, and expected at or below the limit."""
+        """Whether the next slot starts within `min_wait` and is forecast at or below the limit."""
         step = self.history.step
         edge = self.history.start + (self.history.index(self.now) + 1) * step
         if edge - self.now > self.min_wait or self.forecast is None:
@@ -135,7 +135,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start these experiments together, up to a step, on a device. What is `due` must not be paused again."""
+    """Start these experiments together, up to a step, on a device. `due` work must not be paused later."""
 
     members: tuple[str, ...]
     to_step: int
@@ -146,7 +146,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Stop an attempt at a checkpoint; what remains waits again."""
+    """Stop an attempt at a checkpoint; its remaining steps wait again."""
 
     attempt: str
     why: str
@@ -154,7 +154,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Leave an experiment waiting, until then at the latest."""
+    """Leave an experiment waiting, until `until` at the latest."""
 
     experiment: str
     until: datetime | None
@@ -165,16 +165,16 @@ Decision = Start | Pause | Wait
 
 
 class Policy(Protocol):
-    """Decides; `step` checks what it decides against what no policy may get wrong."""
+    """Decides what starts, pauses and waits; `schedule.step` enforces devices and deadlines on every decision."""
 
     def decide(self, situation: Situation) -> Sequence[Decision]: ...
 
 
-NO_DEVICE = "may start, waits for a device"
+NO_DEVICE = "ready, waiting for a free device"
 
 
 def place(situation: Situation, candidates: Iterable[Work], why: Callable[[Work], str]) -> list[Decision]:
-    """Start candidates, in the order given, on the devices that are free; the rest wait for one."""
+    """Start candidates, in the order given, on free devices; the rest wait for a device."""
     free = situation.free
     decisions: list[Decision] = []
     for work in candidates:

@@ -1,7 +1,7 @@
-"""The windows a stint could run in: what each would meet of the grid, and whether a device is left for it.
+"""The windows in which a stint could run: the intensity over each, and whether a device is free.
 
-Moments are whole microseconds from now, so that a window ends exactly where the next begins. Starts lie on the ticks,
-and on the moments given; intensities are gCO2eq/kWh.
+Moments are whole microseconds from now, so that a window ends exactly where the next begins. Windows start on ticks
+and at the moments given; intensities are in gCO2eq/kWh.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Moments = npt.NDArray[np.int64]
 MOMENT = timedelta(microseconds=1)
 AN_HOUR = HOUR // MOMENT
 TIE = 1e-9
-"""Each later window counts dearer by this share of the highest level: of equal ones, whatever the noise, the first."""
+"""Each later window costs more by this share of the highest level, so that the first of equal windows is chosen."""
 
 
 class Course:
-    """Intensities known and expected, as a running sum without holes: the history, then a forecast.
+    """The history followed by a forecast, as a running sum without holes.
 
-    Past the forecast's end its last day goes on. `known` is false where nothing is forecast. `level` is
-    the highest one.
+    The last day of the forecast repeats beyond its end. `known` is false if nothing is forecast. `level` is the
+    highest intensity.
     """
 
     def __init__(self, history: Trace, path: Trace, now: datetime, since: datetime, until: datetime):
@@ -49,22 +49,22 @@ class Course:
 
     @property
     def first(self) -> int:
-        """Before this moment nothing is known."""
+        """The first known moment."""
         return round(float(self.edges[0]) * AN_HOUR)
 
     def met(self, begins: Moments, ends: Moments) -> Column:
-        """The integral over each window, gCO2eq/kWh x h."""
+        """Return the integral of the intensity over each window, gCO2eq/kWh x h."""
         upto: Column = np.interp(np.concatenate([ends, begins]) / AN_HOUR, self.edges, self.sums)
         return upto[: len(ends)] - upto[len(ends) :]
 
     def tilt(self, count: int) -> Column:
-        """What is added so that the earliest of equal windows is the cheapest."""
+        """Return the surcharge for each of `count` windows that makes the earliest of equal windows the cheapest."""
         tilt: Column = TIE * self.level * np.arange(float(count))
         return tilt
 
 
 def ticks(now: datetime, tick: timedelta, since: datetime, until: datetime, also: Iterable[int] = ()) -> Moments:
-    """All ticks from `since` to `until`, now, and other moments, in order."""
+    """Return all ticks from `since` to `until`, now, and the moments in `also`, in order."""
     first = ceil_to(since - MOMENT, tick)
     count = max(0, (until - first) // tick + 1)
     regular = (first - now) // MOMENT + tick // MOMENT * np.arange(count, dtype=np.int64)
@@ -72,10 +72,10 @@ def ticks(now: datetime, tick: timedelta, since: datetime, until: datetime, also
 
 
 class Calendar:
-    """How many of the devices, all alike, are taken from when to when."""
+    """How many of several identical devices are taken, over time."""
 
     def __init__(self, devices: int, starts: Moments, lengths: Sequence[int], taken: Sequence[int]):
-        """`taken` are the moments until which devices are taken from now on."""
+        """`taken` lists, for each device in use, the moment until which it is taken."""
         self.devices = devices
         self.starts = starts
         ends = [starts + length for length in lengths]
@@ -87,14 +87,14 @@ class Calendar:
             self.count[: np.searchsorted(self.edges, end)] += 1
 
     def fill(self, length: int, start: int) -> bool:
-        """A device is taken from one of the starts on; whether no other is then left for some of that time."""
+        """Take a device from one of the starts on; return whether this leaves no device free for some of that time."""
         first, last = self.cells[length]
         window = self.count[first[start] : last[start]]
         window += 1
         return bool(window.max() >= self.devices)
 
     def free(self, length: int, among: slice) -> npt.NDArray[np.bool_]:
-        """Of some of the starts, those from which a device is free for so long."""
+        """Return a mask over the starts in `among`: true where a device is free for `length` from that start on."""
         full = np.concatenate(([0], np.cumsum(self.count >= self.devices)))
         first, last = self.cells[length]
         return np.asarray(full[first[among]] == full[last[among]])

@@ -1,1 +1,1 @@
-"""State and policy joined: `step`, the worklist, pace, deadlines, and the checks of every decision."""
+"""State and policy combined: `step`, the worklist, pace, deadlines, and the checks of every decision."""

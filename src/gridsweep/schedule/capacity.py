@@ -1,4 +1,4 @@
-"""What a sweep takes at best, and what no plan could make of it."""
+"""The least time a sweep takes, and the checks that reject an infeasible sweep."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gridsweep.sweep.sweep import Sweep
 
 
 def check_work(sweep: Sweep) -> None:
-    """Raises `SpecError` for work that takes no time, or that has no device to run on."""
+    """Raise `SpecError` if the sweep has no device, or an estimated duration that is not positive."""
     if not sweep.devices:
-        raise SpecError(f"{sweep.name} has no device to run on; give at least one")
+        raise SpecError(f"{sweep.name} has no device to run on; add at least one")
     if sweep.estimates.duration <= timedelta(0):
-        raise SpecError(f"the estimated duration is {sweep.estimates.duration}; estimate a positive one")
+        raise SpecError(f"the estimated duration is {sweep.estimates.duration}; give a positive estimate")
 
 
 def check_deadline(sweep: Sweep, now: datetime) -> None:
-    """Raises `DeadlineError` when the sweep cannot end by its deadline even if all of it starts at once."""
+    """Raise `DeadlineError` if the sweep cannot end by its deadline even if all work starts at once."""
     check_work(sweep)
     deadline = sweep.deadline(now)
     if deadline is None:
@@ -41,7 +41,7 @@ def check_deadline(sweep: Sweep, now: datetime) -> None:
 
 
 def least_makespan(sweep: Sweep, now: datetime) -> timedelta:
-    """How long all of it takes at best: equal work, each next where it would end first; stages one after another."""
+    """Return the shortest makespan: each experiment on the device where it ends first; stages one after another."""
     if sweep.staged:
         return worklist.staged_makespan(sweep, now)
     spans = {device.name: sweep.estimates.duration / device.speed for device in sweep.devices}
@@ -59,12 +59,12 @@ def least_makespan(sweep: Sweep, now: datetime) -> timedelta:
 
 
 def reach_of(sweep: Sweep, now: datetime) -> timedelta:
-    """When all should be over at the latest, after the submission."""
+    """Return how long after the submission the sweep should have ended at the latest."""
     latest = max(tier.max_delay for tier in sweep.tiers) + least_makespan(sweep, now)
     deadline = sweep.deadline(now)
     return latest if deadline is None else max(least_makespan(sweep, now), min(latest, deadline - now))
 
 
 def hours(span: timedelta) -> str:
-    """A span in hours, as people read it."""
+    """Format a span in hours for display."""
     return f"{span / HOUR:.1f} h"

@@ -1,4 +1,4 @@
-"""What no policy may get wrong: devices, deadlines, and who goes first among equals."""
+"""Checks of every decision: devices, deadlines, and order among equal work."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gridsweep.sweep.stints import device_named
 
 
 def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = True) -> list[Decision]:
-    """The decisions, with what no policy may get wrong put right, or refused.
+    """Return the decisions, corrected where needed.
 
-    Refused (`PolicyError`): a device that is taken or unknown, work that does not wait, an attempt that does not run.
-    Put right: work whose latest start has come, or without which the deadline would not hold, goes to a device left
-    free (if `forced`); work that was started because
-    of its latest start is not paused; of equal work the first in order starts.
+    Raises `PolicyError` for a device that is taken or unknown, work that is not waiting, or an attempt that is not
+    running. Corrected: if `forced`, work whose latest start is reached, or that must start for the deadline to hold,
+    starts on a free device; work that was started because of its latest start is not paused; of equal work, the first
+    in order starts.
     """
     starts, known = _Starts(seen), {work.experiment for work in seen.waiting}
     kept: list[Decision] = []
@@ -30,7 +30,7 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
                     kept.append(decision)
             case Wait(experiment):
                 if experiment not in known:
-                    raise PolicyError(f"the policy waits with {experiment}, which does not wait")
+                    raise PolicyError(f"the policy holds back {experiment}, which is not waiting")
                 kept.append(decision)
     if forced:
         starts.force_overdue()
@@ -44,7 +44,7 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
 
 
 class _Starts:
-    """The starts `taken` so far, with the work and the devices that are `left` and `free` after them."""
+    """The starts `taken` so far, the work `left` and the devices `free` after them."""
 
     def __init__(self, seen: Situation):
         self.seen = seen
@@ -53,33 +53,33 @@ class _Starts:
         self.free = {device.name: device for device in seen.free}
 
     def take(self, start: Start) -> None:
-        """Add a start of the policy. Raise `PolicyError` if its device is not free or its work does not wait for it."""
+        """Add a start of the policy. Raise `PolicyError` if its device is taken or its work is not waiting for it."""
         device = start.device
         if not start.members:
-            raise PolicyError(f"the policy started nothing on {device}")
+            raise PolicyError(f"the policy started nothing on {device}; a Start needs at least one member")
         if device not in self.free:
             raise PolicyError(f"the policy started {', '.join(start.members)} on {device}, which is not free")
         for id in start.members:
             work = self.left.pop(id, None)
-            # No step may remain: of a worker killed between its last checkpoint and its result.
+            # No step may remain if a worker was killed between its last checkpoint and its result.
             if work is None or not min(work.from_step + 1, work.to_step) <= start.to_step <= work.to_step:
-                raise PolicyError(f"the policy started {id} up to step {start.to_step}, which does not wait for that")
+                raise PolicyError(f"the policy started {id} up to step {start.to_step}, which is not waiting for it")
             if work.device not in (None, device):
-                raise PolicyError(f"the policy started {id} on {device}; it may only run on {work.device}")
+                raise PolicyError(f"the policy started {id} on {device}, but it may only run on {work.device}")
         del self.free[device]
         self.taken.append(start)
 
     def force_overdue(self) -> None:
-        """Start work whose latest start has come, on a free device that may run it."""
+        """Start work whose latest start is reached, on a free device that may run it."""
         for work in self.seen.waiting:
             if work.experiment in self.left and self.seen.now >= work.latest_start:
                 name = next((name for name in self.free if work.device in (None, name)), None)
                 if name is not None:
                     del self.free[name], self.left[work.experiment]
-                    self.taken.append(Start((work.experiment,), work.to_step, name, "its latest start has come"))
+                    self.taken.append(Start((work.experiment,), work.to_step, name, "latest start reached"))
 
     def force_for_deadline(self) -> None:
-        """Start work without which not all would end by the deadline."""
+        """Start work that must start now for all work to end by the deadline."""
         seen = self.seen
         if seen.deadline is None or not self.free or not self.left:
             return
@@ -88,21 +88,21 @@ class _Starts:
         for start in self.taken:
             longest = max(work.duration for work in seen.waiting if work.experiment in start.members)
             ends[start.device] = seen.now + longest / device_named(seen.devices, start.device).speed
-        why = "or not all would end by the deadline"
+        why = "must start now so that all work ends by the deadline"
         for work, name in Pressure(seen.now, seen.deadline, seen.tick, left, seen.devices, ends).forced():
             self.taken.append(Start((work.experiment,), work.to_step, name, why, True))
 
 
 def _may_pause(seen: Situation, attempt: str) -> bool:
-    """Whether an attempt may pause: not if it was due or is pausing. Raise `PolicyError` if it does not run."""
+    """Whether an attempt may pause: not if it was due or is pausing. Raise `PolicyError` if it is not running."""
     busy = next((busy for busy in seen.running if busy.attempt == attempt), None)
     if busy is None:
-        raise PolicyError(f"the policy paused {attempt}, which does not run")
+        raise PolicyError(f"the policy paused {attempt}, which is not running")
     return not (busy.due or busy.pausing)
 
 
 def _in_order(seen: Situation, starts: list[Start]) -> list[Start]:
-    """Of equal waiting work (tier, remaining steps, device, size), those first in order are the ones that start."""
+    """Replace started work by the first in order of equal waiting work (tier, remaining steps, device, size)."""
 
     def kind(work: Work) -> tuple[str, int, int, str | None, int]:
         return (work.tier.name, work.from_step, work.to_step, work.device, len(work.members))

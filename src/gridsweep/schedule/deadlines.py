@@ -1,4 +1,4 @@
-"""What a deadline forces, whatever a policy says: work starts in time for all of it to end on these devices."""
+"""Starts forced by a deadline, whatever the policy says, so that all work ends in time on the devices."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gridsweep.sweep.stints import Device
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """All work left must have ended by `deadline`; devices `busy` until then are not free, the others are.
+    """The remaining work and its common `deadline`; `busy` maps devices in use to the time when they become free.
 
-    It is looked at again after a `tick`.
+    The check is repeated after a `tick`.
     """
 
     now: datetime
@@ -28,7 +28,7 @@ class Pressure:
     busy: Mapping[str, datetime]
 
     def forced(self) -> list[tuple[Work, str]]:
-        """What has to start now, each with the free device it starts on."""
+        """Return the work that has to start now, each with the free device it starts on."""
         found: list[tuple[Work, str]] = []
         if self._early():
             return found
@@ -41,7 +41,7 @@ class Pressure:
         return found
 
     def next(self) -> datetime | None:
-        """When something has to start on a device that is free; None for not before the tick."""
+        """Return when work next has to start on a free device; None if not before the tick."""
         if self._early():
             return None
         queue = self._queue()
@@ -49,7 +49,7 @@ class Pressure:
         return self.now + timedelta(hours=soonest) if soonest < inf else None
 
     def _early(self) -> bool:
-        """Whether, all devices held until the tick, even a careless order ends in time: most looks end here."""
+        """Whether any order of the work ends in time even if no device starts before the tick: a cheap check."""
         begin = max(self.now + self.tick, max(self.busy.values(), default=self.now))
         spans = [work.duration for work in self.left]
         speeds = [device.speed for device in self.devices]
@@ -57,7 +57,7 @@ class Pressure:
         return begin + careless <= self.deadline
 
     def _free(self) -> list[int]:
-        """The fastest first."""
+        """Return the positions of the free devices, the fastest first."""
         free = [i for i, device in enumerate(self.devices) if device.name not in self.busy]
         return sorted(free, key=lambda i: -self.devices[i].speed)
 

@@ -1,4 +1,4 @@
-"""Values derived from a state, computed once and kept until the state has changed in what they depend on."""
+"""Values derived from a state, cached until what they depend on changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 def kept_until(*changes: Change) -> Callable[[Callable[Concatenate[State, P], T]], Callable[Concatenate[State, P], T]]:
     """Keep the last result for each state until one of these changes is counted, or the arguments differ.
 
-    The function must depend on nothing else. A result is shared by all callers, and forgotten with its state.
+    The function must depend on nothing else. A result is shared by all callers and is dropped with its state.
     """
 
     def decorate(derive: Callable[Concatenate[State, P], T]) -> Callable[Concatenate[State, P], T]:
@@ -24,7 +24,7 @@ def kept_until(*changes: Change) -> Callable[[Callable[Concatenate[State, P], T]
 
         @wraps(derive)
         def derived(state: State, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            assert not kwargs, "arguments are part of the key, and are given by position"
+            assert not kwargs, "arguments are part of the cache key; pass them by position"
             key = (*(state.changes[change] for change in changes), *args)
             found = kept.get(state)
             if found is None or found[0] != key:

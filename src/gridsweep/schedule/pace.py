@@ -1,4 +1,4 @@
-"""How long work takes, and how sure that is: the spec's estimate, until the stints that have ended teach better."""
+"""How long work takes, and how certain that is: the spec's estimate, until completed stints give better figures."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, device_named
 
 TAUGHT, LIKE = 2, 0.01
-"""So many stints must have ended before they are believed over the estimate, and by so much they must differ."""
+"""Completed stints needed to replace the estimate, and the smallest relative difference that does."""
 FIRST_STEPS = 10
-"""So many steps of a stint that still runs are believed, until enough have ended."""
+"""Steps of a running stint needed to use its pace, until enough stints have completed."""
 SURE = 2.0
-"""So many standard deviations of the work that is left are kept free before the deadline."""
+"""Reserve before the deadline, in standard deviations of the remaining work."""
 
 
 @kept_until("pace")
 def scale(state: State) -> float:
-    """How many times the spec's estimate stints are expected to take: 1 until some teach better.
+    """Return the factor on the spec's estimate that stints are expected to take; 1 until measurements say otherwise.
 
-    Those that have ended do; until enough have, so do the first steps of those that run. Where grid time follows the
-    work, stints take what the estimate says: there is nothing to learn, and nothing measured may sway a decision.
+    Completed stints count; until there are enough, so do the first steps of running ones. If grid time follows the
+    work, the factor is 1: stints take the estimate by definition, and no measurement may influence a decision.
     """
     if state.sweep.follows_work:
         return 1.0
@@ -36,9 +36,9 @@ def scale(state: State) -> float:
 
 
 def _under_way(state: State) -> list[float]:
-    """How many times its estimate each running stint took for its steps since it first told of one.
+    """Return the factor on its estimate for each running stint, over the steps since its first report.
 
-    What came before that, an evaluation and trials of how many to take at a time, comes once.
+    The time before the first report (evaluation, batch-size trials) is a one-time cost and is left out.
     """
     sweep, found = state.sweep, []
     for attempt in state.active.values():
@@ -54,12 +54,12 @@ def _under_way(state: State) -> list[float]:
 
 
 def duration(state: State, steps: int, device: Device | None = None, members: int = 1) -> timedelta:
-    """What so many steps of so many members together are expected to take."""
+    """Return the expected time of `steps` steps of `members` experiments trained together."""
     return state.sweep.span(members, 0, steps) * scale(state) / (device.speed if device else 1.0)
 
 
 def spread(state: State) -> float:
-    """By which share of its duration one stint usually differs from the next; 0 until two have ended."""
+    """Return the relative standard deviation of stint durations; 0 until two stints have completed."""
     if len(state.paces) < TAUGHT:
         return 0.0
     found = stdev(state.paces) / fmean(state.paces)
@@ -67,9 +67,9 @@ def spread(state: State) -> float:
 
 
 def reserve(state: State) -> timedelta:
-    """What is kept free before a deadline, so that it holds though lengths differ from what is expected.
+    """Return the time kept free before a deadline, so that it holds although durations vary.
 
-    The stints that a device does one after another differ by the root of their number times what one does.
+    The spread of a chain of stints on one device grows with the square root of their number.
     """
     share = spread(state)
     if not share:

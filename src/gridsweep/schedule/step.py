@@ -1,4 +1,4 @@
-"""From a state and a policy to the next events: `step` asks the policy and lets nothing impossible through."""
+"""From a state and a policy to the next events: `step` asks the policy and refuses impossible decisions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gridsweep.sweep.stints import Member, Stint, device_named
 
 
 def busy(state: State, attempt: Attempt) -> Busy:
-    """A running attempt as a policy sees it."""
+    """Return a running attempt as a policy sees it."""
     sweep = state.sweep
     device = device_named(sweep.devices, attempt.device)
     before = (state.standings[m.experiment].attempts for m in attempt.stint.members)
@@ -37,7 +37,7 @@ def busy(state: State, attempt: Attempt) -> Busy:
 
 
 def situation(state: State, reading: Reading, now: datetime) -> Situation:
-    """What a policy is shown."""
+    """Return the situation that a policy decides on."""
     running = [busy(state, attempt) for attempt in state.active.values()]
     sweep = state.sweep
     return Situation(
@@ -65,10 +65,11 @@ def step(
     stop: str = "",
     silences: Mapping[str, timedelta] | None = None,
 ) -> list[Event]:
-    """The facts that follow from what is known at `now`: what starts, what is told to pause, what waits and why.
+    """Return the events at `now`: what starts, what is asked to pause, what waits and why.
 
-    `stop` says who asked the run to stop, if somebody did. `silences` says how long each attempt has been silent, or
-    has not heeded a pause, by another clock than the grid's. Raises `PolicyError` for an impossible decision.
+    `stop` is the reason of a request to stop the run, empty without one. `silences` holds how long each attempt has
+    been silent, or has not reacted to a pause, on a clock other than the grid's. Raises `PolicyError` for an impossible
+    decision.
     """
     events: list[Event] = list(_silent(state, now, silences))
     ending = state.stopping or state.halted
@@ -108,7 +109,7 @@ def step(
 
 
 def wake_at(state: State, now: datetime) -> datetime:
-    """When to look again: at the next tick, slot edge, latest start, or moment a policy asked for."""
+    """Return when to step again: the next tick, slot edge, latest start, or time that a policy asked for."""
     tick = ceil_to(now, state.sweep.tick)
     edge = state.history.start + ((now - state.history.start) // state.history.step + 1) * state.history.step
     moments = [tick, edge, *(work.latest_start for work in remaining(state) if work.latest_start > now)]

@@ -1,8 +1,8 @@
 """Grid time that follows the work done: when attempts reach their steps, and how far the sweep's time may move.
 
 On a replayed clock with `speed: auto`, an attempt that starts at `t` occupies `[t, t + span)` of the grid's time, where
-`span` is what the estimates say of its stint (packs and partial runs included), as in a simulation. Where it stands
-inside that span follows from the steps its worker has reported, never from the wall clock.
+`span` is the estimate for its stint (packs and partial runs included), as in a simulation. Its position inside that
+span follows from the steps its worker has reported, never from the wall clock.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class Timetable:
     last: int
 
     def at(self, step: int) -> datetime:
-        """When an optimizer step is reached. Steps after `last` take as long as those before it."""
+        """Return when an optimizer step is reached. Steps after `last` take as long as those before it."""
         return self.ready + (self.trained - self.ready) * (step - self.first) / max(1, self.last - self.first)
 
     def end_at(self, step: int) -> datetime:
-        """When an attempt that ends after a step has been scored."""
+        """Return when an attempt that ends after a step has been scored."""
         return self.at(step) + (self.end - self.trained)
 
 
 def timetable(state: State, attempt: Attempt) -> Timetable:
-    """The timetable of an attempt, by the sweep's estimates and the speed of its device.
+    """Return the timetable of an attempt, by the sweep's estimates and the speed of its device.
 
-    A stint that goes on from a checkpoint takes `RESTART` longer, as in a simulation.
+    A stint that resumes from a checkpoint takes `RESTART` longer, as in a simulation.
     """
     first = min(member.from_step for member in attempt.stint.members)
     start = attempt.requested_at + (RESTART if first > 0 else timedelta(0))
@@ -63,7 +63,7 @@ def timetable(state: State, attempt: Attempt) -> Timetable:
 
 
 def reached(state: State, attempt: Attempt) -> datetime:
-    """The grid time of a running attempt: its end where its worker is done, else that of the last reported step."""
+    """Return the grid time of a running attempt: its end if its worker is done, else that of the last reported step."""
     if attempt.over_at is not None:
         return attempt.over_at
     if attempt.running_at is None:
@@ -72,11 +72,11 @@ def reached(state: State, attempt: Attempt) -> datetime:
 
 
 def next_moment(state: State, until: datetime) -> datetime | None:
-    """The moment to which the sweep's time moves next; None while running attempts have yet to report steps beyond it.
+    """Return the moment to which the sweep's time moves next; None until running attempts report steps beyond it.
 
-    The moment is the earliest of `until` (the next wake-up) and the ends that are known. An attempt whose worker is
-    still at work must be beyond the moment, not at it: it could end there. So all ends at a moment are known when it
-    comes, whichever worker was faster.
+    The moment is the earliest of `until` (the next wake-up) and the known ends. An attempt whose worker still runs
+    must be beyond the moment, not at it, because it could end there. So all ends at a moment are known when the
+    sweep's time reaches it, whichever worker was faster.
     """
     working = [attempt for attempt in state.active.values() if attempt.over_at is None]
     moment = min([until, *(a.over_at for a in state.active.values() if a.over_at is not None)])

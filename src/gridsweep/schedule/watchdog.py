@@ -1,4 +1,4 @@
-"""Workers that are silent for too long, and failures that are all alike."""
+"""Detection of workers that are silent for too long, and of repeated identical failures."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from gridsweep.state.state import State
 from gridsweep.sweep.stints import device_named
 
 LOADING_PATIENCE = 6
-"""A worker that has not begun to train may be silent so many times longer: it may be fetching a model."""
+"""Factor on the patience for a worker that has not begun to train, since it may be downloading a model."""
 
 
 SILENT_STEPS = 10
-"""A worker may be silent for so many steps of the estimate, if that is longer than the patience."""
+"""A worker may be silent for the estimated time of this many steps, if that is longer than the patience."""
 
 
 GRACE = 0.1
-"""What a worker has to heed a pause before it is killed, as a share of the patience."""
+"""The time a worker has to react to a pause before it is killed, as a share of the patience."""
 
 
 IDENTICAL_FAILURES = 3
-"""So many attempts lost in a row, each in its first minute and in the same way, stop the sweep."""
+"""This many attempts lost in a row, each in its first minute and for the same reason, stop the sweep."""
 
 
 def _silent(state: State, now: datetime, silences: Mapping[str, timedelta] | None) -> list[Event]:
-    """Workers that say nothing for too long are told to stop; those that do not heed it are killed.
+    """Ask workers that are silent for too long to stop, and kill workers that do not react.
 
-    Without `silences` both are judged by the grid's time. With them steps have no length on that clock, so that the
-    patience is what the submission says.
+    Without `silences` both are judged by grid time. `silences` are on another clock, on which steps have no estimated
+    length; the limit is then the patience of the submission.
     """
     events: list[Event] = []
     if state.patience is None:
         return events
     for attempt in state.active.values():
         if attempt.held:
-            continue  # whoever holds it, or cannot be reached, is silent; not the worker
+            continue  # the silence comes from an outside hold or a lost connection, not from the worker
         if attempt.over_at is not None:
-            continue  # it is done, and waits for the sweep's time
+            continue  # the worker is done; its end waits for the sweep's time
         silent = now - (attempt.pausing_since or attempt.seen_at or attempt.requested_at)
         if silences is not None:
             silent = silences.get(attempt.id, timedelta(0))
@@ -60,10 +60,10 @@ def _silent(state: State, now: datetime, silences: Mapping[str, timedelta] | Non
 
 
 def _all_alike(state: State) -> str:
-    """Why the sweep stops itself: its last losses were early, alike, and of several experiments."""
+    """Return why the sweep should halt: its last losses were early, identical and of several experiments; else ''."""
     why = state.early_losses[-1][1] if state.early_losses else ""
     alike = [ids for ids, reason in takewhile(lambda loss: loss[1] == why, reversed(state.early_losses))]
     several = {id for ids in alike for id in ids}
     if len(alike) < IDENTICAL_FAILURES or len(several) < min(IDENTICAL_FAILURES, len(state.standings)):
         return ""
-    return f"{len(alike)} attempts in a row failed in their first minute in the same way: {why}"
+    return f"{len(alike)} attempts in a row failed in their first minute for the same reason: {why}"

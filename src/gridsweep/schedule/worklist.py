@@ -1,9 +1,9 @@
-"""What is to be done: remaining steps in packs, up to the next rung; and the stints expected after it.
+"""The worklist: remaining steps in packs up to the next rung, and the stints expected after it.
 
-Who stands at the same step and is not bound to another device may be trained together. All that are left on their way
-to a rung are dealt evenly to as few stints as `pack` allows, but to all devices: two of them share 21 experiments as 11
-and 10. What comes after a rung does not exist yet, and who will be in it nobody knows; how many will is known, and so
-it can be planned with, and deadlines count it.
+Experiments at the same step that are not bound to different devices may be trained together. The experiments on their
+way to a rung are split evenly into as few stints as `pack` allows, but over all devices: two devices share 21
+experiments as 11 and 10. The work after a rung does not exist yet, and its experiments are unknown; their number is
+known, so plans and deadlines count it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gridsweep.sweep.tiers import Percentile, Tier
 T = TypeVar("T")
 
 PackKey: TypeAlias = tuple[int, str | None, int, str]
-"""What all in a stint share: the stage it ends at, the device where that is settled, the seed (and so the order of the
+"""What all members of a stint share: the stage where it ends, the device if fixed, the seed (and so the order of the
 samples), and the base."""
 
 NO_TIME = timedelta(0)
@@ -36,10 +36,10 @@ UNSET = datetime.min.replace(tzinfo=UTC)
 
 
 def waiting(state: State) -> list[Work]:
-    """The remaining steps of all waiting experiments up to their next stage, in packs, in order: tier rank, age, id."""
+    """Return the remaining steps of all waiting experiments up to their next stage, in packs, by tier rank, age, id."""
     sweep, factor = state.sweep, scale(state)
     groups: dict[tuple[int, PackKey], list[Standing]] = {}
-    alive: dict[PackKey, int] = {}  # on their way to a stage, or there
+    alive: dict[PackKey, int] = {}  # experiments on their way to a stage, or at it
     for standing in state.standings.values():
         kind = _pack_key(sweep, standing)
         if standing.status in ALIVE:
@@ -58,7 +58,7 @@ def waiting(state: State) -> list[Work]:
 
 
 def _pack_key(sweep: Sweep, standing: Standing) -> PackKey:
-    """Repeats pass the rungs by: nobody stops them."""
+    """Return what decides the pack of an experiment. Repeats skip the rungs: they are never stopped."""
     experiment = standing.experiment
     if experiment.repeats is not None:
         stage = sweep.total_steps
@@ -69,7 +69,7 @@ def _pack_key(sweep: Sweep, standing: Standing) -> PackKey:
 
 @kept_until("work")
 def remaining(state: State) -> list[Work]:
-    """What waits; where the sweep has a deadline, no latest start is later than one that could meet it."""
+    """Return the waiting work; with a sweep deadline, no latest start is later than one that can meet it."""
     works = waiting(state)
     deadline = deadline_for(state)
     if deadline is not None and works:
@@ -79,7 +79,7 @@ def remaining(state: State) -> list[Work]:
 
 
 def ahead(state: State) -> list[Work]:
-    """The stints expected after the rung that is next, each with the latest start that leaves room for later ones."""
+    """Return the stints expected after the next rung, each with a latest start that leaves room for later stints."""
     sweep, stages = state.sweep, _stages_ahead(state)
     if not stages:
         return []
@@ -99,7 +99,7 @@ def ahead(state: State) -> list[Work]:
 
 
 def _stages_ahead(state: State) -> list[list[Work]]:
-    """What is expected after the rung that is next, by stage; nothing without rungs or anybody who is to join."""
+    """Return the work expected after the next rung, by stage; empty if no rung, repeat or retraining is to come."""
     sweep = state.sweep
     if sweep.rungs is None and sweep.repeats is None and not sweep.proxied:
         return []
@@ -118,12 +118,12 @@ def _expected(state: State, stage: int, alive: int) -> list[list[Work]]:
 
 
 def _in_a_row(stages: Iterable[Sequence[Work]], sweep: Sweep) -> timedelta:
-    """How long stages take, each when the one before it has ended."""
+    """Return how long stages take one after another."""
     return sum((makespan_of(works, sweep.devices) for works in stages), NO_TIME)
 
 
 def expected(sweep: Sweep, stage: int, alive: int, factor: float = 1.0) -> list[list[Work]]:
-    """The stints of each stage after one, if rungs keep as many as they should; times are yet to be set."""
+    """Return the stints of each stage after `stage`, if rungs keep their full number; times are unset."""
     found = []
     if sweep.rungs is not None:
         keeps = dict(zip(sweep.stages, sweep.rungs.keep, strict=False))
@@ -140,7 +140,7 @@ def expected(sweep: Sweep, stage: int, alive: int, factor: float = 1.0) -> list[
 
 
 def _foreseen(sweep: Sweep, groups: Sequence[int], begin: int, end: int, factor: float) -> list[Work]:
-    """The stints of a stage, in which groups of so many experiments each make their way; times are yet to be set."""
+    """Return the stints of a stage for groups of the given sizes; ready and start times are unset."""
     tier = min(sweep.tiers, key=lambda tier: tier.rank)
     restart = RESTART if begin else NO_TIME
     works: list[Work] = []
@@ -152,9 +152,9 @@ def _foreseen(sweep: Sweep, groups: Sequence[int], begin: int, end: int, factor:
 
 
 def deadline_for(state: State) -> datetime | None:
-    """By when all that exists should have ended, so that the sweep's deadline holds.
+    """Return when all existing work should have ended so that the sweep's deadline holds; None without one.
 
-    It leaves room for lengths that differ from what is expected, and for the stints after the rungs to come.
+    This leaves room for durations that vary and for the stints after later rungs.
     """
     deadline = state.sweep.deadline(state.submitted_at)
     if deadline is None:
@@ -164,24 +164,24 @@ def deadline_for(state: State) -> datetime | None:
 
 @kept_until("sweep")
 def submitted(state: State) -> list[Work]:
-    """All the work as it was submitted, by the spec's estimates: what is expected after rungs included."""
+    """Return all the work as submitted, by the spec's estimates, including the work expected after rungs."""
     fresh = _fresh(state.sweep, state.submitted_at)
     return [*remaining(fresh), *ahead(fresh)] if state.sweep.staged else waiting(fresh)
 
 
 def stages_at_once(sweep: Sweep, start: datetime) -> list[list[Work]]:
-    """All the stints of a sweep by stage, as they are expected at its submission; times are set for the first only."""
+    """Return all stints of a sweep by stage, as expected at its submission; times are set for the first stage only."""
     fresh = _fresh(sweep, start)
     return [waiting(fresh), *expected(sweep, sweep.stages[0], len(sweep.experiments))]
 
 
 def staged_makespan(sweep: Sweep, start: datetime) -> timedelta:
-    """How long a sweep takes at best: each stage when the one before it has ended."""
+    """Return the shortest makespan of a sweep, its stages one after another."""
     return _in_a_row(stages_at_once(sweep, start), sweep)
 
 
 def _fresh(sweep: Sweep, start: datetime) -> State:
-    """A sweep of which nothing has begun."""
+    """Return the state of a sweep of which nothing has begun."""
     fresh = State()
     fresh.sweep, fresh.submitted_at = sweep, start
     fresh.standings = {e.id: Standing(e, start) for e in sweep.experiments}
@@ -189,12 +189,12 @@ def _fresh(sweep: Sweep, start: datetime) -> State:
 
 
 def makespan_of(works: Iterable[Work], devices: Sequence[Device]) -> timedelta:
-    """How long works take on the devices."""
+    """Return how long the works take on the devices."""
     return makespan([work.duration for work in works], devices)
 
 
 def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta:
-    """How long the spans (at speed 1) take on the devices: the longest first, on the device that is free first."""
+    """Return how long the spans (at speed 1) take on the devices: longest first, each on the first free device."""
     loads = [(NO_TIME, i) for i in range(len(devices))]
     heapify(loads)
     for span in sorted(spans, reverse=True):
@@ -204,14 +204,14 @@ def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta
 
 
 def _size(sweep: Sweep, alive: int, device: str | None) -> int:
-    """How many members a stint gets where so many are on their way to the same stage."""
+    """Return the number of members per stint if `alive` experiments are on their way to the same stage."""
     devices = len(sweep.devices) if device is None else 1
     rounds = -(-alive // (max(1, sweep.pack) * devices))
     return max(1, -(-alive // (devices * rounds)))
 
 
 def _dealt(all_: Sequence[T], size: int) -> list[Sequence[T]]:
-    """In order, in parts of nearly equal length, none above `size`."""
+    """Split a sequence, in order, into parts of nearly equal length, none above `size`."""
     count = -(-len(all_) // size)
     edges = [len(all_) * i // count for i in range(count + 1)] if count else [0]
     return [all_[a:b] for a, b in pairwise(edges)]
@@ -241,7 +241,7 @@ def _work(sweep: Sweep, members: Sequence[Standing], step: int, stage: int, fact
 
 
 def _strictest(tiers: Sequence[Tier]) -> Tier:
-    """The limit of the strictest, the rank of the best, the patience of the least patient."""
+    """Combine tiers: the lowest limit, the best rank, the shortest delay."""
 
     def limit(tier: Tier) -> tuple[bool, float]:
         percentile = isinstance(tier.threshold, Percentile)

@@ -1,4 +1,4 @@
-"""Facts, and their fold. The state knows no policy."""
+"""Events, and the state folded from them. The state does not depend on any policy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The facts of a sweep, in the order they were learned. Everything else is folded from them.
+"""The events of a sweep, in the order in which they became known. All other state is folded from them.
 
-`at` is grid time: the clock the grid is looked up on (the wall clock, unless it is replayed or simulated).
+`at` is grid time: the clock used to look up the grid (the wall clock, unless the grid is replayed or simulated).
 The order of events is their order in the journal, not `at`.
 """
 
@@ -29,7 +29,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The sweep as it was handed in. `patience` is how long a worker may be silent; None where none can be."""
+    """The sweep as submitted. `patience` is how long a worker may be silent; None if workers cannot be silent."""
 
     at: datetime
     sweep: Sweep
@@ -39,10 +39,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """What the plan promised at the submission: a rehearsal of the sweep on the forecast of that moment.
+    """What the plan promised at submission: a simulation of the sweep on the forecast of that moment.
 
-    `emissions_g` and `immediate_g` (run at once) in g, `work` is the sum of all stints' lengths. `values` is the
-    forecast that was rehearsed on, gCO2eq/kWh from `start` in slots of `step`, None where unknown; `forecast` names it.
+    `emissions_g` and `immediate_g` (run at once) are in g, `work` is the sum of all stints' lengths. `values` is the
+    forecast used, gCO2eq/kWh from `start` in slots of `step`, None where unknown; `forecast` names it.
     """
 
     at: datetime
@@ -60,7 +60,7 @@ class Promised:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A run took the folder again, perhaps with changed tiers, policy, devices or finish_by."""
+    """A new run resumed the folder, perhaps with changed tiers, policy, devices or finish_by."""
 
     at: datetime
     epoch: int
@@ -71,7 +71,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """New or revised slots of the grid, gCO2eq/kWh, None where unknown, and where they come from."""
+    """New or revised slots of the grid, gCO2eq/kWh, None where unknown, and their source."""
 
     at: datetime
     start: datetime
@@ -83,7 +83,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """From now on this rung answers for the grid; `why` says what keeps those above from it."""
+    """From now on this rung answers for the grid; `why` says why the rungs above it do not."""
 
     at: datetime
     rung: Freshness  # journaled under this name
@@ -93,7 +93,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The grid as it was known later, revised: a second set of figures beside those that were scheduled on."""
+    """The grid as revised later: a second set of figures beside those used for scheduling."""
 
     at: datetime
     start: datetime
@@ -105,7 +105,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A stint was given a device; from now on the device is taken. `due`: its latest start had come."""
+    """A stint was given a device; from now on the device is taken. `due`: its latest start was reached."""
 
     at: datetime
     attempt: str
@@ -118,7 +118,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Something outside holds the attempt back, or nothing is known of it; no longer, where `why` is empty."""
+    """An attempt is held back from outside, or its state is unknown; an empty `why` ends the hold."""
 
     at: datetime
     attempt: str
@@ -138,10 +138,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """What a worker's files said since the last look; `cursor` is how far they were read (bytes).
+    """The new content of a worker's files; `cursor` is how far they were read (bytes).
 
-    `over_at` is the grid time at which an attempt ends whose worker is gone, where grid time follows the work: the end
-    becomes a fact when the sweep's time has come to it.
+    If grid time follows the work, `over_at` is the grid time at which an attempt ends whose worker is gone: its end is
+    recorded when the sweep's time reaches it.
     """
 
     at: datetime
@@ -157,7 +157,7 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Pausing:
-    """An attempt is told to stop at a checkpoint; `kill`: it did not listen."""
+    """An attempt is asked to stop at a checkpoint, or with `kill` is killed because it did not react."""
 
     at: datetime
     attempt: str
@@ -189,7 +189,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The attempt is gone without a result; what its last checkpoints did not hold remains to be done."""
+    """The attempt is gone without a result; steps after its last checkpoints remain to be done."""
 
     at: datetime
     attempt: str
@@ -200,7 +200,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """An experiment waits: until when at the latest, and why. Told only when one of the two changes."""
+    """An experiment waits: until when at the latest, and why. Recorded only when one of the two changes."""
 
     at: datetime
     experiment: str
@@ -211,10 +211,11 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A rung was decided: these experiments stop here, those in `kept` go on. Others may yet be decided about.
+    """A rung was decided: experiments in `stopped` stop here, those in `kept` go on. Others may be decided later.
 
-    `tied` were kept because they cannot be told from the last one kept; `diverged` are among `stopped`. `disagreed`
-    counts those among the best that another score would not have kept; None where that is not known. `by` decided.
+    `tied` experiments were kept because they are tied with the last one kept; `diverged` are among `stopped`.
+    `disagreed` counts those among the best that the other score would not have kept; None if unknown. `by` names the
+    score that decided.
     """
 
     at: datetime
@@ -231,7 +232,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """Experiments, perhaps none, that join the sweep; `after` is the step whose rung, or whose end, came before."""
+    """Experiments, possibly none, are added to the sweep; `after` is the step of the rung, or the end, before it."""
 
     at: datetime
     after: int
@@ -242,7 +243,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """Somebody asked the run to stop: running work pauses, nothing starts until it is resumed."""
+    """A stop of the run was requested: running work pauses, nothing starts until the run is resumed."""
 
     at: datetime
     why: str
@@ -251,7 +252,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Halted:
-    """Everything fails alike, so the sweep stops itself."""
+    """The sweep stops itself because attempts fail repeatedly for the same reason."""
 
     at: datetime
     why: str
@@ -260,9 +261,9 @@ class Halted:
 
 @dataclass(frozen=True, slots=True)
 class ClockAnchored:
-    """From wall time `wall` on, grid time is `at + (wall - this wall) * speed`; speed 0 stands still.
+    """From wall time `wall` on, grid time at wall time `t` is `at + (t - wall) * speed`; speed 0 stands still.
 
-    Where grid time follows the work, there is one for every moment the sweep's time moved to, and none moves by itself.
+    If grid time follows the work, each moment that the sweep's time moves to has its own anchor, with speed 0.
     """
 
     at: datetime

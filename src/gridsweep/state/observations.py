@@ -1,4 +1,4 @@
-"""The grid's facts: what a reading adds to a state."""
+"""Events about the grid: what a reading adds to a state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gridsweep.state.state import State
 
 
 def observed(state: State, reading: Reading, now: datetime) -> list[Observed]:
-    """The slots of a reading that are new to the state, or revised."""
+    """Return the slots of a reading that are new to the state, or revised."""
     known, history = state.history, reading.history
     if not len(history):
         return []
@@ -20,7 +20,7 @@ def observed(state: State, reading: Reading, now: datetime) -> list[Observed]:
         overlap = known.between(history.start, history.end).values
         offset = max(0, (known.start - history.start) // history.step)
         seen = history.values[offset : offset + len(overlap)]
-        same = (seen == overlap) | (seen != seen)  # an unknown slot takes nothing back
+        same = (seen == overlap) | (seen != seen)  # an unknown slot revises nothing
         first = offset + (len(overlap) if same.all() else int(same.argmin()))
         if first >= len(history):
             return []
@@ -28,7 +28,7 @@ def observed(state: State, reading: Reading, now: datetime) -> list[Observed]:
 
 
 def facts(reading: Reading, first: int, now: datetime) -> list[Observed]:
-    """The slots of a reading from the `first` on, a fact for each stretch."""
+    """Return the slots of a reading from the `first` on, one event for each stretch."""
     history = reading.history
     values = tuple(None if value != value else value for value in history.values[first:].tolist())
     start = history.start + first * history.step
@@ -44,6 +44,6 @@ def facts(reading: Reading, first: int, now: datetime) -> list[Observed]:
 
 
 def answered(state: State, reading: Reading, now: datetime) -> list[Event]:
-    """That another rung answers for the grid. An answer from the cache, within its time, is as good as a live one."""
+    """Return an event if the freshness of the answers has changed. A cached answer that is still valid counts as live."""
     freshness: Freshness = "live" if reading.freshness == "cached" else reading.freshness
     return [] if freshness == state.freshness else [Answered(now, freshness, reading.why)]

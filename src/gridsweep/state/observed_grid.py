@@ -1,4 +1,4 @@
-"""The grid as a journal knows it: every observed slot, and where it comes from."""
+"""The grid as recorded in a journal: every observed slot, and its source."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gridsweep.state.events import Observed, Settled
 
 
 class Grid:
-    """A fold over observations. Later ones revise earlier ones; an unknown slot takes nothing back.
+    """A fold over observations. Later ones revise earlier ones; an unknown slot revises nothing.
 
-    The first one settles what the figures mean: a slot of another kind or basis (marginal among averages, say) is
-    unknown to the sums, and counted in `foreign`.
+    The first observation sets the kind and basis of the figures. A slot of another kind or basis (for example marginal
+    among averages) counts as unknown, and is counted in `foreign`.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Grid:
         self._slots += slots
 
     def facts(self, since: datetime, at: datetime) -> list[Observed]:
-        """What is known from `since` on, a fact for every run of slots with one provenance."""
+        """Return what is known from `since` on, one event for every run of slots with the same provenance."""
         if self._start is None:
             return []
         begin = max(0, (since - self._start) // self._step)
@@ -79,25 +79,25 @@ class Grid:
                 self.provenances[marks[a]],
             )
             for a, b in pairwise(edges)
-            if b > a and marks[a] >= 0  # what nobody has told is in no fact
+            if b > a and marks[a] >= 0  # slots without an observation are left out
         ]
 
     def trace(self, otherwise: datetime) -> Trace:
-        """The slots, gCO2eq/kWh; an empty trace that begins `otherwise` before anything was observed."""
+        """Return the slots, gCO2eq/kWh; before any observation, an empty trace that begins at `otherwise`."""
         if self._trace is None:
             self._trace = Trace(self._start or otherwise, self._step, self._column[: self._slots])
         return self._trace
 
     @property
     def qualities(self) -> tuple[Quality, ...]:
-        """Those that occur, in order of their first slot."""
+        """The qualities that occur, in order of their first slot."""
         marks = self._marks[: self._slots]
         kinds, firsts = np.unique(marks[marks >= 0], return_index=True)
         ordered = [self.provenances[kind].quality for _, kind in sorted(zip(firsts, kinds, strict=True))]
         return tuple(dict.fromkeys(ordered))
 
     def of_quality(self, quality: Quality) -> Trace:
-        """1 where a slot has that quality, 0 elsewhere: its mean over a window is the share."""
-        assert self._start is not None, "nothing was observed"
+        """Return a trace of 1 for slots of that quality and 0 for others; its mean over a window is the share."""
+        assert self._start is not None, "the grid has no observations"
         chosen = [i for i, provenance in enumerate(self.provenances) if provenance.quality == quality]
         return Trace(self._start, self._step, np.isin(self._marks[: self._slots], chosen).astype(np.float64))

@@ -1,4 +1,4 @@
-"""Deadlines that were missed: by which experiment, and by how much."""
+"""Missed deadlines: by which experiment, and by how much."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Overdue:
 
 
 def overdue(state: State) -> list[Overdue]:
-    """Every missed deadline: the starts first, then the ends, the latest of each first.
+    """Return every missed deadline: starts first, then ends, each by delay, the longest first.
 
-    A start counts as late from `min_wait` on (a minute at least): shorter waits do not matter to the sweep.
+    A start counts as late only if its delay exceeds `min_wait` (at least a minute), since shorter waits do not matter.
     """
     starts, ends = [], []
     limit = state.sweep.deadline(state.submitted_at)
@@ -51,9 +51,9 @@ def overdue(state: State) -> list[Overdue]:
 
 
 def latest_start(state: State, id: str) -> datetime:
-    """When an experiment should have started at the latest: the `max_delay` of its tier after it was submitted.
+    """Return the latest start of an experiment: its submission plus the `max_delay` of its tier.
 
-    The tier counts as it stood when the experiment was started: a later change of the sweep makes no start late.
+    The tier counts as it was when the experiment started: a later change of the sweep does not make a start late.
     """
     standing = state.standings[id]
     if standing.latest_start is not None:
@@ -62,13 +62,13 @@ def latest_start(state: State, id: str) -> datetime:
 
 
 def overdue_by(state: State, ids: Iterable[str], now: datetime) -> timedelta:
-    """How late the latest of these experiments would start now; zero where none has yet to start, or none is late."""
+    """Return the longest delay of these experiments if started now; zero if all have started, or none is late."""
     late = [now - latest_start(state, id) for id in ids if state.start_of(id) is None]
     return max((span for span in late if span > tolerance(state)), default=timedelta(0))
 
 
 def tolerance(state: State) -> timedelta:
-    """How long after its deadline a start is still in time."""
+    """Return how long after its deadline a start still counts as in time."""
     return max(state.sweep.min_wait, MINUTE)
 
 

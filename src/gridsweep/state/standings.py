@@ -1,4 +1,4 @@
-"""Where experiments and attempts stand: the parts of a `State`."""
+"""The standing of experiments and attempts: the parts of a `State`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
 
 Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
-"""`reached`: at a rung, until all others are there."""
+"""`reached`: at a rung, waiting for its decision."""
 ALIVE: tuple[Status, ...] = ("waiting", "running", "reached")
 
 
 @dataclass(slots=True)
 class Standing:
-    """Where one experiment stands."""
+    """The current status of one experiment."""
 
     experiment: Experiment
     ready_at: datetime
@@ -34,7 +34,7 @@ class Standing:
     loss: float | None = None
     outcome: Outcome | None = None
     scores: dict[int, Outcome] = field(default_factory=dict)  # by rung
-    submitted_at: datetime = field(init=False)  # with the sweep, or when the experiment was added to it
+    submitted_at: datetime = field(init=False)  # with the sweep, or when the experiment was added
     latest_start: datetime | None = None  # by its tier, as the tier stood when the experiment was started
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class Standing:
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at a stint: when it had its device, how far it came, what it drew."""
+    """One try at a stint: its device times, its progress, its energy."""
 
     id: str
     stint: Stint
@@ -56,23 +56,23 @@ class Attempt:
     end: Literal["", "ended", "paused", "lost"] = ""
     reason: str = ""
     held: str = ""
-    held_back: bool = False  # something outside held it back before it trained
+    held_back: bool = False  # held back from outside before training began
     let_go_at: datetime | None = None
     pausing_since: datetime | None = None
     killed: bool = False
     seen_at: datetime | None = None
     seq: int = 0
     step: int = 0
-    first_told: tuple[int, datetime] | None = None  # the first step it told of, and when
+    first_told: tuple[int, datetime] | None = None  # the first reported step, and when
     kept_step: int = 0
     cursor: tuple[int, int] = (0, 0)
-    over_at: datetime | None = None  # its worker is gone; it ends then, where grid time follows the work
+    over_at: datetime | None = None  # end in grid time after its worker is gone, if grid time follows the work
     energy: list[Segment] = field(default_factory=list)
 
     @property
     def started_at(self) -> datetime | None:
-        """When the worker started, loading included; None while something outside holds the attempt back.
+        """When the worker started, loading included; None while the attempt is held back from outside.
 
-        Of an attempt that was held back that is when the hold ended or, if nobody told, when training began.
+        For an attempt that was held back: when the hold ended or, if that is unknown, when training began.
         """
         return (self.let_go_at or self.running_at) if self.held_back else self.requested_at

@@ -39,15 +39,15 @@ from gridsweep.sweep.stints import Checkpoint, device_named
 from gridsweep.sweep.sweep import Sweep
 
 FRUITLESS_ATTEMPTS = 3
-"""An experiment has failed after so many lost attempts in a row that kept no new step."""
+"""An experiment fails after this many lost attempts in a row that saved no new step."""
 
 Change: TypeAlias = Literal["sweep", "work", "pace"]
-"""What derived values depend on: the sweep as submitted or amended; what waits; what is known of how long work takes.
-The state counts the changes of each, so that a value need not be derived again while its counts stand still."""
+"""What derived values depend on: the sweep as submitted or amended, the waiting work, the measured pace of work.
+The state counts the changes of each, so that a derived value stays valid while its counts do not change."""
 
 
 class State:
-    """All that is known of a sweep after some events; `apply` takes the next one."""
+    """Everything known of a sweep after some events; `apply` adds the next one."""
 
     sweep: Sweep
     submitted_at: datetime
@@ -69,29 +69,29 @@ class State:
         self.grid = Grid()
         self.rankings: list[Ranked] = []
         self.additions: list[Added] = []
-        self.foreseen: dict[int, tuple[Experiment, ...]] | None = None  # by a rehearsal of the past: who joined
+        self.foreseen: dict[int, tuple[Experiment, ...]] | None = None  # replaying the past: additions by step
         self.settled: Grid | None = None
         self.settled_at: datetime | None = None
         self.answers: list[Answered] = []
-        self.paces: list[float] = []  # how many times its estimate each stint that ended took, at speed 1
-        self.early_losses: list[tuple[tuple[str, ...], str]] = []  # attempts in a row: their experiments, why
+        self.paces: list[float] = []  # measured over estimated time of each completed stint, at speed 1
+        self.early_losses: list[tuple[tuple[str, ...], str]] = []  # consecutive attempts: their experiments, the reason
         self.changes: dict[Change, int] = {"sweep": 0, "work": 0, "pace": 0}
         for event in events:
             self.apply(event)
 
     @property
     def history(self) -> Trace:
-        """The grid as far as it was observed, gCO2eq/kWh."""
+        """The observed grid, gCO2eq/kWh."""
         return self.grid.trace(self.submitted_at)
 
     @property
     def freshness(self) -> Freshness:
-        """What answers for the grid."""
+        """The freshness of the grid's latest answer."""
         return self.answers[-1].rung if self.answers else "live"
 
     @property
     def finished(self) -> bool:
-        """Nothing runs, and nothing waits to run (or nothing may start any more)."""
+        """Whether nothing runs, and nothing waits to run (or nothing may start any more)."""
         if self.active:
             return False
         left = any(standing.status in ("waiting", "reached") for standing in self.standings.values())
@@ -99,11 +99,11 @@ class State:
 
     @property
     def left(self) -> int:
-        """How many experiments have not ended."""
+        """The number of experiments that have not ended."""
         return sum(standing.status in ALIVE for standing in self.standings.values())
 
     def start_of(self, experiment: str) -> datetime | None:
-        """When an experiment's first worker started, loading included; None while it has not."""
+        """Return when an experiment's first worker started, loading included; None before that."""
         starts = (self.attempts[id].started_at for id in self.standings[experiment].attempts)
         return next((start for start in starts if start is not None), None)
 
@@ -111,14 +111,14 @@ class State:
         return sum(standing.status == status for standing in self.standings.values())
 
     def grid_time(self, wall: datetime) -> datetime:
-        """The grid's time at a wall time, by the anchors; the wall time itself where there are none."""
+        """Return the grid time at a wall time, by the anchors; the wall time itself without anchors."""
         for anchor in reversed(self.anchors):
             if anchor.wall <= wall or anchor is self.anchors[0]:
                 return anchor.at + (wall - anchor.wall) * anchor.speed
         return wall
 
     def apply(self, event: Event) -> None:
-        """Take one more fact."""
+        """Add one event."""
         if self.now is None or event.at > self.now:
             self.now = event.at
         _FOLDS[event.kind](self, event)
@@ -136,7 +136,7 @@ class State:
         self.answers.append(event)
 
     def _settled(self, event: Settled) -> None:
-        if event.at != self.settled_at:  # a new settlement takes the place of the last
+        if event.at != self.settled_at:  # a new settlement replaces the last one
             self.settled, self.settled_at = Grid(), event.at
         assert self.settled is not None
         self.settled.take(event)
@@ -161,7 +161,7 @@ class State:
         self.sweep, self.epoch = replace(event.sweep, experiments=joined), event.epoch
         if event.changes:
             self.amendments.append(event)
-        if self.halted:  # what failed with everything else gets another chance: somebody mended the cause
+        if self.halted:  # the cause is taken as fixed: experiments that failed with all others run again
             for standing in self.standings.values():
                 if standing.status == "failed" and standing.outcome is None:
                     standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
@@ -212,8 +212,8 @@ class State:
 
     def _held(self, event: Held) -> None:
         attempt = self.active[event.attempt]
-        attempt.held = f"{event.by}: {event.why}" if event.why else ""  # no reason any more: it is held no longer
-        attempt.seen_at = event.at  # until now it could say nothing, so that its silence begins here
+        attempt.held = f"{event.by}: {event.why}" if event.why else ""  # an empty reason ends the hold
+        attempt.seen_at = event.at  # silence is counted from here, since a held attempt cannot report
         if attempt.running_at is None:
             attempt.held_back = attempt.held_back or bool(event.why)
             attempt.let_go_at = None if event.why else event.at
@@ -235,7 +235,7 @@ class State:
             attempt.first_told = event.step, event.at
         attempt.energy.extend(event.energy)
         attempt.over_at = event.over_at or attempt.over_at
-        if len(self.paces) < 2:  # the first steps teach how long all will take, until stints have ended
+        if len(self.paces) < 2:  # until stints have completed, the first steps tell the pace
             self._changed("work", "pace")
         for id, loss in event.losses.items():
             self.standings[id].loss = loss
@@ -249,12 +249,12 @@ class State:
         attempt = self._close(event)
         if isinstance(event, Ended):
             self.facts.update(event.facts)
-            whole = min(m.from_step for m in attempt.stint.members) == 0  # what came back also had to load
+            whole = min(m.from_step for m in attempt.stint.members) == 0  # a resumed stint also spent time loading
             if whole and attempt.running_at and attempt.stint.steps > 0 and event.at > attempt.running_at:
                 speed = device_named(self.sweep.devices, attempt.device).speed
                 self._changed("pace")
                 expected = self.sweep.taken(attempt.stint.parts)
-                if expected > timedelta(0) and not self.sweep.follows_work:  # else it takes what is estimated
+                if expected > timedelta(0) and not self.sweep.follows_work:  # otherwise it takes the estimate
                     self.paces.append((event.at - attempt.running_at) * speed / expected)
         self.early_losses.clear()
         for outcome in event.outcomes:
@@ -277,9 +277,9 @@ class State:
         attempt = self._close(event)
         attempt.reason = event.why
         kept = {checkpoint.experiment: checkpoint for checkpoint in event.checkpoints}
-        told = bool(attempt.pausing_since) and not attempt.killed  # one that was told to stop is not to blame
+        told = bool(attempt.pausing_since) and not attempt.killed  # asked to stop: not a failure
         if self.sweep.follows_work:
-            early = attempt.step <= min(m.from_step for m in attempt.stint.members)  # before its first step
+            early = attempt.step <= min(m.from_step for m in attempt.stint.members)  # lost before its first step
         else:
             minute = timedelta(minutes=1) * (self.sweep.replay.per_second if self.sweep.replay else 1.0)
             early = event.at - attempt.requested_at <= minute
@@ -309,7 +309,7 @@ class State:
 
     @staticmethod
     def _keep(standing: Standing, attempt: Attempt, checkpoint: Checkpoint | None) -> bool:
-        """Take a checkpoint that is further than what is held; whether it was."""
+        """Take a checkpoint if it is further than the current one; return whether it was taken."""
         if checkpoint is None or checkpoint.step <= standing.step:
             return False
         standing.step, standing.checkpoint = checkpoint.step, checkpoint

@@ -1,4 +1,4 @@
-"""What is asked for: experiments, tiers, designs, rungs, devices and stints. Values and functions, no I/O."""
+"""The sweep: experiments, tiers, designs, rungs, devices and stints. Values and functions, no I/O."""
 
 from __future__ import annotations
 

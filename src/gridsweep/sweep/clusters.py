@@ -1,4 +1,4 @@
-"""Where workers run, as a spec says it: this machine, a Ray cluster, a Kubernetes cluster."""
+"""Where workers run, according to the spec: this machine, a Ray cluster or a Kubernetes cluster."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ GATES: tuple[Gate, ...] = get_args(Gate)
 class RayCluster:
     """A Ray cluster, by the address of its Jobs API.
 
-    `shared` is a folder that this machine and the cluster's nodes see under the same path; without one, inputs and
-    checkpoints travel with each attempt. `resource` is what one stint takes of a node: `GPU`, or a custom resource.
-    `token` names where the cluster's token is kept (`env:NAME` or `file:PATH`).
+    `shared` is a folder that this machine and the cluster's nodes see under the same path; without it, inputs and
+    checkpoints are copied with each attempt. `resource` is the node resource one stint uses: `GPU`, or a custom one.
+    `token` names the location of the cluster's token (`env:NAME` or `file:PATH`).
     """
 
     address: str = "http://127.0.0.1:8265"
@@ -29,12 +29,12 @@ class RayCluster:
 
 @dataclass(frozen=True, slots=True)
 class KubernetesCluster:
-    """A Kubernetes cluster with the KubeRay operator, and how pods are made there.
+    """A Kubernetes cluster with the KubeRay operator, and the settings of its pods.
 
-    `gate` says who holds attempts back: nobody but the loop (`none`), or, for manifests applied by hand and for foreign
-    schedulers, `suspend`, `compute-gardener`, `kueue` (with `queue`). `volume` is the claim that holds base models,
-    attempts and adapters; its size is computed where `volume_size` is None. `worker` says how the worker's code comes
-    into the pod: in the image, or from a ConfigMap over an image that has its libraries.
+    `gate` names what holds attempts back: only the loop (`none`) or, for manifests applied by hand and for external
+    schedulers, `suspend`, `compute-gardener` or `kueue` (with `queue`). `volume` is the claim that holds base models,
+    attempts and adapters; its size is computed if `volume_size` is None. `worker` says how the worker's code gets into
+    the pod: in the image, or from a ConfigMap on top of an image with its libraries.
     """
 
     namespace: str = "gridsweep"
@@ -57,7 +57,7 @@ class KubernetesCluster:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorChoice:
-    """Which executor starts the workers, with what it needs to know of its cluster."""
+    """The executor that starts the workers, with the settings of its cluster."""
 
     name: Literal["local", "ray", "kubernetes"] = "local"
     ray: RayCluster | None = None

@@ -1,4 +1,4 @@
-"""Which points of a space are trained, and which tier each belongs to."""
+"""Designs: which points of a space are trained, and the tier of each point."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLISHED_TIERS = (
 
 _RANK_32 = Condition("r", "==", 32)
 
-# Kept as published although it sends the best region, r=32 with alpha=128, to the tier that waits longest.
+# Kept as published, although it puts the best region, r=32 with alpha=128, into the tier that waits longest.
 PUBLISHED_RULES = (
     Rule("tier1", (Condition("r", "==", 16),)),
     Rule("tier3", (_RANK_32, Condition("alpha", "==", 128.0))),
@@ -33,7 +33,7 @@ PUBLISHED_RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The values each hyperparameter may take, in the order they are tried; none twice."""
+    """The values of each hyperparameter, in the order they are tried, without duplicates."""
 
     r: tuple[int, ...]
     alpha: tuple[float, ...]
@@ -42,7 +42,7 @@ class Space:
 
     @property
     def size(self) -> int:
-        """How many points the whole grid has."""
+        """The number of points in the full grid."""
         return prod(len(axis) for axis in (self.r, self.alpha, self.lr, self.dropout))
 
     def axis(self, param: str) -> tuple[float, ...]:
@@ -56,7 +56,7 @@ class Space:
 
 
 def published() -> tuple[LoraParams, ...]:
-    """The 21 points of the published sweep in their order, the baseline first."""
+    """Return the 21 points of the published sweep in their order, the baseline first."""
     return (
         LoraParams(16, 32.0, 1e-4, 0.10),
         LoraParams(16, 64.0, 1e-4, 0.10),
@@ -83,12 +83,12 @@ def published() -> tuple[LoraParams, ...]:
 
 
 def grid(space: Space) -> tuple[LoraParams, ...]:
-    """Every point of the space, the last axis varying fastest."""
+    """Return every point of the space, the last axis varying fastest."""
     return tuple(LoraParams(*point) for point in product(space.r, space.alpha, space.lr, space.dropout))
 
 
 def one_factor(space: Space, baseline: LoraParams) -> tuple[LoraParams, ...]:
-    """The baseline, then each axis varied alone with the others held at the baseline."""
+    """Return the baseline, then each axis varied alone with the others held at the baseline."""
     varied = (
         replace(baseline, **{param: value})  # type: ignore[arg-type]  # the axes have the parameters' types
         for param in PARAMS
@@ -99,14 +99,14 @@ def one_factor(space: Space, baseline: LoraParams) -> tuple[LoraParams, ...]:
 
 
 def sample(space: Space, n: int, seed: int, tier_of: Callable[[LoraParams], str]) -> tuple[LoraParams, ...]:
-    """`n` points of the grid, each tier with its share of the grid to within one point, sorted.
+    """Return `n` points of the grid, sorted; each tier gets its share of the grid to within one point.
 
-    Seats go by largest remainder; within a tier the points with the smallest digest of seed and point are
-    taken, so that neither the order of the axes nor that of calls matters. Raises `ValueError` for an `n`
+    Seats are assigned by largest remainder; within a tier, the points with the smallest digest of seed and point
+    are taken, so that neither the order of axes nor that of calls matters. Raises `ValueError` for an `n`
     outside 0 to the size of the grid.
     """
     if not 0 <= n <= space.size:
-        raise ValueError(f"{n} points cannot be drawn from a grid of {space.size}")
+        raise ValueError(f"cannot draw {n} points from a grid of {space.size}; draw no more than the grid has")
     by_tier: defaultdict[str, list[LoraParams]] = defaultdict(list)
     for params in grid(space):
         by_tier[tier_of(params)].append(params)
@@ -120,7 +120,7 @@ def sample(space: Space, n: int, seed: int, tier_of: Callable[[LoraParams], str]
 
 
 def assign(params: LoraParams, rules: Iterable[Rule]) -> Rule | None:
-    """The first rule that holds for the point, or None."""
+    """Return the first rule that holds for the point, or None."""
     return next((rule for rule in rules if rule.holds(params)), None)
 
 

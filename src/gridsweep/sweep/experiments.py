@@ -21,7 +21,7 @@ class LoraParams:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The base model: a Hugging Face id, a local folder, or the name of one that comes along."""
+    """The base model: a Hugging Face id, a local folder, or the name of a bundled model."""
 
     id: str
     revision: str | None = None
@@ -29,7 +29,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Where pairs of prompt and response come from, and how many of them train and validate."""
+    """The source of prompt and response pairs, and how many are used for training and validation."""
 
     id: str
     revision: str | None = None
@@ -40,10 +40,10 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How every experiment is trained; `steps`, where given, overrides `epochs`.
+    """How every experiment is trained; `steps`, if given, overrides `epochs`.
 
-    `layers` says which of the decoder's have adapters; `rslora` scales them by alpha / sqrt(r); `lora_plus` is how many
-    times the learning rate B is trained with.
+    `layers` selects the decoder layers with adapters; `rslora` scales adapters by alpha / sqrt(r); `lora_plus` is the
+    factor on the learning rate of B.
     """
 
     epochs: float = 3.0
@@ -79,9 +79,9 @@ Base = Literal["full", "4-bit"]
 class Experiment:
     """One point of the sweep with its seed, its tier and the reason for that tier.
 
-    `device` names the only device it may run on, where that is settled; None lets the policy choose. `repeats` names
-    the experiment that this one trains again, with another seed or over the full base. `base` says in which precision
-    the frozen base is: in 4 bits it is a proxy, and its losses are those of another model.
+    `device` names the only device it may run on; None lets the policy choose. `repeats` names the experiment that this
+    one trains again, with another seed or on the full base. `base` is the precision of the frozen base: in 4 bits it is
+    a proxy, and its losses are not comparable with those of the full base.
     """
 
     id: str
@@ -95,7 +95,7 @@ class Experiment:
 
 
 def number(value: float) -> str:
-    """The shortest text that reads back as the same number: `32`, `1e-4`, `0.05`; a bool as `true` or `false`."""
+    """Return the shortest text that parses back to the number: `32`, `1e-4`, `0.05`; for a bool `true` or `false`."""
     if isinstance(value, bool):
         return str(value).lower()
     exact = Decimal(repr(value)).normalize()

@@ -1,4 +1,4 @@
-"""What an experiment is called: a readable slug, and a digest of all that decides its result."""
+"""Experiment ids: a readable slug, and a digest of everything that decides the result."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import PurePath
 from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe, is_local, number
 
 NEW_KEYS = {"layers": "all", "rslora": False, "lora_plus": 1.0}
-"""Keys of a recipe that count in an id only where they are not as they always were."""
+"""Keys added to the recipe later; they count in an id only if they differ from these defaults."""
 
 
 MOST_NAMED = 12
-"""A message names so many experiments at most."""
+"""The largest number of experiments that a message names."""
 
 
 def slug(params: LoraParams) -> str:
-    """A readable name, safe as a folder and as a DNS label: `r16-a32-lr1e-4-d0p05`. Not unique by itself."""
+    """Return a readable name, safe as a folder and as a DNS label: `r16-a32-lr1e-4-d0p05`. Not unique by itself."""
     parts = (("r", params.r), ("a", params.alpha), ("lr", params.lr), ("d", params.dropout))
     text = "-".join(f"{name}{number(value)}" for name, value in parts)
     return re.sub(r"[^a-z0-9-]", "p", text.lower())[:36].rstrip("-")
@@ -29,9 +29,9 @@ def slug(params: LoraParams) -> str:
 def experiment_id(
     params: LoraParams, seed: int, model: Model, dataset: Dataset, recipe: Recipe, base: Base = "full"
 ) -> str:
-    """A slug and a digest of all that decides the result; of a local model or dataset only its last name.
+    """Return a slug and a digest of everything that decides the result; local paths count by their last part only.
 
-    At most 45 characters, a DNS-1035 label. Equal ids mean equal experiments, and the other way round.
+    At most 45 characters, a DNS-1035 label. Ids are equal if and only if the experiments are equal.
     """
     values: dict[str, object] = {
         "params": _canonical(asdict(params)),
@@ -47,13 +47,13 @@ def experiment_id(
 
 
 def ambiguous(beginning: str, ids: Sequence[str], among: Sequence[str]) -> str:
-    """Return what is wrong with the beginning of several ids, and what to type for each instead.
+    """Return the message for an id prefix that matches several `ids`, with the shortest unique prefix of each.
 
-    Of each of `ids` it names the shortest part, up to a hyphen, with which no other id in `among` begins.
+    Prefixes end at a hyphen, and no other id in `among` begins with them.
     """
     typed = [_shortest(id, among) for id in ids[:MOST_NAMED]]
     more = f", and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
-    return f"{beginning!r} could be any of {len(ids)} experiments; type one of {', '.join(typed)}{more}"
+    return f"{beginning!r} matches {len(ids)} experiments; type one of {', '.join(typed)}{more}"
 
 
 def _shortest(id: str, among: Sequence[str]) -> str:
@@ -63,12 +63,12 @@ def _shortest(id: str, among: Sequence[str]) -> str:
 
 
 def _decides(key: str, value: object) -> bool:
-    """Whether a value of the recipe says which experiment it is."""
+    """Whether a value of the recipe counts in an experiment's id."""
     return key not in ("seed", "checkpoint_every") and not (key in NEW_KEYS and NEW_KEYS[key] == value)
 
 
 def _canonical(values: dict[str, object]) -> dict[str, object]:
-    """With numbers as text, so that an alpha of 32 and one of 32.0 are the same."""
+    """Return the values with numbers as text, so that an alpha of 32 equals one of 32.0."""
     return {key: number(v) if isinstance(v, int | float) else v for key, v in values.items()}
 
 

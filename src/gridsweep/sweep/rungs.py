@@ -1,10 +1,10 @@
-"""Rungs: the steps at which a sweep looks at its experiments and stops those that fall behind.
+"""Rungs: the steps at which a sweep compares its experiments and stops those that fall behind (early stopping).
 
-All experiments stand at the same step of the same learning-rate schedule when they are compared. A schedule is never
-shortened to a rung; that would be a different experiment. Which of them go on is `halving`'s to say. On nine sweeps of
-21 experiments with a model of a million parameters the default, judged by averaged weights, kept the winner in eight at
-a third of the optimizer steps; on 18 others with fresh seeds (benchmarks/winner_kept.py) it kept the winner in 16.
-Nobody has tried it on a large model.
+Experiments are compared at the same step of the same learning-rate schedule. A schedule is never shortened to a rung:
+that would be a different experiment. `halving` chooses the experiments that go on. On nine sweeps of 21 experiments
+with a model of a million parameters, the default, judged by averaged weights, kept the winner in eight at a third of
+the optimizer steps; on 18 others with fresh seeds (benchmarks/winner_kept.py) it kept the winner in 16. It has not been
+tested on a large model.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from fractions import Fraction
 from math import floor
 
 PUBLISHED = 21
-"""The number of experiments the default rungs are for."""
+"""The number of experiments that the default rungs are meant for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rungs:
-    """Where a sweep stops experiments: at these shares of all steps, `keep` of them go on.
+    """The rungs of a sweep: at each share of all steps in `at`, the number in `keep` go on.
 
-    `keep_always` names experiments that go on beyond that number, such as the baseline. `together` has everybody wait
-    at a rung for everybody; otherwise whoever comes is judged by those who came before. No rungs, no stopping. Raises
-    `ValueError` for shares that do not rise within 0 to 1, or numbers that do not fall to 1 at least.
+    `keep_always` names experiments that go on in addition, such as the baseline. With `together`, all experiments wait
+    at a rung until the last one is there; otherwise each is compared with those that reached it before. Without rungs
+    no experiment stops early. Raises `ValueError` unless shares rise between 0 and 1, and numbers fall and are at
+    least 1.
     """
 
     at: tuple[float, ...] = (0.125, 0.25, 0.5)
@@ -36,21 +37,21 @@ class Rungs:
         if len(self.at) != len(self.keep):
             raise ValueError(f"{len(self.at)} rungs need as many numbers to keep, not {len(self.keep)}")
         if not all(0 < share < 1 for share in self.at):
-            raise ValueError(f"rungs lie between 0 and 1, shares of all steps: {_listed(self.at)}")
+            raise ValueError(f"each rung must be a share of all steps between 0 and 1, not {_listed(self.at)}")
         if any(not earlier < later for earlier, later in zip(self.at, self.at[1:], strict=False)):
-            raise ValueError(f"each rung lies after the one before it: {_listed(self.at)}")
+            raise ValueError(f"each rung must be after the one before it, not {_listed(self.at)}")
         if any(number < 1 for number in self.keep):
-            raise ValueError(f"a rung keeps one experiment at least: {_listed(self.keep)}")
+            raise ValueError(f"each rung must keep at least one experiment, not {_listed(self.keep)}")
         if any(not earlier > later for earlier, later in zip(self.keep, self.keep[1:], strict=False)):
-            raise ValueError(f"each rung keeps fewer than the one before it: {_listed(self.keep)}")
+            raise ValueError(f"each rung must keep fewer experiments than the one before it, not {_listed(self.keep)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """The best `finalists` of a sweep are trained with `seeds` seeds in all, once everybody has ended.
+    """Repeats of the best `finalists` of a sweep, with `seeds` seeds in total, after all experiments have ended.
 
-    One run tells how two adapters differ, not how two configurations do: another seed may turn them round. Raises
-    `ValueError` for fewer than two seeds or no finalist.
+    One run compares two adapters, not two configurations: another seed may reverse their order. Raises `ValueError`
+    for fewer than two seeds or no finalist.
     """
 
     seeds: int = 3
@@ -58,19 +59,19 @@ class Repeats:
 
     def __post_init__(self) -> None:
         if self.seeds < 2 or self.finalists < 1:
-            raise ValueError(f"{self.seeds} seeds of {self.finalists} finalists: it takes two seeds and one finalist")
+            raise ValueError(f"repeats need at least 2 seeds and 1 finalist, not {self.seeds} and {self.finalists}")
 
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """`most` points at most are added to a sweep, for places that rungs have freed; `by` says who proposes them."""
+    """Points added to a sweep in places that rungs have freed: at most `most`, from the proposer named in `by`."""
 
     by: str = "edge"
     most: int = 4
 
     def __post_init__(self) -> None:
         if self.most < 1:
-            raise ValueError(f"{self.most} proposals are none; leave propose out")
+            raise ValueError(f"at most {self.most} proposals add no point; give at least 1, or leave propose out")
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -78,14 +79,14 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def scaled(rungs: Rungs, experiments: int, of: int = PUBLISHED, at_least: int = 3) -> Rungs:
-    """The same rungs for another number of experiments; `rungs` are meant for `of`.
+    """Return the rungs adapted to another number of experiments; `rungs` are meant for `of`.
 
-    Each keeps the same share, rounded, and `at_least` so many (mid-run ranks mislead, so one survivor is too few). A
-    rung that would then stop nobody is left out: three experiments and fewer have none. Raises `ValueError` for numbers
-    below 1.
+    Each rung keeps the same share, rounded, but no fewer than `at_least` (mid-run ranks mislead, so one survivor is too
+    few). A rung that would then stop no experiment is left out: three experiments or fewer have no rungs. Raises
+    `ValueError` for numbers below 1.
     """
     if min(experiments, of, at_least) < 1:
-        raise ValueError(f"{experiments} experiments of {of}, {at_least} kept at least: none may be below 1")
+        raise ValueError(f"got {experiments} experiments of {of}, at least {at_least} kept; no number may be below 1")
     alive, chosen = experiments, []
     for share, keep in zip(rungs.at, rungs.keep, strict=True):
         number = max(at_least, floor(Fraction(keep * experiments, of) + Fraction(1, 2)))
@@ -96,12 +97,12 @@ def scaled(rungs: Rungs, experiments: int, of: int = PUBLISHED, at_least: int = 
 
 
 def steps(rungs: Rungs, total_steps: int) -> tuple[int, ...]:
-    """The optimizer step of each rung: rising, the first at least 1, the last before the end.
+    """Return the optimizer step of each rung: rising, the first at least 1, the last before the end.
 
-    In a very short run rungs move apart by a step each. Raises `ValueError` where there are too few steps for that.
+    In a very short run, rungs are moved to at least one step apart. Raises `ValueError` if there are too few steps.
     """
     if total_steps <= len(rungs.at):
-        raise ValueError(f"{total_steps} steps have no room for {len(rungs.at)} rungs before the end")
+        raise ValueError(f"{total_steps} steps are too few for {len(rungs.at)} rungs; train longer or remove rungs")
     found: list[int] = []
     for i, share in enumerate(rungs.at):
         wanted = round(share * total_steps)

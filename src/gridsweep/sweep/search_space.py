@@ -1,9 +1,9 @@
-"""What the points of a sweep say of their space: where it should have reached further, what it tries twice.
+"""Checks of a search space: axes whose winner lies at the edge, and points that nearly coincide.
 
-Both are about the same fact. An adapter adds (alpha / r) B A to a frozen weight. It begins at B = 0, and Adam moves B
-by about lr a step however large the gradient is, so that the model moves by lr x alpha / r times A: alpha / r and lr
-are two handles on one axis, the effective step. It is one axis to first order only. A moves by lr too, whatever alpha
-is, and ranks differ in how much they can hold: points that share an effective step nearly coincide, and are no copies.
+An adapter adds (alpha / r) B A to a frozen weight. B starts at 0, and Adam moves B by about lr per step regardless of
+the size of the gradient, so the model moves by lr x alpha / r times A. Hence alpha / r and lr control one axis, the
+effective step, to first order. A also moves by lr, whatever alpha is, and ranks differ in capacity. So points with the
+same effective step nearly coincide, but are not identical.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FACTOR = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An axis on which the winner has the largest or smallest value tried, and the next value `beyond` it.
+    """An axis on which the winner has the largest or smallest tried value, and the next value `beyond` it.
 
-    `beyond` continues the distance of the two outermost values: as a factor, for dropout as a sum.
+    `beyond` continues the step between the two outermost values: as a factor, for dropout as a difference.
     """
 
     param: str
@@ -36,15 +36,15 @@ class Edge:
         return f"{name} {number(self.value)} is the {self.side} {name} tried: {number(self.beyond)} may be better"
 
     def applied(self, params: LoraParams) -> LoraParams:
-        """The same point with the value beyond the edge."""
+        """Return the same point with the value beyond the edge."""
         beyond = int(self.beyond) if self.param == "r" else self.beyond
         return replace(params, **{self.param: beyond})  # type: ignore[arg-type]  # the axes have the parameters' types
 
 
 def edges(winner: LoraParams, tried: Sequence[LoraParams]) -> list[Edge]:
-    """The axes on which the winner sits at the end of what was tried, in the order r, alpha, lr, dropout.
+    """Return the axes on which the winner has an outermost tried value, in the order r, alpha, lr, dropout.
 
-    Only axes of at least two values count. Where nothing lies beyond, it is no edge: a rank of 1, a dropout of 0.
+    Only axes of at least two values count. A value that cannot go further is no edge: a rank of 1, a dropout of 0.
     """
     found = []
     for param in PARAMS:
@@ -60,9 +60,9 @@ def edges(winner: LoraParams, tried: Sequence[LoraParams]) -> list[Edge]:
 
 
 def _beyond(param: str, value: float, inner: float) -> float | None:
-    """As far beyond the value as it lies from the inner one, or None where the parameter ends there.
+    """Return the value as far beyond `value` as `value` is from `inner`; None if the parameter ends there.
 
-    Rounded to three digits, a rank to a whole number; a dropout goes down to 0 at least.
+    Rounded to three digits, a rank to a whole number; a dropout is never below 0.
     """
     if param == "dropout":
         further = max(0.0, _rounded(2 * value - inner))
@@ -73,20 +73,20 @@ def _beyond(param: str, value: float, inner: float) -> float | None:
     if param == "r":
         further = float(round(further)) if round(further) != value else value + (1 if value > inner else -1)
         return further if further >= 1 else None
-    # Of values that hardly differ, rounding may leave nothing beyond.
+    # If two values hardly differ, rounding may remove the step between them.
     return next(
         (found for found in (_rounded(further), further) if (found > value > inner or found < value < inner)), None
     )
 
 
 def effective_step(params: LoraParams) -> float:
-    """lr x alpha / r: how far one step moves the model, to first order."""
+    """Return lr x alpha / r: how far one step moves the model, to first order."""
     return params.lr * params.alpha / params.r
 
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """Points that nearly coincide, the smallest effective step first."""
+    """A group of points that nearly coincide, the smallest effective step first."""
 
     points: tuple[LoraParams, ...]
 
@@ -100,14 +100,14 @@ class Alike:
 
 
 def near_duplicates(params: Iterable[LoraParams], factor: float = FACTOR, *, same_rank: bool = False) -> list[Alike]:
-    """Groups of different points with equal dropout whose effective steps lie within a factor, smallest step first.
+    """Return groups of distinct points with equal dropout and effective steps within a factor, smallest step first.
 
-    With `same_rank` only equal ranks coincide. Equal points are one: a repeat under another seed is no duplicate. A
-    group ends at the factor from its smallest, so that it cannot creep along the axis. Raises `ValueError` for a factor
-    below 1.
+    With `same_rank` only points of equal rank coincide. Equal points count once: a repeat with another seed is no
+    duplicate. A group spans at most the factor from its smallest step, so that it cannot grow along the axis. Raises
+    `ValueError` for a factor below 1.
     """
     if not factor >= 1:
-        raise ValueError(f"a factor of {factor:g} leaves nothing alike; 1 is the least")
+        raise ValueError(f"a factor of {factor:g} cannot group points; give 1 or more")
     ordered = sorted(set(params), key=lambda p: (p.dropout, p.r if same_rank else 0, effective_step(p), p))
     groups: list[list[LoraParams]] = []
     for point in ordered:
@@ -126,7 +126,7 @@ def near_duplicates(params: Iterable[LoraParams], factor: float = FACTOR, *, sam
 
 
 def _within(low: float, high: float, factor: float) -> bool:
-    """Whether two steps lie within a factor; at a factor of 1 rounding alone does not part them."""
+    """Whether two steps lie within a factor; at a factor of 1, a rounding error does not separate them."""
     return high <= low * factor or isclose(low, high, rel_tol=1e-9)
 
 

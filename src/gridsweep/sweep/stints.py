@@ -1,4 +1,4 @@
-"""Devices, and stints: what one device trains in one go."""
+"""Devices, and stints: the work that a device trains without interruption."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Literal
 from gridsweep.sweep.losses import Losses
 
 RESTART = timedelta(minutes=3)
-"""What coming back costs: so long a resumed stint is expected to run before it has taken its next step."""
+"""The cost of resuming: the expected time from a resumed stint's start to its next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where one stint runs at a time.
+    """A device, which runs one stint at a time.
 
-    `speed` divides estimated durations (2.0 halves them); `power_w` is the stated draw at full load, used where
-    nothing can be measured; `idle_power_w` is drawn from the first submission to the last end while nothing runs.
-    `power_limit_w` is what a GPU is limited to while a worker trains on it; None leaves it as it is.
+    `speed` divides estimated durations (2.0 halves them); `power_w` is the stated power at full load, used if power
+    cannot be measured; `idle_power_w` is drawn from the first submission to the last end while nothing runs.
+    `power_limit_w` is the limit set on a GPU while a worker trains on it; None leaves the limit unchanged.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Device:
 
 
 def device_named(devices: Iterable[Device], name: str) -> Device:
-    """The device of that name; one that is gone from the spec is taken as an ordinary one."""
+    """Return the device of that name; a device no longer in the spec gets default values."""
     for device in devices:
         if device.name == name:
             return device
@@ -56,18 +56,18 @@ class Stint:
 
     @property
     def id(self) -> str:
-        """A name derived from the work alone: the same members over the same steps get the same name."""
+        """An id derived from the work alone: the same members over the same steps get the same id."""
         text = ";".join(f"{m.experiment}:{m.from_step}-{m.to_step}" for m in sorted(self.members))
         return "s-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def parts(self) -> list[tuple[int, int]]:
-        """The steps of each member."""
+        """The first and last step of each member."""
         return [(m.from_step, m.to_step) for m in self.members]
 
     @property
     def steps(self) -> int:
-        """The steps of its longest member."""
+        """The number of steps of the longest member."""
         return max(m.to_step - m.from_step for m in self.members)
 
 
@@ -83,14 +83,14 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one member. `adapter` is the folder of the finished adapter, relative to the store.
+    """The result of one member of a stint. `adapter` is the folder of the finished adapter, relative to the store.
 
-    `status` is `done` (all steps made), `reached` (a rung: `checkpoint` holds it, and it waits to be compared),
-    `stopped` (a rung decided before, where the past is replayed), `paused` (asked to stop; `checkpoint` holds it), or
-    `failed` (never to be tried again, for `reason`). `losses` are those of the validation samples: at a rung of a fixed
-    part of them, with the weights averaged over the last steps; when done of all, with the last weights.
-    `averaged_validation_loss` is that of the averaged weights when done, `judged` theirs on the samples that rungs are
-    judged by. `train_loss` is the mean of the last steps.
+    `status` is `done` (all steps made), `reached` (at a rung, saved in `checkpoint`, waiting to be compared),
+    `stopped` (by an earlier rung decision, when the past is replayed), `paused` (asked to stop, saved in `checkpoint`),
+    or `failed` (not tried again, because of `reason`). `losses` are losses on validation samples: at a rung, on a fixed
+    part of them with the weights averaged over the last steps; when done, on all of them with the last weights.
+    When done, `averaged_validation_loss` is the loss of the averaged weights, and `judged` holds their losses on the
+    samples used at rungs. `train_loss` is the mean over the last steps.
     """
 
     experiment: str

@@ -1,4 +1,4 @@
-"""The sweep as a value: model, data, recipe, tiers, and the experiments with the reason for each tier."""
+"""The sweep as a value: model, data, recipe, tiers, and the experiments with the reason for their tier."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SignalLoss = Literal["wait_until_deadline", "wait", "run"]
 
 @dataclass(frozen=True, slots=True)
 class CarbonSource:
-    """Which provider reads which zone of the grid, and how.
+    """The source of the carbon signal: a provider, a grid zone, and how to access them.
 
     `file` is a trace's path or the name of a bundled one; `value` a constant in gCO2eq/kWh. `token`, `username` and
-    `password` say where a secret is, as `env:NAME` or `file:PATH`, and are never one. `strict` refuses what is no
-    measurement. `on_signal_loss` is what waiting work does while nothing is known of the grid.
+    `password` name the location of a secret, as `env:NAME` or `file:PATH`, and never hold the secret. `strict` rejects
+    values that are not measured. `on_signal_loss` is what waiting work does while the grid is unknown.
     """
 
     provider: str = "trace"
@@ -48,11 +48,11 @@ class PolicyChoice:
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What one experiment is expected to take on a device of speed 1.
+    """The expected time and power of one experiment on a device of speed 1.
 
-    `loss_noise` is how far another seed is known to move a validation loss; None where nobody measured it. `packed`
-    says what a stint of so many members takes of the time they take one after another, by number of members; in between
-    it is interpolated. `evaluation` is what judging one experiment at a rung takes, as a share of its whole run.
+    `loss_noise` is the measured effect of the seed on a validation loss; None if not measured. `packed` holds, by
+    number of members, the time of a stint relative to training its members one after another; values in between are
+    interpolated. `evaluation` is the time to evaluate one experiment at a rung, as a share of its whole run.
     """
 
     duration: timedelta
@@ -63,7 +63,7 @@ class Estimates:
     measured: str = ""
 
     def share(self, members: int) -> float:
-        """What so many members together take of the time they take one after another."""
+        """Return the time of a stint of `members` relative to training them one after another."""
         known = sorted(self.packed) or [(1, 1.0)]
         below = [point for point in known if point[0] <= members] or known[:1]
         above = [point for point in known if point[0] >= members] or known[-1:]
@@ -73,23 +73,23 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A past grid from `start` on, `speed` times as fast while anything trains; `auto`: as the work is done."""
+    """A past grid from `start` on, `speed` times as fast while anything trains; `auto`: time follows the work done."""
 
     start: datetime
     speed: float | Literal["auto"]
 
     @property
     def per_second(self) -> float:
-        """Grid seconds to a second of the clock by which patience is counted: with `auto` that is the wall clock."""
+        """Grid seconds per second of the clock that measures patience; with `auto` this is the wall clock."""
         return 1.0 if self.speed == "auto" else self.speed
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Everything `sweep.yaml` says, checked and expanded; nothing else is read to run it.
+    """The content of `sweep.yaml`, checked and expanded; nothing else is read to run the sweep.
 
-    Without `rungs` every experiment is trained to its end; `pack` of them at most are trained together. `repeats` and
-    `propose` say which experiments are added on the way.
+    Without `rungs` every experiment is trained to its end; at most `pack` of them are trained together. `repeats` and
+    `propose` define the experiments added during the sweep.
     """
 
     name: str
@@ -116,31 +116,31 @@ class Sweep:
 
     @property
     def staged(self) -> bool:
-        """Whether it is more than so many experiments, each by itself from its start to its end."""
+        """Whether the sweep has rungs, packs, repeats or a proxy, rather than only independent experiments."""
         return self.rungs is not None or self.pack > 1 or self.repeats is not None or self.proxied
 
     @property
     def follows_work(self) -> bool:
-        """Whether grid time follows the work done, on a replayed clock with the speed `auto`."""
+        """Whether grid time follows the work done: a replayed clock with the speed `auto`."""
         return self.replay is not None and self.replay.speed == "auto"
 
     @property
     def proxied(self) -> bool:
-        """Whether experiments are ranked over a base that stands in for the full one, on which the winner follows."""
+        """Whether experiments are ranked on a proxy base, after which the winner is trained on the full base."""
         return any(experiment.base != "full" for experiment in self.experiments)
 
     @property
     def retrained(self) -> Experiment | None:
-        """The winner over the full base, once it has joined."""
+        """The winner on the full base, once it is added; None before."""
         return next((e for e in self.experiments if e.base == "full" and e.repeats), None) if self.proxied else None
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The steps at which stints end: those of the rungs, then the last."""
+        """The steps at which stints end: the rungs, then the last step."""
         return (*(steps(self.rungs, self.total_steps) if self.rungs else ()), self.total_steps)
 
     def next_stage(self, step: int) -> int:
-        """The first of the stages that is after a step; the last step, where none is."""
+        """Return the first stage after a step, or the last step if there is none."""
         return next((stage for stage in self.stages if stage > step), self.total_steps)
 
     def tier(self, name: str) -> Tier:
@@ -150,13 +150,13 @@ class Sweep:
         return next(experiment for experiment in self.experiments if experiment.id == id)
 
     def span(self, members: int, from_step: int, to_step: int) -> timedelta:
-        """What so many members together take over these steps by the estimates, on a device of speed 1."""
+        """Return the estimated time of `members` experiments together over these steps, on a device of speed 1."""
         return self.taken([(from_step, to_step)] * members)
 
     def taken(self, parts: Sequence[tuple[int, int]]) -> timedelta:
-        """The same of members each over their own steps.
+        """Return the estimated time of members together, each over its own steps, on a device of speed 1.
 
-        At a rung they are judged, too; what judging them at the end takes is in `estimates.duration`.
+        Evaluation at a rung is added; evaluation at the end is part of `estimates.duration`.
         """
         shares = sum((end - begin) / self.total_steps for begin, end in parts)
         if self.rungs is not None:
@@ -164,7 +164,7 @@ class Sweep:
         return self.estimates.duration * shares * self.estimates.share(len(parts))
 
     def deadline(self, submitted_at: datetime) -> datetime | None:
-        """When the whole sweep should have ended, if it says so."""
+        """Return when the whole sweep should have ended, or None without `finish_by`."""
         if isinstance(self.finish_by, timedelta):
             return submitted_at + self.finish_by
         return self.finish_by

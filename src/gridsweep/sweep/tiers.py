@@ -1,4 +1,4 @@
-"""Tiers: how long an experiment may wait, for which intensity, and the rules that choose one."""
+"""Tiers: how long an experiment may wait, for which intensity, and the rules that assign a tier."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gridsweep.sweep.experiments import LoraParams, number
 
 @dataclass(frozen=True, slots=True)
 class Percentile:
-    """A limit that travels: so many percent of the trailing 28 days' slots lie at or below it."""
+    """A threshold that adapts to the grid: `percent` of the slots of the last 28 days lie at or below it."""
 
     percent: float
 
@@ -21,7 +21,7 @@ class Percentile:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """How long work may wait, and for what: a threshold (gCO2eq/kWh or a percentile), a longest delay, a rank."""
+    """How long work may wait, and for what: a threshold (gCO2eq/kWh or a percentile), a maximum delay, a rank."""
 
     name: str
     threshold: float | Percentile
@@ -30,7 +30,7 @@ class Tier:
 
     @property
     def limit(self) -> str:
-        """The threshold as people read it."""
+        """The threshold as text for display."""
         if isinstance(self.threshold, Percentile):
             return f"{self.threshold} of the last 28 days"
         return f"{number(self.threshold)} gCO2eq/kWh"
@@ -64,7 +64,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Sends experiments that meet all its conditions to a tier; the first rule that matches decides."""
+    """Assigns experiments that meet all conditions to a tier; the first matching rule decides."""
 
     tier: str
     when: tuple[Condition, ...] = ()
@@ -78,4 +78,4 @@ class Rule:
 
 
 TRAILING = timedelta(days=28)
-"""Over so much of the past a percentile is taken."""
+"""The period over which a percentile is taken."""

@@ -1,4 +1,4 @@
-"""The default policy: the remaining work is placed where it is expected to emit least."""
+"""The default policy: place the remaining work where the forecast expects the lowest emissions."""
 
 from __future__ import annotations
 

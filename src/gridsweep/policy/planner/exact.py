@@ -1,7 +1,7 @@
-"""What is left, placed by the exact optimum on the expected path: any instants, any lengths, any devices.
+"""Exact placement of the remaining work on the forecast: any start times, lengths and devices.
 
-`postponing` counts in stints of one length; where lengths differ that is a guess, and this is not. It costs
-milliseconds for a sweep of the usual size, so it is asked where the work is small, or where `exact` is set.
+`postponing` counts in stints of one length, which is an approximation if lengths differ; this is exact. It takes
+milliseconds for a sweep of the usual size, so it is used if the work is small, or if `exact` is set.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gridsweep.policy.situation import Situation
 
 
 def placed(situation: Situation, path: Trace) -> Sequence[Piece] | None:
-    """Where each waiting stint belongs; None where not all deadlines can be kept.
+    """Return the placement of each waiting stint; None if not all deadlines can be met.
 
-    `path` holds the present slot and what is expected after it, gCO2eq/kWh; it may be short, and have holes.
+    `path` holds the current slot and the forecast after it, gCO2eq/kWh; it may be short and have holes.
     """
     now, waiting = situation.now, situation.waiting
     line = lanes(situation)

@@ -1,8 +1,8 @@
-"""The price of postponing where running stints may pause: whether each device runs or rests until the next tick.
+"""The cost of postponing if running stints may pause: whether each device runs or pauses until the next tick.
 
-As in `postponing`, on one path, but in units of one tick: a device is on or off in each, and turning on costs
-`restart`, the time that a resumed stint runs for nothing. That cost is the hysteresis: a pause that does not win back
-more is not made. Deadlines are those of stints that are never paused again.
+As in `postponing`, on one path, but in units of one tick: a device is on or off in each tick. Turning on costs
+`restart`, the time a resumed stint needs before it makes progress. This cost gives hysteresis: a pause happens only if
+it saves more. Deadlines are computed as if stints never paused again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def pauses(
     restart: timedelta,
     tick: timedelta = TICK,
 ) -> dict[int, float]:
-    """The running devices that should rest now, with the grams that saves.
+    """Return the running devices that should pause now, with the grams saved by each pause.
 
-    `stints` wait; `running` has what is left of the stint on a device of `lanes`. None pauses whose deadline, or that
-    of what waits, would no longer hold.
+    `stints` are waiting; `running` holds the remaining part of the stint on a device of `lanes`. A device does not
+    pause if its own deadline or that of waiting work would no longer hold.
     """
     found: dict[int, float] = {}
     if path is None or not np.isfinite(path.values).any():
@@ -62,7 +62,7 @@ def on_or_off(
     restart: timedelta,
     tick: timedelta = TICK,
 ) -> float:
-    """Grams saved by having a device on rather than off until the next tick, all others being free to choose."""
+    """Return the grams saved by keeping a device on instead of off until the next tick; all other devices are free."""
     left = [*stints, *running.values()]
     guess = Guess(path, now, max((s.latest_end - now) / HOUR for s in left))
     hours = tick / HOUR
@@ -86,10 +86,10 @@ def on_or_off(
 
 
 def rested(price: Column, most: int, restart: float) -> tuple[Costs, Costs]:
-    """What the k cheapest slots from t on cost a device that is on, and one that is off, which pays to turn on.
+    """Return the cost of the k cheapest slots from t on, for a device that is on and for one that is off.
 
-    `price` has shape (slots,), `restart` is a share of a slot. Returns two arrays of shape (most + 1, slots + 1),
-    indexed by k and t.
+    A device that is off pays to turn on. `price` has shape (slots,), `restart` is a share of a slot. Both arrays have
+    shape (most + 1, slots + 1), indexed by k and t.
     """
     slots, high = len(price), unplaced(price)
     on = np.empty((most + 1, slots + 1))
@@ -106,18 +106,18 @@ def rested(price: Column, most: int, restart: float) -> tuple[Costs, Costs]:
 
 
 LONG = timedelta(hours=4)
-"""Shorter stints are better placed whole: pausing is worth 0.2 points for 90 minutes, 20 for 16 hours."""
+"""Shorter stints are placed whole: pausing gains 0.2 points for 90-minute stints, 20 for 16-hour stints."""
 
 
 def is_long(situation: Situation) -> bool:
-    """Whether what is left is in long stints, which pausing is for."""
+    """Whether the remaining work has stints long enough for pausing."""
     lengths = [work.duration for work in situation.waiting]
     lengths += [busy.expected_end - situation.now for busy in situation.running]
     return max(lengths, default=timedelta(0)) >= LONG
 
 
 def _fitting(situation: Situation, stints: list[Remaining], devices: list[Lane], lane: int) -> int | None:
-    """The longest stint that may start on a device without making another late; pieces differ in length."""
+    """Return the longest stint that may start on a device without making another late, or None; lengths may differ."""
     for i in sorted(range(len(stints)), key=lambda i: -stints[i].length):
         length = stints[i].length / devices[lane].speed
         others = [stint for j, stint in enumerate(stints) if j != i]
@@ -128,15 +128,15 @@ def _fitting(situation: Situation, stints: list[Remaining], devices: list[Lane],
 
 
 def around(situation: Situation, path: Trace, most: int) -> list[Decision]:
-    """Pauses what had better rest until the next look, and starts on free devices what had better run.
+    """Pause attempts that should wait until the next tick, and start work on free devices that should run.
 
-    Nothing pauses that has done so `most` times.
+    Work that has paused `most` times does not pause again.
     """
     now, stints, devices, on = situation.now, work_waiting(situation), lanes(situation), running(situation, most)
     attempts = {busy.device: busy.attempt for busy in situation.running}
     resting = pauses(path, now, stints, devices, on, RESTART, situation.tick)
     decisions: list[Decision] = [
-        Pause(attempts[situation.devices[lane].name], f"resting saves about {grams:.0f} g")
+        Pause(attempts[situation.devices[lane].name], f"pausing now saves about {grams:.0f} g")
         for lane, grams in resting.items()
     ]
     waiting = list(situation.waiting)
@@ -145,7 +145,7 @@ def around(situation: Situation, path: Trace, most: int) -> list[Decision]:
         if not waiting or device.name not in free:
             continue
         if on_or_off(path, now, stints, devices, on, lane, RESTART, situation.tick) < 0:
-            break  # devices are asked in order; what one rests for, the next does
+            break  # if this device pauses, the devices after it pause too
         chosen = _fitting(situation, stints, devices, lane)
         if chosen is None:
             continue

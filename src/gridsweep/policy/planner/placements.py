@@ -1,7 +1,7 @@
 """The cheapest placements of equal windows on a path of intensities, by dynamic programming.
 
-Time runs in slots of one length from the present on; a window occupies `span` slots of one device. What the k cheapest
-disjoint windows cost is convex in k, so several devices share windows by taking the cheapest next one anywhere.
+Time is divided into slots of one length from now on; a window occupies `span` slots of one device. The cost of the k
+cheapest disjoint windows is convex in k, so several devices share windows by taking the cheapest next one anywhere.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Counts = npt.NDArray[np.int64]
 
 
 def cheapest(windows: Column, span: int, most: int, ends: Counts) -> Costs:
-    """What the k cheapest disjoint windows within `[t, end)` cost.
+    """Return the cost of the k cheapest disjoint windows within `[t, end)`.
 
-    `windows` has shape (slots,): the cost of the window that begins in a slot. Returns shape (most + 1, ends,
-    slots + 1), indexed by k, end and how many slots are left at t; a window that fits nowhere costs
+    `windows` has shape (slots,): the cost of the window that begins in a slot. The result has shape (most + 1, ends,
+    slots + 1), indexed by k, end and the number of slots left at t; a window that does not fit costs
     `unplaced(windows)`.
     """
     slots = len(windows)
@@ -40,15 +40,15 @@ def cheapest(windows: Column, span: int, most: int, ends: Counts) -> Costs:
 
 
 def unplaced(windows: Column) -> float:
-    """More than any placement could cost; scales with the windows."""
+    """Return a cost above that of any placement; it scales with the windows."""
     return 1e4 * float(np.abs(windows).max(initial=0.0)) + 1e-6
 
 
 def shared(marginals: Sequence[Costs], copies: Sequence[int], wanted: Counts) -> Column:
-    """The total of the cheapest `wanted` next windows over all devices.
+    """Return the total cost of the cheapest `wanted` windows over all devices, shape (ends,).
 
-    `marginals` has one array of shape (k, ends) for each kind of device: what its k-th window adds. `copies` counts
-    the devices of a kind; `wanted` has one number for each end. Returns shape (ends,).
+    `marginals` has one array of shape (k, ends) for each kind of device: the cost that its k-th window adds. `copies`
+    counts the devices of a kind; `wanted` has one number for each end.
     """
     flat = np.concatenate(marginals)
     if len(wanted) == 1 and max(copies) == 1:

@@ -1,7 +1,7 @@
-"""The default policy: everything that is left is placed on what is expected, anew at every look.
+"""The default policy: place all remaining work on the forecast, again at every tick.
 
-It starts a stint where starting now is not dearer than the cheapest it could wait for, counting all devices and all
-deadlines; the rule itself is in `postponing`.
+A stint starts if starting now emits no more than the best later start, given all devices and all deadlines. The rule
+itself is in `postponing`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from gridsweep.policy.situation import NO_DEVICE, Decision, Situation, Start, Wa
 MINUTE = timedelta(minutes=1)
 AHEAD = timedelta(hours=96)
 FEW = 24
-"""So many stints of unequal lengths at most are placed exactly; more are counted in the length of the next one."""
+"""Up to this many stints of unequal length are placed exactly; more are counted in units of the next one's length."""
 REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """Places all waiting work where it is expected to emit least, and starts what belongs to now.
+    """Place all waiting work where the forecast expects the lowest emissions, and start the work placed now.
 
-    Where the whole sweep, as it was submitted, would save less than `min_saving` of its emissions on half of the
-    courses that the days before suggest, it all runs at once: that is judged on what was known then, and stands.
-    With `pausing`, stints that are still long pause at a checkpoint where that saves more than coming back costs,
-    each at most `max_pauses` times. `exact` places stints by the exact optimum at every look, at any instant, and never
-    pauses; without it that is done where lengths differ and the stints are few.
+    If the median saving of the whole sweep, over scenarios from the days before its submission, is below `min_saving`,
+    everything runs at once. This is judged on what was known at the submission and does not change later. With
+    `pausing`, stints with a long remainder pause at a checkpoint if the pause saves more than the restart costs, each
+    at most `max_pauses` times. `exact` places stints by the exact optimum at every tick, at any instant, and never
+    pauses; without it, this is done only if lengths differ and the stints are few.
     """
 
     min_saving: float = 0.05
@@ -65,17 +65,18 @@ class Planned:
         return self._placed(situation, path, waiting)
 
     def expected_saving(self, situation: Situation) -> float:
-        """The share that placing the sweep well was likely to save, by what was known when it was submitted.
+        """Return the median of `expected_savings`; infinite if it cannot be known.
 
-        The median of `expected_savings`; infinite where there are none: then nobody can say.
+        A share of emissions, judged by what was known when the sweep was submitted.
         """
         found = self.expected_savings(situation)
         return float("inf") if found is None else float(np.median(found))
 
     def expected_savings(self, situation: Situation) -> Column | None:
-        """What placing the sweep well would save on each course that the days before its submission suggest: shares.
+        """Return the share of emissions that the best placement saves in each scenario; None if too little is known.
 
-        The courses are the past weeks' own, from this hour of the day on, bent to begin at the present intensity.
+        The scenarios are the courses of the weeks before the submission, from the same hour of the day on, shifted to
+        begin at the intensity of the submission.
         """
         at, work = situation.submitted_at or situation.now, situation.submitted
         key = (
@@ -87,7 +88,7 @@ class Planned:
             situation.devices,
         )
         if key not in self._judged:
-            while len(self._judged) >= REMEMBERED:  # a back-test asks for one start after another
+            while len(self._judged) >= REMEMBERED:  # a back-test asks for many starts in turn
                 del self._judged[next(iter(self._judged))]
             self._judged[key] = self._on_courses(situation, at, work)
         return self._judged[key]
@@ -133,7 +134,7 @@ class Planned:
 
 
 def _exactly(situation: Situation, path: Trace) -> list[Decision] | None:
-    """What the exact optimum on a path starts now, and until when it holds the rest; None where not all fits."""
+    """Return the decisions of the exact optimum on a path; None if not all deadlines can be met."""
     pieces = placed(situation, path)
     if pieces is None:
         return None
@@ -151,13 +152,13 @@ def _exactly(situation: Situation, path: Trace) -> list[Decision] | None:
 
 
 def _pieces(stint: Remaining) -> list[Remaining]:
-    """A stint that may pause, as stints of an hour at most."""
+    """Split a stint that may pause into stints of at most an hour."""
     count = -(-stint.length // HOUR)
     return [Remaining(stint.length / count, stint.latest_end)] * count
 
 
 def _until(work: Work, until: datetime | None) -> datetime:
-    """To the minute, so that a guess that moves by a moment is no news."""
+    """Round up to the minute, so that an estimate that moves by seconds is not a new decision."""
     if until is None or until > work.latest_start:
         return work.latest_start
     return until - timedelta(seconds=until.second, microseconds=until.microsecond) + MINUTE

@@ -1,15 +1,16 @@
-"""The price of postponing: whether the next stint should start now, or later.
+"""The cost of postponing: whether the next stint should start now or later.
 
-1. The path is one guess of the intensities ahead: the forecast's mean.
-2. The stints left are placed where they cost least on it: on all devices, never paused, each by its latest end.
-3. This is done twice, once with the next stint started now, once with it held for one slot; `grams` is what starting
-   now saves. At 0 or more it starts: a tie runs now.
-4. Where start deadlines differ, the stints due by each one are placed by themselves; the largest saving counts.
-5. Idle power is paid until the last end, which then lies where the sum is least.
-6. Whatever the grid says, a stint starts where it could not start later: the stints are placed backwards from their
-   latest ends, last first, and the first of a device's chain tells when that device must begin.
+1. The path is a single estimate of the intensities ahead: the forecast's mean.
+2. The remaining stints are placed where they emit least on this path: on all devices, never paused, each by its latest
+   end.
+3. This is done twice: with the next stint started now, and with it held for one slot. `grams` is the saving of starting
+   now. At 0 or more the stint starts, so a tie runs now.
+4. If start deadlines differ, the stints due by each deadline are placed separately; the largest saving counts.
+5. Idle power is drawn until the last end, and the last end is chosen so that the total is lowest.
+6. Whatever the grid does, a stint starts if it could not start later: stints are placed backwards from their latest
+   ends, last first, and the first stint of a device's chain gives the time when that device must begin.
 
-All is asked anew at every tick, so that a guess that turns out wrong costs little.
+Everything is computed again at every tick, so that a wrong estimate costs little.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from gridsweep.policy.planner.placements import Costs, cheapest, shared
 TICK = timedelta(minutes=30)
 TIE = 1e-9
 DEADLINES = 8
-"""So many different deadlines are looked at; more are taken together, the earlier for the later."""
+"""The largest number of distinct deadlines considered; beyond it, earlier ones are merged into later ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Of a free device: the stint that starts on it now, or None, and then until when it is likely to wait.
+    """The decision for a free device: the stint that starts now, or None and the likely end of the wait in `until`.
 
-    `stint` and `lane` are positions in what was asked about. `grams` is what starting now saves, infinite where the
-    deadlines leave no choice. `why` is one of the sentences below.
+    `stint` and `lane` are positions in the arguments of `verdicts`. `grams` is the saving of starting now, infinite if
+    the deadlines force the start. `why` is one of the texts below.
     """
 
     lane: int
@@ -48,10 +49,10 @@ class Verdict:
     why: str
 
 
-CHEAPEST = "no cheaper time is expected"
-CLEANER = "cleaner hours are expected"
-DUE = "its deadline leaves no choice"
-UNKNOWN = "nothing is known of the hours ahead"
+CHEAPEST = "no cleaner window forecast before the deadline"
+CLEANER = "cleaner hours are forecast"
+DUE = "must start now to meet its deadline"
+UNKNOWN = "no forecast for the hours ahead"
 
 
 def verdicts(
@@ -63,11 +64,11 @@ def verdicts(
     tick: timedelta = TICK,
     ahead: Sequence[Remaining] = (),
 ) -> list[Verdict]:
-    """One for each device that is free, while work waits; of work due together the first in the order given starts.
+    """Return a verdict for each free device while work waits; of work due together, the first in order starts.
 
-    `path` holds the present slot and what is expected after it, gCO2eq/kWh; past its end its last day goes on. Without
-    it, or where it knows nothing, all runs at once. Stints `ahead` are placed and counted with the rest, but cannot
-    start yet.
+    `path` holds the current slot and the forecast after it, gCO2eq/kWh; its last day repeats beyond its end. Without
+    a path, or if all of it is unknown, everything runs at once. Stints `ahead` are placed and counted with the rest,
+    but cannot start yet.
     """
     queue = Queue(now, [*stints, *ahead], lanes)
     free = [i for i in queue.by_energy() if queue.free[i] <= SECOND]
@@ -87,7 +88,7 @@ def verdicts(
             trial = None
             continue
         alike = (lanes[lane].speed, lanes[lane].power_kw, lanes[lane].idle_kw)
-        if held is not None and held[0] == alike:  # what one like it waits for, it waits for
+        if held is not None and held[0] == alike:  # an identical device gets the same verdict
             found.append(replace(held[1], lane=lane))
             continue
         if trial is None or trial.length != queue.length[queue.left[0]]:
@@ -108,9 +109,9 @@ def verdicts(
 def savings(
     forecast: Forecast, now: datetime, stints: Sequence[Remaining], lanes: Sequence[Lane], *, tick: timedelta = TICK
 ) -> Column:
-    """What placing the stints where they cost least would save against running all at once, on each path: a share.
+    """Return the share of emissions that the best placement saves against running at once, for each path.
 
-    Shape (paths,). Each path is known in advance here, so that these are what is possible, and a little too good.
+    Shape (paths,). Each path is taken as known in advance, so these are upper bounds and slightly optimistic.
     """
     queue = Queue(now, stints, lanes)
     found = np.zeros(len(forecast.paths))
@@ -122,7 +123,7 @@ def savings(
 
 
 def extended(path: Trace, now: datetime, until: datetime) -> Trace:
-    """A path without holes, up to `until` at least: past its end its last day goes on."""
+    """Return a path without holes up to at least `until`; its last day repeats beyond its end."""
     values = path.values
     known = np.isfinite(values)
     if not known.all():
@@ -146,12 +147,12 @@ class Guess:
         self.sums -= np.interp(0.0, self.edges, self.sums)
 
     def upto(self, hours: Column) -> Column:
-        """The integral from now on, gCO2eq/kWh x h."""
+        """Return the integral of the intensity from now to each time, gCO2eq/kWh x h."""
         return np.interp(hours, self.edges, self.sums)
 
 
 def _at_once(queue: Queue, guess: Guess) -> float:
-    """What is left emits so much if nothing waits, g."""
+    """Return the emissions of the remaining stints if nothing waits, g."""
     free = [(begin, i) for i, begin in enumerate(queue.free)]
     heapify(free)
     runs = []
@@ -168,12 +169,12 @@ def _at_once(queue: Queue, guess: Guess) -> float:
 
 
 class _Trial:
-    """The stints left, counted in the length of the next one, and the devices, counted by kind."""
+    """The remaining work in units of the next stint's length, and the devices, counted by kind."""
 
     def __init__(self, guess: Guess, queue: Queue, tick: float, ends: int | None = None):
         self.guess, self.queue = guess, queue
         length = max(queue.length[queue.left[0]], SECOND)
-        length *= ceil(tick / 2 / length)  # very short ones are placed several at a time
+        length *= ceil(tick / 2 / length)  # very short stints are placed several at a time
         self.length = length
         by, self.deadlines, work = queue.by, [], 0.0
         self.counts: list[int] = []
@@ -207,7 +208,7 @@ class _Trial:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
     def _ends(self, tick: float, most: int | None) -> None:
-        """By when all could be over: at the deadline; with idle power perhaps before it."""
+        """Set the ends to try for each deadline: the deadline itself, and with idle power also earlier ends."""
         self.first = [0]
         until: list[Column] = []
         for deadline in self.deadlines:
@@ -228,7 +229,7 @@ class _Trial:
         return device.speed, device.power_kw - device.idle_kw, ceil(free / slot - 1e-6)
 
     def least(self, fewer: int = 0, busy: float = 0.0, swap: tuple[int, float] | None = None) -> Column:
-        """The least emissions of what is due by each deadline, one device perhaps free at another time."""
+        """Return the lowest emissions of the stints due by each deadline; `swap` frees one device at another time."""
         kinds = self.kinds
         if swap is not None:
             lane, free = swap
@@ -246,7 +247,7 @@ class _Trial:
         return np.minimum.reduceat(total, self.first[:-1])
 
     def _marginals(self, kind: tuple[float, float, int]) -> Costs:
-        """What each next stint adds on a device, shape (k, ends)."""
+        """Return the emissions that each further stint adds on a device, shape (k, ends)."""
         if kind not in self.known:
             speed, power, begin = kind
             costs = self.tables[speed][1]
@@ -255,12 +256,12 @@ class _Trial:
         return self.known[kind]
 
     def saving(self) -> float:
-        """The share of the emissions of running at once that placing what is left saves; 0 where it is less."""
+        """Return the share of the emissions of running at once that the best placement saves, at least 0."""
         plain = _at_once(self.queue, self.guess)
         return max(0.0, 1 - float(self.least()[-1]) / plain) if plain > 0 else 0.0
 
     def gain(self, lane: int) -> float:
-        """Grams saved by starting the next stint now rather than not before the next slot."""
+        """Return the grams saved by starting the next stint now instead of in the next slot or later."""
         device = self.queue.lanes[lane]
         span = self.length / device.speed
         held = self.least(swap=(lane, span / self.parts[device.speed]))
@@ -270,7 +271,7 @@ class _Trial:
         return float((held - started)[due].max()) - now
 
     def start(self, lane: int) -> None:
-        """Count the next stint as started here."""
+        """Count the next stint as started on this device."""
         here = self._kind(lane, 0.0)
         there = self._kind(lane, self.length / self.queue.lanes[lane].speed)
         self.kinds[here] -= 1
@@ -278,7 +279,7 @@ class _Trial:
         self.wanted = np.maximum(self.wanted - 1, 0)
 
     def next_start(self, lane: int) -> float:
-        """When a window begins on a device that was held, in hours from now."""
+        """Return when the next best window begins on a held device, in hours from now."""
         device = self.queue.lanes[lane]
         windows, costs = self.tables[device.speed]
         span = self.parts[device.speed]
