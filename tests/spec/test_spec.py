@@ -276,7 +276,10 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("design: published\n" + SPACE, "5: space: not used by design published, a fixed list of 21 points; remove space"),
+        (
+            "design: published\n" + SPACE,
+            "5: space: not used by design published, a fixed list of 21 points; remove space",
+        ),
         ("design: grid\n", "1: space: missing; add the values of r, alpha, lr and dropout"),
         ("design: gird\n", "4: design: 'gird' is unknown; did you mean grid?"),
         (
