@@ -135,7 +135,7 @@ def test_a_sweep_that_was_changed_has_no_causes():
     state = ran(sweep_of(), Expecting(DAY * 4, DAY * 4))
     state.apply(Resumed(after(90), 2, state.sweep, ("policy.name: 'planned' before, 'immediate' now",)))
     made = report_of(state).promise
-    assert made.came is not None and made.durations is None and made.why == "the sweep was changed on the way"
+    assert made.came is not None and made.durations is None and made.why == "the sweep was changed while it ran"
 
 
 def test_without_a_forecast_or_in_an_old_journal_nothing_is_promised():
