@@ -71,7 +71,7 @@ def test_a_plan_goes_on_past_its_forecast_with_the_last_day_again():
 
 
 def test_a_plan_without_a_forecast_is_refused():
-    with pytest.raises(TraceError, match="knows less than 24 hours"):
+    with pytest.raises(TraceError, match="has less than 24 hours of history"):
         plan(make_sweep(1), grid(100), START)
 
 
@@ -152,7 +152,7 @@ def test_a_plan_of_rungs_says_that_it_cannot_know_who_goes_on():
     made = plan(sweep, Repeating(DAY), START)
     assert len(made.rows) == 4 and sum(row.energy_kwh for row in made.rows) == pytest.approx(made.energy_kwh)
     assert made.energy_kwh == pytest.approx(3 * 0.1) and not made.late
-    assert any("who goes on from a rung" in note for note in made.notes)
+    assert any("survivors of rungs are unknown" in note for note in made.notes)
 
 
 @pytest.mark.parametrize("swing", [0.0, 3.0, 10.0, 30.0, 200.0])

@@ -168,5 +168,5 @@ def test_what_lies_beyond_the_observed_hours_is_not_guessed():
     rehearse(sweep, START, provider, policy_for(PolicyChoice("immediate")), journal=journal)
     report = report_of(State([journal[0], told, *journal[1:]]))
     assert report.promise.grid is None and report.promise.durations == pytest.approx(0.0)
-    assert "the grid counts with the rest" in promises.promise(report)
+    assert "the grid's part is included in the rest" in promises.promise(report)
     assert replace(report.promise).rest == pytest.approx(-2 / 3)
