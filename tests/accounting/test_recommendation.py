@@ -41,7 +41,7 @@ MADE = Recommendation(
     id="r16-a32-lr1e-4-d0p05-00000000", sweep="mine", params=LoraParams(16, 32.0, 1e-5, 0.05), seed=7, seeds=1,
     base="full", model=Model("org/model", "v1"), dataset=Dataset("org/data", "v2", "train", 4000, 1000),
     recipe=Recipe(), total_steps=1500, validation_loss=1.25, low=1.2, high=1.3, initial_loss=2.0, others=2, tied=(),
-    of=3, left=0, rungs=True, caveats=("The winner sits on the edge of the space: r 16 ...",),
+    of=3, left=0, rungs=True, caveats=("The winner is on the edge of the space: r 16 ...",),
     facts={"dtype": "bfloat16", "prompt_template": "chat template", "train_samples": "3990"},
 )  # fmt: skip
 

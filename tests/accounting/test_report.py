@@ -117,7 +117,7 @@ def test_what_met_an_unknown_grid_is_said_and_no_saving_is_stated():
     assert report.unknown_kwh == pytest.approx(0.1) and report.energy_kwh == pytest.approx(0.2)
     assert report.emissions_g == pytest.approx(10)
     assert (report.saving_g, report.reduction) == (None, None)
-    assert any("met an unknown intensity" in note for note in report.notes)
+    assert any("used at unknown intensity" in note for note in report.notes)
     assert report.intensity[1] is None
 
 
@@ -140,7 +140,7 @@ def test_a_report_tells_what_a_reader_must_know():
     state = State([Submitted(START, sweep), Resumed(after(1), 2, sweep, ("tiers[0].threshold: 250.0 before, 99 now",))])
     state.apply(Observed(START, START, sweep.tick, (1.0,), Provenance("a formula", "synthetic")))
     notes = "\n".join(report_of(state).notes)
-    assert "synthetic: a formula, no measurement" in notes
+    assert "synthetic: a formula, not a measurement" in notes
     assert "The clock is replayed" in notes
     assert "Changed on 2024-06-10 01:00 UTC: tiers[0].threshold: 250.0 before, 99 now." in notes
 
@@ -194,4 +194,4 @@ def test_a_baseline_that_stopped_is_compared_with_the_best_where_it_stopped():
 def test_one_that_was_better_at_a_rung_than_at_its_end_is_said_to_overfit():
     report = with_rung({"e00": GOOD, "e01": BAD}, {"e00": LATER, "e01": GOOD})
     (note,) = [note for note in report.notes if "overfits" in note]
-    assert note.startswith("e00 was better at step 3 than at its end, by 0.2000 (")
+    assert note.startswith("e00 overfits: its loss was lower at step 3 than at its end, by 0.2000 (")

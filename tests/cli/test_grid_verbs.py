@@ -182,8 +182,8 @@ def test_zones_are_found_by_name(gridsweep):
     [
         ("provider: uk", "carbon.zone: missing"),
         ("provider: electricity_maps, zone: DE, token: abc123secret", "never the secret itself"),
-        ("provider: uk, zone: GB, token: 'env:X'", "means nothing to the provider uk"),
-        ("file: solar-valley, value: 5", "means nothing to the provider trace"),
+        ("provider: uk, zone: GB, token: 'env:X'", "not a key of the provider uk"),
+        ("file: solar-valley, value: 5", "not a key of the provider trace"),
         ("provider: static, zone: FR, on_signal_loss: panic", "wait_until_deadline"),
     ],
 )
@@ -194,4 +194,4 @@ def test_a_section_that_makes_no_sense_is_refused_without_repeating_a_secret(gri
 
 def test_a_live_provider_replays_no_past(gridsweep, write):
     code, _, err = gridsweep("check", write(more=REPLAY))
-    assert code == 2 and "tells the present" in err
+    assert code == 2 and "reads only the present" in err

@@ -132,7 +132,7 @@ def test_a_second_look_at_those_kept_stops_none_of_the_best(found, keep):
 
 
 def test_a_rung_keeps_somebody():
-    with pytest.raises(ValueError, match="one experiment at least"):
+    with pytest.raises(ValueError, match="keep must be at least 1"):
         cut(scores(a=1.0), 0)
 
 

@@ -51,7 +51,7 @@ def test_each_is_judged_by_those_who_came_before():
     state = run(make_sweep(8, rungs=EACH, steps=8), losses)
     first = [event for event in state.rankings if event.step == 2]
     assert first[0].kept == ("e01",)  # of two that came, the better one goes on at once
-    assert "behind others who came there" in first[-1].why
+    assert "behind others at this rung" in first[-1].why
     assert {id for event in first for id in event.kept} == {"e00", "e01", "e05", "e06", "e07"}
     assert {"e01", "e07"} <= set(ended(state, "done")) < {"e00", "e01", "e05", "e06", "e07"}
 

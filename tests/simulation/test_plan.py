@@ -71,7 +71,7 @@ def test_a_plan_goes_on_past_its_forecast_with_the_last_day_again():
 
 
 def test_a_plan_without_a_forecast_is_refused():
-    with pytest.raises(TraceError, match="knows less than 24 hours"):
+    with pytest.raises(TraceError, match="has less than 24 hours of history"):
         plan(make_sweep(1), grid(100), START)
 
 
@@ -141,7 +141,7 @@ def test_where_every_day_is_the_same_the_past_saved_what_is_expected():
     made = plan(make_sweep(3, tiers=(PATIENT,), policy=PLANNED), Repeating(DAY), START)
     assert made.reduction == pytest.approx(2 / 3)
     assert (made.saving_p10, made.saving_p50, made.saving_p90) == pytest.approx((made.reduction,) * 3)
-    assert made.saving_from == "the best placement on 28 courses like those of the past weeks"
+    assert made.saving_from == "the best placement in 28 scenarios from recent weeks"
     assert (made.past_p10, made.past_p50, made.past_p90) == pytest.approx((made.reduction,) * 3)
     assert made.past_from == "the same sweep at this hour on 12 days of the past 5 weeks"
     assert made.notes == ()
@@ -152,7 +152,7 @@ def test_a_plan_of_rungs_says_that_it_cannot_know_who_goes_on():
     made = plan(sweep, Repeating(DAY), START)
     assert len(made.rows) == 4 and sum(row.energy_kwh for row in made.rows) == pytest.approx(made.energy_kwh)
     assert made.energy_kwh == pytest.approx(3 * 0.1) and not made.late
-    assert any("who goes on from a rung" in note for note in made.notes)
+    assert any("survivors of rungs are unknown" in note for note in made.notes)
 
 
 @pytest.mark.parametrize("swing", [0.0, 3.0, 10.0, 30.0, 200.0])
@@ -186,7 +186,7 @@ def test_the_spread_comes_from_the_paths_where_the_past_is_short():
     assert (made.rows[0].start, made.reduction) == (after(12), pytest.approx(1 - 135 / 300))
     assert made.saving_p50 == pytest.approx(1 - 135 / 300)
     assert made.saving_p10 == pytest.approx(1 - 195 / 300)
-    assert "6 courses" in made.saving_from
+    assert "6 scenarios" in made.saving_from
 
 
 def test_a_single_course_says_nothing_of_the_spread():
@@ -201,10 +201,10 @@ def test_a_single_course_says_nothing_of_the_spread():
 
 def test_on_a_flat_grid_it_says_that_waiting_saves_too_little():
     made = plan(make_sweep(3, tiers=(PATIENT,), policy=PLANNED), Repeating([200.0] * 24), START)
-    assert "waiting would save less than 5.0 %: it runs at once" in made.notes
+    assert "waiting would save less than 5.0 %: all work runs at once" in made.notes
     assert made.finish == made.finish_immediate and made.reduction == 0
     stubborn = plan(make_sweep(1, tiers=(PATIENT,)), Repeating([200.0] * 24), START)  # waits for 150 g
-    assert "waiting is not worth it here: 0.0 % less, 24.0 h later than at once" in stubborn.notes
+    assert "waiting is not worth it: 0.0 % less than at once, 24.0 h later" in stubborn.notes
 
 
 def test_start_deadlines_that_the_devices_cannot_hold_are_listed():
@@ -213,15 +213,13 @@ def test_start_deadlines_that_the_devices_cannot_hold_are_listed():
     late = {row.experiment: row.late_h for row in made.rows if row.late_h}
     assert late and max(late.values()) == (max(row.start for row in made.rows) - after(4)) / HOUR
     (note,) = [note for note in made.notes if "later than they should" in note]
-    assert (
-        f"{len(late)} experiments start later than they should, on 1 device(s): e05 {max(late.values()):.1f} h" in note
-    )
+    assert f"{len(late)} experiments start after their deadline, on 1 device(s): e05 {max(late.values()):.1f} h" in note
 
 
 def test_a_forecast_that_is_shorter_than_the_horizon_is_said_to_go_on():
     sweep = make_sweep(1, tiers=(replace(RELAXED, max_delay=timedelta(days=3)),))
     short = plan(sweep, Foreseen([300] * 24, [300] * 24), START)
-    assert "the forecast ends on 2024-06-11 00:00 UTC; from then on its last day goes on" in short.notes
+    assert "the forecast ends on 2024-06-11 00:00 UTC; after that its last day is repeated" in short.notes
     long = plan(sweep, Foreseen([300] * 24, [300] * 96), START)
     assert not any("last day" in note for note in long.notes)
 
@@ -233,7 +231,7 @@ def test_what_meets_a_hole_of_the_forecast_is_in_no_emissions():
     assert [row.emissions_g for row in made.rows] == [pytest.approx(300), None]
     assert made.unknown_kwh == pytest.approx(2.0) and made.reduction != made.reduction
     assert any("1 unknown" in note and "in no emissions" in note for note in made.notes)
-    with pytest.raises(TraceError, match="too little to forecast"):
+    with pytest.raises(TraceError, match="too little for a forecast"):
         plan(sweep, Foreseen([300] * 24, [hole] * 48), START)
 
 

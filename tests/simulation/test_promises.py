@@ -135,7 +135,7 @@ def test_a_sweep_that_was_changed_has_no_causes():
     state = ran(sweep_of(), Expecting(DAY * 4, DAY * 4))
     state.apply(Resumed(after(90), 2, state.sweep, ("policy.name: 'planned' before, 'immediate' now",)))
     made = report_of(state).promise
-    assert made.came is not None and made.durations is None and made.why == "the sweep was changed on the way"
+    assert made.came is not None and made.durations is None and made.why == "the sweep was changed while it ran"
 
 
 def test_without_a_forecast_or_in_an_old_journal_nothing_is_promised():
@@ -168,5 +168,5 @@ def test_what_lies_beyond_the_observed_hours_is_not_guessed():
     rehearse(sweep, START, provider, policy_for(PolicyChoice("immediate")), journal=journal)
     report = report_of(State([journal[0], told, *journal[1:]]))
     assert report.promise.grid is None and report.promise.durations == pytest.approx(0.0)
-    assert "the grid counts with the rest" in promises.promise(report)
+    assert "the grid's part is included in the rest" in promises.promise(report)
     assert replace(report.promise).rest == pytest.approx(-2 / 3)

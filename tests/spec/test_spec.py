@@ -239,7 +239,7 @@ clock: !!python/object:os.system {replay: {from: yesterday, speed: 300}}
 MANY_FAULTS = """\
 sweep.yaml:1: estimates: missing; add it: The duration and power of one experiment, for plan and simulate.
 sweep.yaml:1: name: must be lower-case letters, digits and '-', at most 63, not 'My Sweep'
-sweep.yaml:2: model: there is no file or folder './nowhere' in {folder}; mend the path
+sweep.yaml:2: model: there is no file or folder './nowhere' in {folder}; correct the path
 sweep.yaml:5: recipe.epochs: must be a number above 0 and at most 10,000, not true
 sweep.yaml:6: recipe.learning_rate: unknown key; did you mean learning_rate_schedule?
 sweep.yaml:7: recipe.warmup: must be a number at least 0 and below 1, not nan
@@ -250,7 +250,7 @@ sweep.yaml:14: space.dropout: must be a number at least 0 and below 1, not 1
 sweep.yaml:15: desing: unknown key; did you mean design?
 sweep.yaml:19: tiers[0].max_dely: unknown key; did you mean max_delay?
 sweep.yaml:20: tiers[1].max_delay: 90 has no unit; write 90m for minutes, or h, d, s
-sweep.yaml:20: tiers[1].name: 'urgent' is the name of tiers[0] already; choose another
+sweep.yaml:20: tiers[1].name: 'urgent' is already the name of tiers[0]; choose another
 sweep.yaml:20: tiers[1].threshold: must be a number at least 0 and at most 5,000, or a percentile such as p40, not -1
 sweep.yaml:22: rules[0].tier: there is no tier 'urgnt'; did you mean urgent?
 sweep.yaml:23: rules[1].when.dropout: must be a number or a comparison such as ">= 0.15", not '=> 0.1'
@@ -259,7 +259,7 @@ sweep.yaml:24: carbon.file: there is no file 'solar-vally' in {folder}; did you 
 sweep.yaml:24: carbon.provider: 'trase' is unknown; did you mean trace?
 sweep.yaml:25: policy.on_off.resume_below: must be at most pause_above, 100, not 200
 sweep.yaml:26: executor: 'locl' is unknown; did you mean local?
-sweep.yaml:29: devices[1].name: 'gpu0' is the name of devices[0] already; choose another
+sweep.yaml:29: devices[1].name: 'gpu0' is already the name of devices[0]; choose another
 sweep.yaml:29: devices[1].speed: must be a number at least 0.001 and at most 1,000, not 0
 sweep.yaml:30: finish_by: 2026-12-01T08:00:00 has no time zone; write 2026-12-01T08:00:00Z if it is UTC
 sweep.yaml:31: clock: the tag 'tag:yaml.org,2002:python/object:os.system' is not allowed; write plain text, \
@@ -276,7 +276,10 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("design: published\n" + SPACE, "5: space: design published is a fixed list of 21; remove space"),
+        (
+            "design: published\n" + SPACE,
+            "5: space: not used by design published, a fixed list of 21 points; remove space",
+        ),
         ("design: grid\n", "1: space: missing; add the values of r, alpha, lr and dropout"),
         ("design: gird\n", "4: design: 'gird' is unknown; did you mean grid?"),
         (
@@ -286,13 +289,13 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("design: sample\n" + SPACE, "4: design.sample.n: missing; add it: How many points"),
         (
             SPACE + "design: {sample: {n: 55}}\n",
-            "5: design.sample.n: must be at most 54, the points of the grid, not 55",
+            "5: design.sample.n: must be at most 54, the size of the grid, not 55",
         ),
         (
             SPACE + "design: {one_factor: {baseline: {r: 8}}}\n",
             "5: design.one_factor.baseline.r: must be a value of space.r (16, 32), not 8",
         ),
-        ("space: {r: [], alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: is empty; give at least one"),
+        ("space: {r: [], alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: is empty; give at least one element"),
         ("space: {}\n", "4: space.alpha: missing; add it: LoRA alpha."),
         ("space: {r: -1, alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: must be a whole number at least 1"),
         ("space: {r: 1.5, alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: must be a whole number at least 1"),
@@ -303,15 +306,15 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
             "space: {rank: 1, alpha: 1, lr: 1, dropout: 0}\n",
             "4: space.rank: unknown key; did you mean r?",
         ),
-        ("tiers: []\n", "4: tiers: is empty; give at least one"),
+        ("tiers: []\n", "4: tiers: is empty; give at least one element"),
         (
             "tiers: [{name: a, threshold: 1, max_delay: 1h}, {name: b, threshold: 1, max_delay: 1h}]\n",
-            "1: rules: missing; the default rules need the tiers tier1, tier2, tier3: give your own rules",
+            "1: rules: missing; add rules for your tiers: the default rules need the tiers tier1, tier2, tier3",
         ),
         (
             "rules:\n  - {tier: tier1, when: {r: 16}}\n",
-            "4: rules: no rule sends these to a tier: r=32 alpha=32 lr=1e-4 dropout=0.1; "
-            "r=32 alpha=64 lr=1e-4 dropout=0.05; r=32 alpha=64 lr=1e-4 dropout=0.1; and 10 more; "
+            "4: rules: no rule assigns a tier to: r=32 alpha=32 lr=1e-4 dropout=0.1, "
+            "r=32 alpha=64 lr=1e-4 dropout=0.05, r=32 alpha=64 lr=1e-4 dropout=0.1, and 10 more; "
             "end with a rule without `when`",
         ),
         ("policy: on_off\n", "4: policy.on_off.pause_above: missing; add it: gCO2eq/kWh above which"),
@@ -326,7 +329,7 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
             "4: clock.replay.speed: must be a number above 0 and at most 1,000,000, or auto, not 'fast'",
         ),
         ("clock: {replay: {speed: 3}}\n", "4: clock.replay.from: missing; add it"),
-        ("name: 2024\n", "4: name: must be text, not 2024; put it in quotes if it is meant"),
+        ("name: 2024\n", "4: name: must be text, not 2024; quote the value if it is intended"),
         ("recipe: [1]\n", "4: recipe: must be a mapping of keys to values, not a list"),
         ("recipe: {target_modules: q_proj}\n", "4: recipe.target_modules: must be a list, not 'q_proj'"),
         ("model: org/other\n", "4: model: given twice, first in line 1; delete one of them"),
@@ -341,7 +344,7 @@ def test_a_fault_says_where_what_and_what_to_do(text: str, fault: str) -> None:
 def test_samples_or_steps_are_needed_to_count_by() -> None:
     text = LEAST.replace("{id: org/data, train_samples: 1000}", "org/data")
     assert faults(text) == [
-        "sweep.yaml:2: dataset.train_samples: missing; epochs are counted by it: give it, or recipe.steps"
+        "sweep.yaml:2: dataset.train_samples: missing; add it to count the steps of an epoch, or set recipe.steps"
     ]
     assert loads(text + "recipe: {steps: 5}\n").total_steps == 5
 
@@ -349,7 +352,7 @@ def test_samples_or_steps_are_needed_to_count_by() -> None:
 def test_a_grid_too_large_is_not_expanded() -> None:
     many = ", ".join(f"{i}" for i in range(1, 2001))
     text = LEAST + f"space: {{r: [{many}], alpha: [{many}], lr: 1e-4, dropout: 0}}\n"
-    assert "its grid has 4,000,000 points, at most 10,000 are allowed" in faults(text)[0]
+    assert "the grid has 4,000,000 points, at most 10,000 are allowed" in faults(text)[0]
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -360,24 +363,24 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "sweep.yaml: the file is empty; `gridsweep init` writes a working one"),
+        ("", "sweep.yaml: the file is empty; `gridsweep init` writes a working file"),
         ("# nothing\n---\n", "sweep.yaml: the file is empty"),
-        ("- a\n", "sweep.yaml:1: holds no `key: value` lines"),
-        ("just text", "sweep.yaml:1: holds no `key: value` lines"),
+        ("- a\n", "sweep.yaml:1: no `key: value` lines"),
+        ("just text", "sweep.yaml:1: no `key: value` lines"),
         ("a: 1\n---\nb: 2\n", "sweep.yaml:2: a second document starts here"),
         ("a: [1, 2\nb: 3\n", "sweep.yaml:2: not YAML: "),
         ("a:\n\tb: 1\n", "sweep.yaml:2: not YAML: the line is indented by a tab; indent with spaces"),
         ("a: b\n\0", "sweep.yaml:2: the character '\\x00' is not text"),
         ("a: \x1b[31m", "sweep.yaml:1: the character '\\x1b' is not text"),
         ("a: \udc80", "sweep.yaml:1: the character '\\udc80' is not text"),
-        ("a: *b\n", "sweep.yaml:1: *b names no anchor above it"),
-        ("a: &a [*a]\n", "sweep.yaml:1: *a stands within the value it names"),
+        ("a: *b\n", "sweep.yaml:1: the alias *b has no anchor above it"),
+        ("a: &a [*a]\n", "sweep.yaml:1: the alias *a is inside its own anchor"),
         (BOMB, "sweep.yaml:5: more than 20,000 values, aliases expanded"),
         ("[" * 100_000, "sweep.yaml:1: nested deeper than 32 levels"),
         ("- 1\n" * 200_000, "sweep.yaml:20000: more than 20,000 values"),
         ("? [a]\n: b\n", "sweep.yaml:1: a key must be a plain word"),
         ("x" * (1 << 20) + "y", "sweep.yaml: larger than 1 MiB"),
-        ("!!python/object/apply:os.system ['true']", "sweep.yaml:1: holds no `key: value` lines"),
+        ("!!python/object/apply:os.system ['true']", "sweep.yaml:1: no `key: value` lines"),
     ],
 )
 def test_what_is_no_spec_is_refused_at_once(text: str, fault: str) -> None:
@@ -389,8 +392,8 @@ def test_what_is_no_spec_is_refused_at_once(text: str, fault: str) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"a: 1\nb: \xff\n", ":2: the byte 0xff is not UTF-8; save the file as UTF-8"),
-        ("a: 1".encode("utf-16"), ":1: the byte 0xff is not UTF-8"),
+        (b"a: 1\nb: \xff\n", ":2: the byte 0xff is not valid UTF-8; save the file as UTF-8"),
+        ("a: 1".encode("utf-16"), ":1: the byte 0xff is not valid UTF-8"),
         (b"x" * (1 << 20) + b"y", ": larger than 1 MiB"),
     ],
 )
@@ -405,7 +408,7 @@ def test_bytes_that_are_no_spec(tmp_path: Path, content: bytes, fault: str) -> N
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="there is no such file; `gridsweep init` writes one"):
         load(tmp_path / "sweep.yaml")
-    with pytest.raises(SpecError, match=r"is a folder; name the file in it, as .*sweep\.yaml"):
+    with pytest.raises(SpecError, match=r"is a folder; name the file in it, such as .*sweep\.yaml"):
         load(tmp_path)
     with pytest.raises(SpecError, match="cannot be read"):
         load(tmp_path / ("x" * 300))
@@ -420,7 +423,7 @@ def test_a_message_shows_a_long_or_odd_value_short() -> None:
 
 def test_thousands_of_faults_are_not_all_listed() -> None:
     found = faults(LEAST + "".join(f"k{i}: 1\n" for i in range(500)))
-    assert len(found) == 101 and found[-1] == "sweep.yaml: and 400 more; mend these first"
+    assert len(found) == 101 and found[-1] == "sweep.yaml: and 400 more; correct these first"
 
 
 # Any change of a file gives a sweep or a SpecError, nothing else

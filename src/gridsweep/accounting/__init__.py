@@ -1,4 +1,4 @@
-"""What a sweep cost, what it saved, what was possible; the report as a value."""
+"""The cost of a sweep, its saving, the achievable saving, and the report as a value."""
 
 from __future__ import annotations
 

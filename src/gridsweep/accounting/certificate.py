@@ -1,16 +1,16 @@
-"""The certificate beside every saving: what was possible, had the grid been known beforehand.
+"""The certificate of a saving: the saving that was achievable had the grid been known in advance.
 
-The same experiments, as long and with the same energy as they really had, on the same devices, under the same
-deadlines, on the grid as observed. Two optima are told: for experiments never paused, and paused at will (for nothing).
+The certificate places the same experiments, with their real durations and energy, on the same devices, under the same
+deadlines, on the observed grid. There are two optima: without pauses, and with any number of free pauses.
 
-- Pausing: the exact optimum where all draw the same power. Where they do not, power is cut into layers; each holds the
-  experiments that draw at least so much, and is placed by itself. Nobody could have emitted less than their sum.
-- Never pausing: exact where lengths and powers are equal. Where they differ by less than 5 % all count as their mean,
-  and the result as no less than the pausing optimum. Where they differ more, the exact optimum takes seconds and is not
-  proven: the pausing one, which lies below it, stands for both.
-- Devices that differ: each experiment stays on the device it ran on, as in the comparison with running at once.
-- Packs and rungs: what was trained in one go is one work; that a rung comes after the one before it is left out.
-- A deadline that was missed counts as late as it really was, so that what happened is one of the choices.
+- With pauses: the exact optimum if all experiments draw the same power. Otherwise power is cut into layers; each layer
+  holds the experiments that draw at least that power and is placed alone. The sum is a lower bound on the emissions.
+- Without pauses: exact if durations and powers are equal. If they differ by less than 5 %, all count as their mean,
+  and the result is at least the optimum with pauses. If they differ by more, the exact optimum would take seconds and
+  stay unproven: the optimum with pauses, which is lower, is used for both.
+- Unequal devices: each experiment stays on the device on which it ran, as in the comparison with running at once.
+- Packs and rungs: each uninterrupted training run is one job; the order of rungs is ignored.
+- A missed deadline is relaxed to the real start or end, so that the real schedule is one of the choices.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from gridsweep.state.state import State
 from gridsweep.sweep.stints import Device, device_named
 
 MOST = 200
-"""So many experiments at most: more would keep the report waiting."""
+"""The most jobs that are placed: more would delay the report."""
 ALIKE = 0.05
-"""Lengths and powers that differ from their mean by less than this share of it are counted as the mean."""
+"""Durations and powers that differ from their mean by less than this share of it count as the mean."""
 NOTHING = 1e-4
-"""A possible saving below this share of what running at once emits is none: there is no share of it to state."""
+"""An achievable saving below this share of the immediate emissions counts as zero, and no share of it is stated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What was possible, in g. `share` of the possible saving was reached, `regret_g` was left; None: nobody can say.
+    """The lowest achievable emissions, g, and the share of the achievable saving that the sweep reached.
 
-    `optimum_g` is for experiments never paused, `pausing_g` for those paused at will; where the sweep paused none, and
-    the first is known, it is the one that counts. `proven` says that nobody could have emitted less than the one that
-    counts. No hour after `until` was looked at: the last deadline, or when the grid was last observed. `why` says how
-    it was counted, or why it could not be.
+    `optimum_g` is the optimum without pauses, `pausing_g` with any number of pauses; `optimum_g` counts if the sweep
+    paused nothing and the value is known, else `pausing_g`. `share` of the achievable saving was reached, `regret_g`
+    was missed; None if unknown. `proven` says that the value that counts is a lower bound. Hours after `until` (the
+    last deadline, or the last observation of the grid) are not used. `why` explains the count, or why there is none.
     """
 
     optimum_g: float | None
@@ -62,29 +62,30 @@ class Certificate:
 
     @property
     def possible_g(self) -> float | None:
-        """The saving that was possible, g."""
+        """The achievable saving, g."""
         return None if self.regret_g is None else self.immediate_g - self.actual_g + self.regret_g
 
 
 def certificate(state: State, found: Comparison, grid: Trace | None = None) -> Certificate | None:
-    """Of what has ended in a state, beside its comparison with running at once. None before anything has ended.
+    """Return the certificate of the ended experiments; None before any has ended.
 
-    Hours after the sweep's end count as far as a `grid` knows them, or a settlement did.
+    `found` is their comparison with running at once. Hours after the sweep's end count if `grid` or a settlement
+    covers them.
     """
     immediate, actual = found.immediate_g, found.actual_g
     if immediate is None:
         return None
     nobody = Certificate(None, None, immediate, actual, None, None, False, None, "")
     if found.saving_g is None:
-        return replace(nobody, why="not all of the energy met hours that were observed")
+        return replace(nobody, why="part of the energy was used in hours without observed intensity")
     case = _case(state, grid or _known(state))
     if not case.works:
-        return replace(nobody, why="nothing that has ended took any time")
+        return replace(nobody, why="no ended experiment took any time")
     if len(case.works) > MOST:
-        why = f"{len(case.works)} experiments are too many to work it out beside a report; {MOST} are the most"
+        why = f"{len(case.works)} experiments are too many for the optimum in a report; the limit is {MOST}"
         return replace(nobody, why=why)
     try:
-        pausing = min(case.pausing(), actual)  # what happened is one of the choices
+        pausing = min(case.pausing(), actual)  # the real schedule is one of the choices
     except GridsweepError as error:
         return replace(nobody, why=str(error))
     whole, exact = case.whole()
@@ -93,9 +94,9 @@ def certificate(state: State, found: Comparison, grid: Trace | None = None) -> C
         whole = max(whole, pausing) if paused else min(max(whole, pausing), actual)
     notes = case.notes
     if not paused and whole is None:
-        notes.append("as lengths or powers differ, it is the optimum with pauses, below which nobody could come")
+        notes.append("durations or powers differ, so the optimum with pauses is used, a lower bound")
     elif not paused and not exact:
-        notes.append(f"lengths and powers differ by less than {ALIKE:.0%} and count as their mean")
+        notes.append(f"durations and powers differ by less than {ALIKE:.0%} and count as their mean")
     best = pausing if paused or whole is None else whole
     possible = immediate - best
     share = min(1.0, found.saving_g / possible) if possible > NOTHING * immediate else None
@@ -104,7 +105,7 @@ def certificate(state: State, found: Comparison, grid: Trace | None = None) -> C
 
 
 def window_of(state: State) -> datetime:
-    """When all had to have ended, by the tiers' delays and the sweep's deadline: as far as an optimum looks."""
+    """Return the last deadline, by the tiers' delays and the sweep's deadline: the horizon of the optimum."""
     sweep, start = state.sweep, state.submitted_at
     slowest = min(device.speed for device in sweep.devices)
     latest = start + max(tier.max_delay for tier in sweep.tiers) + sweep.estimates.duration / slowest
@@ -113,7 +114,7 @@ def window_of(state: State) -> datetime:
 
 
 def _known(state: State) -> Trace:
-    """The grid as it was observed, and then as it was settled."""
+    """Return the grid as observed, continued by the settled grid."""
     history = state.history
     if state.settled is None:
         return history
@@ -128,7 +129,7 @@ def _known(state: State) -> Trace:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """An ended experiment, or a pack of them, its pieces joined; power in W."""
+    """An ended experiment or pack, its attempts joined; power in W."""
 
     name: str
     device: str
@@ -139,7 +140,7 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What is to be placed, on groups of equal devices, between `start` and `until`."""
+    """The works to place, on groups of equal devices, between `start` and `until`."""
 
     works: list[_Work]
     groups: list[tuple[list[_Work], list[Device]]]
@@ -149,11 +150,11 @@ class _Case:
     notes: list[str]
 
     def pausing(self) -> float:
-        """The least for experiments paused at will, or a little less."""
+        """Return the least emissions with any number of pauses, g, or a slightly lower bound."""
         return sum(self._layered(works, devices) for works, devices in self.groups)
 
     def whole(self) -> tuple[float | None, bool]:
-        """The least for experiments never paused, and whether that is exact; None where they differ too much."""
+        """Return the least emissions without pauses, g, and whether they are exact; None if works differ too much."""
         total, exact = 0.0, True
         for works, devices in self.groups:
             hours, watts = [work.length / HOUR for work in works], [work.power_w for work in works]
@@ -166,12 +167,12 @@ class _Case:
             power = sum(h * w for h, w in zip(hours, watts, strict=True)) / sum(hours)
             try:
                 total += self._bound(works, devices, power, length)
-            except GridsweepError:  # longer by their mean, some no longer fit
+            except GridsweepError:  # with the mean duration, some works no longer fit
                 return None, False
         return total, exact
 
     def _layered(self, works: Sequence[_Work], devices: Sequence[Device]) -> float:
-        """In layers of power; what a layer leaves over is charged at the cleanest intensity of all."""
+        """Return the bound over layers of power, g; power between layers is charged at the cleanest intensity."""
         watts = np.array([work.power_w for work in works])
         levels = np.unique(watts)
         if len(levels) > (most := max(2, min(16, 300 // len(works)))):
@@ -201,7 +202,7 @@ class _Case:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What was trained in one go, its pieces together: the same members up to the same stage."""
+    """The attempts of the same members up to the same stage: one training run with its interruptions."""
 
     members: tuple[str, ...]
     from_step: int
@@ -210,7 +211,7 @@ class _Run:
 
 
 def _runs(state: State) -> list[_Run]:
-    """Of all experiments that have ended."""
+    """Return the runs of all ended experiments."""
     found: dict[tuple[tuple[str, ...], int], list[Attempt]] = {}
     for attempt in state.attempts.values():
         members = tuple(member.experiment for member in attempt.stint.members)
@@ -236,12 +237,12 @@ def _case(state: State, grid: Trace) -> _Case:
         if run.from_step == 0:
             delays = [sweep.tier(state.standings[id].experiment.tier).max_delay for id in run.members]
             latest = start + min(delays)
-        else:  # it had to wait for its rung, and then for as long as everything may take
+        else:  # a later stage waits for its rung, and then has until the end of the window
             latest = window_of(state) - profile.duration
         happened = max(run.attempts[0].requested_at, run.ended_at - profile.duration)
         late += happened - latest > sweep.min_wait
         last = max(last, run.ended_at)
-        # Equal sums may differ in their last digits.
+        # power is rounded, as equal sums may differ in their last digits
         name = run.attempts[-1].id
         works.append(
             _Work(name, run.attempts[-1].device, profile.duration, float(f"{watts:.9g}"), max(latest, happened))
@@ -253,9 +254,9 @@ def _case(state: State, grid: Trace) -> _Case:
         late += deadline < last
         wanted = min(wanted, max(deadline, last))
     if wanted > grid.end:
-        notes.append(f"no hour counts after {grid.end:%Y-%m-%d %H:%M} UTC, when the grid was last observed")
+        notes.append(f"hours after {grid.end:%Y-%m-%d %H:%M} UTC, the last observation of the grid, are not used")
     if late:
-        notes.append(f"deadlines that were missed count as late as they were kept: {late}")
+        notes.append(f"missed deadlines, relaxed to the real times: {late}")
     alike = len({(d.speed, d.power_w, d.idle_power_w) for d in sweep.devices}) == 1
     if alike and all(work.device in {d.name for d in sweep.devices} for work in works):
         groups = [(works, [replace(device, speed=1.0) for device in sweep.devices])]
@@ -265,5 +266,5 @@ def _case(state: State, grid: Trace) -> _Case:
             ([w for w in works if w.device == name], [replace(device_named(state.sweep.devices, name), speed=1.0)])
             for name in names
         ]
-        notes.append("each experiment stays on the device it ran on, as the devices differ")
+        notes.append("devices differ, so each experiment stays on the device on which it ran")
     return _Case(works, groups if works else [], start, min(wanted, grid.end), grid, notes)

@@ -1,7 +1,7 @@
-"""What Compute Gardener wrote on a pod, read back: its own figures, to stand beside ours.
+"""The figures that Compute Gardener writes on a pod, read for comparison with gridsweep's own.
 
-It writes only on pods that it delayed, `initial` at the latest moment it began to delay one, `bind` when it let it go.
-Intensities are gCO2eq/kWh. Whatever cannot be understood is left out, never guessed.
+Compute Gardener annotates only pods that it delayed: `initial` when the latest delay began, `bind` when the pod was
+released. Intensities are gCO2eq/kWh. Values that cannot be parsed are left out, never guessed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FACT = "compute-gardener"
 
 @dataclass(frozen=True, slots=True)
 class Gardened:
-    """The carbon intensity when a pod was last held back and when it was let go, and both moments."""
+    """The carbon intensity when a pod was last held back and when it was released, and both moments."""
 
     initial_intensity: float | None = None
     bind_intensity: float | None = None
@@ -29,7 +29,7 @@ class Gardened:
 
 
 def gardened(annotations: Mapping[str, object]) -> Gardened:
-    """What a pod's annotations say; an empty one where Compute Gardener never delayed it."""
+    """Return the figures in a pod's annotations; all None if Compute Gardener never delayed the pod."""
 
     def said(name: str) -> str:
         return str(annotations.get(PREFIX + name, ""))
@@ -52,7 +52,7 @@ def facts(experiment: str, seen: Gardened) -> dict[str, str]:
 
 
 def from_facts(facts: Mapping[str, str]) -> dict[str, Gardened]:
-    """By experiment, what a journal's facts hold of Compute Gardener's figures."""
+    """Return Compute Gardener's figures in a journal's facts, by experiment."""
     fields: dict[str, dict[str, str]] = {}
     for key, value in facts.items():
         place, _, rest = key.partition("/")
@@ -79,7 +79,7 @@ def _intensity(text: str) -> float | None:
 
 
 def _moment(text: str) -> datetime | None:
-    """An RFC 3339 time, in UTC; one without a zone is nobody's."""
+    """Return an RFC 3339 time in UTC; None for other text, and for a time without a zone."""
     try:
         value = datetime.fromisoformat(text)
     except ValueError:

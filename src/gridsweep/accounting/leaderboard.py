@@ -1,4 +1,4 @@
-"""The experiments beside one another: by loss, with what each cost; and what a hyperparameter does to the loss."""
+"""The leaderboard: experiments by loss, the cost of each, and the effect of each hyperparameter on the loss."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gridsweep.sweep.experiments import PARAMS, Base
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One experiment. `difference` is its loss less the reference's; `tied` says that the best is not surely better.
+    """One experiment. `difference` is its loss minus the reference's; `tied`: the best is not significantly better.
 
-    95 of 100 such intervals, `low` to `high`, hold the true difference for these adapters (another seed may move it
-    further); `first` to `last` are the places it may hold, by paired differences and the stated noise. Of an
-    experiment that a rung stopped `step` says where, and `saved_kwh` what the steps it did not make would have drawn.
-    `averaged_loss` is that of its averaged weights. With `seeds` above 1 `loss` is the mean over so many seeds,
-    `spread` their standard deviation, and differences are paired by seed as well. `repeats` names the experiment that
-    this one repeats; it has no place of its own.
+    `low` to `high` is the 95 % confidence interval of the difference for these adapters (another seed may move it
+    further); `first` to `last` is the range of possible places, by paired differences and the stated noise. For an
+    experiment stopped at a rung, `step` is the step of that rung and `saved_kwh` the estimated energy of the remaining
+    steps. `averaged_loss` is the loss of the averaged weights. With `seeds` above 1, `loss` is the mean over the seeds,
+    `spread` their standard deviation, and differences are also paired by seed. `repeats` names the experiment that
+    this one repeats; a repeat has no place of its own.
     """
 
     place: int | None
@@ -72,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What changing one hyperparameter does to the loss, over pairs of experiments alike in all others."""
+    """The effect of one hyperparameter on the loss, over pairs of experiments equal in all others."""
 
     param: str
     low: float
@@ -83,10 +83,10 @@ class Effect:
 
 
 def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
-    """The experiments by validation loss, then those that a rung stopped, furthest and best first, then the rest.
+    """Return the experiments by validation loss, then those stopped at a rung (furthest and best first), then the rest.
 
-    Those repeated come first: a loss that was the best of many is partly luck, and a mean over seeds is not to be
-    compared with it. Repeats come after whoever has a loss.
+    Experiments with repeats come first: the best of many single losses is partly luck, so a mean over seeds is not
+    compared with one. Repeats come after all other experiments with a loss.
     """
     losses = _losses(state)
     order = enumerate(losses.ordered(state), 1)
@@ -95,10 +95,11 @@ def ranked(state: State, book: Ledger, base: Ledger | None) -> tuple[Row, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Losses:
-    """What is known of the losses of a sweep, by experiment.
+    """The losses of a sweep, by experiment.
 
-    `runs` are those with a loss, by seed, `means` over the seeds, `scores` sample by sample, `places` those each may
-    hold. `first` has the least mean; differences are to `reference`. `final` was trained over the full base in the end.
+    `runs` are the runs with a loss, by seed; `means` the means over the seeds; `scores` the losses per sample; `places`
+    the possible places. `first` is the experiment with the lowest mean; differences are to `reference`. `final` is the
+    experiment retrained over the full base.
     """
 
     runs: Mapping[str, Mapping[int, Standing]]
@@ -110,11 +111,11 @@ class _Losses:
     final: str | None
 
     def ordered(self, state: State) -> list[Standing]:
-        """All experiments, the best first."""
+        """Return all experiments, best first."""
         return sorted(state.standings.values(), key=self.rank)
 
     def rank(self, standing: Standing) -> tuple[int, float, float]:
-        """The key that experiments are ordered by; the one trained over the full base in the end stands first."""
+        """Return the sort key of an experiment; the one retrained over the full base comes first."""
         id = standing.experiment.id
         if id == self.final and _loss(standing) is not None:
             return -1, 0.0, 0.0
@@ -129,20 +130,20 @@ class _Losses:
         return 3, 0.0, 0.0
 
     def of(self, standing: Standing) -> float | None:
-        """The loss to show: a mean over seeds, but a repeat's own."""
+        """Return the loss to show: the mean over seeds, or a repeat's own loss."""
         return _loss(standing) if standing.experiment.repeats else self.means.get(standing.experiment.id)
 
     def seeds(self, id: str) -> list[float]:
-        """The loss with each seed."""
+        """Return the loss with each seed."""
         return [_last(standing) for standing in self.runs.get(id, {}).values()]
 
     def difference(self, loss: float | None) -> float | None:
-        """A loss less the reference's."""
+        """Return a loss minus the reference's."""
         reference = self.means.get(self.reference or "")
         return loss - reference if loss is not None and reference is not None else None
 
     def tied(self, id: str) -> bool:
-        """Whether an experiment may hold the first place as well as the best one."""
+        """Return whether an experiment is tied with the best one."""
         place = self.places.get(id)
         return place is not None and place.first == self.places[self.first or id].first
 
@@ -166,11 +167,11 @@ def _losses(state: State) -> _Losses:
 
 
 def _row(state: State, losses: _Losses, standing: Standing, place: int, book: Ledger, base: Ledger | None) -> Row:
-    """One experiment's row; `place` is its position in the order."""
+    """Return one experiment's row; `place` is its position in the order."""
     experiment, outcome = standing.experiment, standing.outcome
     id, params = experiment.id, experiment.params
     loss, seeds, range_ = losses.of(standing), losses.seeds(id), losses.places.get(id)
-    judged = None if experiment.repeats else loss  # the losses of another base are no match for it
+    judged = None if experiment.repeats else loss  # losses over another base are not comparable
     low, high = _interval(losses.scores, id, losses.reference)
     account, attempts = book.experiments[id], [state.attempts[a] for a in standing.attempts]
     began = state.start_of(id)
@@ -216,7 +217,7 @@ def _row(state: State, losses: _Losses, standing: Standing, place: int, book: Le
 
 
 def _samples(runs: Mapping[int, Standing]) -> Measured | None:
-    """Losses sample by sample, by seed; None where they were not kept."""
+    """Return the losses per sample, by seed; None if they were not kept."""
     kept = {seed: s.outcome.losses for seed, s in runs.items() if s.outcome and s.outcome.losses}
     return kept if len(kept) == len(runs) else None
 
@@ -224,10 +225,10 @@ def _samples(runs: Mapping[int, Standing]) -> Measured | None:
 def _places(
     scores: Mapping[str, Measured], means: Mapping[str, float], order: Sequence[str], noise: float | None
 ) -> dict[str, Place]:
-    """The places that experiments may hold, each around the place it is listed at.
+    """Return the possible places of each experiment; each range includes the place at which it is listed.
 
-    Two experiments are apart where their paired difference is sure and above the stated noise of the loss; without
-    losses of the samples the noise alone decides. Empty where neither is known for all of them.
+    Two experiments are distinct if their paired difference is significant and above the stated noise of the loss;
+    without losses per sample the noise alone decides. Empty if neither is known for all of them.
     """
     found: list[Place] = []
     if len(means) > 1 and scores.keys() == means.keys():
@@ -238,7 +239,7 @@ def _places(
     if not found and noise is not None:
         found = [_by_noise(id, means, noise) for id in means]
     listed = {id: place for place, id in enumerate(order, 1)}
-    ahead = min((listed[id] for id in means), default=1) - 1  # the one trained again over the full base stands first
+    ahead = min((listed[id] for id in means), default=1) - 1  # the experiment retrained over the full base comes first
     return {
         place.experiment: replace(
             place,
@@ -250,14 +251,14 @@ def _places(
 
 
 def _by_noise(id: str, means: Mapping[str, float], noise: float) -> Place:
-    """The places of one experiment where only a difference above the noise counts."""
+    """Return the possible places of one experiment if only differences above the noise count."""
     better = sum(means[id] - other > noise for other in means.values())
     worse = sum(other - means[id] > noise for other in means.values())
     return Place(id, 1 + better, len(means) - worse, means[id])
 
 
 def _interval(scores: Mapping[str, Measured], id: str, other: str | None) -> tuple[float | None, float | None]:
-    """That of a loss less another's."""
+    """Return the confidence interval of the difference between two losses; None, None if unknown."""
     if other is None or id == other or not {id, other} <= scores.keys():
         return None, None
     try:
@@ -268,20 +269,20 @@ def _interval(scores: Mapping[str, Measured], id: str, other: str | None) -> tup
 
 
 def _saved(standing: Standing, account: Account, total: int) -> float | None:
-    """What the steps that a stopped experiment did not make would have drawn, by those it made."""
+    """Return the energy that a stopped experiment's remaining steps would have used, kWh, from the steps made."""
     if standing.status != "stopped" or not standing.step:
         return None
     return account.energy_kwh * (total - standing.step) / standing.step
 
 
 def _known(account: Account | None) -> float | None:
-    """Emissions in g, None where part of the energy met an unknown intensity."""
+    """Return emissions in g; None if part of the energy was used at unknown intensity."""
     return account.emissions_g if account and not account.unknown_kwh else None
 
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """The best's loss less the baseline's at the last rung that both came to, by the score of rungs: nats a token."""
+    """The best's loss minus the baseline's at the last rung that both reached, by the rungs' score, nats per token."""
 
     step: int
     difference: float
@@ -290,7 +291,7 @@ class Parting:
 
 
 def parted(state: State, best: str | None) -> Parting | None:
-    """How the best stood to a baseline that a rung stopped; None where it was not stopped, or nobody knows."""
+    """Return the difference between the best and a baseline stopped at a rung; None if not stopped, or unknown."""
     base, first = (state.standings.get(id or "") for id in (state.sweep.baseline, best))
     if base is None or first is None or base.status != "stopped":
         return None
@@ -303,7 +304,7 @@ def parted(state: State, best: str | None) -> Parting | None:
 
 
 def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
-    """For each hyperparameter and each pair of its values: the mean difference over otherwise equal experiments."""
+    """Return, for each hyperparameter and adjacent values, the mean difference over otherwise equal experiments."""
     found = []
     done = {
         tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None and row.repeats is None

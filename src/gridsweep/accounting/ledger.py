@@ -1,4 +1,4 @@
-"""What a sweep cost: energy x intensity, integrated over every run, and the idle power in between."""
+"""The ledger of a sweep: energy x intensity, integrated over every run, and the idle power in between."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gridsweep.state.state import State
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Energy and what it emitted. `unknown_kwh` met an unknown intensity: in `energy_kwh`, not in `emissions_g`."""
+    """Energy and its emissions. `unknown_kwh`, used at unknown intensity, is in `energy_kwh`, not in `emissions_g`."""
 
     energy_kwh: float = 0.0
     emissions_g: float = 0.0
@@ -31,7 +31,7 @@ class Account:
 
     @property
     def mean_intensity(self) -> float | None:
-        """gCO2eq/kWh over the energy whose intensity is known; None without any."""
+        """Mean intensity over the energy whose intensity is known, gCO2eq/kWh; None without any."""
         known = self.energy_kwh - self.unknown_kwh
         return self.emissions_g / known if known > 1e-15 else None
 
@@ -40,7 +40,7 @@ class Account:
 class Ledger:
     """The accounts of a sweep. `experiments` sum to `training`; `wasted` is the part of it that no result kept.
 
-    `sources` and `qualities` say how much energy (kWh) each meter counted, and met grid figures of each quality.
+    `sources` is the energy (kWh) by meter, `qualities` by the quality of the grid data at the time of use.
     """
 
     experiments: dict[str, Account]
@@ -58,12 +58,12 @@ class Ledger:
 
     @property
     def makespan(self) -> timedelta:
-        """First submission to last end."""
+        """The time from the first submission to the last end."""
         return self.ended_at - self.started_at
 
 
 def charge(segments: Iterable[Segment], grid: Trace) -> Account:
-    """Each segment's energy, spread evenly over its time, times the intensity it met."""
+    """Return the account of segments: each one's energy, spread evenly over its time, times the intensity then."""
     energy = emissions = unknown = 0.0
     for segment in segments:
         span = segment.end - segment.start
@@ -82,9 +82,9 @@ def charge(segments: Iterable[Segment], grid: Trace) -> Account:
 
 
 def ledger(state: State, grid: Trace | None = None) -> Ledger:
-    """Fold a state into its accounts, on the grid as observed or on another (settled, say).
+    """Fold a state into its accounts, on the observed grid or on another, such as a settled one.
 
-    An attempt's energy is shared by its members evenly.
+    An attempt's energy is divided evenly among its members.
     """
     grid = grid or state.history
     experiments = dict.fromkeys(state.standings, Account())
@@ -111,7 +111,7 @@ def ledger(state: State, grid: Trace | None = None) -> Ledger:
 
 
 def _by_quality(segments: list[Segment], total: Account, grid: Grid) -> dict[Quality, float]:
-    """kWh that met figures of each quality; what met an unknown intensity is in none."""
+    """Return the energy by quality of the grid data, kWh; energy at unknown intensity is in none."""
     found = grid.qualities
     if len(found) == 1:
         return {found[0]: total.energy_kwh - total.unknown_kwh}
@@ -119,7 +119,7 @@ def _by_quality(segments: list[Segment], total: Account, grid: Grid) -> dict[Qua
 
 
 def kept(attempt: Attempt, *, reload: bool) -> list[Segment]:
-    """The segments whose work a result kept; without those before its first new step where it was a `reload`."""
+    """Return the segments whose work a result kept; after a `reload`, without those before the first new step."""
     first = min(member.from_step for member in attempt.stint.members)
     return [s for s in attempt.energy if s.step <= attempt.kept_step and not (reload and s.step <= first)]
 
@@ -129,7 +129,7 @@ def _dropped(attempt: Attempt) -> list[Segment]:
 
 
 def idle_segments(state: State, end: datetime) -> list[Segment]:
-    """What every device drew while nothing ran on it, from the submission to the end."""
+    """Return the idle energy of every device, from the submission to the end."""
     segments = []
     for device in state.sweep.devices:
         if not device.idle_power_w:

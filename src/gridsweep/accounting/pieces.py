@@ -1,4 +1,4 @@
-"""The pieces of an experiment, joined: what its attempts took, as the one run that would have been enough."""
+"""The attempts of an experiment, joined into the one run that would have been enough."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gridsweep.state.standings import Attempt
 
 
 def stages_of(attempt: Attempt, experiment: str) -> set[int]:
-    """The step to which an attempt was to take an experiment."""
+    """Return the steps at which an attempt was to end an experiment's stage."""
     return {member.to_step for member in attempt.stint.members if member.experiment == experiment}
 
 
 def joined(attempts: Sequence[Attempt]) -> Profile:
-    """The attempts at one experiment as the run that would have been enough."""
+    """Return the attempts of one experiment as the one run that would have been enough."""
     length = timedelta(0)
     parts: list[tuple[timedelta, timedelta, float]] = []
     for attempt in attempts:
@@ -34,7 +34,7 @@ def joined(attempts: Sequence[Attempt]) -> Profile:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one experiment took from its start: segments of (offset from the start, length, kWh)."""
+    """The duration and energy of one experiment: segments of (offset from its start, length, kWh)."""
 
     duration: timedelta
     segments: tuple[tuple[timedelta, timedelta, float], ...]

@@ -1,4 +1,4 @@
-"""The configuration a sweep recommends: the winner, how surely it won, and what to know before using it."""
+"""The configuration that a sweep recommends: the winner, its confidence interval, and its caveats."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.losses import Losses
 
 FEW_SAMPLES = 100
-"""With fewer validation samples than that, an interval is wide and leans on single samples."""
+"""With fewer validation samples than this, an interval is wide and depends on single samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
     """The winner with everything needed to train it again elsewhere.
 
-    `low` to `high` is the 95 % interval of the validation loss over validation samples, and over seeds where there are
-    several; None where losses were not kept sample by sample. `others` counts the other experiments that were trained
-    to the end, `tied` are those that the winner is not surely better than; None where that is not known. `left`
-    experiments have not ended. `layers` are the numbers of the decoder layers with adapters, None for all or unknown.
+    `low` to `high` is the 95 % confidence interval of the validation loss over validation samples, and over seeds if
+    there are several; None if losses per sample were not kept. `others` counts the other experiments trained to the
+    end, `tied` are those statistically tied with the winner; None if unknown. `left` experiments have not ended.
+    `layers` are the numbers of the decoder layers with adapters; None for all or unknown.
     """
 
     id: str
@@ -55,12 +55,12 @@ class Recommendation:
 
     @property
     def warmup_steps(self) -> int:
-        """The steps over which the learning rate rises."""
+        """The number of steps over which the learning rate rises."""
         return round(self.recipe.warmup * self.total_steps)
 
 
 def recommend(state: State, report: Report, layers: Sequence[int] | None = None) -> Recommendation | None:
-    """Return what a sweep recommends so far; None before any experiment has a validation loss."""
+    """Return the recommendation of a sweep so far; None before any experiment has a validation loss."""
     best = report.best
     if best is None or best.loss is None:
         return None
@@ -103,32 +103,32 @@ def _caveats(state: State, report: Report, best: Row, runs: Mapping[int, Standin
         said.append(f"{failed} of {len(state.standings)} experiments failed and were not compared.")
     if best.base == "4-bit":
         said.append(
-            "Ranked on a proxy: all were trained over the base in 4 bits (NF4), and over the full base another "
+            "Ranked on a proxy: all experiments were trained over the base in 4 bits (NF4); over the full base another "
             "configuration may be best. When all have ended, the winner is trained again over the full base."
         )
     elif state.sweep.proxied:
-        said.append("Ranked on a proxy, the base in 4 bits (NF4); then trained again over the full base, alone.")
+        said.append("Ranked on a proxy, the base in 4 bits (NF4); only the winner was trained over the full base.")
     said += winner_caveats(state, report.rows[:1])
     samples = {len(losses.values) for losses in _losses(runs).values()}
     if samples and min(samples) < FEW_SAMPLES:
-        said.append(f"Only {min(samples)} validation samples: differences between experiments are known roughly.")
+        said.append(f"Only {min(samples)} validation samples: differences between experiments are imprecise.")
     noise = report.loss_noise
     if best.seeds < 2 and noise is None:
-        said.append("Trained with one seed, and how far another would move the loss is unknown; `repeats: 3` tells.")
+        said.append("Trained with one seed; the effect of another seed on the loss is unknown. Set `repeats: 3`.")
     elif best.seeds < 2 and noise is not None:
-        said.append(f"Trained with one seed; another moves the loss by up to {number(noise)}, as the spec states.")
+        said.append(f"Trained with one seed; another moves the loss by up to {number(noise)} (stated in the spec).")
     return said
 
 
 def _interval(runs: Mapping[int, Standing]) -> tuple[float | None, float | None]:
-    """The interval of a mean loss: that of its difference from 0 on the same samples."""
+    """Return the confidence interval of a mean loss: the interval of its difference from 0 on the same samples."""
     kept = _losses(runs)
     if len(kept) != len(runs):
         return None, None
     nothing = {seed: Losses((0.0,) * len(losses.values), losses.tokens) for seed, losses in kept.items()}
     try:
         low, high = difference(kept, nothing).interval()
-    except ValueError:  # other samples, or a loss that is no number
+    except ValueError:  # other samples, or a loss that is not finite
         return None, None
     return (low, high) if isfinite(low) and isfinite(high) else (None, None)
 

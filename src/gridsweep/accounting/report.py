@@ -1,4 +1,4 @@
-"""A report as a value: what the sweep found, what it cost, and what running at once would have cost."""
+"""A report as a value: the results of a sweep, its cost, and the cost of running at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stint on a device, for the picture; `end` is the present for one that still runs."""
+    """A stint on a device, for the timeline; `end` is the present while it still runs."""
 
     experiment: str
     tier: str
@@ -39,7 +39,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class RungRow:
-    """What a rung decided: of those that reached it so many went on. `disagreed` by another score; None: not known."""
+    """The decision at a rung. `disagreed` counts experiments that the other score would not keep; None: unknown."""
 
     step: int
     at: datetime
@@ -53,7 +53,7 @@ class RungRow:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A time in which nobody saw the grid: which rung answered instead, and why. `end` is None while it lasts."""
+    """A period without live grid data: the fallback that answered, and why. `end` is None while the outage lasts."""
 
     start: datetime
     end: datetime | None
@@ -63,9 +63,10 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The same work run in another way, on the same grid; `reduction` is against running at once, as a share.
+    """The same work under another policy, on the same grid; `reduction` is the share saved against running at once.
 
-    `late` experiments started after their tier's longest delay. Emissions are None where part of the grid is unknown.
+    `late` counts experiments that started after their tier's max_delay. Emissions are None if part of the grid is
+    unknown.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What some of a sweep's experiments took: energy in kWh, emissions in g, gCO2eq/kWh met on average, hours."""
+    """Totals of some of a sweep's experiments: energy in kWh, emissions in g, mean gCO2eq/kWh, makespan in hours."""
 
     experiments: int
     energy_kwh: float
@@ -88,16 +89,16 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a report says. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
+    """The content of a report. Emissions in g CO2eq, energy in kWh, intensities in gCO2eq/kWh, times in UTC.
 
     `immediate_*` is the replay of the ended experiments as if run at once, on the same devices with the same energy.
-    `reference` is the experiment that losses are compared with: the baseline, or the best where a rung stopped the
-    baseline; `parted` then says how the two stood there. `training` + `idle` = the total; `wasted` is the part of
-    training that no result kept. `thresholds` are the tiers' limits in order of rank, a percentile as it stood in the
-    end. `meaning` says what a gram counts (average or marginal, which basis), `qualities` how much energy (kWh) met
-    grid figures of each quality. `alternatives` puts a replayed sweep beside the gate of its tiers and running at once.
-    grid figures of each quality. `ended` is what the experiments that have ended took, the scope of every comparison;
-    None before there is one. `overdue` lists the deadlines that were missed, `promise` what the plan had promised.
+    `reference` is the experiment that losses are compared with: the baseline, or the best if a rung stopped the
+    baseline; `parted` is then their difference at that rung. `training` + `idle` = the total; `wasted` is the part of
+    training that no result kept. `thresholds` are the tiers' limits in order of rank, percentiles as at the end.
+    `meaning` says what a gram counts (average or marginal, which basis); `qualities` is the energy (kWh) by quality of
+    the grid data. `alternatives` compares a replayed sweep with the gate of its tiers and with running at once. `ended`
+    are the totals of the ended experiments, the scope of every comparison; None before there is one. `overdue` lists
+    the missed deadlines; `promise` is the plan's promise.
     """
 
     sweep: str
@@ -208,7 +209,7 @@ def make_report(
 
 
 def _spent(made: Report, state: State, book: Ledger) -> Report:
-    """With what was drawn and emitted."""
+    """Return the report with its energy and emissions."""
     return replace(
         made,
         energy_kwh=book.total.energy_kwh,
@@ -226,9 +227,9 @@ def _spent(made: Report, state: State, book: Ledger) -> Report:
 
 
 def _compared(made: Report, state: State, book: Ledger, other: tuple[State, Ledger] | None) -> Report:
-    """With what running at once would have emitted, and what was possible; unchanged where there is nothing to compare.
+    """Return the report with the comparison with running at once; unchanged if there is nothing to compare.
 
-    All of it is of the experiments that have ended, and `ended` says what those took.
+    The comparison covers the ended experiments only; `ended` holds their totals.
     """
     found = compare(state, book, other[1] if other else None)
     if other is None or found.immediate_g is None:
@@ -249,7 +250,7 @@ def _compared(made: Report, state: State, book: Ledger, other: tuple[State, Ledg
 
 
 def _ended(state: State, book: Ledger) -> Scope:
-    """What the experiments that have ended took, with the idle power."""
+    """Return the totals of the ended experiments, with the idle power."""
     ends = {id: standing.ended_at for id, standing in state.standings.items() if standing.ended_at}
     account = sum((book.experiments[id] for id in ends), Account()) + book.idle
     span = book.makespan if len(ends) == len(state.standings) else max(ends.values()) - state.submitted_at
@@ -257,22 +258,22 @@ def _ended(state: State, book: Ledger) -> Scope:
 
 
 def _reference(state: State, rows: tuple[Row, ...]) -> str | None:
-    """What losses are compared with: the baseline where it has a place, else the winner."""
+    """Return the experiment that losses are compared with: the baseline if it has a place, else the winner."""
     placed = (row.experiment for row in rows if row.experiment == state.sweep.baseline and row.place)
     return next(placed, winner(state))
 
 
 def _replay(sweep: Sweep) -> str:
-    """From when on the grid was replayed, and how fast; empty on the wall clock."""
+    """Return the start and speed of the replay as text; empty on the wall clock."""
     if sweep.replay is None:
         return ""
     speed = sweep.replay.speed
-    pace = "as the work was done" if speed == "auto" else f"at {number(speed)} times the speed"
+    pace = "at the pace of the work" if speed == "auto" else f"at {number(speed)} times the speed"
     return f"from {sweep.replay.start:%Y-%m-%d %H:%M} UTC {pace}"
 
 
 def _rungs(state: State) -> tuple[RungRow, ...]:
-    """What each rung decided, in one row, even where it judged one after another."""
+    """Return the decisions of each rung in one row, also if experiments were judged one by one."""
     found: dict[int, RungRow] = {}
     for r in state.rankings:
         row = RungRow(r.step, r.at, r.kept, r.stopped, r.tied, r.diverged, r.disagreed, r.by)
@@ -289,9 +290,9 @@ def _rungs(state: State) -> tuple[RungRow, ...]:
 
 
 def _share(state: State) -> float | None:
-    """The share of all optimizer steps that were made and kept; None where nothing is left out on purpose.
+    """Return the share of all optimizer steps that were made and kept; None without rungs.
 
-    Repeats are not counted: nobody would have made them of all.
+    Repeats do not count: without rungs, not all experiments would be repeated.
     """
     if state.sweep.rungs is None:
         return None
@@ -300,7 +301,7 @@ def _share(state: State) -> float | None:
 
 
 def outages(state: State, end: datetime) -> list[Outage]:
-    """The times in which another rung than a live answer stood in, up to the sweep's end."""
+    """Return the periods in which a fallback answered instead of live data, up to the sweep's end."""
     found = []
     for answer, after in zip_longest(state.answers, state.answers[1:]):
         if answer.rung != "live" and answer.at <= end:
@@ -312,7 +313,7 @@ def _meaning(state: State) -> str:
     if not state.grid.provenances:
         return ""
     kind, basis = state.grid.provenances[0].meaning
-    return f"{kind}, {basis}" if basis != "unknown" else f"{kind}, basis not told"
+    return f"{kind}, {basis}" if basis != "unknown" else f"{kind}, basis unknown"
 
 
 def _limit(state: State, tier: Tier) -> float:
@@ -325,7 +326,7 @@ _STATUSES: tuple[Status, ...] = ("done", "running", "waiting", "reached", "faile
 
 
 def bars(state: State, end: datetime) -> list[Bar]:
-    """Every stint that held a device."""
+    """Return a bar for every stint that held a device."""
     return [
         Bar(
             member.experiment,

@@ -1,4 +1,4 @@
-"""Savings: what was emitted beside what running at once would have emitted, as known then and as settled later."""
+"""Savings: the emissions against those of running at once, on the grid as first known and as settled later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gridsweep.state.state import State
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Emissions of what has ended, and of the same work run at once, in g; `saving_g` None where nobody can say."""
+    """Emissions of the ended experiments, and of the same work run at once, in g; `saving_g` is None if unknown."""
 
     actual_g: float
     immediate_g: float | None
@@ -26,7 +26,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The figures on revised grid data, beside those that were scheduled on. `revised` slots had another value.
+    """The figures on revised grid data. `revised` counts the slots whose value differs from the one used before.
 
     `largest` is the largest revision, in gCO2eq/kWh.
     """
@@ -46,12 +46,12 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What the plan promised at the submission, beside what came of the whole sweep.
+    """The saving that the plan promised at the submission, and the saving of the whole sweep.
 
-    `promised` and `came` are shares of what running at once would have emitted; `came` is None until the sweep has
-    ended, or where no saving is stated. `durations`, `grid` and `rest` are shares that add up to `came - promised`;
-    None where a cause cannot be told apart from the `rest`. `length` is how many times as long as planned the work
-    took. `why` says why causes are missing.
+    `promised` and `came` are shares of the emissions of running at once; `came` is None until the sweep has ended, or
+    if no saving is stated. `durations`, `grid` and `rest` are shares that add up to `came - promised`; None if a cause
+    cannot be separated from the `rest`. `length` is the ratio of the real to the planned duration of the work. `why`
+    says why causes are missing.
     """
 
     forecast: str
@@ -69,10 +69,10 @@ class Promise:
 
 
 def compare(state: State, book: Ledger, base: Ledger | None) -> Comparison:
-    """The experiments that have ended, with the idle power, beside the baseline's replay.
+    """Compare the ended experiments, with the idle power, with the baseline's replay.
 
-    No saving is stated where energy met an unknown intensity in either world, or a yearly average in this one, and no
-    comparison is made where no step of training was kept: failing early saves nothing and loses nothing.
+    No saving is stated if energy was used at unknown intensity in either, or at a yearly average in the sweep. There
+    is no comparison if no training step was kept: an early failure neither saves nor wastes anything.
     """
     ended = [id for id, standing in state.standings.items() if standing.ended_at is not None]
     actual = sum((book.experiments[id] for id in ended), Account()) + book.idle
@@ -83,16 +83,16 @@ def compare(state: State, book: Ledger, base: Ledger | None) -> Comparison:
         return Comparison(actual.emissions_g, other.emissions_g, None)
     saving = other.emissions_g - actual.emissions_g
     if abs(saving) < 1e-6 * other.emissions_g:
-        saving = 0.0  # finer than the times of starts and ends are known
+        saving = 0.0  # below the precision of the start and end times
     return Comparison(actual.emissions_g, other.emissions_g, saving)
 
 
 def settlement(state: State, other: State | None) -> Settlement | None:
-    """The latest settlement of a state; `other` is the baseline's replay. None before it was settled."""
+    """Return the latest settlement of a state; `other` is the baseline's replay. None before any settlement."""
     if state.settled is None or state.settled_at is None:
         return None
     known = state.history
-    grid = state.settled.trace(state.submitted_at).between(known.start, known.end)  # later hours met nothing of it
+    grid = state.settled.trace(state.submitted_at).between(known.start, known.end)  # no energy was used in later hours
     book = ledger(state, grid)
     found = compare(state, book, ledger(other, grid) if other else None)
     pairs = [(grid.at(moment), known.at(moment)) for moment in (grid.start + i * grid.step for i in range(len(grid)))]

@@ -1,4 +1,4 @@
-"""What a reader must know of the winner: it lies on an edge of the space, or an experiment was trained for too long."""
+"""The caveats of the winner: it lies on an edge of the space, or an experiment was trained for too long."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CONFIDENCE = 0.95
 
 
 def winner_caveats(state: State, rows: Sequence[Row]) -> list[str]:
-    """The edges of the space that matter, and the experiments that overfit; nothing before all have ended."""
+    """Return caveats on edges of the space that matter and on overfitting; none before all experiments have ended."""
     if not rows or rows[0].loss is None or state.left:
         return []
     tried = [s.experiment.params for s in state.standings.values()]
     best = state.standings[rows[0].experiment].experiment.params
-    said = [f"The winner sits on the edge of the space: {edge}." for edge in edges(best, tried) if matters(state, edge)]
+    said = [f"The winner is on the edge of the space: {edge}." for edge in edges(best, tried) if matters(state, edge)]
     return said + [text for row in rows if (text := _overfitted(state.standings[row.experiment]))]
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """The loss at an edge less the loss one value further in; `error` is its standard error, None if not known."""
+    """The loss at an edge minus the loss one value further in; `error` is its standard error, None if unknown."""
 
     mean: float
     error: float | None
@@ -38,11 +38,11 @@ class _Pair:
 
 
 def matters(state: State, edge: Edge) -> bool:
-    """Whether the values at an edge are better than the next values inwards by more than the noise.
+    """Return whether the values at an edge beat the next values inwards by more than the noise.
 
-    Over pairs of experiments that are alike in all else, compared at the last step both came to. The noise is the one
-    the spec states and, where losses are known by sample, a 95 % interval of the mean difference. False where no pair
-    was trained, or where no noise is known: nothing says then that a value beyond the edge would be better.
+    Pairs of otherwise equal experiments are compared at the last step that both reached. The noise is the stated noise
+    and, if losses per sample are known, the 95 % confidence interval of the mean difference. False if no pair was
+    trained or no noise is known: there is no evidence then that a value beyond the edge is better.
     """
     pairs = _pairs(state, edge)
     if not pairs:
@@ -70,19 +70,19 @@ def _pairs(state: State, edge: Edge) -> list[_Pair]:
         if float(getattr(e.params, edge.param)) != edge.value:
             continue
         inside = int(inner) if edge.param == "r" else inner
-        twin = by_point.get((replace(e.params, **{edge.param: inside}), e.seed, e.base))  # type: ignore[arg-type]  # the axes have the parameters' types
+        twin = by_point.get((replace(e.params, **{edge.param: inside}), e.seed, e.base))  # type: ignore[arg-type]  # axes have the types of the parameters
         if twin is not None and (pair := _pair(standing, twin)) is not None:
             found.append(pair)
     return found
 
 
 def _pair(at_edge: Standing, inside: Standing) -> _Pair | None:
-    """The two compared at the last step both came to; None where no losses of a common step are known."""
+    """Return the comparison at the last step that both reached; None if no common step has known losses."""
     first, second = _curve(at_edge), _curve(inside)
     for step in sorted(first.keys() & second.keys(), reverse=True):
         try:
             apart = difference(first[step], second[step])
-        except ValueError:  # one diverged, or they were judged on other samples
+        except ValueError:  # one diverged, or the samples differ
             continue
         return _Pair(apart.mean, apart.standard_error, apart.dof)
     losses = [s.outcome.validation_loss if s.outcome and s.status == "done" else None for s in (at_edge, inside)]
@@ -90,7 +90,7 @@ def _pair(at_edge: Standing, inside: Standing) -> _Pair | None:
 
 
 def _curve(standing: Standing) -> dict[int, Losses]:
-    """An experiment's losses by sample, at each rung and at its end."""
+    """Return an experiment's losses per sample, at each rung and at its end, by step."""
     found = {step: outcome.losses for step, outcome in standing.scores.items() if outcome.losses}
     if standing.status == "done" and standing.outcome and standing.outcome.losses:
         found[standing.step] = standing.outcome.losses
@@ -98,7 +98,7 @@ def _curve(standing: Standing) -> dict[int, Losses]:
 
 
 def _overfitted(standing: Standing) -> str:
-    """That an experiment was surely better at a rung than at its end; empty where it was not, or nobody knows."""
+    """Return a caveat if an experiment was significantly better at a rung than at its end; else an empty text."""
     judged = standing.outcome.judged if standing.outcome else None
     earlier = {step: o.losses for step, o in standing.scores.items() if o.losses and o.losses.finite}
     if judged is None or not earlier or any(losses.tokens != judged.tokens for losses in earlier.values()):
@@ -108,6 +108,6 @@ def _overfitted(standing: Standing) -> str:
         return ""
     low, high = found.difference.interval(found.confidence)
     return (
-        f"{standing.experiment.id} was better at step {found.best} than at its end, by {found.difference.mean:.4f} "
-        f"({low:.4f} to {high:.4f}, averaged weights): it overfits; train it for less."
+        f"{standing.experiment.id} overfits: its loss was lower at step {found.best} than at its end, by "
+        f"{found.difference.mean:.4f} ({low:.4f} to {high:.4f}, averaged weights). Train it for fewer steps."
     )

@@ -1,4 +1,4 @@
-"""What is written and read back: the codec, the journal, its lease, the attempts' folders."""
+"""Files on disk: the codec, the journal, its lease, the attempts' folders."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""An attempt's folder: the protocol between whoever starts a worker and the worker.
+"""An attempt's folder: the protocol between the starter of a worker and the worker.
 
     store/stints/<stint>/<number>/
-        stint.json        what to do                       written by the starter, before the worker
+        stint.json        the assignment                   written by the starter, before the worker starts
         worker.json       pid, host, start                 written by the worker, first of all
         log.txt           stdout and stderr
-        progress.jsonl    a line a step worth telling      appended by the worker
-        energy.jsonl      a line a measured segment        appended by the worker
-        checkpoints/<step>/<experiment>/                   whole or not there: renamed into place
-        adapters/<experiment>/                             likewise
-        result.json       an outcome per member            last, by rename
+        progress.jsonl    one line per reported step       appended by the worker
+        energy.jsonl      one line per measured segment    appended by the worker
+        checkpoints/<step>/<experiment>/                   complete or absent: renamed into place
+        adapters/<experiment>/                             complete or absent: renamed into place
+        result.json       one outcome per member           last, by rename
 
-An attempt folder has one writer and is never used again. The worker is alive while the `flock` on the folder is held:
-it is taken before the fork and inherited, so no pid is needed to know it. Times here are the worker's wall clock.
+An attempt folder has one writer and is never reused. The worker is alive while the `flock` on the folder is held: the
+lock is taken before the fork and inherited, so no pid is needed. Times are the worker's wall clock.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """All a worker is told."""
+    """The work of an attempt, as given to the worker."""
 
     attempt: str
     model: Model
@@ -85,7 +85,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class EnergyLine:
-    """One line of energy.jsonl: what was drawn in `seconds` from `start`, with `step` reached at its end."""
+    """One line of energy.jsonl: the energy used in `seconds` from `start`; `step` is the step reached at the end."""
 
     start: datetime
     seconds: float
@@ -96,7 +96,7 @@ class EnergyLine:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """result.json. `error` is set when the attempt itself broke down (out of memory, no model): it may be retried."""
+    """The content of result.json. `error` is set if the attempt failed (out of memory, no model) and may be retried."""
 
     ended_at: datetime
     outcomes: tuple[Outcome, ...]
@@ -118,7 +118,7 @@ class AttemptFolder:
     # -- written by the starter
 
     def prepare(self, assignment: Assignment) -> None:
-        """Make the folder with its stint.json, whole or not at all. Does nothing if it is there."""
+        """Create the folder with its stint.json, atomically. Do nothing if the folder exists."""
         if self.path.exists():
             return
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
@@ -130,7 +130,7 @@ class AttemptFolder:
         sync(self.path.parent)
 
     def lock(self) -> int | None:
-        """Take the lock that says a worker lives; its file descriptor, or None where one lives already."""
+        """Take the lock of a live worker; return its file descriptor, or None if a worker already holds it."""
         handle = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,7 +145,7 @@ class AttemptFolder:
         return codec.loads(Assignment, (self.path / "stint.json").read_bytes())
 
     def sign_in(self) -> None:
-        """Say who works here. To be called before anything slow."""
+        """Write worker.json. Call it before any slow work."""
         signature = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": now().isoformat()}
         write_file(self.path / "worker.json", json.dumps(signature))
 
@@ -156,27 +156,27 @@ class AttemptFolder:
             file.write(codec.dumps(line) + "\n")
 
     def saving(self, experiment: str, step: int) -> AbstractContextManager[Path]:
-        """A folder to save a checkpoint into; it appears under its name, with digests, when the block ends well."""
+        """Return a context with a draft folder for a checkpoint, renamed with its digests if the block succeeds."""
         return appearing(self.path / "checkpoints" / str(step) / experiment, step)
 
     def saving_adapter(self, experiment: str, step: int) -> AbstractContextManager[Path]:
-        """The same for a finished adapter."""
+        """Return a context with a draft folder for a finished adapter, as `saving` does."""
         return appearing(self.path / "adapters" / experiment, step)
 
     def forget_checkpoints(self, keep: int = 2) -> None:
-        """Remove all but the newest checkpoints, to spare the disk."""
+        """Remove all but the newest checkpoints, to save disk space."""
         for step in self._steps()[keep:]:
             shutil.rmtree(self.path / "checkpoints" / str(step), ignore_errors=True)
 
     def finish(self, result: Result) -> None:
-        """Write result.json: the last thing a worker does."""
+        """Write result.json, the worker's last action."""
         replace_file(self.path / "result.json", codec.dumps(result, indent=1))
         sync(self.path)
 
     # -- read by the starter
 
     def pid(self) -> int | None:
-        """Who to signal; None while the worker has not signed in."""
+        """Return the worker's pid, for signals; None before the worker has signed in."""
         try:
             pid = int(json.loads((self.path / "worker.json").read_text())["pid"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -184,7 +184,7 @@ class AttemptFolder:
         return pid if pid > 1 else None
 
     def alive(self) -> bool:
-        """Whether a worker (or the starter, about to fork one) holds the lock."""
+        """Return whether a worker (or the starter, before the fork) holds the lock."""
         handle = self.lock()
         if handle is None:
             return True
@@ -198,7 +198,7 @@ class AttemptFolder:
             return None
 
     def checkpoint(self, experiment: str, at_most: int | None = None) -> Checkpoint | None:
-        """The newest checkpoint of an experiment whose files match their digests."""
+        """Return the newest checkpoint of an experiment whose files match their digests; None without one."""
         for step in self._steps():
             folder = self.path / "checkpoints" / str(step) / experiment
             if (at_most is None or step <= at_most) and verify(folder):
@@ -212,5 +212,5 @@ class AttemptFolder:
 
 
 def now() -> datetime:
-    """The worker's wall clock."""
+    """Return the time of the worker's wall clock, UTC."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and digests of folders."""
+"""Atomic writing of files, and digests of folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 
 @contextmanager
 def appearing(final: Path, step: int) -> Iterator[Path]:
-    """A draft folder that gets a manifest and is renamed to `final` when the block ends well."""
+    """Yield a draft folder that gets a manifest and is renamed to `final` if the block succeeds."""
     draft = final.with_name(f".{final.name}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -30,12 +30,12 @@ def appearing(final: Path, step: int) -> Iterator[Path]:
 
 
 def digest(folder: Path) -> str:
-    """The digest of a saved folder: that of its manifest, which holds those of its files."""
+    """Return the digest of a saved folder: the digest of its manifest, which holds those of its files."""
     return _sha256(folder / MANIFEST)[:16]
 
 
 def verify(folder: Path, expected: str | None = None) -> bool:
-    """Whether a saved folder is whole: every file of its manifest there, with its digest."""
+    """Return whether a saved folder is complete: each file of its manifest exists and matches its digest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         whole = all(_sha256(folder / name) == sha for name, sha in manifest["files"].items())
@@ -45,7 +45,7 @@ def verify(folder: Path, expected: str | None = None) -> bool:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a small file and force it to the disk."""
+    """Write a small file and sync it to disk."""
     with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -53,7 +53,7 @@ def write_file(path: Path, text: str) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a small file whole or not at all: a crash in the middle leaves what stood there."""
+    """Write a small file atomically: a crash leaves the old content."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write_file(draft, text)
@@ -63,7 +63,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Force a folder's entries to the disk."""
+    """Sync a folder's entries to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

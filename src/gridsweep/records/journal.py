@@ -2,7 +2,7 @@
 
     state/  journal.db  the events, in order      lease  held by flock while a run drives the folder
 
-Events are committed with WAL and synchronous=FULL: what `extend` returned from survives a crash and a power cut.
+Events are committed with WAL and synchronous=FULL: after `extend` returns, they survive a crash and a power cut.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CREATE TABLE lease (epoch INTEGER NOT NULL);
 
 
 class Journal:
-    """One sweep's facts. Opened with a lease's epoch it can be extended, without one it can only be read."""
+    """The facts of one sweep. Writable if opened with the epoch of a lease, else read-only."""
 
     def __init__(self, path: Path, *, epoch: int | None = None):
         self.path, self.epoch = path, epoch
@@ -56,20 +56,20 @@ class Journal:
         if self.epoch is not None:
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
-            self.epoch = max(self.epoch, (last or 0) + 1)  # also where the lease's file was lost
+            self.epoch = max(self.epoch, (last or 0) + 1)  # the lease file may have been lost
             self._db.execute("DELETE FROM lease")
             self._db.execute("INSERT INTO lease VALUES (?)", (self.epoch,))
             self._db.execute("COMMIT")
 
     def extend(self, events: Iterable[Event]) -> None:
-        """Append facts, all or none, durably. Raises `LeaseError` when another run has taken the folder."""
+        """Append facts atomically and durably. Raise `LeaseError` if another run has taken over the folder."""
         rows = [(event.at.isoformat(), event.kind, codec.dumps(event)) for event in events]
         try:
             self._db.execute("BEGIN IMMEDIATE")
             (epoch,) = self._db.execute("SELECT epoch FROM lease").fetchone()
             if epoch != self.epoch:
                 self._db.execute("ROLLBACK")
-                raise LeaseError(f"another run took {self.path.parent.parent} over; this one writes nothing more")
+                raise LeaseError(f"another run took over {self.path.parent.parent}; this run stops writing")
             self._db.executemany("INSERT INTO events (at, kind, body) VALUES (?, ?, ?)", rows)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -78,7 +78,7 @@ class Journal:
             raise _unwritable(self.path, error) from None
 
     def events(self, after: int = 0) -> list[Event]:
-        """The facts after a sequence number, in order."""
+        """Return the facts after a sequence number, in order."""
         try:
             rows = self._db.execute("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
         except sqlite3.Error as error:
@@ -86,7 +86,7 @@ class Journal:
         events: list[Event] = []
         for seq, body in rows:
             try:
-                events.append(codec.loads(_EVENT, body))  # type: ignore[arg-type]  # a union, which is no class
+                events.append(codec.loads(_EVENT, body))  # type: ignore[arg-type]  # a union, not a class
             except ValidationError as error:
                 what = error.errors()[0]
                 raise JournalError(f"{self.path}: event {seq} cannot be read: {what['msg']} at {what['loc']}") from None
@@ -97,7 +97,7 @@ class Journal:
 
 
 def _create(path: Path) -> None:
-    """An empty journal, there whole or not at all: who only reads cannot mend one whose run was killed meanwhile."""
+    """Create an empty journal atomically: a reader cannot repair a partial one whose run was killed."""
     for left in path.parent.glob(f".{path.name}*"):
         left.unlink()
     draft = path.with_name(f".{path.name}")
@@ -116,7 +116,7 @@ def _create(path: Path) -> None:
 
 def _unwritable(path: Path, error: sqlite3.Error) -> JournalError:
     return JournalError(
-        f"cannot write {path}: {error}; free some space or make it writable, then run again: nothing is lost"
+        f"cannot write {path}: {error}; free disk space or make the file writable, then run again: nothing is lost"
     )
 
 

@@ -1,4 +1,4 @@
-"""The lease on a run folder: one process drives a sweep at a time."""
+"""The lease on a run folder: only one process drives a sweep at a time."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 from gridsweep.errors import LeaseError, SpecError
 
 LOOKS = 10
-"""Who asks for the holder locks the lease for a moment: a run that finds it locked looks again so often."""
+"""`holder` locks the lease for a moment, so a run that finds it locked tries this many times."""
 
 
 @contextmanager
 def lease(state: Path) -> Iterator[int]:
-    """Hold the folder for one run; the value is the epoch, one higher at each acquisition.
+    """Hold the folder for one run; yield the epoch, which increases by one at each acquisition.
 
-    Raises `LeaseError` while another process holds it, and `SpecError` when the folder cannot be written.
+    Raise `LeaseError` while another process holds the lease, and `SpecError` if the folder cannot be written.
     """
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, epoch = _take(state)
     except OSError as error:
         raise SpecError(
-            f"cannot write in {state}: {error.strerror}; put that right, or choose another folder with --folder"
+            f"cannot write in {state}: {error.strerror}; make it writable, or choose another folder with --folder"
         ) from None
     try:
         yield epoch
@@ -35,7 +35,7 @@ def lease(state: Path) -> Iterator[int]:
 
 
 def _take(state: Path) -> tuple[int, int]:
-    """The locked file and its new epoch."""
+    """Return the locked file and its new epoch."""
     handle = os.open(state / "lease", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _lock(handle):
@@ -66,7 +66,7 @@ def _lock(handle: int) -> bool:
 
 
 def holder(state: Path) -> int | None:
-    """The process that holds the lease; None when nobody does."""
+    """Return the process that holds the lease; None if none does."""
     try:
         handle = os.open(state / "lease", os.O_RDONLY)
     except OSError:

@@ -1,1 +1,1 @@
-"""Which experiments go on at a rung, which are added, which wins, and how surely."""
+"""Selection of experiments: promotion at rungs, additions, the winner, and statistical ties."""

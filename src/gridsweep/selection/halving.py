@@ -1,12 +1,12 @@
-"""Successive halving: which experiments go on from a rung, and which stop there.
+"""Successive halving: which experiments continue after a rung, and which stop there.
 
-1. Synchronous (Jamieson and Talwalkar 2016): everybody alive is compared at the same step, on the same samples.
-2. While a learning rate decays, a large one looks worse at half-time than it ends: the loss is noisy and settles only
-   as the rate falls. Averaging the weights over some steps stands in for that decay, so under `cosine` and `linear` the
-   loss with averaged weights decides. Under `constant` nothing settles and averages lag: there the raw loss does.
-3. Whoever cannot be told from the last one kept is kept with it: to stop one of two by chance saves little and may
-   cost the winner. On a plateau everybody is tied, therefore a rung keeps at most a quarter more than it should.
-4. Whoever diverged is stopped, named or not: there are no weights left to go on from.
+1. Synchronous (Jamieson and Talwalkar 2016): all active experiments are compared at the same step, on the same samples.
+2. While the learning rate decays, a large rate looks worse halfway than at the end: the loss is noisy and settles only
+   as the rate falls. Averaging the weights over some steps imitates that decay, so under `cosine` and `linear` the
+   loss with averaged weights decides. Under `constant` the loss does not settle and averages lag: the raw loss decides.
+3. Experiments tied with the last one kept are kept too: stopping one of two by chance saves little and may cost the
+   winner. On a plateau all experiments are tied, so ties add at most a quarter of the places.
+4. Diverged experiments are stopped, even those in `always`: they have no usable weights.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from gridsweep.selection.paired_differences import difference
 from gridsweep.sweep.losses import DECIDES, Losses, ScoreName
 
 TIE_ERRORS = 2.0
-"""Two are tied while their paired difference is within so many standard errors of 0 ..."""
+"""Two experiments are tied if their paired difference is within this many standard errors of 0 ..."""
 TIE_SPREAD = 0.02
-"""... and their scores within this share of what lies between the median and the best."""
+"""... and their scores are within this share of the distance between the median and the best."""
 TIE_ROOM = 0.25
 """Ties add at most this share of the places, rounded up, so that a last rung of 3 has room for one."""
 
 
 def which_score(schedule: str) -> ScoreName:
-    """The score that decides under a learning-rate schedule; raises `ValueError` for one that is not known."""
+    """Return the score that decides under a learning-rate schedule. Raise `ValueError` for an unknown schedule."""
     if schedule not in DECIDES:
-        raise ValueError(f"no learning-rate schedule {schedule!r}; there are {', '.join(DECIDES)}")
+        raise ValueError(f"no learning-rate schedule {schedule!r}; choose one of: {', '.join(DECIDES)}")
     return DECIDES[schedule]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How an experiment stands at a rung: losses, nats a token, the lower the better.
+    """The score of an experiment at a rung: losses in nats per token, lower is better.
 
-    `value` is the primary score, the validation loss with averaged weights; `raw` that of the weights as they are, or a
-    window of training losses on batches all share. None or not finite where it diverged. `samples` are the losses
-    behind the score that decides, on samples all experiments share; without them only equal scores are tied.
+    `value` is the primary score, the validation loss with averaged weights; `raw` is the loss of the raw weights, or a
+    window of training losses on batches that all experiments share. None or not finite after divergence. `samples` are
+    the losses behind the deciding score, on shared samples; without them only equal scores are tied.
     """
 
     value: float | None
@@ -49,22 +49,22 @@ class Score:
     samples: Losses | None = None
 
     def known(self, by: ScoreName) -> float | None:
-        """The one of the two by which is asked."""
+        """Return the score named `by`."""
         return self.value if by == "averaged" else self.raw
 
     def finite(self, by: ScoreName) -> float | None:
-        """The same, None where it is no finite number."""
+        """Return the score named `by`; None unless it is finite."""
         found = self.known(by)
         return found if found is not None and isfinite(found) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What a rung decided; experiments that diverged are last, of the others the best come first.
+    """The decision at a rung; experiments are ordered best first, diverged ones last.
 
-    `tied` were kept beyond the number because they cannot be told from the last one kept; `diverged` are among
-    `stopped`. `disagreed` counts those among the best by the score that decided that are not by the other one, None
-    where that one is not known of everybody who did not diverge.
+    `tied` were kept beyond the number because they are tied with the last one kept; `diverged` are among `stopped`.
+    `disagreed` counts experiments among the best by the deciding score but not by the other one; None unless the other
+    score is known for all that did not diverge.
     """
 
     kept: tuple[str, ...]
@@ -83,15 +83,15 @@ def cut(
     by: ScoreName = "averaged",
     room: float = TIE_ROOM,
 ) -> Cut:
-    """Keep the best `keep` of the experiments alive, whoever is tied with the last of them, and `always`.
+    """Keep the best `keep` of the active experiments, those tied with the last of them, and `always`.
 
-    A tie needs both: a paired difference within two standard errors, and a score within 2 % of (median - best). Ties
-    are taken in order and end at the first that can be told apart, so that nobody goes on while a better one is
-    stopped; `room` is the share of `keep` they may add. Names in `always` count beyond `keep`. Equal scores are ordered
-    by name. Raises `ValueError` for a `keep` below 1, a negative `room`, or samples that cannot be paired.
+    A tie requires a paired difference within two standard errors and a score within 2 % of (median - best). Ties are
+    added in order up to the first distinct experiment, so no experiment continues while a better one is stopped;
+    `room` is the share of `keep` that ties may add. Names in `always` count beyond `keep`. Equal scores are ordered by
+    name. Raise `ValueError` for a `keep` below 1, a negative `room`, or samples that cannot be paired.
     """
     if keep < 1 or room < 0:
-        raise ValueError(f"a rung keeps one experiment at least and room for ties is no debt: {keep}, {room:g}")
+        raise ValueError(f"keep must be at least 1 and room for ties must not be negative, not {keep} and {room:g}")
     values = {name: found for name, score in scores.items() if (found := score.finite(by)) is not None}
     ranked = _ranked(values)
     best, tied = ranked[:keep], list[str]()
@@ -120,16 +120,16 @@ def promotable(
     eta: float | Fraction = 3.0,
     always: Collection[str] = (),
 ) -> tuple[tuple[int, str], ...]:
-    """Who may go on from which rung, where experiments do not reach it together: the highest rung first, best first.
+    """Return the (rung, experiment) pairs that may continue at staggered rungs: highest rung first, best first.
 
-    For uneven experiments only, of other lengths or started apart (ASHA, Li et al. 2020): judged by whoever came before
-    them, the winner is lost more often than in `cut`. `reached[i]` holds the score of everybody who reached rung `i`,
-    None or not finite where it diverged; `promoted[i]` names who went on from it already, as whoever has a score at
-    the next rung did. Of n scores the best n / eta go on, rounded down, and so does whoever of `always` did not
-    diverge. Raises `ValueError` for an `eta` of 1 or less.
+    Use it only for experiments of unequal length or start (ASHA, Li et al. 2020): compared with earlier arrivals only,
+    the winner is lost more often than in `cut`. `reached[i]` holds the score of each experiment that reached rung `i`,
+    None or not finite after divergence; `promoted[i]` names those already promoted from it, and so does a score at the
+    next rung. Of n scores the best n / eta continue, rounded down, and all of `always` that did not diverge. Raise
+    `ValueError` for an `eta` of 1 or less.
     """
     if not eta > 1:
-        raise ValueError(f"of {float(eta):g} experiments one goes on: eta has to be above 1")
+        raise ValueError(f"eta must be above 1, not {float(eta):g}: one of eta experiments continues")
     found: list[tuple[int, str]] = []
     for rung in reversed(range(len(reached))):
         gone = set(promoted[rung]) if rung < len(promoted) else set()
@@ -143,7 +143,7 @@ def promotable(
 
 
 def _inseparable(one: Score, other: Score, by: ScoreName) -> bool:
-    """Whether two experiments' samples leave open which is better; without samples, whether the scores are equal."""
+    """Return whether two experiments are tied by their samples; without samples, whether their scores are equal."""
     if one.samples is None or other.samples is None or not (one.samples.finite and other.samples.finite):
         return one.finite(by) == other.finite(by)
     apart = difference(one.samples, other.samples)
@@ -158,5 +158,5 @@ def _disagreed(scores: Mapping[str, Score], ranked: Sequence[str], keep: int, ot
 
 
 def _ranked(values: Mapping[str, float]) -> list[str]:
-    """The best first, equal ones by name."""
+    """Return the names, best first, equal ones by name."""
     return sorted(values, key=lambda name: (values[name], name))

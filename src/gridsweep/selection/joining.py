@@ -1,7 +1,7 @@
-"""Who joins a sweep on the way: repeats of its best, and points proposed for the places that a rung has freed.
+"""Experiments added during a sweep: repeats of the best, and points proposed for the places that a rung has freed.
 
-They are facts like any other: what was added, and after what, stands in the journal, so that a resumed run adds nothing
-twice and asks nobody again.
+Additions are facts in the journal, with the step after which they were added, so a resumed run neither adds an
+experiment twice nor asks a proposer again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gridsweep.sweep.sweep import Sweep
 
 
 def added(state: State, now: datetime, proposers: Proposers | None = None) -> list[Added]:
-    """What is to join now. Without `proposers` nobody is asked, as in a plan, which knows no losses."""
+    """Return the additions due now. Without `proposers` no points are proposed, as in a plan, which has no losses."""
     if state.foreseen is not None:
         return _as_before(state, now)
     if state.halted:
@@ -34,7 +34,7 @@ def added(state: State, now: datetime, proposers: Proposers | None = None) -> li
 
 
 def _as_before(state: State, now: datetime) -> list[Added]:
-    """What was added in the past that a rehearsal replays, once what was decided before it is."""
+    """Return the additions of the past that a rehearsal replays, once the decisions before them are made."""
     assert state.foreseen is not None
     decided = {event.step for event in state.rankings}
     made = {event.after for event in state.additions}
@@ -50,7 +50,7 @@ def _as_before(state: State, now: datetime) -> list[Added]:
 
 
 def _repeated(state: State, now: datetime) -> list[Added]:
-    """The finalists with other seeds, once everybody has ended."""
+    """Return the finalists with other seeds, once all experiments have ended."""
     sweep, wanted = state.sweep, state.sweep.repeats
     if wanted is None or any(e.repeats for e in sweep.experiments):
         return []
@@ -62,13 +62,13 @@ def _repeated(state: State, now: datetime) -> list[Added]:
 
 
 def repeat(state: State, experiment: Experiment, n: int) -> Experiment:
-    """An experiment's n-th repeat: other initial weights, other dropout, another order of the samples."""
+    """Return an experiment's n-th repeat: other initial weights, another dropout mask, another order of the samples."""
     sweep, seed = state.sweep, experiment.seed + n
     return made(sweep, replace(experiment, seed=seed, reason=f"repeats {experiment.id}", repeats=experiment.id))
 
 
 def _retrained(state: State, now: datetime) -> list[Added]:
-    """The winner over the full base, where all were ranked over one that stands in for it."""
+    """Return the winner over the full base, if all experiments were ranked on a proxy."""
     sweep, over = state.sweep, not any(s.status in ALIVE for s in state.standings.values())
     if not sweep.proxied or sweep.retrained or not over:
         return []
@@ -77,17 +77,17 @@ def _retrained(state: State, now: datetime) -> list[Added]:
         return []
     won = state.standings[best].experiment
     again = made(sweep, replace(won, base="full", reason=f"{best} over the full base", repeats=best))
-    return [Added(now, sweep.total_steps, (again,), f"the winner over the full base, after {won.base} stood in for it")]
+    return [Added(now, sweep.total_steps, (again,), f"the winner over the full base, ranked on the {won.base} proxy")]
 
 
 def made(sweep: Sweep, like: Experiment) -> Experiment:
-    """An experiment under the id that its values give it, bound to no device."""
+    """Return an experiment with the id of its values, not bound to a device."""
     id = experiment_id(like.params, like.seed, sweep.model, sweep.dataset, sweep.recipe, like.base)
     return replace(like, id=id, device=None)
 
 
 def _last_loss(standing: Standing) -> float:
-    """Infinite where it is not known; a rehearsal then takes the order of the sweep."""
+    """Return the last loss; infinite if unknown, so that a rehearsal keeps the order of the sweep."""
     loss = standing.outcome.validation_loss if standing.outcome else None
     return loss if loss is not None and isfinite(loss) else inf
 
@@ -96,9 +96,9 @@ def _last_loss(standing: Standing) -> float:
 
 
 def _proposed(state: State, now: datetime, proposers: Proposers | None) -> list[Added]:
-    """New points in the places that a rung has freed. A rung at which nobody proposed anything is noted, too.
+    """Return new points for the places that a rung has freed; an empty addition records a rung without proposals.
 
-    None for those of the last rung: whoever came then would be judged by nobody who trains beside it.
+    The last rung gets no new points: no experiment would train beside them for comparison.
     """
     sweep, wanted = state.sweep, state.sweep.propose
     if proposers is None or wanted is None:
@@ -122,14 +122,14 @@ def _proposed(state: State, now: datetime, proposers: Proposers | None) -> list[
         reason = f"proposed by {wanted.by} after step {step}"
         new = made(sweep, replace(best, params=params, seed=sweep.recipe.seed, reason=reason))
         if new.id in state.standings or new in found:
-            break  # it repeats itself
+            break  # the proposer repeats itself
         found.append(new)
     why = f"{len(found)} points by {wanted.by} in the {freed} places freed at step {step}"
     return [Added(now, step, tuple(found), why)]
 
 
 def told(state: State) -> list[tuple[LoraParams, float]]:
-    """Every point that came to a rung: how far it was behind the best of its last one; infinite where it diverged."""
+    """Return each point that reached a rung with its distance to the best of its last rung; infinite if it diverged."""
     by = which_score(state.sweep.recipe.learning_rate_schedule)
     last = {}
     for standing in state.standings.values():

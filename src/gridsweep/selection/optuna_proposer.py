@@ -1,22 +1,22 @@
-"""Optuna as a proposer of points."""
+"""Proposer of points based on Optuna."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from math import isfinite
-from typing import Any  # optuna is imported when it is asked for
+from typing import Any  # optuna is imported on use
 
 from gridsweep.sweep.experiments import LoraParams
 
 BEYOND = 4.0
-"""Optuna may propose learning rates so many times outside those that were tried."""
+"""Optuna may propose learning rates outside the tried range by this factor."""
 
 
 class OptunaProposer:
-    """Optuna's sampler (TPE) through ask and tell, over the values that were tried and learning rates around them.
+    """Optuna's sampler (TPE) through ask and tell, over the tried values and learning rates around them.
 
-    Seeded: the same points told in the same order get the same proposals. Rank and alpha are among those tried;
-    learning rate and dropout are drawn in between, to two digits.
+    Seeded: the same points told in the same order lead to the same proposals. Rank and alpha are among the tried
+    values; learning rate and dropout are continuous, rounded to two digits.
     """
 
     def __init__(self, tried: Iterable[LoraParams], seed: int = 0):
@@ -29,7 +29,7 @@ class OptunaProposer:
         self._space = self._around()
 
     def ask(self) -> LoraParams | None:
-        """A point that was not tried yet; None where none of some draws is new."""
+        """Return an untried point; None if 20 draws are all known."""
         for _ in range(20):
             drawn = self._study.ask(self._space).params
             point = LoraParams(drawn["r"], drawn["alpha"], _two_digits(drawn["lr"]), round(drawn["dropout"], 2))
@@ -39,7 +39,7 @@ class OptunaProposer:
         return None
 
     def tell(self, params: LoraParams, value: float) -> None:
-        """What became of a point; one that diverged counts as a failed trial."""
+        """Record the value of a point; a diverged point counts as a failed trial."""
         trial = self._optuna.trial
         ended = trial.TrialState.COMPLETE if isfinite(value) else trial.TrialState.FAIL
         known = {name: getattr(params, name) for name in self._space}

@@ -1,14 +1,14 @@
-"""How far two experiments' losses lie apart, and how sure that is: compared sample by sample.
+"""The difference between two experiments' losses and its confidence interval, paired by sample.
 
-Most of a validation loss's noise is the samples': some are hard for every adapter. Two experiments judged on the same
-samples share that noise, and their difference is known far better than either loss. A loss is a mean over tokens, so
-the difference is a weighted mean too: sum(t d) / sum(t), with `t` the tokens of a sample and `d` its difference. Its
+Most noise of a validation loss comes from the samples: some are hard for every adapter. Two experiments evaluated on
+the same samples share that noise, so their difference is more precise than either loss. A loss is a mean over tokens,
+so the difference is a weighted mean: sum(t d) / sum(t), with `t` the tokens of a sample and `d` its difference. The
 standard error is the jackknife's for a ratio (Cochran, Sampling Techniques, chapter 6): how far the mean moves when one
-sample is left out. With samples of equal length that is the paired t-test, and one long sample cannot make it small.
+sample is left out. With samples of equal length this is the paired t-test, and one long sample cannot make it small.
 
-With several seeds the pairs are seed by seed as well. Two things then vary, the samples and the seeds, and both
-variances are added; what is neither, noise of one sample under one seed, is counted in both, so the interval errs on
-the wide side. With one seed the interval is about these adapters: another seed may move them further.
+With several seeds the pairs are also by seed. Samples and seeds both vary, and their variances are added; the noise of
+one sample under one seed counts in both, so the interval is rather too wide. With one seed the interval is about these
+adapters only: another seed may move them further.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gridsweep.carbon.traces import Column
 from gridsweep.sweep.losses import Losses
 
 NORMAL = 500.0
-"""From so many degrees of freedom on Student's t is taken for a normal."""
+"""From this many degrees of freedom on, Student's t is approximated by a normal distribution."""
 
 
 Measured: TypeAlias = Losses | Mapping[int, Losses]
@@ -34,10 +34,10 @@ Measured: TypeAlias = Losses | Mapping[int, Losses]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One loss less another: below 0 the first is the better one. `mean` and `standard_error` in nats a token.
+    """One loss minus another, negative if the first is better. `mean` and `standard_error` in nats per token.
 
-    `dof` are the degrees of freedom of the standard error; they need not be whole. `samples` and `seeds` were common to
-    both. A standard error is infinite where a single sample leaves it open.
+    `dof` are the degrees of freedom of the standard error, not necessarily whole. `samples` and `seeds` count those
+    common to both. The standard error is infinite with a single sample.
     """
 
     mean: float
@@ -47,25 +47,25 @@ class Difference:
     seeds: int = 1
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """From, to; it holds the true difference with this probability."""
+        """Return the confidence interval (low, high) of the true difference."""
         reach = student(confidence, self.dof) * self.standard_error if self.standard_error else 0.0
         return self.mean - reach, self.mean + reach
 
     def separable(self, confidence: float = 0.95) -> bool:
-        """Whether 0 lies outside the interval: the two losses can be told apart."""
+        """Return whether the difference is significant: 0 lies outside the interval."""
         low, high = self.interval(confidence)
         return low > 0 or high < 0
 
 
 def separable(a: Measured, b: Measured, confidence: float = 0.95) -> bool:
-    """Whether two experiments can be told apart. Raises as `difference` does."""
+    """Return whether two experiments differ significantly. Raise as `difference` does."""
     return difference(a, b).separable(confidence)
 
 
 def difference(a: Measured, b: Measured) -> Difference:
-    """The loss of `a` less that of `b`, over the seeds and samples both have.
+    """Return the loss of `a` minus that of `b`, over common seeds and samples.
 
-    Raises `ValueError` without a common seed, where the samples are not the same, or where a loss is not finite.
+    Raise `ValueError` without a common seed, if the samples differ, or if a loss is not finite.
     """
     first, second = _by_seed(a), _by_seed(b)
     seeds = sorted(first.keys() & second.keys())
@@ -74,9 +74,9 @@ def difference(a: Measured, b: Measured) -> Difference:
     tokens = first[seeds[0]].tokens
     for losses in (side[seed] for side in (first, second) for seed in seeds):
         if losses.tokens != tokens:
-            raise ValueError("losses of other samples, or in another order, cannot be paired")
+            raise ValueError("losses of different samples, or in a different order, cannot be paired")
         if not losses.finite:
-            raise ValueError("an experiment that diverged has no difference from another")
+            raise ValueError("a diverged experiment has no difference from another")
     counts = np.asarray(tokens, dtype=np.float64)
     weights = counts[counts > 0] / counts.sum()
     pairs = np.array([_counted(first[seed], counts) - _counted(second[seed], counts) for seed in seeds])
@@ -92,15 +92,15 @@ def _by_seed(measured: Measured) -> Mapping[int, Losses]:
 
 
 def _counted(losses: Losses, counts: Column) -> Column:
-    """The losses of the samples that have tokens; of the others nothing is known."""
+    """Return the losses of the samples that have tokens; the others have no loss."""
     values: Column = np.asarray(losses.values, dtype=np.float64)[counts > 0]
     return values
 
 
 def _over_samples(pairs: Column, weights: Column) -> tuple[float, float, float]:
-    """The weighted mean of the samples' differences, its variance, and the degrees of freedom.
+    """Return the weighted mean of the samples' differences, its variance, and the degrees of freedom.
 
-    The samples count as many as alike ones would, by Kish's 1 / sum(w^2).
+    The effective number of samples is Kish's 1 / sum(w^2).
     """
     mean = float(weights @ pairs)
     if len(weights) < 2:
@@ -111,7 +111,7 @@ def _over_samples(pairs: Column, weights: Column) -> tuple[float, float, float]:
 
 
 def _added(one: float, dof_one: float, other: float, dof_other: float) -> tuple[float, float]:
-    """The sum of two variances with its degrees of freedom, after Satterthwaite."""
+    """Return the sum of two variances with its degrees of freedom, after Satterthwaite."""
     total = one + other
     if not 0 < total < inf:
         return total, dof_one
@@ -119,10 +119,10 @@ def _added(one: float, dof_one: float, other: float, dof_other: float) -> tuple[
 
 
 def student(confidence: float, dof: float) -> float:
-    """How many standard errors an interval of this confidence reaches to each side; at least 1 degree of freedom.
+    """Return the two-sided quantile of Student's t: the standard errors from the mean to each end of the interval.
 
-    With t = sqrt(dof) tan(u) the density becomes cos(u)^(dof - 1), which is summed from 0 and read backwards. Raises
-    `ValueError` for a confidence outside 0 to 1, or fewer degrees of freedom.
+    With t = sqrt(dof) tan(u) the density becomes cos(u)^(dof - 1), which is integrated from 0 and inverted. Raise
+    `ValueError` for a confidence outside 0 to 1, or less than 1 degree of freedom.
     """
     if not 0 < confidence < 1 or not dof >= 1:
         raise ValueError(f"no interval of confidence {confidence:g} with {dof:g} degrees of freedom")

@@ -1,7 +1,7 @@
-"""Who proposes another point when a place in the sweep has become free, and the one proposer that is built in.
+"""The interface of proposers, which suggest points for free places in a sweep, and the built-in proposer.
 
-A proposer is asked for a point and told what became of points: an Optuna study has that shape too. It is the caller's
-to say when a place is free and what a point costs; a proposer only knows points and values.
+A proposer is asked for points and told their values, as an Optuna study is. The caller decides when a place is free
+and what a point costs; a proposer knows only points and values.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from gridsweep.sweep.experiments import LoraParams
 from gridsweep.sweep.search_space import edges, near_duplicates
 
 PREFERRED = ("lr", "alpha", "r", "dropout")
-"""The learning rate first: it is what LoRA answers to most, and the rank matters little on small data."""
+"""The learning rate first: LoRA is most sensitive to it, and the rank matters little on small data."""
 
 
 class Proposer(Protocol):
     """Proposes points of the space, one at a time."""
 
     def ask(self) -> LoraParams | None:
-        """The next point to try, or None while there is none worth it."""
+        """Return the next point to try; None if no point is worth trying."""
 
     def tell(self, params: LoraParams, value: float) -> None:
-        """The value a point reached, the lower the better; NaN or infinite where it diverged."""
+        """Record the value of a point, lower is better; NaN or infinite if it diverged."""
 
 
 Proposers = Callable[[Iterable[LoraParams]], Proposer]
-"""Makes a proposer that knows which points were tried, and has been told of none yet."""
+"""Builds a proposer from the tried points, before it is told any value."""
 
 
 class BeyondTheEdge:
-    """Proposes points beyond the edge of what was tried: the best point so far, one parameter further out.
+    """Proposes points beyond the edge of the tried space: the best point so far, one parameter further out.
 
-    Nothing is drawn: the same points told, in whatever order, get the same proposals. A proposed point counts as tried
-    from then on, so that several free places go different ways; one that nearly coincides with a tried point of its
-    rank is passed over. Once the best point lies inside the space, there is nothing to propose.
+    Deterministic: the same points told, in any order, lead to the same proposals. A proposed point counts as tried, so
+    several free places get different points; a point that nearly coincides with a tried point of its rank is skipped.
+    Once the best point lies inside the space, there is no proposal.
     """
 
     def __init__(self, tried: Iterable[LoraParams] = ()):
-        """`tried` are the sweep's points, told of already or not."""
+        """`tried` are the sweep's points, with or without a value so far."""
         self._tried = set(tried)
         self._values: dict[LoraParams, list[float]] = {}
 
@@ -62,7 +62,7 @@ class BeyondTheEdge:
         self._values.setdefault(params, []).append(value)
 
     def _best(self) -> LoraParams | None:
-        """The point with the least mean over its repeats; one of equal points, the first in order."""
+        """Return the point with the lowest mean over its repeats; among equal points the first in order."""
         means = {params: _mean(values) for params, values in self._values.items()}
         best = min(means, key=lambda params: (means[params], params), default=None)
         return best if best is not None and means[best] < inf else None
@@ -72,5 +72,5 @@ class BeyondTheEdge:
 
 
 def _mean(values: list[float]) -> float:
-    """Infinite if one of them is: a point that diverged once is no winner. Sorted first, as sums depend on order."""
+    """Return the mean; infinite if any value is not finite. Values are sorted first, as sums depend on their order."""
     return sum(sorted(values)) / len(values) if all(map(isfinite, values)) else inf

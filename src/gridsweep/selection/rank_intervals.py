@@ -1,10 +1,10 @@
-"""How far a ranking can be trusted: places that a few samples and seeds cannot tell apart are one place.
+"""Confidence intervals of ranks: each experiment gets a range of places instead of one.
 
-The smallest loss names a winner, but of 21 experiments the first five may lie closer together than their noise: then
-the winner's name is a draw, and who repeats the sweep finds another. So each experiment gets a range of places instead
-of one: it lies behind those that are surely better and before those that are surely worse. Whom nobody surely beats is
-in the tied set. "Tied" does not carry over, a with b and b with c says nothing of a with c: ranges overlap, and there
-are no classes. After Mogstad, Romano, Shaikh and Wilhelm, Inference for Ranks (Review of Economic Studies, 2024).
+The lowest loss names a winner, but the first five of 21 experiments may lie closer together than their noise: then the
+winner is a matter of chance, and a repeated sweep finds another. So an experiment is placed behind those that are
+significantly better and before those that are significantly worse. Experiments that none significantly beats are tied
+for the first place. Ties are not transitive: a with b and b with c says nothing about a with c, so ranges overlap.
+After Mogstad, Romano, Shaikh and Wilhelm, Inference for Ranks (Review of Economic Studies, 2024).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gridsweep.sweep.losses import Losses
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An experiment's places, `first` to `last`, both counted from 1; `loss` in nats a token, NaN if it diverged."""
+    """An experiment's range of places, `first` to `last`, from 1; `loss` in nats per token, NaN if it diverged."""
 
     experiment: str
     first: int
@@ -31,12 +31,11 @@ class Place:
 
 
 def places(scores: Mapping[str, Measured | None], confidence: float = 0.95, noise: float = 0.0) -> list[Place]:
-    """Every experiment with the places it may have, best loss first.
+    """Return every experiment with its range of places, best loss first.
 
-    Each range holds the experiment's true place with this probability: its comparisons with all others hold together
-    (Bonferroni). A mean difference of at most `noise`, what another seed may move a loss by, separates nothing. An
-    experiment without scores, or with one that is not finite, diverged: it shares the last places. Raises `ValueError`
-    where scores cannot be paired.
+    Each range contains the true place with this confidence, jointly over all comparisons (Bonferroni). A mean
+    difference of at most `noise`, the effect of another seed, is not significant. Experiments without finite scores
+    diverged and share the last places. Raise `ValueError` if scores cannot be paired.
     """
     losses, ranked = _ranked(scores)
     better = dict.fromkeys(ranked, 0)
@@ -53,7 +52,7 @@ def places(scores: Mapping[str, Measured | None], confidence: float = 0.95, nois
 
 @dataclass(frozen=True, slots=True)
 class BestAgainstLast:
-    """The best checkpoint by its step, the last one, and the last one's loss less the best's, nats a token."""
+    """The steps of the best and the last checkpoint, and the last one's loss minus the best's, nats per token."""
 
     best: int
     last: int
@@ -62,15 +61,15 @@ class BestAgainstLast:
 
     @property
     def overfitted(self) -> bool:
-        """Whether the last checkpoint is surely worse than the best."""
+        """Whether the last checkpoint is significantly worse than the best."""
         return self.difference.interval(self.confidence)[0] > 0
 
 
 def best_against_last(checkpoints: Mapping[int, Losses], confidence: float = 0.95) -> BestAgainstLast:
-    """One experiment's checkpoints by step: its best against its last, and whether training on made it worse.
+    """Compare the best with the last of an experiment's checkpoints, given by step.
 
-    The best of many is partly the luckiest: its own loss flatters it, and the interval is widened for as many looks
-    (Bonferroni). Raises `ValueError` without a checkpoint, or where the last one is not finite.
+    The best of many is partly luck, so the interval is widened for the number of comparisons (Bonferroni). Raise
+    `ValueError` without a checkpoint, or if the last one is not finite.
     """
     if not checkpoints:
         raise ValueError("there is no checkpoint to compare")
@@ -81,13 +80,13 @@ def best_against_last(checkpoints: Mapping[int, Losses], confidence: float = 0.9
 
 
 def _ranked(scores: Mapping[str, Measured | None]) -> tuple[dict[str, float], list[str]]:
-    """Every experiment's loss, and those that have one, best first."""
+    """Return every experiment's loss, and the names of those that have one, best first."""
     losses = {name: _loss(measured) for name, measured in scores.items()}
     return losses, sorted((name for name in losses if not isnan(losses[name])), key=lambda name: (losses[name], name))
 
 
 def _loss(measured: Measured | None) -> float:
-    """The mean over an experiment's seeds; NaN if one diverged or there is none."""
+    """Return the mean over an experiment's seeds; NaN if one diverged or there is none."""
     if measured is None:
         return nan
     repeats = [measured] if isinstance(measured, Losses) else list(measured.values())
@@ -98,12 +97,12 @@ def _loss(measured: Measured | None) -> float:
 
 def _scored(scores: Mapping[str, Measured | None], name: str) -> Measured:
     measured = scores[name]
-    assert measured is not None  # only what has a loss is ranked
+    assert measured is not None  # only experiments with a loss are ranked
     return measured
 
 
 def _differences(scores: Mapping[str, Measured | None], ranked: Sequence[str]) -> dict[tuple[str, str], Difference]:
-    """Each pair once, the one ranked before less the one behind it."""
+    """Return the difference of each pair, the better-ranked minus the worse-ranked."""
     return {
         (name, other): difference(_scored(scores, name), _scored(scores, other))
         for i, name in enumerate(ranked)
@@ -112,5 +111,5 @@ def _differences(scores: Mapping[str, Measured | None], ranked: Sequence[str]) -
 
 
 def _each(confidence: float, comparisons: int) -> float:
-    """How sure each of several comparisons has to be so that all hold together."""
+    """Return the confidence of each comparison such that all hold jointly (Bonferroni)."""
     return 1 - (1 - confidence) / max(1, comparisons)

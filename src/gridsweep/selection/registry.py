@@ -1,4 +1,4 @@
-"""From the name of a proposer to one that is ready."""
+"""The proposers by name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gridsweep.sweep.sweep import Sweep
 
 
 def proposers_for(sweep: Sweep) -> Proposers | None:
-    """Who is asked for points, as the sweep says. Raises `SpecError` where Optuna is wanted and not installed."""
+    """Return the proposer that the sweep chooses; None without one. Raise `SpecError` if Optuna is not installed."""
     if sweep.propose is None:
         return None
     if sweep.propose.by == "edge":
         return BeyondTheEdge
     if find_spec("optuna") is None:
-        raise SpecError("propose: optuna needs the extra `optuna`: pip install 'gridsweep[optuna]', or propose: edge")
+        raise SpecError("propose: optuna is not installed; run `pip install 'gridsweep[optuna]'`, or set propose: edge")
     return partial(OptunaProposer, seed=sweep.recipe.seed)

@@ -1,8 +1,8 @@
-"""What is decided at a rung: who goes on and who stops.
+"""The decisions at rungs: which experiments continue and which stop.
 
-All wait for all, and are cut together; whoever was added later is judged, on its way, by those who came before. Where
-rungs are not `together` that is how everybody is judged (ASHA, Li et al. 2020): the best of those who came so far go
-on at once, and once nobody else can come the places that are left are filled.
+With `together`, experiments wait for one another and are compared at once; those added later are compared with earlier
+arrivals. Otherwise all experiments are compared with earlier arrivals (ASHA, Li et al. 2020): the best so far continue
+at once, and when no more can arrive, the remaining places are filled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORDS = {"averaged": "validation loss of the averaged weights", "raw": "training
 
 
 def ranked(state: State, now: datetime) -> list[Event]:
-    """The decisions of rungs that can be made; none while somebody has to be waited for."""
+    """Return the rung decisions that can be made; none while a rung still waits for experiments."""
     rungs = state.sweep.rungs
     if rungs is None:
         return []
@@ -31,7 +31,7 @@ def ranked(state: State, now: datetime) -> list[Event]:
     events: list[Event] = []
     for step in sorted({s.step for s in alive if s.status == "reached"}):
         there = [s for s in alive if s.status == "reached" and s.step == step]
-        last = all(s.step >= step for s in alive)  # nobody else will come
+        last = all(s.step >= step for s in alive)  # no more experiments can arrive
         if rungs.together and step not in decided:
             events += [_all_at_once(state, rungs, step, there, now)] if last else []
         else:
@@ -40,34 +40,34 @@ def ranked(state: State, now: datetime) -> list[Event]:
 
 
 def contenders(state: State) -> list[Standing]:
-    """Who is alive and may be stopped by a rung."""
+    """Return the active experiments that a rung may stop."""
     return [s for s in state.standings.values() if s.status in ALIVE and s.experiment.repeats is None]
 
 
 def _all_at_once(state: State, rungs: Rungs, step: int, there: Sequence[Standing], now: datetime) -> Ranked:
-    """Everybody alive stands at this rung."""
+    """Return the decision of a rung that all active experiments have reached."""
     by = which_score(state.sweep.recipe.learning_rate_schedule)
     keep = rungs.keep[stage_of(state, step)]
     ids = [s.experiment.id for s in there]
     always = [id for id in rungs.keep_always if id in ids]
     if any(known(s, step, by) for s in there):
         made = cut({s.experiment.id: score(s, step, by) for s in there}, keep, always, by=by)
-    else:  # a rehearsal knows no losses: the first in the order of the sweep go on, beside whoever always does
+    else:  # a rehearsal has no losses: the first in the sweep's order continue, and those always kept
         chosen = {*[id for id in ids if id not in always][:keep], *always}
         kept, stopped = (tuple(id for id in ids if (id in chosen) == goes) for goes in (True, False))
         made = Cut(kept, stopped, (), (), None, by)
-    why = f"stopped at step {step} of {state.sweep.total_steps}: {len(made.kept)} of {len(there)} go on, by the "
+    why = f"stopped at step {step} of {state.sweep.total_steps}: {len(made.kept)} of {len(there)} continue, by the "
     return Ranked(now, step, made.stopped, why + WORDS[by], made.kept, made.tied, made.diverged, made.disagreed, by)
 
 
 def _one_by_one(
     state: State, rungs: Rungs, step: int, there: Sequence[Standing], now: datetime, *, final: bool
 ) -> list[Ranked]:
-    """These are judged by all who were here before; who is not among the best waits, unless this is `final`."""
+    """Compare experiments with all that arrived before; those not among the best wait, unless this is `final`."""
     by = which_score(state.sweep.recipe.learning_rate_schedule)
     came = [s for s in state.standings.values() if step in s.scores and s.experiment.repeats is None]
     values = {s.experiment.id: score(s, step, by).finite(by) for s in came}
-    if not any(known(s, step, by) for s in came):  # a rehearsal: who came first is taken for the better
+    if not any(known(s, step, by) for s in came):  # a rehearsal has no losses: earlier arrivals count as better
         values = {id: float(order) for order, id in enumerate(values)}
     ids = [s.experiment.id for s in there]
     going = _promoted(state, rungs, step, ids, values)
@@ -80,7 +80,7 @@ def _one_by_one(
         going, stopped = [*going, *fill], [id for id in rest if id not in fill]
     if not going and not stopped:
         return []
-    why = f"stopped at step {step} of {state.sweep.total_steps}: behind others who came there, by the {WORDS[by]}"
+    why = f"stopped at step {step} of {state.sweep.total_steps}: behind others at this rung, by the {WORDS[by]}"
     diverged = tuple(id for id in stopped if values[id] is None)
     return [Ranked(now, step, tuple(stopped), why, tuple(going), diverged=diverged, by=by)]
 
@@ -88,7 +88,7 @@ def _one_by_one(
 def _promoted(
     state: State, rungs: Rungs, step: int, ids: Sequence[str], values: Mapping[str, float | None]
 ) -> list[str]:
-    """Who of these is among the best of all who came to a rung so far."""
+    """Return those of `ids` that are among the best of all arrivals at a rung so far."""
     rung = stage_of(state, step)
     keep, begun = rungs.keep[rung], len(state.standings) - sum(len(a.experiments) for a in state.additions)
     before = rungs.keep[rung - 1] if rung else begun
@@ -100,17 +100,17 @@ def _promoted(
 
 
 def stage_of(state: State, step: int) -> int:
-    """Which of the stages ends at a step."""
+    """Return the index of the stage that ends at a step."""
     return state.sweep.stages.index(step)
 
 
 def known(standing: Standing, step: int, by: ScoreName) -> bool:
-    """Whether the score that decides was measured."""
+    """Return whether the deciding score was measured."""
     return score(standing, step, by).known(by) is not None
 
 
 def score(standing: Standing, step: int, by: ScoreName) -> Score:
-    """How an experiment stood at a rung."""
+    """Return the score of an experiment at a rung."""
     outcome = standing.scores.get(step)
     if outcome is None:
         return Score(None)

@@ -10,7 +10,7 @@ from gridsweep.state.state import State
 
 
 def by_seed(state: State) -> dict[str, dict[int, Standing]]:
-    """Every experiment that has a loss, with its repeats that have one, by seed; repeats are no keys."""
+    """Return each experiment with a loss, with its repeats that have one, by seed; repeats are not keys."""
     found: dict[str, dict[int, Standing]] = {}
     final = state.sweep.retrained
     for standing in state.standings.values():
@@ -21,13 +21,13 @@ def by_seed(state: State) -> dict[str, dict[int, Standing]]:
 
 
 def winner(state: State) -> str | None:
-    """The experiment with the least loss, by means among those with the most seeds; None before any has a loss."""
+    """Return the experiment with the lowest mean loss among those with the most seeds; None before any has a loss."""
     runs = by_seed(state)
     return _least(runs, _means(runs))
 
 
 def _means(runs: Mapping[str, Mapping[int, Standing]]) -> dict[str, float]:
-    """Each experiment's loss, over its seeds."""
+    """Return each experiment's mean loss over its seeds."""
     return {id: fmean(_last(s) for s in found.values()) for id, found in runs.items()}
 
 
@@ -37,7 +37,7 @@ def _least(runs: Mapping[str, Mapping[int, Standing]], means: Mapping[str, float
 
 def _last(standing: Standing) -> float:
     loss = _loss(standing)
-    assert loss is not None  # only those that have one are asked
+    assert loss is not None  # callers pass only experiments with a loss
     return loss
 
 

@@ -1,4 +1,4 @@
-"""Sweeps in which nothing is real: plans, back-tests, the baseline, virtual worlds, the simulated executor."""
+"""Simulated sweeps: plans, back-tests, the baseline, virtual worlds, the simulated executor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Back-tests: policies driven over a recorded trace from many start instants, beside the best that was possible."""
+"""Back-tests: policies run over a recorded trace from many start instants, compared with the optimum."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from gridsweep.sweep.sweep import Sweep
 
 HISTORY = timedelta(days=28)
 ROOM = timedelta(days=9)
-"""A back-test starts after four weeks of history, and not in the last nine days of a trace."""
+"""A back-test starts after four weeks of history, and ends nine days before the end of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """A back-test of policies over many start instants of a trace, with the bounds for sweeps on these devices.
+    """A back-test of policies over many start instants of a trace, with the optimum on these devices.
 
-    `bound` never pauses, `bound_pausing` may, for nothing; both are None where they were not asked for, or no start
-    allows one. `chain` says how many experiments are trained up to which step, where there are rungs. Reductions are
-    against running another sweep at once where `against` names one; `energy_share` is what running this one at once
-    needs of its energy, by estimates that were `measured` where it says.
+    `bound` is without pauses, `bound_pausing` with free pauses; both are None if not requested, or if no start allows
+    one. `chain` lists (experiments, step): how many are trained up to which step, with rungs. Reductions are against
+    running the sweep at once, or the sweep named by `against`; `energy_share` is then this sweep's energy as a share
+    of the other's, both run at once. `measured` names the source of measured estimates.
     """
 
     starts: int
@@ -61,10 +61,10 @@ def simulate(
     conditions: Conditions,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Simulation:
-    """Drive a sweep's estimates from every start instant, once for each policy.
+    """Run a sweep by its estimates from every start instant, once for each policy.
 
-    `provider` replays a trace; `tell` is called with the number of starts done. Raises `TraceError` when a sweep would
-    run past the trace's end, `SpecError` for an unknown policy.
+    `provider` replays a trace; `tell` is called with the number of starts done. Raise `TraceError` if a sweep runs past
+    the end of the trace, `SpecError` for an unknown policy.
     """
     trial = _Trial.of(sweep, provider, conditions)
     rounds: list[_Round] = []
@@ -97,9 +97,9 @@ def simulate(
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """What one start instant gave: every policy's outcome, running at once, and the least that was possible.
+    """The results of one start instant: the outcome of every policy and of running at once, and the optimum.
 
-    `energy_share` is what the sweep needs at once of the energy of the sweep it is compared with.
+    `energy_share` is the sweep's energy as a share of the energy of the compared sweep, both run at once.
     """
 
     outcomes: tuple[StartResult, ...]
@@ -111,7 +111,7 @@ class _Round:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A sweep under its conditions, and the `other` one that reductions are against, ready to be driven."""
+    """A sweep under its conditions, and the `other` sweep that reductions are against."""
 
     sweep: Sweep
     other: Sweep | None
@@ -129,7 +129,7 @@ class _Trial:
         return cls(own, other, provider, asked.tried(own), factors, asked.forecast == "perfect", asked.bounds)
 
     def drive(self, start: datetime) -> _Round:
-        """Drive the sweep from one start instant under every policy."""
+        """Run the sweep from one start instant under every policy."""
         sweep, factors = self.sweep, self.factors
         comes = what_comes(sweep, self.provider, start) if self.bounds or self.perfect else None
         seen = Foreseen(comes, self.provider.read(start).provenance) if comes and self.perfect else self.provider
@@ -159,9 +159,9 @@ def _chain(sweep: Sweep) -> tuple[tuple[int, int], ...]:
 def play(
     sweep: Sweep, start: datetime, provider: Provider, policy: Policy, factors: Mapping[str, float] | None = None
 ) -> StartResult:
-    """One sweep from one start instant; `factors` of the estimates are what experiments really take.
+    """Run one sweep from one start instant; `factors` multiply the estimated durations of experiments.
 
-    Raises `TraceError` where it runs past the end of what `provider` knows.
+    Raise `TraceError` if the sweep runs past the end of the provider's trace.
     """
     state = rehearse(sweep, start, provider, policy, Simulated(factors=factors, restart=RESTART))
     book = ledger(state)
@@ -184,9 +184,9 @@ def play(
 def start_instants(
     trace: Trace, every: timedelta, first: datetime | None = None, end: datetime | None = None
 ) -> list[datetime]:
-    """Every `every` from `first` to before `end`; by default from 28 days into the trace to nine days before its end.
+    """Return the instants from `first` to before `end`, `every` apart.
 
-    Raises `TraceError` when there is none.
+    By default from 28 days into the trace to nine days before its end. Raise `TraceError` if there is none.
     """
     first = first or trace.start + HISTORY
     end = end or trace.end - ROOM
@@ -200,9 +200,9 @@ def start_instants(
 
 
 def _late(state: State, ended_at: datetime) -> int:
-    """How many experiments began after their tier's longest delay, or too late to end by the deadline.
+    """Return how many experiments started after their tier's max_delay, or too late to end by the deadline.
 
-    With packs or rungs: how many ended after the deadline.
+    With packs or rungs, return how many ended after the deadline.
     """
     sweep, late = state.sweep, 0
     fastest = max(device.speed for device in sweep.devices)

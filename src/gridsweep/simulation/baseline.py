@@ -11,12 +11,12 @@ from gridsweep.state.state import State
 
 
 def baseline(state: State) -> tuple[State, Ledger] | None:
-    """The same work run at once: same devices, same energy, the intensities that were observed.
+    """Return the same work run at once: same devices, same energy, the observed intensities.
 
-    Of every experiment that has ended: its pieces up to each rung are joined into one run, keeping energy by elapsed
-    time, on the device it ended on where devices differ or nothing is packed; pauses, reloads and lost attempts count
-    only in the actual world. What a rung stopped is stopped there, what joined later joins after the same step. None
-    before anything has ended.
+    For every ended experiment, the attempts up to each rung are joined into one run that keeps energy by elapsed time,
+    on the device on which it ended if devices differ or nothing is packed. Pauses, reloads and lost attempts count only
+    in the real sweep. Experiments stopped at a rung are stopped there, and later additions are added after the same
+    step. None before any experiment has ended.
     """
     seen = Observations(state.history, Provenance("observed"))
     made = again(state, seen, Immediate())

@@ -1,4 +1,4 @@
-"""What was possible for a sweep from a start instant, had all been known beforehand: a back-test's certificate."""
+"""The optimum of a sweep from a start instant with perfect knowledge: the certificate of a back-test."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gridsweep.sweep.sweep import Sweep
 def optimum(
     sweep: Sweep, comes: Trace, start: datetime, factors: Mapping[str, float] | None = None, *, pausing: bool = False
 ) -> Optimum | None:
-    """The least a sweep could emit on what comes, with its devices and deadlines, pausing for nothing or never.
+    """Return the optimum of a sweep on the trace `comes`, with its devices and deadlines; pauses are free or absent.
 
-    None where they cannot all be kept, where an hour up to them is unknown, or where no solver is installed for it.
+    None if the deadlines cannot all be met, an hour before them is unknown, or the solver is not installed.
     """
     if sweep.staged:
         return _optimum_of_stages(sweep, comes, start, pausing=pausing)
@@ -35,9 +35,9 @@ def optimum(
 
 
 def _optimum_of_stages(sweep: Sweep, comes: Trace, start: datetime, *, pausing: bool) -> Optimum | None:
-    """No more than a sweep of packs and rungs could emit at least: a stage may begin when the one before it could end.
+    """Return a lower bound for a sweep with packs and rungs: a stage may begin when the one before it could end.
 
-    That it must not begin sooner than the one before it did end is left out, so that nobody can do better.
+    In reality a stage begins when the one before it did end; ignoring this keeps the result a lower bound.
     """
     power = sweep.estimates.power_w
     devices = [replace(d, power_w=power if d.power_w is None else d.power_w) for d in sweep.devices]
@@ -61,7 +61,7 @@ def _optimum_of_stages(sweep: Sweep, comes: Trace, start: datetime, *, pausing: 
 
 
 def what_comes(sweep: Sweep, provider: Provider, start: datetime) -> Trace:
-    """What comes until a sweep should long have ended, and the weeks before, as far as the trace goes."""
+    """Return the trace up to well after the sweep's end, with its history, as far as the provider's trace goes."""
     work = makespan([sweep.estimates.duration] * len(sweep.experiments), sweep.devices)
     delay = max(tier.max_delay for tier in sweep.tiers)
     return provider.read(max(start + delay, sweep.deadline(start) or start) + 2 * work + timedelta(days=1)).history

@@ -1,4 +1,4 @@
-"""What a back-test says of policies: their means over the starts, beside the bound."""
+"""The results of a back-test by policy: means over the starts, compared with the bound."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SECOND = timedelta(seconds=1)
 
 
 NEGLIGIBLE = 1e-6
-"""Where the best saves no larger a share, nobody can reach a share of that."""
+"""If the optimum saves no larger share than this, no share of the bound is stated."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartResult:
-    """One sweep driven from one start instant. `starts` has every attempt's, in order of time."""
+    """One sweep run from one start instant. `starts` are the starts of all attempts, in order of time."""
 
     emissions_g: float
     energy_kwh: float
@@ -32,11 +32,12 @@ class StartResult:
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """What a policy did over all starts; reductions are against `immediate` on the same devices.
+    """The results of a policy over all starts; reductions are against `immediate` on the same devices.
 
-    `bound_reduction` is what was possible under the rules it kept to (`pauses_mean` 0: never pausing), and
-    `share_of_bound` how much of that it reached; None where nothing was, or no bound is known. `never_waited` is the
-    share of starts at which it ran everything at once, `reduction_waited` the reduction over all others.
+    `bound_reduction` is the reduction of the optimum under the same rules (`pauses_mean` 0: without pauses), and
+    `share_of_bound` the share of it that the policy reached; None if it is negligible or no bound is known.
+    `never_waited` is the share of starts at which the policy ran all work at once, `reduction_waited` the reduction
+    over the others.
     """
 
     name: str
@@ -58,9 +59,9 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The least that could have been emitted, means over the `starts` at which all deadlines can be kept.
+    """The optimum, as means over the `starts` at which all deadlines can be met.
 
-    Where not `proven`, the optimum may lie a little lower for some of them; with rungs, a little higher.
+    If not `proven`, the optimum may be a little lower for some starts; with rungs, a little higher.
     """
 
     starts: int
@@ -73,7 +74,7 @@ class Bound:
 def compared(
     name: str, outcomes: Sequence[StartResult], atonce: Sequence[StartResult], best: Sequence[Optimum | None]
 ) -> PolicyResult:
-    """A policy's outcomes beside running at once and the best that was possible, one of each a start."""
+    """Return a policy's results against running at once and the optimum; each sequence has one element per start."""
     emissions, base = _grams(outcomes), _grams(atonce)
     hours = np.array([outcome.makespan_h for outcome in outcomes])
     each = 1 - np.divide(emissions, base, out=np.ones_like(base), where=base > 0)
@@ -122,11 +123,11 @@ def _grams(outcomes: Sequence[StartResult]) -> Column:
 
 
 def _less(emissions: Column, base: Column) -> float:
-    """The share by which a sum is below another; 0 below nothing."""
+    """Return the share by which one sum is below another; 0 if the other is 0."""
     total = float(base.sum())
     return 1 - float(emissions.sum()) / total if total > 0 else 0.0
 
 
 def _waited(starts: Sequence[datetime], atonce: Sequence[datetime]) -> bool:
-    """Whether any start lies later than running at once has it."""
+    """Return whether any start is later than when running at once."""
     return len(starts) != len(atonce) or any(a - b > SECOND for a, b in zip(starts, atonce, strict=True))

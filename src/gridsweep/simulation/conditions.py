@@ -1,4 +1,4 @@
-"""Under what a sweep is back-tested: other devices, deadlines and lengths than its spec says, and which policies."""
+"""The conditions of a back-test: devices, deadlines and durations other than the spec's, and the policies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gridsweep.sweep.sweep import PolicyChoice, Sweep
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Under what a sweep is back-tested; None leaves what the sweep says.
+    """The conditions of a back-test; None keeps the sweep's own value.
 
-    `policies` are tried side by side, the sweep's own if none is named; one may be named with options, `planned:exact`
-    or `planned:min_saving=0`. `forecast` is what policies are shown: with `perfect` what comes, by any other name the
-    provider's own. `devices` counts devices like the sweep's first one. `finish_by` takes the place of the tiers' start
-    deadlines. With `lengths` experiments really take longer or shorter than estimated (see `drawn`); the bound that
-    never pauses is then left out, since nobody can prove it, and all are held against the other. Without `bounds` no
-    optimum is sought. Reductions are against running the same sweep at once, or the sweep `against`.
+    `policies` are compared, the sweep's own if none is named; a name may have options: `planned:exact` or
+    `planned:min_saving=0`. `forecast` is the forecast that policies see: `perfect` is the future trace, any other name
+    the provider's own forecast. `devices` counts devices like the sweep's first one. `finish_by` replaces the tiers'
+    start deadlines. With `lengths`, experiments take longer or shorter than estimated (see `drawn`); the bound without
+    pauses cannot be proven then and is left out, so all policies are compared with the bound with pauses. Without
+    `bounds` no optimum is computed. Reductions are against running the same sweep at once, or the sweep `against`.
     """
 
     policies: Sequence[str | PolicyChoice] = ()
@@ -38,18 +38,18 @@ class Conditions:
     against: Sweep | None = None
 
     def of(self, sweep: Sweep) -> Sweep:
-        """The sweep under these conditions."""
+        """Return the sweep under these conditions."""
         return under(
             sweep, tick=self.tick, devices=self.devices, finish_by=self.finish_by, idle_power_w=self.idle_power_w
         )
 
     def tried(self, sweep: Sweep) -> list[tuple[str, Policy]]:
-        """The policies with their labels. Raise `SpecError` for an unknown one."""
-        own = {sweep.policy.name: sweep.policy}  # a name alone means the spec's options, if it chose that policy
+        """Return the policies with their labels. Raise `SpecError` for an unknown policy."""
+        own = {sweep.policy.name: sweep.policy}  # a name alone takes the spec's options if the spec chose that policy
         asked = self.policies or [sweep.policy]
         named = [own.get(p, choice_of(p)) if isinstance(p, str) else p for p in asked]
         labels = [p if isinstance(p, str) else p.name for p in asked]
-        if len(set(labels)) < len(labels):  # variants of one policy are told apart by their options
+        if len(set(labels)) < len(labels):  # the options distinguish variants of one policy
             labels = [_labelled(choice) for choice in named]
         return list(zip(labels, map(policy_for, named), strict=True))
 
@@ -62,9 +62,9 @@ def under(
     finish_by: timedelta | None = None,
     idle_power_w: float | None = None,
 ) -> Sweep:
-    """The sweep under other conditions; what is None stays as it is.
+    """Return the sweep under other conditions; None keeps its own value.
 
-    `devices` counts devices like its first one. `finish_by` takes the place of the tiers' start deadlines.
+    `devices` counts devices like the sweep's first one. `finish_by` replaces the tiers' start deadlines.
     """
     own = sweep.devices
     if devices is not None:
@@ -77,7 +77,7 @@ def under(
 
 
 def drawn(sweep: Sweep, spread: float) -> dict[str, float]:
-    """How many times its estimate each experiment takes: log-normal of mean 1, keyed by its id."""
+    """Return each experiment's factor on its estimated duration: log-normal with mean 1, keyed by its id."""
     found = {}
     for experiment in sweep.experiments:
         digest = int.from_bytes(hashlib.sha256(experiment.id.encode()).digest()[:6], "big")

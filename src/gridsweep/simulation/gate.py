@@ -1,4 +1,4 @@
-"""The gate of the tiers over the work that a sweep did: what the published rule would have emitted on the same grid."""
+"""The gate of the tiers applied to a sweep's work: the emissions of the published rule on the same grid."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ GATE = "threshold"
 
 
 def comparable(state: State) -> bool:
-    """Whether a report can be put beside the gate: all has ended, on a replayed clock that follows the work.
+    """Return whether the gate can be compared: all experiments have ended, on a replayed clock that follows the work.
 
-    The gate may run for longer than the sweep did, so that the grid must be known beyond the sweep's end.
+    The gate may run longer than the sweep did, so the grid must be known beyond the sweep's end.
     """
     ended = not state.left and state.count("done") > 0
     return ended and state.sweep.follows_work and state.sweep.policy.name != GATE
 
 
 def gated(state: State, provider: Provider) -> tuple[State, Ledger]:
-    """The same work under the gate: every experiment as far as it was trained, with the energy that it took.
+    """Return the same work under the gate: every experiment as far as it was trained, with the energy it used.
 
-    The gate trains one experiment at a time from start to end, as published. An experiment takes its share of the time
-    of the stints it was part of. Lost attempts, reloads and pauses are left out, as in the baseline.
+    The gate trains one experiment per device from start to end, as published. A member of a pack takes its share of the
+    pack's time. Lost attempts, reloads and pauses are left out, as in the baseline.
     """
     sweep = state.sweep
     alike = len({(d.speed, d.power_w) for d in sweep.devices}) == 1
@@ -52,7 +52,7 @@ def gated(state: State, provider: Provider) -> tuple[State, Ledger]:
 
 
 def alone(state: State, id: str) -> Profile:
-    """What an experiment took, as one run by itself: of a pack, its share of the time and of the energy."""
+    """Return an experiment's profile as a single run: in a pack, its share of the time and of the energy."""
     attempts = [state.attempts[name] for name in state.standings[id].attempts]
     length = timedelta(0)
     segments: list[tuple[timedelta, timedelta, float]] = []
@@ -65,7 +65,7 @@ def alone(state: State, id: str) -> Profile:
 
 
 def beside(report: Report, other: tuple[State, Ledger]) -> tuple[Alternative, ...]:
-    """The sweep as it ran, under the gate, and at once."""
+    """Return the rows of the comparison: the sweep as it ran, under the gate, and at once."""
     gate, book = other
     emitted = None if book.total.unknown_kwh else book.total.emissions_g
     kept = None if report.saving_g is None or report.immediate_g is None else report.immediate_g - report.saving_g
@@ -86,7 +86,7 @@ def _name(sweep: Sweep) -> str:
 
 
 def _late(state: State) -> int:
-    """How many experiments started after their tier's longest delay."""
+    """Return how many experiments started after their tier's max_delay."""
     late = 0
     for standing in state.standings.values():
         latest = state.submitted_at + state.sweep.tier(standing.experiment.tier).max_delay

@@ -1,4 +1,4 @@
-"""A plan: a sweep rehearsed on the forecast, what that would save, and how sure it is."""
+"""A plan: a sweep rehearsed on the forecast, its expected saving, and the spread of the saving."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ MIN_SAVING = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the policy would do if the forecast came true; `reduction` is against `immediate` on the same devices.
+    """The schedule of the policy if the forecast came true; `reduction` is against `immediate` on the same devices.
 
-    `saving_p10` to `saving_p90` are shares over what `saving_from` says; None where there is too little to try it on.
-    Of the default policy they are what it judges itself by; `past_p10` to `past_p90` say what it did on past days.
-    Columns are gCO2eq/kWh a slot from `intensity_start` on, None where unknown. `unknown_kwh` meets hours of which the
-    forecast says nothing: they are in no emissions. `notes` say what a reader must know.
+    `saving_p10` to `saving_p90` are percentiles of the share saved, over the cases that `saving_from` names; None with
+    too little data. For the default policy they are the savings on which it decides; `past_p10` to `past_p90` are its
+    savings on past days. Columns are gCO2eq/kWh by slot from `intensity_start` on, None if unknown. `unknown_kwh` is
+    energy in hours that the forecast does not cover: the emissions exclude it. `notes` are caveats.
     """
 
     sweep: str
@@ -78,7 +78,7 @@ class Plan:
 
     @property
     def reduction(self) -> float:
-        """The share that is expected to be saved; NaN where part of the forecast is unknown."""
+        """The expected share saved; NaN if part of the forecast is unknown."""
         if self.unknown_kwh:
             return float("nan")
         return 1 - self.emissions_g / self.emissions_immediate_g if self.emissions_immediate_g > 0 else 0.0
@@ -92,15 +92,15 @@ class Plan:
 def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
     """Rehearse a sweep submitted at `now` on the forecast of `now`, as if it came true.
 
-    Raises `TraceError` when the provider knows too little to forecast, `SpecError` for work that cannot be planned.
+    Raise `TraceError` if the history is too short for a forecast, `SpecError` for work that cannot be planned.
     """
     check_work(sweep)
     reading = provider.read(now)
     forecast = reading.forecast
     if forecast is None or not np.isfinite(forecast.mean.values).any():
         raise TraceError(
-            f"{reading.provenance.title} knows less than 24 hours before {now:%Y-%m-%d %H:%M} UTC, which is too little "
-            "to forecast from; choose a later start, or a longer trace"
+            f"{reading.provenance.title} has less than 24 hours of history before {now:%Y-%m-%d %H:%M} UTC, too little "
+            "for a forecast; choose a later start, or a longer trace"
         )
     policy, until = policy_for(sweep.policy), _until(sweep, now)
     expected = expected_grid(sweep, reading, forecast, now)
@@ -116,17 +116,17 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
     made = replace(made, past_p10=p10, past_p50=p50, past_p90=p90, past_from=tried)
     judged = _judged(policy, planned, seen, now)
     if judged is not None:
-        savings, tried = judged.tolist(), f"the best placement on {len(judged)} courses like those of the past weeks"
+        savings, tried = judged.tolist(), f"the best placement in {len(judged)} scenarios from recent weeks"
     p10, p50, p90 = _tenths(savings)
     made = replace(made, saving_p10=p10, saving_p50=p50, saving_p90=p90, saving_from=tried)
     notes = _notes(made, forecast, getattr(policy, "min_saving", MIN_SAVING))
     if sweep.rungs is not None:
-        notes.append("losses decide who goes on from a rung; here the first in the order of the sweep stand for them")
+        notes.append("survivors of rungs are unknown yet; this plan assumes the first listed")
     return replace(made, notes=tuple(notes))
 
 
 def expected_grid(sweep: Sweep, reading: Reading, forecast: Forecast, now: datetime) -> Trace:
-    """What was observed and, from then on, the mean forecast, as far as the sweep may reach."""
+    """Return the observed grid continued by the mean forecast, as far as the sweep may reach."""
     return continued(reading.history, forecast, forecast.mean.values, _until(sweep, now))
 
 
@@ -142,7 +142,7 @@ def _bare(
     atonce: State,
     band: tuple[Trace, Trace] | None,
 ) -> Plan:
-    """The rehearsal's rows and figures, without spread, curves and notes."""
+    """Return the plan's rows and figures, without spread, curves and notes."""
     book, base = ledger(planned), ledger(atonce)
     low, high = (_emitted(ledger(planned, side)) for side in band) if band else (None, None)
     return Plan(
@@ -172,7 +172,7 @@ def _bare(
 
 
 def _drawn(made: Plan, expected: Trace, start: datetime, band: tuple[Trace, Trace] | None, reach: datetime) -> Plan:
-    """With the curves of a picture, from a day before the plan to six hours after its last end, or its deadline.
+    """Return the plan with its curves, from a day before the plan to six hours after its last end, or its deadline.
 
     The band begins with the forecast, at `start`; a deadline after `reach` is not shown.
     """
@@ -193,7 +193,7 @@ def _drawn(made: Plan, expected: Trace, start: datetime, band: tuple[Trace, Trac
 
 
 def _tenths(savings: Sequence[float]) -> tuple[float, float, float] | tuple[None, None, None]:
-    """The 10th, 50th and 90th percentile."""
+    """Return the 10th, 50th and 90th percentile."""
     if not savings:
         return None, None, None
     p10, p50, p90 = np.percentile(savings, (10, 50, 90)).tolist()
@@ -201,7 +201,7 @@ def _tenths(savings: Sequence[float]) -> tuple[float, float, float] | tuple[None
 
 
 def _judged(policy: Policy, planned: State, provider: Provider, now: datetime) -> Column | None:
-    """What the default policy judges by whether waiting is worth it; None where it, or another one, does not."""
+    """Return the savings on which the default policy decides whether to wait; None for other policies."""
     if not isinstance(policy, Planned) or policy.min_saving <= 0:
         return None
     return policy.expected_savings(situation(planned, provider.read(now), now))
@@ -211,7 +211,7 @@ def _emitted(book: Ledger) -> float | None:
     return None if book.total.unknown_kwh else book.total.emissions_g
 
 
-# -- what a reader must know
+# -- caveats
 
 
 def _notes(made: Plan, forecast: Forecast, min_saving: float) -> list[str]:
@@ -219,26 +219,26 @@ def _notes(made: Plan, forecast: Forecast, min_saving: float) -> list[str]:
     waits = sorted(row.start for row in made.rows) != sorted(row.earliest for row in made.rows)
     more = made.finish - made.finish_immediate
     if made.policy == "planned" and not waits:
-        notes.append(f"waiting would save less than {_percent(min_saving)}: it runs at once")
+        notes.append(f"waiting would save less than {_percent(min_saving)}: all work runs at once")
     elif waits and made.reduction < min_saving:
-        notes.append(f"waiting is not worth it here: {_percent(made.reduction)} less, {hours(more)} later than at once")
+        notes.append(f"waiting is not worth it: {_percent(made.reduction)} less than at once, {hours(more)} later")
     elif waits and made.saving_p50 is not None and made.saving_p50 < min_saving:
-        notes.append(f"waiting may not be worth it: half of the time it saves {_percent(made.saving_p50)} or less")
+        notes.append(f"waiting may not be worth it: half of the scenarios save {_percent(made.saving_p50)} or less")
     late = sorted((row for row in made.rows if row.late_h > 0), key=lambda row: -row.late_h)
     if late:
         listed = ", ".join(f"{row.experiment} {hours(row.late_h * HOUR)}" for row in late[:3])
         rest = f" and {len(late) - 3} more" if len(late) > 3 else ""
         notes.append(
-            f"{len(late)} experiments start later than they should, on {len(made.devices)} device(s): {listed}{rest}"
+            f"{len(late)} experiments start after their deadline, on {len(made.devices)} device(s): {listed}{rest}"
         )
     if max(made.finish, max(row.latest_start for row in made.rows)) > forecast.end:
-        notes.append(f"the forecast ends on {forecast.end:%Y-%m-%d %H:%M} UTC; from then on its last day goes on")
+        notes.append(f"the forecast ends on {forecast.end:%Y-%m-%d %H:%M} UTC; after that its last day is repeated")
     holes = int((~np.isfinite(forecast.mean.values)).sum())
     if holes:
-        cost = " and what meets them is in no emissions" if made.unknown_kwh else ""
-        notes.append(f"the forecast has {holes} unknown hour(s) or slots{cost}")
+        cost = "; the emissions exclude the energy used in them" if made.unknown_kwh else ""
+        notes.append(f"the forecast has {holes} unknown slots{cost}")
     if made.emissions_low_g is None and not made.unknown_kwh:
-        notes.append("how wrong such a forecast usually is, nobody knows yet: there is no band")
+        notes.append("the typical error of this forecast is unknown: no 80 % interval is shown")
     return notes
 
 
@@ -247,7 +247,7 @@ def _percent(share: float) -> str:
 
 
 def _column(trace: Trace, since: datetime | None = None) -> tuple[float | None, ...]:
-    """By slot, None where unknown; and before `since`."""
+    """Return values by slot; None where unknown, and before `since`."""
     known: Sequence[float] = trace.values.tolist()
     moments = (trace.start + i * trace.step for i in range(len(known)))
     return tuple(

@@ -1,4 +1,4 @@
-"""The rows of a plan: each experiment's place in it, stint by stint, and what that would emit."""
+"""The rows of a plan: each experiment's schedule, stint by stint, and its emissions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One experiment's place in a plan, with what it would emit if it ran at once and as planned, in g.
+    """One experiment's schedule in a plan, with its emissions if run at once and as planned, in g.
 
-    `earliest` is when it would start if all ran at once. `late_h` is how far `start` lies behind `latest_start`, which
-    counts the tier's `max_delay` and the sweep's `finish_by`. Between its `legs` it waits, for a rung or for the grid.
-    `start` is the first leg's, `end` the last one's. Eight of ten past forecasts would have kept
-    `emissions_g` between `emissions_low_g` and `emissions_high_g`; None where nobody knows yet.
+    `earliest` is the start if all work ran at once. `late_h` is the time from `latest_start`, by the tier's `max_delay`
+    and the sweep's `finish_by`, to `start`. Between its `legs` the experiment waits, for a rung or for the grid.
+    `start` is the start of the first leg, `end` the end of the last. `emissions_low_g` to `emissions_high_g` is the
+    80 % interval of `emissions_g` by the errors of past forecasts; None if unknown.
     """
 
     experiment: str
@@ -56,7 +56,7 @@ class PlanRow:
 def plan_rows(
     planned: State, atonce: State, book: Ledger, base: Ledger, band: tuple[Trace, Trace] | None
 ) -> tuple[PlanRow, ...]:
-    """A row for every experiment of a rehearsal, in the order of the starts, beside the rehearsal of running at once.
+    """Return a row for every experiment of a rehearsal, by start, compared with the rehearsal of running at once.
 
     `book` and `base` are the two rehearsals' ledgers, `band` the sides of the forecast's error band.
     """
@@ -97,7 +97,7 @@ def _leg(attempt: Attempt, id: str, last: datetime) -> Leg:
 
 
 def _latest_start(planned: State, id: str) -> datetime:
-    """The latest start by the tier's `max_delay` and the sweep's `finish_by`."""
+    """Return the latest start by the tier's `max_delay` and the sweep's `finish_by`."""
     sweep, now = planned.sweep, planned.submitted_at
     standing, deadline = planned.standings[id], sweep.deadline(now)
     latest = standing.submitted_at + sweep.tier(standing.experiment.tier).max_delay
@@ -109,7 +109,7 @@ def _latest_start(planned: State, id: str) -> datetime:
 
 
 def _range(attempts: Sequence[Attempt], band: tuple[Trace, Trace] | None) -> tuple[float | None, float | None]:
-    """What an experiment would emit on either side of the forecast's band; None where part of it is unknown."""
+    """Return an experiment's emissions on either side of the forecast's band, g; None if part of it is unknown."""
     drawn = [
         replace(segment, kwh=segment.kwh / len(attempt.stint.members))
         for attempt in attempts

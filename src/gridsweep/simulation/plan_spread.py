@@ -1,4 +1,4 @@
-"""What a plan may save, and how sure that is: tried on past weeks, or on the courses its forecast holds possible."""
+"""The spread of a plan's saving: the sweep tried on past weeks, or the plan on the scenarios of its forecast."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 
 WEEKS = timedelta(weeks=4)
-"""So far back lie the days on which the same policy is tried."""
+"""The past period whose days the policy is tried on."""
 KNOWN = timedelta(weeks=1)
-"""A day is tried where at least so much was known before it."""
+"""A day is tried only with at least this much history before it."""
 TRIES, FEWEST = 12, 5
-"""At most so many days are tried; fewer than five outcomes say nothing of their spread."""
+"""The most days tried, and the fewest outcomes from which a spread is computed."""
 WORK = 600
-"""So many experiments are rehearsed on past days, in all."""
+"""The total number of experiments rehearsed on past days."""
 
 
 def continued(history: Trace, forecast: Forecast, values: Column, until: datetime) -> Trace:
-    """History, then values on the forecast's slots; past their end their last day is repeated."""
+    """Return the history, then values on the forecast's slots; after their end their last day is repeated."""
     step = forecast.step
     wanted = max(len(values), (ceil_to(until, step) - forecast.start) // step)
     day = min(len(values), DAY // step)
@@ -40,19 +40,19 @@ def continued(history: Trace, forecast: Forecast, values: Column, until: datetim
 
 
 def band_of(history: Trace, forecast: Forecast, until: datetime) -> tuple[Trace, Trace] | None:
-    """What eight of ten past forecasts would have kept to; None where nobody knows, or where it has no bound."""
+    """Return the two sides of the forecast's 80 % interval; None if the error is unknown or unbounded."""
     sides = [side.values for side in forecast.band()]
     known = np.isfinite(forecast.mean.values)
     if not all(np.isfinite(side[known]).all() for side in sides):
         return None
     if np.isnan(forecast.typical_error) and np.array_equal(sides[0][known], sides[1][known]):
-        return None  # a single course, and no past error to put around it
+        return None  # a single scenario without a known past error
     low, high = (continued(history, forecast, side, until) for side in sides)
     return low, high
 
 
 class _Remembered(Observations):
-    """A provider of the past as it was known then, with the forecast that its history alone let expect."""
+    """A provider of the past as known at the time, with a forecast made from that history alone."""
 
     def __init__(self, trace: Trace, provenance: Provenance, horizon: timedelta):
         super().__init__(trace, provenance)
@@ -64,7 +64,7 @@ class _Remembered(Observations):
 
 
 def in_past_weeks(sweep: Sweep, reading: Reading, now: datetime, reach: timedelta) -> tuple[list[float], str]:
-    """What the same sweep would have saved at this hour on days of the past weeks, and on which."""
+    """Return the shares that the same sweep saves at this hour on past days, and a text that names the days."""
     history = reading.history
     first = -(-reach // DAY)
     last = min(first + WEEKS // DAY - 1, (now - history.start - KNOWN) // DAY)
@@ -90,13 +90,13 @@ def in_past_weeks(sweep: Sweep, reading: Reading, now: datetime, reach: timedelt
 def over_paths(
     planned: State, atonce: State, history: Trace, forecast: Forecast, until: datetime
 ) -> tuple[list[float], str]:
-    """What this very plan would save on each course that the forecast holds possible."""
+    """Return the shares that this plan, without replanning, saves in each scenario of the forecast, and a text."""
     paths = forecast.paths[: max(FEWEST, WORK * 5 // max(1, len(planned.standings)))]
     if len(paths) < FEWEST or not np.isfinite(paths).all():
         return [], ""
     grids = [continued(history, forecast, path, until) for path in paths]
     found = [_saving(ledger(planned, grid), ledger(atonce, grid)) for grid in grids]
-    return found, f"this plan, never made anew, on {len(found)} courses that the forecast holds possible"
+    return found, f"this plan, without replanning, in {len(found)} scenarios of the forecast"
 
 
 def _saving(book: Ledger, base: Ledger) -> float:

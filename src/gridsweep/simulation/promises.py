@@ -1,13 +1,13 @@
-"""The plan's promise at the submission, and what came of it: how far the two differ, and because of what.
+"""The plan's promise at the submission against the result: the difference and its causes.
 
-The difference is told in three steps, each a rehearsal of what was really trained:
+The difference is split in three steps, by rehearsals of the work that was trained:
 
-1. `durations`: the policy once more on the promised forecast, with the lengths, the energy and the survivors of rungs
-   that really were. What that saves less than the promise is because of the work.
-2. `grid`: the same schedule on the intensities that came.
-3. `rest`: what the sweep saved, less that. Deadlines that forced starts, decisions on later forecasts, lost attempts.
+1. `durations`: the policy on the promised forecast, with the real durations, energy and survivors of rungs. The
+   difference from the promise is caused by the work.
+2. `grid`: the same schedule on the observed intensities.
+3. `rest`: the remaining difference to the sweep's saving: starts forced by deadlines, later forecasts, lost attempts.
 
-The order matters: a part that two causes share goes to the first of them.
+The order matters: a part shared by two causes goes to the first of them.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 
 MOST = 200
-"""So many experiments at most are rehearsed beside a run: more would keep its start and its report waiting."""
+"""The most experiments rehearsed beside a run: more would delay its start and its report."""
 
 ROOM = 4 * DAY
 
 
 def promised(sweep: Sweep, reading: Reading, now: datetime) -> Promised | None:
-    """The plan's promise for a sweep submitted at `now`; None where there is no forecast, or too many experiments."""
+    """Return the plan's promise for a sweep submitted at `now`; None without a forecast or if too large."""
     forecast = reading.forecast
     if len(sweep.experiments) > MOST or forecast is None or not np.isfinite(forecast.mean.values).any():
         return None
@@ -64,7 +64,7 @@ def promised(sweep: Sweep, reading: Reading, now: datetime) -> Promised | None:
 
 
 def promise(state: State, book: Ledger, other: tuple[State, Ledger] | None) -> Promise | None:
-    """The promise of a state's journal beside what came; `other` is the baseline. None where nothing was promised."""
+    """Return the journal's promise against the result; `other` is the baseline. None if nothing was promised."""
     told = state.promised
     if told is None:
         return None
@@ -78,15 +78,15 @@ def promise(state: State, book: Ledger, other: tuple[State, Ledger] | None) -> P
     if made.came is None:
         return made
     if state.amendments:
-        return replace(made, why="the sweep was changed on the way")
+        return replace(made, why="the sweep was changed while it ran")
     if len(state.standings) > MOST:
-        return replace(made, why=f"more than {MOST} experiments are too many to rehearse beside a report")
+        return replace(made, why=f"more than {MOST} experiments are too many to rehearse for a report")
     length = work_of(state) / told.work if told.work > timedelta(0) else None
     return _explained(replace(made, length=length), state, told, other)
 
 
 def _explained(made: Promise, state: State, told: Promised, other: tuple[State, Ledger] | None) -> Promise:
-    """With the causes of the difference."""
+    """Return the promise with the causes of the difference."""
     assert made.promised is not None and made.came is not None and other is not None
     seen = Foreseen(_as_forecast(state, told), Provenance(told.forecast, "forecast"))
     try:
@@ -96,33 +96,35 @@ def _explained(made: Promise, state: State, told: Promised, other: tuple[State, 
         return replace(made, why=str(error))
     after_work = _reduction(ledger(planned), ledger(atonce)) if planned and atonce else None
     if planned is None or after_work is None:
-        return replace(made, why="the work that was done cannot be placed on the promised forecast")
+        return replace(made, why="the finished work cannot be placed on the promised forecast")
     durations = after_work - made.promised
     after_grid = _reduction(ledger(planned, state.history), other[1])
     if after_grid is None:
-        why = "the promised schedule reaches beyond the hours that were observed: the grid counts with the rest"
+        why = "the promised schedule exceeds the observed hours: the grid's part is included in the rest"
         return replace(made, durations=durations, rest=made.came - after_work, why=why)
     return replace(made, durations=durations, grid=after_grid - after_work, rest=made.came - after_grid)
 
 
 def _as_forecast(state: State, told: Promised) -> Trace:
-    """What was known at the submission, and from then on the promised forecast; its last day is repeated at the end."""
+    """Return the grid as known at the submission, continued by the promised forecast, whose last day is repeated."""
     known = state.history.between(state.history.start, told.start)
     values = or_nan(told.values)
     day = values[-max(1, min(len(values), DAY // told.step)) :]
-    until = state.history.end + (state.history.end - told.at) + ROOM  # the same work may end later there
+    until = (
+        state.history.end + (state.history.end - told.at) + ROOM
+    )  # the same work may end later on the promised forecast
     slots = max(0, -(-(until - told.start) // told.step) - len(values))
     past = known.values if known.step == told.step else np.array([])
     return Trace(told.start - len(past) * told.step, told.step, np.concatenate([past, values, np.resize(day, slots)]))
 
 
 def _reduction(book: Ledger, base: Ledger) -> float | None:
-    """The share saved against running at once; None where either met an unknown intensity."""
+    """Return the share saved against running at once; None if either used energy at unknown intensity."""
     if book.total.unknown_kwh or base.total.unknown_kwh or base.total.emissions_g <= 0:
         return None
     return 1 - book.total.emissions_g / base.total.emissions_g
 
 
 def work_of(state: State) -> timedelta:
-    """The lengths of all stints, summed."""
+    """Return the total duration of all stints."""
     return sum((a.ended_at - a.requested_at for a in state.attempts.values() if a.ended_at), timedelta(0))

@@ -1,4 +1,4 @@
-"""Sweeps driven in virtual worlds, and the other history that a saving is measured against."""
+"""Rehearsals: sweeps run in virtual worlds, also as the reference for a saving."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def rehearse(
     journal: list[Event] | None = None,
     foreseen: dict[int, tuple[Experiment, ...]] | None = None,
 ) -> State:
-    """Drive a sweep in a virtual world from its submission to its end.
+    """Run a sweep in a virtual world from its submission to its end.
 
-    `foreseen` says which experiments are known to join it, and after which step; None leaves that to the sweep.
+    `foreseen` gives the experiments known to be added, by the step after which; None leaves additions to the sweep.
     """
     journal = [] if journal is None else journal
     submitted = Submitted(start, sweep)
@@ -39,10 +39,10 @@ def rehearse(
 
 
 def again(state: State, provider: Provider, policy: Policy, *, as_planned: bool = False) -> State | None:
-    """What has ended of a sweep, driven again on another grid or by another policy: see `baseline`.
+    """Run a sweep's ended experiments again on another grid or under another policy: see `baseline`.
 
-    With `as_planned` the sweep's `finish_by` holds, policies expect as many experiments after each rung as were kept,
-    and equal devices may be exchanged: what a plan counts on.
+    With `as_planned` the assumptions of a plan apply: the sweep's `finish_by` holds, policies expect as many
+    experiments after each rung as were kept, and equal devices may be exchanged. None before any has ended.
     """
     sweep = state.sweep
     experiments, executor = _done(state, exchange=sweep.staged or as_planned)
@@ -62,9 +62,9 @@ def again(state: State, provider: Provider, policy: Policy, *, as_planned: bool 
 
 
 def _done(state: State, *, exchange: bool) -> tuple[dict[str, Experiment], Simulated]:
-    """The experiments that have ended, and an executor that takes as long and draws as much as they did.
+    """Return the ended experiments, and an executor that reproduces their durations and energy.
 
-    With `exchange` equal devices may be exchanged; otherwise each experiment stays on the device it ended on.
+    With `exchange` equal devices may be exchanged; otherwise each experiment stays on the device on which it ended.
     """
     sweep = state.sweep
     profiles: dict[tuple[str, int], Profile] = {}
@@ -87,7 +87,7 @@ def _done(state: State, *, exchange: bool) -> tuple[dict[str, Experiment], Simul
 
 
 def _as_kept(state: State, stops_nobody: Rungs) -> Rungs:
-    """The rungs with as many to keep as really were kept, ties included, where those numbers fall from rung to rung."""
+    """Return the rungs with the numbers that were really kept, ties included, if they fall from rung to rung."""
     kept = dict.fromkeys(state.sweep.stages[:-1], 0)
     for ranking in state.rankings:
         kept[ranking.step] += len(ranking.kept)
@@ -98,5 +98,5 @@ def _as_kept(state: State, stops_nobody: Rungs) -> Rungs:
 
 
 def _falling(sweep: Sweep) -> range:
-    """Numbers to keep that stop nobody."""
+    """Return falling numbers which, added to the number of experiments, let every experiment pass each rung."""
     return range(len(sweep.stages), 1, -1)

@@ -1,4 +1,4 @@
-"""An executor that trains nothing: stints take what a profile says they take."""
+"""A simulated executor: durations and energy of stints come from estimates or profiles, without training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gridsweep.sweep.stints import Checkpoint, Outcome, device_named
 
 
 class Simulated:
-    """Ends are derived from the state: a stint occupies `[start, start + duration)`.
+    """Executor without workers: a stint occupies `[start, start + duration)`, derived from the state.
 
-    Durations and energy come from the sweep's estimates, or from `profiles` by experiment and the step its stint ends
-    at; members' energies add up, and the longest of them counts. `factors` by experiment say how many times its
-    estimate one really takes, `restart` how long a resumed one runs before its next step. `stopped` says at which rung
-    experiments are known to have been stopped, `scored` which losses one has at a step (None: nobody knows).
+    Durations and energy come from the sweep's estimates, or from `profiles` by experiment and last step of the stint;
+    the members' energies add up, and the longest duration counts. `factors` multiply the estimated duration, by
+    experiment; `restart` is the time a resumed stint needs before its next step. `stopped` gives the step of the rung
+    at which an experiment was stopped; `scored` returns the losses of an experiment at a step (None: unknown).
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class Simulated:
         return events
 
     def act(self, state: State) -> None:
-        """Nothing to do: there is no world but the state."""
+        """Do nothing: the state is the whole world."""
 
     def next_end(self, state: State) -> datetime | None:
-        """When the next attempt ends by itself, or has heeded a pause."""
+        """Return when the next attempt ends or pauses; None without an active attempt."""
         return min((self._end(state, attempt)[0] for attempt in state.active.values()), default=None)
 
     def _end(self, state: State, attempt: Attempt) -> tuple[datetime, int]:
-        """When an attempt ends and after how many steps: all, or, told to pause, those it had begun."""
+        """Return when an attempt ends and after how many steps: all, or, if pausing, those begun by then."""
         start, steps = attempt.requested_at, attempt.stint.steps
         ids = [member.experiment for member in attempt.stint.members]
         if profiles := self._profiles(attempt):
             span = max(profile.duration for profile in profiles)
-        else:  # of the spec's estimate: what the loop has learned is a guess
+        else:  # the spec's estimate is the truth here; durations learned by the loop are guesses
             speed = device_named(state.sweep.devices, attempt.device).speed
             factor = max(self.factors[id] for id in ids) if self.factors else 1.0
             span = state.sweep.taken(attempt.stint.parts) / speed * factor
@@ -79,7 +79,7 @@ class Simulated:
         return [self.profiles[m.experiment, m.to_step] for m in members if (m.experiment, m.to_step) in self.profiles]
 
     def _closing(self, state: State, attempt: Attempt, at: datetime, steps: int) -> list[Event]:
-        """Progress up to a moment, then the end or the pause."""
+        """Return the progress up to a moment, then the end or the pause."""
         outcomes = []
         for member in attempt.stint.members:
             step = min(member.from_step + steps, member.to_step)
@@ -99,7 +99,7 @@ class Simulated:
         ]
 
     def _arrived(self, state: State, experiment: str, at: Checkpoint) -> Outcome:
-        """At a rung, or at the end."""
+        """Return the outcome of an experiment that has reached a rung or its end."""
         losses = self.scored(state.standings[experiment].experiment, at.step) if self.scored else None
         mean = losses.mean if losses else None
         if at.step < state.sweep.total_steps:

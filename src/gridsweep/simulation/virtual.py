@@ -29,7 +29,7 @@ class Virtual:
         return ()
 
     def silences(self, state: State) -> None:
-        """Nobody is silent here."""
+        """Do nothing: simulated workers are never silent."""
 
     def wait(self, until: datetime, state: State) -> None:
         end = self.executor.next_end(state)
@@ -37,7 +37,7 @@ class Virtual:
 
 
 class Observations:
-    """A provider that shows what a journal observed: the past of the moment it is asked about."""
+    """A provider of a journal's observations: the past of the requested moment, without a forecast."""
 
     def __init__(self, trace: Trace, provenance: Provenance):
         self.trace, self.provenance = trace, provenance
@@ -48,7 +48,7 @@ class Observations:
 
 
 class Foreseen(Observations):
-    """A provider whose forecast is what comes: the past of the moment it is asked about, and the trace from then on."""
+    """A provider with a perfect forecast: the past of the requested moment, and the trace from then on."""
 
     def read(self, now: datetime) -> Reading:
         past = super().read(now).history

@@ -1,11 +1,11 @@
-"""`sweep.yaml` to `Sweep`: read, checked as a whole, expanded into experiments.
+"""`sweep.yaml` to `Sweep`: reading, checking and expansion into experiments.
 
-Every error of a file comes at once, in one `SpecError`, a line each:
+All errors of a file are reported at once, in one `SpecError`, one line each:
 `sweep.yaml:12: tiers[1].max_dely: unknown key; did you mean max_delay?`
 
-A file goes through `yaml_lines` (read), `faults` (each section by itself, as `file`, `study` and `values`
-allow), `consistency` (the sections together) and `expansion` (made into a sweep).
-May import what lies before it in the order of docs/structure.md.
+A file passes through `yaml_lines` (parsing), `faults` (each section alone, against the schema in `file`, `study`
+and `values`), `consistency` (checks across sections) and `expansion` (the `Sweep`).
+This package may import the packages before it in docs/structure.md.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __getattr__ = handed_on(__name__, dict.fromkeys(__all__, "reading"))
 
 
 def _load(cls: type[Sweep], path: str | PurePath) -> Sweep:
-    """`gridsweep.load`, under the name it had until 0.2.0; goes with the next release."""
+    """Call `gridsweep.load`; the name used until 0.2.0, removed in the next release."""
     from gridsweep.spec.reading import load
 
     return load(path)
 
 
-Sweep.load = classmethod(_load)  # type: ignore[attr-defined]  # attached here: a value of the core imports no edge
+Sweep.load = classmethod(_load)  # type: ignore[attr-defined]  # attached here, because the core does not import edges

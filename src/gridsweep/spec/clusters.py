@@ -1,9 +1,9 @@
-"""The sections of a `sweep.yaml` that say where workers run."""
+"""The sections of `sweep.yaml` that define where workers run."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any  # a section may hold fewer keys than the value
+from typing import Annotated, Any  # a section may have fewer keys than the value
 
 from pydantic import Field
 
@@ -17,10 +17,12 @@ _RAY, _KUBERNETES = RayCluster(), KubernetesCluster()
 
 Url = Annotated[str, Word(r"https?://[^\s/@]+(/\S*)?", "an address such as http://127.0.0.1:8265, without a password")]
 Secret = Annotated[
-    str, Word(r"(env:[A-Za-z_]\w*|file:\S.*)", "env:NAME or file:PATH; a secret itself never stands here")
+    str, Word(r"(env:[A-Za-z_]\w*|file:\S.*)", "env:NAME or file:PATH; never write the secret itself here")
 ]
-Label = Annotated[str, Word(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a DNS label: small letters, digits and -")]
-Name = Annotated[str, Word(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "a name of small letters, digits, - and .")]
+Label = Annotated[str, Word(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a DNS label: lower-case letters, digits and '-'")]
+Name = Annotated[
+    str, Word(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "a name of lower-case letters, digits, '-' and '.'")
+]
 Image = Annotated[str, Word(r"[\w][\w.:/@-]{0,510}", "an image such as registry/name:tag or registry/name@sha256:...")]
 Quantity = Annotated[
     str, Word(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?", "a quantity such as 4, 500m or 24Gi", numbers=True)
@@ -36,24 +38,26 @@ class RaySection(Section):
         default=None, description="A folder that this machine and the nodes see under the same path."
     )
     resource: Annotated[str, Word(r"[A-Za-z_][\w-]{0,62}", "GPU or the name of a custom resource")] = Field(
-        default=_RAY.resource, description="What a stint takes of a node: GPU, or a custom resource."
+        default=_RAY.resource, description="The resource that a stint occupies on a node: GPU, or a custom resource."
     )
-    token: Secret | None = Field(default=None, description="Where the cluster's token is kept.")
+    token: Secret | None = Field(default=None, description="The cluster's token: env:NAME or file:PATH.")
 
 
 class KubernetesSection(Section):
     """A Kubernetes cluster with the KubeRay operator."""
 
-    namespace: Label = Field(default=_KUBERNETES.namespace, description="The namespace of everything.")
+    namespace: Label = Field(default=_KUBERNETES.namespace, description="The namespace of all objects.")
     image: Image = Field(default=_KUBERNETES.image, description="The worker's image.")
-    gate: Annotated[str, OneOf(GATES)] = Field(default=_KUBERNETES.gate, description="Who holds attempts back.")
+    gate: Annotated[str, OneOf(GATES)] = Field(
+        default=_KUBERNETES.gate, description="Which component holds attempts back."
+    )
     queue: Name | None = Field(default=None, description="Kueue's local queue, with gate: kueue.")
     context: Text | None = Field(default=None, description="The kubeconfig context; default: the current one.")
-    volume: Name = Field(default=_KUBERNETES.volume, description="The claim for models, attempts and adapters.")
-    volume_size: Quantity | None = Field(default=None, description="Its size; default: computed.")
-    storage_class: Name | None = Field(default=None, description="Its storage class; default: the cluster's.")
+    volume: Name = Field(default=_KUBERNETES.volume, description="The volume claim for models, attempts and adapters.")
+    volume_size: Quantity | None = Field(default=None, description="The volume's size; default: computed.")
+    storage_class: Name | None = Field(default=None, description="The volume's storage class; default: the cluster's.")
     access_mode: Annotated[str, OneOf(("ReadWriteMany", "ReadWriteOnce"))] = Field(
-        default=_KUBERNETES.access_mode, description="How many nodes may mount it at once."
+        default=_KUBERNETES.access_mode, description="Whether several nodes may mount the volume at once."
     )
     runtime_class: Name | None = Field(default=_KUBERNETES.runtime_class, description="The pods' RuntimeClass.")
     node_selector: dict[str, str] = Field(
@@ -65,26 +69,27 @@ class KubernetesSection(Section):
         default=None, description="A Secret with the key HF_TOKEN, for gated models."
     )
     worker: Annotated[str, OneOf(("image", "configmap"))] = Field(
-        default=_KUBERNETES.worker, description="How the worker's code comes into the pod."
+        default=_KUBERNETES.worker,
+        description="How the worker's code reaches the pod: in the image, or in a ConfigMap.",
     )
     run_deadline: Annotated[timedelta, Span()] = Field(
-        default=_KUBERNETES.run_deadline, description="How long one attempt may run, waits not counted."
+        default=_KUBERNETES.run_deadline, description="The longest run of one attempt; waits do not count."
     )
 
 
 class ExecutorSection(Choice):
     """Where the workers run; exactly one key."""
 
-    local: Plain | None = Field(default=None, description="Processes of this machine.")
-    ray: RaySection | None = Field(default=None, description="Jobs of a Ray cluster.")
-    kubernetes: KubernetesSection | None = Field(default=None, description="RayJobs of a Kubernetes cluster.")
+    local: Plain | None = Field(default=None, description="Processes on this machine.")
+    ray: RaySection | None = Field(default=None, description="Jobs on a Ray cluster.")
+    kubernetes: KubernetesSection | None = Field(default=None, description="RayJobs on a Kubernetes cluster.")
 
 
 Executors = Annotated[ExecutorSection, choice_of(EXECUTORS)]
 
 
 def executor_of(section: ExecutorSection | None) -> ExecutorChoice:
-    """The choice a section makes; this machine where there is none."""
+    """Return the executor that a section chooses; this machine by default."""
     if section is not None and section.ray is not None:
         return ExecutorChoice("ray", ray=RayCluster(**dict(section.ray)))
     if section is not None and section.kubernetes is not None:

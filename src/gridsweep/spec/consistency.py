@@ -1,4 +1,4 @@
-"""What only several sections together can get wrong: names that must meet, points without a tier, files."""
+"""Checks across sections: names that must match, points without a tier, missing files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN = 3
 
 
 def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str], folder: Path) -> Iterator[Fault]:
-    """Every disagreement among the sections that are not `broken`; `data` is the file as it stands."""
+    """Yield each inconsistency between the sections that are not `broken`; `data` is the file as written."""
 
     def sound(*sections: str) -> bool:
         return not any(section in broken for section in sections)
@@ -41,7 +41,7 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
         if not faults and sound("tiers", "rules"):
             yield from _untiered(file)
     if sound("dataset", "recipe") and file.recipe.steps is None and file.dataset.train_samples is None:
-        what = "missing; epochs are counted by it: give it, or recipe.steps"
+        what = "missing; add it to count the steps of an epoch, or set recipe.steps"
         yield Fault(("dataset", "train_samples"), what)
     for section in ("model", "dataset"):
         yield from _absent(data, section, folder)
@@ -54,7 +54,7 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
         what = f"must be at most pause_above, {number(limits.pause_above)}, not {number(limits.resume_below)}"
         yield Fault(("policy", "on_off", "resume_below"), what)
     if sound("rungs", "propose") and file.propose is not None and file.rungs is None:
-        yield Fault(("propose",), "needs rungs, which free places for new points; take it out, or set rungs: default")
+        yield Fault(("propose",), "needs rungs, which free places for new points; remove it, or set rungs: default")
     yield from _twice(data, "devices")
 
 
@@ -69,7 +69,7 @@ def _tier_names(data: dict[str, Any], file: SpecFile, sound: bool) -> Iterator[F
     if rules is None and sound:
         unknown = {rule.tier for rule in rules_of(None, file.tiers)}.difference(names)
         if unknown:
-            what = f"missing; the default rules need the tiers {', '.join(sorted(unknown))}: give your own rules"
+            what = f"missing; add rules for your tiers: the default rules need the tiers {', '.join(sorted(unknown))}"
             yield Fault(("rules",), what)
 
 
@@ -77,7 +77,7 @@ def _design(file: SpecFile) -> Iterator[Fault]:
     design = design_of(file.design, file.space)
     if design.published is not None:
         if file.space is not None:
-            what = "design published is a fixed list of 21; remove space, or choose design: grid"
+            what = "not used by design published, a fixed list of 21 points; remove space, or choose design: grid"
             yield Fault(("space",), what)
         return
     if file.space is None:
@@ -86,10 +86,10 @@ def _design(file: SpecFile) -> Iterator[Fault]:
         return
     space = space_of(file.space)
     if space.size > MOST_POINTS and design.one_factor is None:
-        what = f"its grid has {space.size:,} points, at most {MOST_POINTS:,} are allowed; give fewer values"
+        what = f"the grid has {space.size:,} points, at most {MOST_POINTS:,} are allowed; give fewer values"
         yield Fault(("space",), what)
     elif design.sample is not None and design.sample.n > space.size:
-        what = f"must be at most {space.size}, the points of the grid, not {design.sample.n}"
+        what = f"must be at most {space.size}, the size of the grid, not {design.sample.n}"
         yield Fault(("design", "sample", "n"), what)
     elif design.one_factor is not None:
         baseline = baseline_of(design, space)
@@ -109,26 +109,26 @@ def _gate(file: SpecFile) -> Iterator[Fault]:
         yield Fault(("executor", "kubernetes", "queue"), "missing; gate: kueue needs the name of a local queue")
     for i, tier in enumerate(tiers_of(file.tiers)):
         if cluster.gate == "compute-gardener" and isinstance(tier.threshold, Percentile):
-            what = f"must be a number with gate: compute-gardener, which knows no percentiles, not {tier.threshold}"
+            what = f"must be a number, not {tier.threshold}: gate compute-gardener does not support percentiles"
             yield Fault(("tiers", i, "threshold"), what)
     if cluster.gate in ("compute-gardener", "kueue") and (file.policy.immediate is None):
-        what = f"must be immediate: with gate: {cluster.gate} it is not gridsweep that holds work back"
+        what = f"must be immediate: gate {cluster.gate} holds work back, not gridsweep; set policy: immediate"
         yield Fault(("policy",), what)
 
 
 def _provider(data: dict[str, Any], file: SpecFile) -> Iterator[Fault]:
-    """Keys that the provider does not take, a zone that it needs, a clock that it cannot replay."""
+    """Yield keys that the provider does not accept, a missing zone, and a clock that it cannot replay."""
     carbon, name = file.carbon, file.carbon.provider
     source = plugin(name)
     given = data["carbon"] if isinstance(data.get("carbon"), dict) else {}
     for key in ("file", "token", "username", "password", "base_url", "basis", "value"):
         if given.get(key) is not None and key not in source.keys:
-            takes = ", ".join(sorted(source.keys)) or "no key of its own"
-            yield Fault(("carbon", key), f"means nothing to the provider {name}, which takes {takes}; take it out")
+            takes = ", ".join(sorted(source.keys)) or "none"
+            yield Fault(("carbon", key), f"not a key of the provider {name}; remove it (its keys: {takes})")
     if name != "trace" and carbon.zone is None and carbon.value is None:
         yield Fault(("carbon", "zone"), f"missing; {name} needs a zone: `gridsweep zones --provider {name}` lists them")
     if source.live and file.clock is not None:
-        yield Fault(("clock",), f"{name} tells the present; replay a trace, or take the clock out")
+        yield Fault(("clock",), f"{name} reads only the present; replay a trace, or remove the clock")
 
 
 def _untiered(file: SpecFile) -> Iterator[Fault]:
@@ -139,14 +139,14 @@ def _untiered(file: SpecFile) -> Iterator[Fault]:
         names = [_point(params) for params in lost[:SHOWN]]
         if len(lost) > SHOWN:
             names.append(f"and {len(lost) - SHOWN} more")
-        what = f"no rule sends these to a tier: {'; '.join(names)}; end with a rule without `when`"
+        what = f"no rule assigns a tier to: {', '.join(names)}; end with a rule without `when`"
         yield Fault(("rules",), what)
 
 
 def _trace(data: dict[str, Any], folder: Path) -> Iterator[Fault]:
     file = data["carbon"].get("file") if isinstance(data.get("carbon"), dict) else None
     if isinstance(file, str) and file not in BUNDLED_TRACES and not _found(file, folder, Path.is_file):
-        hint = nearest(file, BUNDLED_TRACES).replace("there are:", "bundled:")
+        hint = nearest(file, BUNDLED_TRACES).replace("choose one of:", "bundled:")
         yield Fault(("carbon", "file"), f"there is no file {shown(file)} in {folder}; {hint}")
 
 
@@ -154,23 +154,23 @@ def _absent(data: dict[str, Any], section: str, folder: Path) -> Iterator[Fault]
     value = data.get(section)
     where, id = ((section, "id"), value.get("id")) if isinstance(value, dict) else ((section,), value)
     if isinstance(id, str) and is_local(id) and not _found(id, folder, Path.exists):
-        yield Fault(where, f"there is no file or folder {shown(id)} in {folder}; mend the path")
+        yield Fault(where, f"there is no file or folder {shown(id)} in {folder}; correct the path")
 
 
 def _found(path: str, folder: Path, there: Callable[[Path], bool]) -> bool:
     try:
         return there(absolute(path, folder))
-    except (OSError, ValueError, RuntimeError):  # too long a name, or ~ of nobody
+    except (OSError, ValueError, RuntimeError):  # the name is too long, or ~ names an unknown user
         return False
 
 
 def _twice(data: dict[str, Any], section: str) -> Iterator[Fault]:
-    """Names of tiers or devices that are given twice."""
+    """Yield the names of tiers or devices that are used twice."""
     seen: dict[str, int] = {}
     for i, element in enumerate(data[section] if isinstance(data.get(section), list) else ()):
         name = element.get("name") if isinstance(element, dict) else None
         if isinstance(name, str) and seen.setdefault(name, i) != i:
-            what = f"{shown(name)} is the name of {section}[{seen[name]}] already; choose another"
+            what = f"{shown(name)} is already the name of {section}[{seen[name]}]; choose another"
             yield Fault((section, i, "name"), what)
 
 

@@ -1,4 +1,4 @@
-"""The sections of a spec, once they are right, as the values of a `Sweep`."""
+"""Expansion of a valid spec's sections into a `Sweep`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BUNDLED_TRACES = ("solar-valley",)
 
 
 def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
-    """The sweep that a file without faults describes; its relative paths are relative to `folder`."""
+    """Return the sweep that a file without faults describes; its paths are relative to `folder`."""
     model = Model(_id(file.model.id, folder), file.model.revision)
     dataset = Dataset(**{**dict(file.dataset), "id": _id(file.dataset.id, folder)})
     recipe = Recipe(**dict(file.recipe))
@@ -51,7 +51,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         experiments.append(Experiment(id, params, recipe.seed, rule.tier, rule.reason, base=base))
     rungs = rungs_of(file.rungs, "rungs" in file.model_fields_set, len(experiments), experiments[0].id)
     if rungs is not None and _total_steps(dataset, recipe) <= len(rungs.at):
-        rungs = None  # too few steps to look in between
+        rungs = None  # too few steps for every rung to have one of its own
     return Sweep(
         name=file.name or name,
         model=model,
@@ -78,7 +78,10 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
 
 
 def estimates_of(section: EstimatesSection, folder: Path) -> Estimates:
-    """The estimates, with what a results file measured. Raises `SpecError` where it is missing or says too little."""
+    """Return the estimates, with the measurements of a results file.
+
+    Raise `SpecError` if the file is missing, lacks a key or holds values out of bounds.
+    """
     made = Estimates(section.duration, section.power_w, section.loss_noise)
     if section.results is None:
         return made
@@ -93,15 +96,15 @@ def estimates_of(section: EstimatesSection, folder: Path) -> Estimates:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise SpecError(
-            f"estimates.results: {path} is no results file ({error!r}); it needs packed, evaluation and measured_on"
+            f"estimates.results: {path} is not a results file ({error!r}); it needs packed, evaluation, measured_on"
         ) from None
     if not packed or any(members < 1 or not 0 < share <= 10 for members, share in packed) or not 0 <= evaluation < 1:
-        raise SpecError(f"estimates.results: {path} has packed or evaluation out of bounds; measure them again")
+        raise SpecError(f"estimates.results: packed or evaluation in {path} is out of bounds; measure them again")
     return replace(made, packed=packed, evaluation=evaluation, measured=f"{where} ({path.name})")
 
 
 def absolute(path: str, folder: Path) -> Path:
-    """A path relative to a folder made absolute, without following links, so that its last name stays."""
+    """Return `path`, relative to `folder`, as an absolute path; links are not followed, so its last name stays."""
     return Path(os.path.normpath(folder / Path(path).expanduser()))
 
 
@@ -110,20 +113,20 @@ def space_of(section: SpaceSection) -> Space:
 
 
 def design_of(section: DesignSection | None, space: SpaceSection | None) -> DesignSection:
-    """The design given, else the grid of the space given, else the published one."""
+    """Return the design given, else the grid of the space given, else the published design."""
     if section is not None:
         return section
     return DesignSection(grid=Plain()) if space is not None else DesignSection(published=Plain())
 
 
 def baseline_of(design: DesignSection, space: Space) -> LoraParams:
-    """The baseline of a one-factor design; what it leaves out is the first value of its axis."""
+    """Return the baseline of a one-factor design; a missing key defaults to the first value of its axis."""
     given = design.one_factor.baseline.model_dump() if design.one_factor else {}
     return LoraParams(*(getattr(space.first, p) if given.get(p) is None else given[p] for p in PARAMS))
 
 
 def candidates_of(design: DesignSection, space: SpaceSection | None) -> tuple[LoraParams, ...]:
-    """The points a design chooses from: the grid for a sample, for the others their own."""
+    """Return the points that a design chooses from: the whole grid for a sample, else the points it trains."""
     if design.published is not None or space is None:
         return designs.published()
     if design.one_factor is not None:
@@ -132,7 +135,7 @@ def candidates_of(design: DesignSection, space: SpaceSection | None) -> tuple[Lo
 
 
 def points_of(design: DesignSection, space: SpaceSection | None, rules: Sequence[Rule]) -> tuple[LoraParams, ...]:
-    """The points that are trained."""
+    """Return the points that are trained."""
     if design.sample is None or space is None:
         return candidates_of(design, space)
 
@@ -144,14 +147,14 @@ def points_of(design: DesignSection, space: SpaceSection | None, rules: Sequence
 
 
 def tiers_of(sections: Sequence[TierSection] | None) -> tuple[Tier, ...]:
-    """The tiers, ranked by their order; the published three by default."""
+    """Return the tiers, ranked by their order; the published three by default."""
     if sections is None:
         return designs.PUBLISHED_TIERS
     return tuple(Tier(s.name, s.threshold, s.max_delay, rank) for rank, s in enumerate(sections, 1))
 
 
 def rules_of(sections: Sequence[RuleSection] | None, tiers: Sequence[TierSection] | None) -> tuple[Rule, ...]:
-    """The rules; by default the published ones, or the only tier for every experiment."""
+    """Return the rules; by default the published ones, or the only tier for every experiment."""
     if sections is not None:
         return tuple(map(_rule, sections))
     if tiers is not None and len(tiers) == 1:
@@ -173,7 +176,7 @@ def _total_steps(dataset: Dataset, recipe: Recipe) -> int:
         return recipe.steps
     assert dataset.train_samples is not None, "a file without faults gives steps or train_samples"
     per_epoch = ceil(Fraction(dataset.train_samples, recipe.batch_size * recipe.accumulation))
-    # exactly, since 500 * 0.07 in floats is more than 35
+    # exact arithmetic: in floats 500 * 0.07 is more than 35
     return ceil(per_epoch * Fraction(Decimal(repr(recipe.epochs))))
 
 

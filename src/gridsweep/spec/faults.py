@@ -1,10 +1,10 @@
-"""What each section of a spec gets wrong by itself: keys unknown or missing, values out of bounds."""
+"""Checks of each section alone: unknown or missing keys, values out of bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args  # a section is what its own type says
+from typing import Any, get_args  # each section has a type of its own
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,7 +17,7 @@ from gridsweep.spec.yaml_lines import Fault, Where
 
 
 def keys(section: type[Section]) -> dict[str, FieldInfo]:
-    """The keys of a section as written in the file, each with its field."""
+    """Return the keys of a section as written in the file, each with its field."""
     return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
@@ -28,7 +28,7 @@ _SECTIONS: dict[str, TypeAdapter[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The sections that are right, and what is wrong with the others."""
+    """The valid sections, and the faults of the others."""
 
     sections: dict[str, Any]
     broken: frozenset[str]
@@ -36,7 +36,7 @@ class Checked:
 
 
 def check(data: dict[str, Any]) -> Checked:
-    """Every section by itself, so that one fault hides no other; an empty section counts as absent."""
+    """Check each section alone, so that one fault does not hide another; an empty section counts as absent."""
     sections: dict[str, Any] = {}
     broken: set[str] = set()
     faults: list[Fault] = []
@@ -63,10 +63,10 @@ def check(data: dict[str, Any]) -> Checked:
                     case "missing":
                         missing.append(_missing(where))
                     case "too_short" if fault["input"]:
-                        pass  # not empty: its elements are wrong, and have been named
+                        pass  # the list is not empty: its elements are wrong and already reported
                     case _:
                         faults.append(Fault(_written(data, where), _wrong(fault)))
-    # a key that is only misspelt is not missing as well
+    # a misspelt key is not reported as missing too
     faults += [fault for fault in missing if fault.where not in meant]
     broken |= {str(where[0]) for where in meant}
     return Checked(sections, frozenset(broken), tuple(faults))
@@ -83,7 +83,7 @@ def _unknown(where: Where, meant: set[Where]) -> Fault:
 def _missing(where: Where) -> Fault:
     section = _section_of(where[:-1])
     field = keys(section).get(str(where[-1])) if section else None
-    return Fault(where, f"missing; add it: {field.description}" if field else "missing")
+    return Fault(where, f"missing; add it: {field.description}" if field else "missing; add it")
 
 
 def _wrong(fault: ErrorDetails) -> str:
@@ -95,17 +95,17 @@ def _wrong(fault: ErrorDetails) -> str:
         case "tuple_type" | "list_type":
             return f"must be a list, not {shown(fault['input'])}"
         case "too_short":
-            return "is empty; give at least one"
+            return "is empty; give at least one element"
         case "too_long":
-            return f"holds {fault['ctx']['actual_length']:,}; at most {fault['ctx']['max_length']:,} are allowed"
+            return f"has {fault['ctx']['actual_length']:,} elements; give at most {fault['ctx']['max_length']:,}"
     return f"{fault['msg']}, not {shown(fault['input'])}"
 
 
 def _written(data: object, where: Where) -> Where:
-    """The part of a place that is in the file: a short form has no keys."""
+    """Return the part of a place that the file contains: a short form has no keys."""
     for i, step in enumerate(where):
         try:
-            data = data[step]  # type: ignore[index]  # a step that is not there raises
+            data = data[step]  # type: ignore[index]  # a missing step raises
         except (LookupError, TypeError):
             return where[:i]
     return where

@@ -1,4 +1,4 @@
-"""What may stand in a `sweep.yaml`: a class a section, a field a key, each with its description."""
+"""The schema of `sweep.yaml`: one class per section, one field per key, each with its description."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ Power = Annotated[float, Number(above=0, most=1_000_000)]
 
 
 class TierSection(Section):
-    """How long experiments may wait, and for what; tiers listed first start first."""
+    """How long experiments may wait, and for which intensity; tiers listed first start first."""
 
-    name: Name = Field(description="What rules and reports call it.")
+    name: Name = Field(description="The tier's name in rules and reports.")
     threshold: Annotated[float | Percentile, Limit()] = Field(
-        description="gCO2eq/kWh at or below which its experiments start, or a percentile of the last 28 days: p40."
+        description="Start at or below this intensity: gCO2eq/kWh, or a percentile of the last 28 days such as p40."
     )
     max_delay: Annotated[timedelta, Span(timedelta(0))] = Field(
-        description="How long they may wait; then they start at any intensity."
+        description="The longest wait; after it, experiments start at any intensity."
     )
 
 
@@ -71,109 +71,117 @@ class WhenSection(Section):
 
 
 class RuleSection(Section):
-    """Sends experiments to a tier; the first rule whose conditions hold decides."""
+    """Assigns experiments to a tier; the first rule whose conditions hold decides."""
 
     tier: Name = Field(description="The name of a tier.")
     when: WhenSection = Field(
-        default=WhenSection(), description="Conditions, all of which must hold; none: every experiment."
+        default=WhenSection(), description="Conditions that must all hold; without any, the rule always holds."
     )
 
 
 class CarbonSection(Section):
     """Where the carbon intensity comes from."""
 
-    provider: Annotated[str, OneOf(names())] = Field(default="trace", description="Who reads the grid.")
+    provider: Annotated[str, OneOf(names())] = Field(default="trace", description="The source of the grid data.")
     zone: Annotated[str, Word(r"[\w.:/-]{1,64}", "the name of a grid zone, such as US-CAL-CISO")] | None = Field(
-        default=None, description="The grid zone, as the provider names it; default: the trace's own."
+        default=None, description="The grid zone, as the provider names it; default: the zone of the trace."
     )
     file: Annotated[str, Word(_TEXT, "the path of a trace or the name of a bundled one")] | None = Field(
         default=None,
         description="A trace (CSV, Parquet, JSON lines), relative to this file; default: the bundled `solar-valley`.",
     )
     token: Annotated[str, SecretReference()] | None = Field(
-        default=None, description="Where the provider's key is: env:NAME or file:PATH; each provider has a default."
+        default=None, description="The provider's API key: env:NAME or file:PATH; each provider has a default."
     )
     username: Annotated[str, SecretReference()] | None = Field(
-        default=None, description="Where the user's name is: env:NAME or file:PATH."
+        default=None, description="The user name: env:NAME or file:PATH."
     )
     password: Annotated[str, SecretReference()] | None = Field(
-        default=None, description="Where the password is: env:NAME or file:PATH."
+        default=None, description="The password: env:NAME or file:PATH."
     )
     base_url: (
         Annotated[str, Word(r"https?://[^\s\x00-\x1f]{1,500}", "a URL such as https://carbon.example.com")] | None
-    ) = Field(default=None, description="Where the provider's API is, if not at its usual address.")
+    ) = Field(default=None, description="The address of the provider's API; default: its usual one.")
     basis: Annotated[str, OneOf(("lifecycle", "direct"))] | None = Field(
-        default=None, description="Whether building plants and fetching fuel count, where the provider has both."
+        default=None,
+        description="If the provider has both: lifecycle includes plant construction and fuel supply, direct does not.",
     )
-    value: Intensity | None = Field(default=None, description="A constant in gCO2eq/kWh, for the provider static.")
+    value: Intensity | None = Field(
+        default=None, description="A constant intensity in gCO2eq/kWh, for the provider static."
+    )
     strict: bool = Field(default=False, description="Refuse synthetic figures and yearly averages.")
     on_signal_loss: Annotated[str, OneOf(("wait_until_deadline", "wait", "run"))] = Field(
-        default="wait_until_deadline", description="What waiting work does while nothing is known of the grid."
+        default="wait_until_deadline", description="What waiting experiments do while there is no grid data."
     )
 
 
 class OnOffSection(Section):
-    """Pauses running work above one intensity, resumes it below another."""
+    """Pauses running experiments above one intensity and resumes them below another."""
 
-    pause_above: Intensity = Field(description="gCO2eq/kWh above which running work pauses at a checkpoint.")
-    resume_below: Intensity = Field(description="gCO2eq/kWh at or below which it goes on; at most pause_above.")
+    pause_above: Intensity = Field(description="gCO2eq/kWh above which running experiments pause at a checkpoint.")
+    resume_below: Intensity = Field(description="gCO2eq/kWh at or below which they resume; at most pause_above.")
 
 
 class ThresholdSection(Section):
-    """The published gate: starts at or below the tier's threshold."""
+    """The published gate: starts experiments at or below their tier's threshold."""
 
     hold_deadlines: bool = Field(
         default=False,
-        description="Start early enough for the devices to keep every max_delay; false: as published, some start late.",
+        description="Start early enough to meet every max_delay on the devices; false: as published, some start late.",
     )
 
 
 class PlannedSection(Section):
-    """Places all that is left where it is expected to emit least."""
+    """Places all remaining work in the hours in which it is expected to emit least."""
 
     min_saving: Annotated[float, Number(least=0, below=1)] = Field(
-        default=0.05, description="The share of what is left to emit that waiting must save; below it all runs at once."
+        default=0.05,
+        description="The share of remaining emissions that waiting must save; else all work starts at once.",
     )
-    pausing: bool = Field(default=True, description="Whether long stints (4 h and more) pause at a checkpoint.")
+    pausing: bool = Field(default=True, description="Whether long stints (4 h and more) may pause at a checkpoint.")
     max_pauses: Annotated[int, Number(least=0, most=1000, whole=True)] = Field(
-        default=6, description="How often one experiment may pause, where `pausing` is set."
+        default=6, description="How often one experiment may pause, if `pausing` is true."
     )
     exact: bool = Field(
         default=False,
-        description="Place by the exact optimum at every look, never pausing; else only where lengths differ.",
+        description="Always place by the exact optimum, without pauses; false: only if lengths differ.",
     )
 
 
 class RuleOfOneSection(Section):
-    """A rule of the literature, which looks at one experiment at a time."""
+    """A rule from the literature that places one experiment at a time."""
 
     capacity_aware: bool = Field(
-        default=False, description="One experiment after another on what earlier ones leave; false: as published."
+        default=False, description="Place each experiment on the devices that earlier ones leave; false: as published."
     )
 
 
 class AwhileSection(RuleOfOneSection):
     """Let's Wait Awhile (Middleware 2021)."""
 
-    interrupting: bool = Field(default=False, description="The cheapest slots, pausing between them; false: a window.")
+    interrupting: bool = Field(
+        default=False, description="Use the cleanest slots, pausing in between; false: one window."
+    )
 
 
 class PolicySection(Choice):
     """When experiments start; exactly one key."""
 
     planned: PlannedSection | None = Field(
-        default=None, description="When all that is left is expected to emit least; asked anew at every tick."
+        default=None, description="When the remaining work is expected to emit least; replanned at every tick."
     )
     threshold: ThresholdSection | None = Field(
-        default=None, description="At or below their tier's threshold, or past its max_delay."
+        default=None, description="At or below the tier's threshold, or after its max_delay."
     )
     immediate: Plain | None = Field(default=None, description="As soon as a device is free.")
-    on_off: OnOffSection | None = Field(default=None, description="Between two limits, pausing what runs.")
+    on_off: OnOffSection | None = Field(
+        default=None, description="At or below one intensity; running experiments pause above another."
+    )
     lowest_window: RuleOfOneSection | None = Field(
-        default=None, description="In the cleanest window before its latest start: GAIA (ASPLOS 2024)."
+        default=None, description="In the cleanest window before the latest start: GAIA (ASPLOS 2024)."
     )
     carbon_time: RuleOfOneSection | None = Field(
-        default=None, description="Where most carbon is saved for the time it takes: GAIA (ASPLOS 2024)."
+        default=None, description="Where waiting saves most carbon per time: GAIA (ASPLOS 2024)."
     )
     lets_wait_awhile: AwhileSection | None = Field(
         default=None, description="In the cleanest window or slots: Let's Wait Awhile (Middleware 2021)."
@@ -183,31 +191,31 @@ class PolicySection(Choice):
 class DeviceSection(Section):
     """One accelerator, or one share of a CPU."""
 
-    name: Name = Field(description="What reports call it.")
+    name: Name = Field(description="The device's name in reports.")
     memory_gb: Annotated[float, Number(above=0, most=1_000_000)] | None = Field(
         default=None,
-        description="Memory, in GB; a worker fills nine tenths of it, or of what is free.",
+        description="Memory in GB; a worker uses up to 90 % of it, or of what is free.",
     )
     speed: Annotated[float, Number(least=0.001, most=1000)] = Field(
-        default=1.0, description="Divides the estimated duration: 2 is twice as fast."
+        default=1.0, description="Relative speed; divides the estimated duration: 2 is twice as fast."
     )
-    power_w: Power | None = Field(default=None, description="Draw at full load, in W; default: estimates.power_w.")
+    power_w: Power | None = Field(default=None, description="Power at full load in W; default: estimates.power_w.")
     idle_power_w: Annotated[float, Number(least=0, most=1_000_000)] = Field(
-        default=0.0, description="Draw in W while the sweep goes on and nothing runs on it."
+        default=0.0, description="Idle power in W: drawn during the sweep while nothing runs on the device."
     )
     power_limit_w: Power | None = Field(
-        default=None, description="What its GPU is limited to while it trains, in W; needs root. Default: as it is."
+        default=None, description="Power limit of the GPU during training, in W; needs root. Default: unchanged."
     )
 
 
 class EstimatesSection(Section):
-    """What one experiment takes on a device of speed 1."""
+    """The duration and power of one experiment on a device of speed 1."""
 
-    duration: Annotated[timedelta, Span()] = Field(description="How long it trains.")
-    power_w: Power = Field(description="What it draws, in W.")
+    duration: Annotated[timedelta, Span()] = Field(description="How long one experiment trains.")
+    power_w: Power = Field(description="Average power of one experiment in W.")
     loss_noise: Annotated[float, Number(least=0)] | None = Field(
         default=None,
-        description="How far another seed is known to move a validation loss; places closer than that are ties.",
+        description="How far another seed moves a validation loss; experiments closer than that are ties.",
     )
     results: Annotated[str, Word(_TEXT, "the path of a results file")] | None = Field(
         default=None, description="Measured costs of packs and rung evaluations (JSON), relative to this file."
@@ -215,18 +223,18 @@ class EstimatesSection(Section):
 
 
 class ReplaySection(Section):
-    """Lives through a past stretch of the grid."""
+    """Replays a past period of the grid."""
 
     start: Annotated[datetime, Moment()] = Field(
-        alias="from", description="The instant of the grid at which it begins."
+        alias="from", description="The instant at which the replayed period begins."
     )
     speed: Annotated[float | Literal["auto"], Speed()] = Field(
-        description="Seconds of the grid to one second of training; auto: a step takes its share of the estimate."
+        description="Grid seconds per second of training; auto: each step takes its share of estimates.duration."
     )
 
 
 class ClockSection(Section):
-    """What time it is for the sweep."""
+    """The clock that the sweep follows."""
 
     replay: ReplaySection = Field(description="Replay a past grid while training for real.")
 
@@ -256,18 +264,19 @@ class SpecFile(Section):
     ) = Field(default=None, description="The sweep's name; default: the file's.")
     model: Models = Field(description="The base model: its id, or id and revision.")
     dataset: Datasets = Field(description="The dataset: its id, or a section.")
-    recipe: RecipeSection = Field(default=RecipeSection(), description="How every experiment is trained.")
-    proxy: ProxySection | None = Field(default=None, description="A cheaper stand-in to rank on; default: none.")
+    recipe: RecipeSection = Field(default=RecipeSection(), description="How each experiment is trained.")
+    proxy: ProxySection | None = Field(default=None, description="A cheaper base model to rank on; default: none.")
     space: SpaceSection | None = Field(default=None, description="The values of each hyperparameter.")
     design: Designs | None = Field(
         default=None,
-        description="Which points are trained; default: grid where there is a space, else published.",
+        description="Which points are trained; default: grid if there is a space, else published.",
     )
     tiers: Annotated[tuple[TierSection, ...], Field(min_length=1, max_length=100)] | None = Field(
-        default=None, description="How long experiments may wait, and for what; default: the published three."
+        default=None,
+        description="How long experiments may wait, and for which intensity; default: the published three.",
     )
     rules: Annotated[tuple[RuleSection, ...], Field(min_length=1, max_length=MOST_RULES)] | None = Field(
-        default=None, description="Which experiment goes to which tier; default: the published rules."
+        default=None, description="Which experiments belong to which tier; default: the published rules."
     )
     carbon: CarbonSection = Field(default=CarbonSection(), description="Where the carbon intensity comes from.")
     policy: Policies = Field(
@@ -278,39 +287,39 @@ class SpecFile(Section):
     executor: Executors | None = Field(default=None, description="Where the workers run; default: local.")
     devices: Devices = Field(
         default=(DeviceSection(name="device0"),),
-        description="How many devices, or a list of them.",
+        description="The number of devices, or a list of them.",
         json_schema_extra={"default": 1},
     )
     estimates: EstimatesSection = Field(description="The duration and power of one experiment, for plan and simulate.")
     tick: Annotated[timedelta, Span()] = Field(
         default=timedelta(minutes=30),
-        description="How often the policy is asked.",
+        description="How often the policy decides.",
         json_schema_extra={"default": "30m"},
     )
     min_wait: Annotated[timedelta, Span(timedelta(0))] = Field(
         default=timedelta(minutes=10),
-        description="Waits shorter than that are not worth it.",
+        description="The shortest wait worth taking.",
         json_schema_extra={"default": "10m"},
     )
     finish_by: Annotated[timedelta | datetime | None, SpanOrMoment()] = Field(
         default=None,
-        description="When all must have ended: a span from the submission, an instant, or auto (the tiers' delays).",
+        description="Deadline of the sweep: a duration from the submission, an instant, or auto (the tiers' delays).",
         json_schema_extra={"default": "auto"},
     )
     rungs: OptionalRungs = Field(
         default=RungsSection(),
-        description="Where experiments that fall behind stop; none trains all to the end.",
+        description="Steps at which weak experiments stop (successive halving); none trains all to the end.",
         json_schema_extra={"default": "default"},
     )
     repeats: OptionalRepeats = Field(
-        default=None, description="With how many seeds the best are trained in the end; default: one."
+        default=None, description="With how many seeds the best experiments are trained at the end; default: one."
     )
     propose: OptionalProposals = Field(
-        default=None, description="Who proposes points for places that rungs have freed; default: nobody."
+        default=None, description="How new points are proposed for places that rungs have freed; default: none are."
     )
     pack: Annotated[int | None, Pack()] = Field(
         default=None,
-        description="How many experiments a stint trains together at most; auto: with rungs as many as there are.",
+        description="The most experiments that one stint trains together; auto: all of them with rungs, else one.",
         json_schema_extra={"default": "auto"},
     )
-    clock: ClockSection | None = Field(default=None, description="Default: the wall clock.")
+    clock: ClockSection | None = Field(default=None, description="A replayed clock; default: the wall clock.")

@@ -1,4 +1,4 @@
-"""A `sweep.yaml` read and checked; its JSON schema and its template."""
+"""Reading and checking of `sweep.yaml`; its JSON schema and its template."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SCHEMA_ID = "urn:gridsweep:sweep.yaml:1"
 
 
 def load(path: str | PurePath) -> Sweep:
-    """The sweep a file describes; its relative paths are relative to it. Raises `SpecError`."""
+    """Return the sweep that a file describes; paths in it are relative to the file. Raise `SpecError` on any fault."""
     try:
         if Path(path).is_dir():
-            raise SpecError(f"{path}: is a folder; name the file in it, as {PurePath(path) / 'sweep.yaml'}")
+            raise SpecError(f"{path}: is a folder; name the file in it, such as {PurePath(path) / 'sweep.yaml'}")
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -39,16 +39,16 @@ def load(path: str | PurePath) -> Sweep:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        what = f"the byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"
+        what = f"the byte 0x{byte:02x} is not valid UTF-8; save the file as UTF-8"
         raise SpecError(f"{path}:{line}: {what}", faults=[FileFault(str(path), line, "", what)]) from None
     return loads(text, path)
 
 
 def loads(text: str, path: str | PurePath = "sweep.yaml") -> Sweep:
-    """The sweep a text describes, as if it stood in the file `path`. Raises `SpecError`."""
+    """Return the sweep that a text describes, as if it were the file `path`. Raise `SpecError` on any fault."""
     document = Document(text, str(path))
     if not isinstance(document.plain, dict):
-        what = "holds no `key: value` lines; `gridsweep init` writes a file that works"
+        what = "no `key: value` lines; `gridsweep init` writes a working file"
         raise document.error([*document.faults, Fault((), what)])
     folder = Path(os.path.normpath(Path(path).absolute())).parent
     checked = check(document.plain)
@@ -61,9 +61,9 @@ def loads(text: str, path: str | PurePath = "sweep.yaml") -> Sweep:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of `sweep.yaml` (draft 2020-12), for editors; it accepts every short form.
+    """Return the JSON schema of `sweep.yaml` (draft 2020-12), for editors; it accepts every short form.
 
-    What takes several keys to see, such as a rule with an unknown tier, only `load` finds.
+    Faults that involve several keys, such as a rule with an unknown tier, are found by `load` only.
     """
     schema = SpecFile.model_json_schema(schema_generator=_Untitled)
     return {
@@ -75,17 +75,17 @@ def json_schema() -> dict[str, Any]:
 
 
 def template() -> str:
-    """A commented `sweep.yaml` that works without a network, for `gridsweep init`."""
+    """Return a commented `sweep.yaml` that works without a network, for `gridsweep init`."""
     return files("gridsweep.spec").joinpath("template.yaml").read_text(encoding="utf-8")
 
 
 def _name(path: str | PurePath) -> str:
-    """The file's name without its ending, as a sweep may be called."""
+    """Return the file's name without its ending, as a valid name of a sweep."""
     return re.sub(r"[^a-z0-9]+", "-", PurePath(path).stem.lower())[:63].strip("-") or "sweep"
 
 
 class _Untitled(GenerateJsonSchema):
-    """Without a title for every key: editors would show it instead of the description."""
+    """Generator without a title for each key: editors would show the title instead of the description."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""The sections of a `sweep.yaml` that say how much of each experiment is trained: rungs, packs."""
+"""The sections of `sweep.yaml` on early stopping, repeats, new points and packs."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ class ShareOfSteps(Value):
 
 
 class RungsSection(Section):
-    """At these shares of all steps experiments are compared, and so many go on."""
+    """Successive halving: at each share of all steps experiments are compared, and the best continue."""
 
     at: Annotated[tuple[Annotated[float, ShareOfSteps()], ...], Field(min_length=1, max_length=20)] = Field(
-        default=DEFAULT.at, description="Shares of all steps, rising: 1/8, 0.25."
+        default=DEFAULT.at, description="Shares of all steps in rising order: 1/8, 0.25."
     )
     keep: Annotated[
         tuple[Annotated[int, Number(least=1, most=10_000, whole=True)], ...], Field(min_length=1, max_length=20)
-    ] = Field(default=DEFAULT.keep, description="How many go on from each, falling.")
+    ] = Field(default=DEFAULT.keep, description="How many experiments continue after each rung, in falling order.")
     carry: Annotated[str, OneOf(("none", "baseline"))] = Field(
-        default="none", description="baseline: it goes on to the end beside the best, whatever its score."
+        default="none", description="baseline: train the baseline to the end beside the best, whatever its score."
     )
 
     when: Annotated[str, OneOf(("together", "each"))] = Field(
         default="together",
-        description="Whether a rung waits for everybody, or judges each by those who came before (ASHA).",
+        description="together: a rung waits for all experiments; each: it compares each with earlier arrivals (ASHA).",
     )
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ def _or_none(value: object) -> object:
     if value == "default":
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"must be none, default, or a mapping with at and keep, not {shown(value)}")
+        raise ValueError(f"must be none, default or a mapping with at and keep, not {shown(value)}")
     return value
 
 
@@ -77,13 +77,13 @@ OptionalRungs = Annotated[RungsSection | None, Shorthand(_or_none, {"enum": ["no
 
 
 class RepeatsSection(Section):
-    """The best are trained with other seeds, once everybody has ended."""
+    """Trains the best with more seeds once all experiments have ended."""
 
     seeds: Annotated[int, Number(least=2, most=100, whole=True)] = Field(
-        default=Repeats().seeds, description="With how many seeds in all."
+        default=Repeats().seeds, description="The total number of seeds, the first included."
     )
     finalists: Annotated[int, Number(least=1, most=1000, whole=True)] = Field(
-        default=Repeats().finalists, description="How many of the best."
+        default=Repeats().finalists, description="How many of the best experiments are repeated."
     )
 
 
@@ -100,14 +100,14 @@ OptionalRepeats = Annotated[
 
 
 class ProposeSection(Section):
-    """Points that join the sweep in places that rungs have freed."""
+    """Adds new points to the sweep in places that rungs have freed."""
 
     by: Annotated[str, OneOf(PROPOSERS)] = Field(
         default=Proposals().by,
-        description="edge: the best point, a step beyond the edge of the space; optuna: its sampler (an extra).",
+        description="edge: the best point moved a step beyond the edge of the space; optuna: its sampler (an extra).",
     )
     most: Annotated[int, Number(least=1, most=1000, whole=True)] = Field(
-        default=Proposals().most, description="How many at most, in all."
+        default=Proposals().most, description="The most points added in total."
     )
 
 
@@ -122,7 +122,7 @@ OptionalProposals = Annotated[ProposeSection | None, Shorthand(_by, {"enum": ["n
 
 @dataclass(frozen=True)
 class Pack(Value):
-    """How many experiments are trained together at most: a number, or `auto`."""
+    """The most experiments that are trained together: a number, or `auto`."""
 
     _number = Number(least=1, most=10_000, whole=True)
 
@@ -139,7 +139,10 @@ class Pack(Value):
 
 
 def rungs_of(section: RungsSection | None, given: bool, experiments: int, baseline: str) -> Rungs | None:
-    """The rungs of a sweep: as they were given, or the default ones scaled to so many experiments."""
+    """Return the rungs of a sweep: as given, or the default ones scaled to the number of experiments.
+
+    None without rungs, or if none would stop an experiment.
+    """
     if section is None:
         return None
     carried = (baseline,) if section.carry == "baseline" else ()

@@ -1,4 +1,4 @@
-"""The sections of a `sweep.yaml` that say what is trained: model, dataset, recipe, space, design."""
+"""The sections of `sweep.yaml` that define what is trained: model, dataset, recipe, space, design."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _axis(value: object) -> object:
 
 def _named(value: object) -> object:
     if not isinstance(value, str | dict):
-        raise ValueError(f"must be an id such as org/name, or a mapping with the key id, not {shown(value)}")
+        raise ValueError(f"must be an id such as org/name or a mapping with the key id, not {shown(value)}")
     return {"id": value} if isinstance(value, str) else value
 
 
@@ -65,81 +65,79 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """The base model every experiment adapts."""
+    """The base model that every experiment adapts."""
 
-    id: Id = Field(description="A Hugging Face id, a local folder, or the name of a model that comes along.")
+    id: Id = Field(description="A Hugging Face id, a local folder, or the name of a bundled model.")
     revision: Revision | None = Field(default=None, description="A branch, tag or commit of the model.")
 
 
 class DatasetSection(Section):
-    """Pairs of prompt and response."""
+    """The training data: pairs of prompt and response."""
 
     id: Id = Field(description="A Hugging Face id, a local folder or JSONL file, or `stdlib`.")
     revision: Revision | None = Field(default=None, description="A branch, tag or commit of the dataset.")
     split: Annotated[str, Word(r"[\w.\[\]:%+-]{1,100}", "the name of a split, such as train")] = Field(
-        default=_DATASET.split, description="The split both samples are taken from."
+        default=_DATASET.split, description="The split that training and validation samples come from."
     )
     train_samples: Count | None = Field(
-        default=None, description="Samples to train on; needed unless recipe.steps is given."
+        default=None, description="Number of training samples; required unless recipe.steps is given."
     )
     validation_samples: Count | None = Field(
-        default=None, description="Samples to validate on; default by validation_share."
+        default=None, description="Number of validation samples; default: by recipe.validation_share."
     )
 
 
 class RecipeSection(Section):
-    """How every experiment is trained."""
+    """How each experiment is trained."""
 
     epochs: Annotated[float, Number(above=0, most=10_000)] = Field(
         default=_RECIPE.epochs, description="Passes over the training samples."
     )
-    steps: Count | None = Field(default=None, description="Optimizer steps; overrides epochs.")
+    steps: Count | None = Field(default=None, description="Number of optimizer steps; overrides epochs.")
     batch_size: Count = Field(default=_RECIPE.batch_size, description="Samples in one forward pass.")
-    accumulation: Count = Field(default=_RECIPE.accumulation, description="Forward passes to one optimizer step.")
-    max_length: Count = Field(default=_RECIPE.max_length, description="Tokens a sample is cut to.")
+    accumulation: Count = Field(default=_RECIPE.accumulation, description="Forward passes per optimizer step.")
+    max_length: Count = Field(default=_RECIPE.max_length, description="Longest sample in tokens; longer ones are cut.")
     learning_rate_schedule: Annotated[str, OneOf(tuple(DECIDES))] = Field(
-        default=_RECIPE.learning_rate_schedule, description="How the learning rate falls after the warm-up."
+        default=_RECIPE.learning_rate_schedule, description="The learning-rate schedule after the warm-up."
     )
     warmup: Share = Field(default=_RECIPE.warmup, description="Share of the steps over which the learning rate rises.")
     weight_decay: Annotated[float, Number(least=0, most=10)] = Field(
-        default=_RECIPE.weight_decay, description="Of AdamW, on the LoRA weights."
+        default=_RECIPE.weight_decay, description="Weight decay of AdamW on the LoRA weights."
     )
     clip: Annotated[float, Number(above=0)] = Field(
-        default=_RECIPE.clip, description="The largest norm of the gradient."
+        default=_RECIPE.clip, description="Largest gradient norm; larger gradients are clipped."
     )
     target_modules: Annotated[
         tuple[Annotated[str, Word(r"[\w.]{1,100}", "the name of a module")], ...], Field(min_length=1)
     ] = Field(default=_RECIPE.target_modules, description="The projections that get LoRA layers.")
     seed: Seed = Field(
-        default=_RECIPE.seed, description="Seeds the split, the initial weights and the order of the samples."
+        default=_RECIPE.seed, description="Seed of the split, the initial weights and the order of the samples."
     )
     validation_share: Annotated[float, Number(above=0, below=1)] = Field(
         default=_RECIPE.validation_share,
-        description="Share of the samples to validate on where no number is given.",
+        description="Share of the samples used for validation if dataset.validation_samples is not given.",
     )
-    checkpoint_every: Count = Field(
-        default=_RECIPE.checkpoint_every, description="Steps from checkpoint to checkpoint."
-    )
+    checkpoint_every: Count = Field(default=_RECIPE.checkpoint_every, description="Steps between checkpoints.")
     layers: Annotated[str, OneOf(("all", "upper-half"))] = Field(
         default=_RECIPE.layers,
-        description="Which of the decoder's layers have adapters; the lower half runs once for all.",
+        description="Which decoder layers have adapters; with upper-half the lower half runs once for a whole pack.",
     )
     rslora: bool = Field(default=_RECIPE.rslora, description="Scale adapters by alpha / sqrt(r) instead of alpha / r.")
     lora_plus: Annotated[float, Number(least=1, most=1000)] = Field(
-        default=_RECIPE.lora_plus, description="LoRA+: how many times the learning rate B is trained with."
+        default=_RECIPE.lora_plus, description="LoRA+: the factor on the learning rate of matrix B."
     )
 
 
 class ProxySection(Section):
-    """Ranks on a cheaper stand-in; its results are labelled as such."""
+    """Ranks experiments on a cheaper base model; the results are labelled as a proxy's."""
 
     base: Annotated[str, OneOf(("4-bit",))] = Field(
-        description="Train over the base in 4 bits (NF4): less memory, another model, other losses."
+        description="Train over the base in 4 bits (NF4): less memory, but another model with other losses."
     )
 
 
 class SpaceSection(Section):
-    """The values each hyperparameter may take: a list, or one number."""
+    """The values of each hyperparameter: a list, or one number."""
 
     r: Annotated[tuple[Rank, ...], *_AXIS] = Field(description="LoRA rank.")
     alpha: Annotated[tuple[Alpha, ...], *_AXIS] = Field(description="LoRA alpha.")
@@ -148,11 +146,11 @@ class SpaceSection(Section):
 
 
 class Plain(Section):
-    """Takes no options."""
+    """A choice without options."""
 
 
 class BaselineSection(Section):
-    """A point of the space; a missing key takes the first value of its axis."""
+    """A point of the space; a missing key defaults to the first value of its axis."""
 
     r: Rank | None = Field(default=None, description="LoRA rank.")
     alpha: Alpha | None = Field(default=None, description="LoRA alpha.")
@@ -170,14 +168,14 @@ class OneFactorSection(Section):
 
 
 class SampleSection(Section):
-    """Some points of the grid, each tier with its share."""
+    """A sample of the grid in which each tier keeps its share."""
 
-    n: Count = Field(description="How many points, at most the size of the grid.")
-    seed: Seed = Field(default=42, description="Which points; the same seed draws the same ones.")
+    n: Count = Field(description="How many points; at most the size of the grid.")
+    seed: Seed = Field(default=42, description="Seed of the draw; the same seed draws the same points.")
 
 
 class Choice(Section):
-    """Exactly one of its keys."""
+    """A mapping with exactly one key."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
@@ -188,9 +186,9 @@ class DesignSection(Choice):
     published: Plain | None = Field(
         default=None, description="The 21 experiments of the published sweep; takes no space."
     )
-    grid: Plain | None = Field(default=None, description="Every combination.")
+    grid: Plain | None = Field(default=None, description="Every combination of the values.")
     one_factor: OneFactorSection | None = Field(default=None, description="The baseline, then each axis varied alone.")
-    sample: SampleSection | None = Field(default=None, description="A sample of the grid, proportional to its tiers.")
+    sample: SampleSection | None = Field(default=None, description="A sample of the grid, proportional to the tiers.")
 
 
 Designs = Annotated[DesignSection, choice_of(DESIGNS, never_alone=("sample",))]

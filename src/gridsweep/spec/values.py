@@ -1,7 +1,7 @@
-"""How the single values of a spec are written and read: numbers, spans, moments, words, comparisons.
+"""The types of single values in a spec: numbers, spans, moments, words, comparisons.
 
-Each class is an annotation for a field: it turns what YAML gave into the value, raises `ValueError` saying
-what the value must be, and knows its JSON schema.
+Each class annotates a field: it converts the YAML value, raises `ValueError` that says what the value must be, and
+returns its JSON schema.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import isfinite
-from typing import Any, Literal, NamedTuple  # Any: a JSON schema, an annotation, or what YAML holds
+from typing import Any, Literal, NamedTuple  # Any: a JSON schema, an annotation, or a YAML value
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
@@ -27,7 +27,7 @@ NUMBER_PATTERN = f"^{NUMBER.pattern}$".replace("(", "(?:")
 SPAN_PATTERN = "^(?=.)" + "".join(rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in "dhms") + "$"
 COMPARISON_PATTERN = rf"^\s*(==|!=|>=|<=|>|<)\s*({NUMBER_PATTERN[1:-1]})\s*$"
 
-# What other programs call the same thing.
+# Names of the same keys in other programs.
 _ELSEWHERE = {
     "rank": "r",
     "lora_r": "r",
@@ -38,16 +38,16 @@ _ELSEWHERE = {
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """What to write instead of an unknown word: the nearest allowed one, else all of them."""
+    """Return a hint for an unknown word: the nearest allowed word, else all of them."""
     words = list(allowed)
     if _ELSEWHERE.get(word.lower()) in words:
         return f"did you mean {_ELSEWHERE[word.lower()]}?"
     near = difflib.get_close_matches(word[:60].lower(), words, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(words)}"
+    return f"did you mean {near[0]}?" if near else f"choose one of: {', '.join(words)}"
 
 
 def shown(value: object) -> str:
-    """A value of the file as a message shows it: short, on one line, without control characters."""
+    """Return a value of the file as shown in a message: short, on one line, without control characters."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -61,7 +61,7 @@ def shown(value: object) -> str:
 
 
 class Value:
-    """A field's annotation: `read` makes the value, `schema` describes what may be written."""
+    """A field's annotation: `read` converts the value, `schema` describes its allowed forms."""
 
     def read(self, value: Any) -> Any:
         raise NotImplementedError
@@ -78,7 +78,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Number(Value):
-    """A finite number within bounds, also in quotes; `above` and `below` are exclusive."""
+    """A finite number within bounds, quoted or not; `above` and `below` are exclusive."""
 
     above: float | None = None
     least: float | None = None
@@ -90,7 +90,7 @@ class Number(Value):
         read: object = float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
         if isinstance(read, bool) or not isinstance(read, int | float) or not self._allows(read):
             raise ValueError(f"must be {self.allowed}, not {shown(value)}")
-        return int(read) if self.whole else float(read) + 0.0  # which makes -0.0 zero
+        return int(read) if self.whole else float(read) + 0.0  # turns -0.0 into 0.0
 
     def _allows(self, value: float) -> bool:
         return (
@@ -116,7 +116,7 @@ class Number(Value):
             "exclusiveMaximum": self.below,
         }
         kind = "integer" if self.whole else "number"
-        # as text for readers of YAML 1.1, to whom 1e-4 is a word; the bounds apply to numbers only
+        # strings are allowed because YAML 1.1 reads 1e-4 as a string; the bounds apply to numbers only
         bounds = {key: bound for key, bound in keys.items() if bound is not None}
         return {"type": [kind, "string"], "pattern": NUMBER_PATTERN, **bounds}
 
@@ -166,7 +166,7 @@ class Moment(Value):
 
 
 class SpanOrMoment(Value):
-    """A deadline: so long after the first submission, or an instant; `auto` for none but what else there is."""
+    """A deadline: a span after the first submission, an instant, or `auto` for the tiers' delays alone."""
 
     def read(self, value: object) -> timedelta | datetime | None:
         if value == "auto":
@@ -176,7 +176,7 @@ class SpanOrMoment(Value):
         try:
             return Span().read(value)
         except ValueError as error:
-            raise ValueError(f"{error}; or an instant such as 2026-12-01T08:00:00Z, or auto") from None
+            raise ValueError(f"{error}; an instant such as 2026-12-01T08:00:00Z or auto is allowed too") from None
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [Span().schema(), Moment().schema(), {"const": "auto"}]}
@@ -184,7 +184,7 @@ class SpanOrMoment(Value):
 
 @dataclass(frozen=True)
 class Word(Value):
-    """Text of a certain form, `allowed` in words; with `numbers` also a number, which is read as its text."""
+    """Text that matches a pattern, described by `allowed`; with `numbers` a number is read as its text."""
 
     pattern: str
     allowed: str
@@ -194,7 +194,7 @@ class Word(Value):
         if self.numbers and isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
             value = number(value)
         if isinstance(value, int | float):
-            raise ValueError(f"must be text, not {shown(value)}; put it in quotes if it is meant")
+            raise ValueError(f"must be text, not {shown(value)}; quote the value if it is intended")
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value, re.ASCII):
             raise ValueError(f"must be {self.allowed}, not {shown(value)}")
         return value
@@ -221,7 +221,7 @@ class OneOf(Value):
 
 
 class Limit(Value):
-    """A limit on the carbon intensity: `225` in gCO2eq/kWh, or `p40`, which so many percent of the hours meet."""
+    """A limit on the carbon intensity: `225` in gCO2eq/kWh, or `p40`, the limit that 40 % of the hours meet."""
 
     _absolute = Number(least=0, most=5000)
     _pattern = r"^p(100|\d{1,2}(?:\.\d{1,3})?)$"
@@ -240,7 +240,7 @@ class Limit(Value):
 
 
 class Speed(Value):
-    """The speed of a replayed clock: grid seconds to a second of training, or `auto`, as fast as the work is done."""
+    """The speed of a replayed clock: grid seconds per second of training, or `auto` to follow the work done."""
 
     _number = Number(above=0, most=1_000_000)
 
@@ -257,14 +257,14 @@ class Speed(Value):
 
 
 class SecretReference(Value):
-    """Where a secret is, never the secret: `env:NAME` or `file:PATH`."""
+    """A reference to a secret, never the secret itself: `env:NAME` or `file:PATH`."""
 
     _pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]{1,1000})$"
 
     def read(self, value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(self._pattern, value, re.ASCII):
-            # what stands there may be the secret itself: it is not repeated
-            raise ValueError("must be env:NAME or file:PATH, never the secret itself; take it out of the file")
+            # the value may be the secret itself, so the message does not repeat it
+            raise ValueError("must be env:NAME or file:PATH, never the secret itself; remove it from the file")
         return value
 
     def schema(self) -> dict[str, Any]:
@@ -294,7 +294,7 @@ class Compared(Value):
 
 @dataclass(frozen=True, eq=False)
 class Shorthand:
-    """Lets a field be written shorter: `lengthen` gives the long form, `schema` describes the short one."""
+    """A short form of a field: `lengthen` returns the long form, `schema` describes the short one."""
 
     lengthen: Callable[[object], object]
     schema: dict[str, Any]
@@ -307,7 +307,7 @@ class Shorthand:
 
 
 def choice_of(words: tuple[str, ...], *, never_alone: tuple[str, ...] = ()) -> Shorthand:
-    """A word, or a mapping of one word to its options; words `never_alone` have options that must be given."""
+    """Return a short form: a word, or a mapping of one word to its options; words `never_alone` require options."""
 
     def lengthen(value: object) -> object:
         if isinstance(value, str):

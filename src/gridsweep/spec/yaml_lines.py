@@ -1,8 +1,8 @@
-"""YAML read into plain values that remember their lines.
+"""YAML parsing into plain values with their line numbers.
 
-A spec needs mappings, lists, text and numbers, so this reads less than YAML offers: no tags, no second
-document, no merge keys, and no more than so many values, aliases expanded. Words mean what they mean in
-YAML 1.2: `1e-4` is a number, and `NO` is Norway rather than false.
+A spec needs mappings, lists, text and numbers, so this parser accepts a subset of YAML: no tags, no second document,
+no merge keys, and at most `MAX_VALUES` values with aliases expanded. Scalars follow YAML 1.2: `1e-4` is a number,
+and `NO` is Norway rather than false.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any  # what YAML holds, and PyYAML's events
+from typing import Any  # YAML values, and PyYAML's events
 
 import yaml
 
 from gridsweep.errors import FileFault, SpecError
 
 MAX_BYTES = 1 << 20
-TOO_LARGE = "larger than 1 MiB; a sweep takes a few kilobytes, so is this the right file?"
+TOO_LARGE = "larger than 1 MiB, while a sweep takes a few kilobytes; check that this is the right file"
 MAX_VALUES = 20_000
 MAX_DEPTH = 32
 MAX_FAULTS = 100
@@ -37,13 +37,13 @@ _SPECIAL: dict[str, Any] = {
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
 _NO_TAGS = "the tag {!r} is not allowed; write plain text, numbers and lists"
-# libyaml where PyYAML was built with it: ten times as fast, the same events
+# libyaml, if PyYAML was built with it, yields the same events ten times as fast
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong, where in the document, and the line where that is not the place's own."""
+    """A fault and its place in the document; `line` is set where it differs from the line of the place."""
 
     where: Where
     what: str
@@ -71,9 +71,9 @@ class _Node:
 
 
 class Document:
-    """One YAML document: `plain` is its value, `faults` what was wrong with it but did not stop the reading.
+    """One YAML document: `plain` is its value, `faults` are the faults that did not stop the parsing.
 
-    Raises `SpecError` for text that cannot be read on: a syntax error, a bomb of aliases, no document at all.
+    Raise `SpecError` for text that cannot be parsed: a syntax error, too many aliases, no document at all.
     """
 
     def __init__(self, text: str, file: str):
@@ -93,11 +93,11 @@ class Document:
         except yaml.MarkedYAMLError as error:
             raise self._syntax(error, text) from None
         except yaml.YAMLError as error:
-            raise SpecError(f"{file}: not YAML: {error}; start from what `gridsweep init` writes") from None
+            raise SpecError(f"{file}: not YAML: {error}; start from the file that `gridsweep init` writes") from None
         self.plain = self._root.plain
 
     def line(self, where: Where) -> int:
-        """The line of a value, or of the nearest thing around it that is there."""
+        """Return the line of a value, or of the nearest enclosing value that exists."""
         node, line = self._root, 1
         for step in where:
             if isinstance(node.content, dict) and step in node.content:
@@ -111,11 +111,11 @@ class Document:
         return line
 
     def error(self, faults: list[Fault]) -> SpecError:
-        """All faults as one error, a line each, in the order of the file."""
+        """Return all faults as one error, one line each, in the order of the file."""
         placed = sorted((f.line or self.line(f.where), dotted(f.where), f.what) for f in faults)
         lines = [f"{self.file}:{line}: {name + ': ' if name else ''}{what}" for line, name, what in placed]
         if len(lines) > MAX_FAULTS:
-            lines[MAX_FAULTS:] = [f"{self.file}: and {len(lines) - MAX_FAULTS} more; mend these first"]
+            lines[MAX_FAULTS:] = [f"{self.file}: and {len(lines) - MAX_FAULTS} more; correct these first"]
         return SpecError("\n".join(lines), faults=[FileFault(self.file, *fault) for fault in placed[:MAX_FAULTS]])
 
     def _stop(self, line: int, what: str) -> SpecError:
@@ -126,7 +126,7 @@ class Document:
         here = "".join(text.splitlines()[line - 1 : line])
         if "\t" in here[: len(here) - len(here.lstrip())]:
             return self._stop(line, "not YAML: the line is indented by a tab; indent with spaces")
-        hint = "look for a missing quote, bracket, colon or indent just before"
+        hint = "look for a missing quote, bracket, colon or indent just before this line"
         return self._stop(line, f"not YAML: {error.problem}; {hint}")
 
     def _read(self, events: Iterator[Any]) -> _Node:
@@ -134,10 +134,10 @@ class Document:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    raise self._stop(_line(event), "a second document starts here; keep one to a file")
+                    raise self._stop(_line(event), "a second document starts here; keep one document per file")
                 root = self._node(next(events), events, ())
         if root is None or root.content is None:
-            raise SpecError(f"{self.file}: the file is empty; `gridsweep init` writes a working one")
+            raise SpecError(f"{self.file}: the file is empty; `gridsweep init` writes a working file")
         return root
 
     def _node(self, event: Any, events: Iterator[Any], where: Where) -> _Node:
@@ -145,7 +145,7 @@ class Document:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), line)
         if len(where) > MAX_DEPTH:
-            raise self._stop(line, f"nested deeper than {MAX_DEPTH} levels; a sweep needs five")
+            raise self._stop(line, f"nested deeper than {MAX_DEPTH} levels; remove levels, a sweep needs five")
         self._count(1, line)
         if event.tag is not None:
             self.faults.append(Fault(where, _NO_TAGS.format(event.tag), line))
@@ -171,7 +171,7 @@ class Document:
         while not isinstance(key := next(events), yaml.MappingEndEvent):
             line = _line(key)
             if not isinstance(key, yaml.ScalarEvent):
-                raise self._stop(line, "a key must be a plain word")
+                raise self._stop(line, "a key must be a plain word; write `key: value`")
             if key.tag is not None:
                 self.faults.append(Fault((*where, key.value), _NO_TAGS.format(key.tag), line))
             node = self._node(next(events), events, (*where, key.value))
@@ -184,22 +184,22 @@ class Document:
 
     def _alias(self, anchor: str, line: int) -> _Node:
         if anchor not in self._anchors:
-            raise self._stop(line, f"*{anchor} names no anchor above it; write the value out")
+            raise self._stop(line, f"the alias *{anchor} has no anchor above it; write the value out")
         node = self._anchors[anchor]
         if node is None:
-            raise self._stop(line, f"*{anchor} stands within the value it names; write the value out")
+            raise self._stop(line, f"the alias *{anchor} is inside its own anchor; write the value out")
         self._count(node.size, line)
         return node
 
     def _count(self, size: int, line: int) -> None:
         self._size += size
         if self._size > MAX_VALUES:
-            what = f"more than {MAX_VALUES:,} values, aliases expanded; is this the right file?"
+            what = f"more than {MAX_VALUES:,} values, aliases expanded; check that this is the right file"
             raise self._stop(line, what)
 
 
 def dotted(where: Where) -> str:
-    """A place as people write it: `tiers[1].max_delay`."""
+    """Return a place in dotted form: `tiers[1].max_delay`."""
     text = ""
     for step in where:
         if isinstance(step, int):
