@@ -128,7 +128,7 @@ def test_an_ambiguous_beginning_is_answered_by_what_to_type(run):
     code, out, _ = run("explain", "r16-a64")
     assert code == 0 and re.search(r"^loss      \d\.\d{4} on the validation samples$", out, re.MULTILINE)
     code, _, err = run("explain", "nope")
-    assert code == 2 and re.search(r"no experiment begins with 'nope'; there are r16-\S+, r\S+, ", err)
+    assert code == 2 and re.search(r"no experiment id starts with 'nope'; choose from r16-\S+, r\S+, ", err)
 
 
 def test_what_to_type_is_the_shortest_part_that_is_one_experiments_own():
