@@ -1,4 +1,4 @@
-"""What the verbs answer with `--json`, where that is not a value of its own such as a plan or a report."""
+"""Documents that commands print with `--json`, unless they print a value of another module (a plan, a report)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gridsweep.sweep.sweep import Sweep
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file or a folder that was written, and the command that comes next."""
+    """A file or folder that was written, and the next command."""
 
     path: Path
     next: str | None = None
@@ -27,7 +27,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A folder of manifests, with so many RayJobs; none where the loop itself runs in the cluster."""
+    """A folder of manifests with its number of RayJobs; 0 if the loop itself runs in the cluster."""
 
     path: Path
     ray_jobs: int
@@ -50,7 +50,7 @@ class CheckedExperiment:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A spec that is fine, and what is odd about it."""
+    """A valid spec and its warnings."""
 
     sweep: str
     experiments: tuple[CheckedExperiment, ...]
@@ -60,7 +60,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentStatus:
-    """Where an experiment stands, why, until when at the latest."""
+    """The status of an experiment, its reason, and its latest start."""
 
     id: str
     status: Status
@@ -80,14 +80,14 @@ class ExperimentStatus:
 
 @dataclass(frozen=True, slots=True)
 class Explanation(ExperimentStatus):
-    """The same of one experiment, as a document."""
+    """The status of one experiment, as a document."""
 
     schema_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class SweepStatus:
-    """Where a sweep stands."""
+    """The status of a sweep."""
 
     sweep: str
     folder: Path
@@ -100,7 +100,7 @@ class SweepStatus:
 
 @dataclass(frozen=True, slots=True)
 class Detached:
-    """A run that goes on in the background."""
+    """A run in the background."""
 
     folder: Path
     pid: int
@@ -110,7 +110,7 @@ class Detached:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A sweep that was stopped; nothing may be left to do."""
+    """A stopped sweep; `remaining` is 0 if all experiments have ended."""
 
     folder: Path
     remaining: int
@@ -120,7 +120,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """What a worker printed in an experiment's latest attempt."""
+    """The worker output of an experiment's latest attempt."""
 
     id: str
     attempt_id: str
@@ -130,7 +130,7 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of it, while it is followed."""
+    """One line of worker output, printed by `logs --follow`."""
 
     id: str
     attempt_id: str
@@ -140,7 +140,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """The finished adapters, the best first."""
+    """The finished adapters, best first."""
 
     adapters: tuple[Adapter, ...]
     schema_version: int = 2
@@ -148,7 +148,7 @@ class Adapters:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The winner, and those it is not surely better than."""
+    """The best adapter, and the adapters statistically tied with it."""
 
     best: Adapter
     tied: tuple[Adapter, ...]
@@ -167,7 +167,7 @@ class ZoneRow:
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """The zones found, and why a provider could not list its own."""
+    """The zones found, and the reason for each provider that could not list its zones."""
 
     zones: tuple[ZoneRow, ...]
     silent: dict[str, str]
@@ -175,7 +175,7 @@ class Zones:
 
 
 def check(sweep: Sweep, warnings: Sequence[str]) -> Check:
-    """Of a spec."""
+    """Return the document of a checked spec."""
     listed = [
         CheckedExperiment(e.id, e.params.r, e.params.alpha, e.params.lr, e.params.dropout, e.tier, e.reason)
         for e in sweep.experiments
@@ -184,7 +184,7 @@ def check(sweep: Sweep, warnings: Sequence[str]) -> Check:
 
 
 def status(place: RunFolder) -> SweepStatus:
-    """Of the sweep in a folder."""
+    """Return the status of the sweep in a folder."""
     state, pid = place.read(), place.driver()
     return SweepStatus(
         sweep=state.sweep.name,
@@ -197,7 +197,7 @@ def status(place: RunFolder) -> SweepStatus:
 
 
 def explanation(state: State, standing: Standing) -> Explanation:
-    """Of one experiment."""
+    """Return the status of one experiment."""
     return Explanation(**_status(state, standing))
 
 
