@@ -304,7 +304,7 @@ def nothing(place):
         ("error", 2, ["init", "small.yaml"], nothing, None, "small.yaml already exists"),
         ("error", 2, ["explain", "e", "done"], nothing, None, "'e' could be any of e00"),
         ("adapter", 2, ["best", "done"], no_adapters, None, "no finished adapter"),
-        ("access", 2, ["serve", "done", "--port", "70000"], nothing, None, "70000 is no port"),
+        ("access", 2, ["serve", "done", "--port", "70000"], nothing, None, "70000 is not a port"),
         ("serving", 5, ["serve", "done", "--host", "no-such-host.invalid"], nothing, None, "cannot listen on"),
         ("signal", 8, ["run", "small.yaml"], synthetic, None, "synthetic"),
         ("journal", 7, ["status", "done"], damage, None, "journal.db"),

@@ -264,7 +264,7 @@ def test_a_trace_of_another_time_is_said_before_anything_starts(gridsweep, spec,
     )
     spec.write_text(SPEC + "carbon: {provider: trace, zone: Nowhere, file: grid.csv}\n")
     code, _, err = gridsweep("run", spec)
-    assert code == 2 and "grid.csv does not know the grid at 2024-06-10 16:00" in err
+    assert code == 2 and "grid.csv has no data at 2024-06-10 16:00" in err
 
 
 @pytest.mark.parametrize(
