@@ -188,7 +188,7 @@ def test_a_baseline_that_stopped_is_compared_with_the_best_where_it_stopped():
     assert report.parted.step == 3 and report.parted.low < report.parted.difference < report.parted.high < 0
     assert "against the baseline at step 3, where the baseline stopped" in wording.winner(report)
     assert [row.difference for row in report.rows[:2]] == [0.0, pytest.approx(0.2)]
-    assert "| to best |" in markdown.render(report)
+    assert "| vs best |" in markdown.render(report)
 
 
 def test_one_that_was_better_at_a_rung_than_at_its_end_is_said_to_overfit():

@@ -32,9 +32,10 @@ def forecast(
     png: Path | None,
     as_json: bool,
 ) -> None:
-    """Show the carbon intensity of a grid zone now and in the coming days: best windows, uncertainty, sources.
+    """Show a grid zone's carbon intensity and best windows.
 
-    The zone comes from SPEC, from --provider with --zone, or from --trace.
+    Covers the present and the coming days, with uncertainty and sources. The zone comes from SPEC, from --provider with
+    --zone, or from --trace.
     """
     from gridsweep.carbon.outlook import outlook
     from gridsweep.grid.registry import plugin, provider_for
@@ -69,7 +70,10 @@ def forecast(
 @click.option("--provider", help="List only this provider's zones.")
 @json_option
 def zones(search: str | None, provider: str | None, as_json: bool) -> None:
-    """List the grid zones of the installed providers; SEARCH matches part of an id or a name."""
+    """List the grid zones of the installed providers.
+
+    SEARCH matches part of an id or a name.
+    """
     from gridsweep.grid.registry import names, plugin, zones_of
     from gridsweep.render import answers
     from gridsweep.render import outlook as pictures

@@ -28,7 +28,7 @@ folder_argument = click.argument("folder", type=click.Path(path_type=Path), requ
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="gridsweep")
 def cli() -> None:
-    """Run LoRA hyperparameter sweeps when the power grid is clean."""
+    """Run LoRA hyperparameter sweeps when the power grid is cleanest."""
 
 
 def worker() -> list[str]:

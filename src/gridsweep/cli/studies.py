@@ -70,7 +70,10 @@ def simulate(
     png: Path | None,
     as_json: bool,
 ) -> None:
-    """Backtest policies on a recorded trace, with the spec's estimates, from many start times."""
+    """Backtest policies on a recorded trace.
+
+    Simulates the sweep with the spec's estimates, from many start times.
+    """
     from gridsweep.grid import recorded_forecasts as recorded
     from gridsweep.render import progress, simulation
     from gridsweep.simulation import backtest
@@ -152,9 +155,9 @@ def schema(verb: str | None, as_json: bool) -> None:
 )
 @json_option
 def doctor(specs: tuple[Path, ...], train: bool, seconds: float, as_json: bool) -> None:
-    """Check this machine: installed packages, devices, energy counters, disk space.
+    """Check this machine: packages, devices, energy, disk.
 
-    With SPECs, also read the grid from their providers. --train stores its results in devices/ in the cache folder.
+    With SPECs, also reads the grid from their providers. --train stores its results in devices/ in the cache folder.
     """
 
     from gridsweep import doctor as machine

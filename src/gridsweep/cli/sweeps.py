@@ -78,7 +78,10 @@ def check(spec: Path, as_json: bool) -> None:
 @click.option("--png", type=click.Path(path_type=Path), help="Also draw the plan to this file.")
 @json_option
 def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as_json: bool) -> None:
-    """Plan a sweep on the forecast before anything runs: start times, expected saving, and its uncertainty."""
+    """Plan a sweep on the forecast, before anything runs.
+
+    Shows the start times, the expected saving, and its uncertainty.
+    """
     from gridsweep.grid.registry import provider_for
     from gridsweep.render import documents
     from gridsweep.render import plan as pictures
@@ -111,7 +114,7 @@ def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as
 @click.option("--detach", is_flag=True, help="Run in the background and return.")
 @json_option
 def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
-    """Run a sweep, or resume it; SPEC may be a run folder.
+    """Run or resume a sweep; SPEC may be a run folder.
 
     Ctrl-C stops the workers at a checkpoint; the same command resumes the sweep. A second Ctrl-C exits at once: the
     workers keep running, and the next run adopts them.
@@ -176,9 +179,9 @@ def status(folder: Path | None, watch: bool, as_json: bool) -> None:
 @folder_argument
 @json_option
 def explain(experiment: str, folder: Path | None, as_json: bool) -> None:
-    """Explain why an experiment waits (and its latest start), or why it started when it did.
+    """Explain why an experiment waits, or why it started.
 
-    EXPERIMENT is an experiment id or its first characters.
+    For a waiting experiment, also shows its latest start. EXPERIMENT is an experiment id or its first characters.
     """
     from gridsweep.render import answers, terminal
 
@@ -196,9 +199,10 @@ def explain(experiment: str, folder: Path | None, as_json: bool) -> None:
 @click.option("--follow", is_flag=True, help="Keep printing until the attempt ends.")
 @json_option
 def logs(experiment: str, folder: Path | None, follow: bool, as_json: bool) -> None:
-    """Print the worker output of an experiment's latest attempt, wherever it runs.
+    """Print the output of an experiment's latest attempt.
 
-    EXPERIMENT is an experiment id or its first characters. With --follow, --json prints one document per line.
+    The output is that of the worker, wherever it runs. EXPERIMENT is an experiment id or its first characters. With
+    --follow, --json prints one document per line.
     """
     import time
 
@@ -260,7 +264,10 @@ def stop(folder: Path | None, as_json: bool) -> None:
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @click.option("--settle", "settled", is_flag=True, help="Read revised grid data and report both figures.")
 def report(folder: Path | None, as_json: bool, markdown: bool, settled: bool) -> None:
-    """Report the results, energy and emissions of a sweep, beside running at once; rewrite the HTML report."""
+    """Report results, energy and emissions of a sweep.
+
+    Compares the sweep with running at once, and rewrites the HTML report.
+    """
     from gridsweep.render import files, terminal
     from gridsweep.render import markdown as markdown_
     from gridsweep.runs import run as runs

@@ -14,7 +14,10 @@ from gridsweep.cli.group import cli, folder_argument, folder_of, json_option, pr
 @folder_argument
 @json_option
 def models(folder: Path | None, as_json: bool) -> None:
-    """List finished adapters, best first: place, loss, emissions, size, path."""
+    """List finished adapters, best first.
+
+    Shows place, loss, emissions, size and path of each.
+    """
     from gridsweep.render import answers, terminal
     from gridsweep.serving import adapters
 
@@ -35,7 +38,10 @@ def models(folder: Path | None, as_json: bool) -> None:
 )
 @json_option
 def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
-    """Print the recommended LoRA configuration, the experiments tied with it, and the caveats."""
+    """Print the recommended LoRA configuration.
+
+    Shows the experiments statistically tied with it, and the caveats.
+    """
     from gridsweep.render import recommendation, trainers
     from gridsweep.serving import adapters
 
@@ -57,7 +63,7 @@ def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
 @click.option("--to", "to", type=click.Path(path_type=Path), required=True, help="New or empty folder to write.")
 @json_option
 def export(experiment: str, folder: Path | None, to: Path, as_json: bool) -> None:
-    """Copy an adapter, its model card and its metrics into a new folder.
+    """Copy an adapter, its model card and metrics to a folder.
 
     EXPERIMENT is an experiment id or its first characters.
     """
@@ -91,10 +97,11 @@ def serve(
     to: Path | None,
     as_json: bool,
 ) -> None:
-    """Serve the best adapter, or the named ones, through an OpenAI-compatible API until Ctrl-C.
+    """Serve adapters through an OpenAI-compatible API.
 
-    Uses vLLM if it is installed, otherwise a small server for trials. GRIDSWEEP_API_KEY holds the API key, or
-    GRIDSWEEP_API_KEY_FILE names a file that holds it. With --json, the document is printed once the server is ready.
+    Serves the best adapter, or the named ones, until Ctrl-C. Uses vLLM if it is installed, otherwise a small server for
+    trials. GRIDSWEEP_API_KEY holds the API key, or GRIDSWEEP_API_KEY_FILE names a file that holds it. With --json, the
+    document is printed once the server is ready.
     """
     from gridsweep.serving import launch
 

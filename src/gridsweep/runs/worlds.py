@@ -1,6 +1,7 @@
 """The worlds that drive a sweep: live, replayed at a fixed speed, and replayed at the speed of the work.
 
-Each is a clock with a provider and an executor. Time passes only in this module.
+Each is a clock with a provider and an executor; time passes only in its `wait`. The virtual world is in
+`simulation.virtual`.
 """
 
 from __future__ import annotations
