@@ -94,14 +94,14 @@ __all__ = [
 
 
 def handed_on(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:  # Any: a module's names are of any type
-    """Return a module's `__getattr__` that imports a name of `homes` from its module below `package` when asked for.
+    """Return a module's `__getattr__` that imports a name in `homes` from its module below `package` on first use.
 
-    Importing a folder costs nothing, and a folder of which only some files travel to a worker still imports.
+    Importing a package therefore costs nothing, and works on a worker that holds only some of its files.
     """
 
     def named(name: str) -> Any:  # Any: as above
         if name not in homes:
-            raise AttributeError(f"{package} has no {name!r}")
+            raise AttributeError(f"module {package} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{homes[name]}"), name)
 
     return named

@@ -1,4 +1,4 @@
-"""The verbs as functions, with the defaults a person expects; each returns a value."""
+"""The commands as functions with the same defaults; each returns a value."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from gridsweep.sweep.sweep import PolicyChoice, Sweep
 
 
 def load(path: str | Path) -> Sweep:
-    """Read a `sweep.yaml`. Raises `SpecError` with every error of the file at once."""
+    """Read a `sweep.yaml`. Raise `SpecError` with all errors of the file at once."""
     return spec.load(path)
 
 
 def plan(sweep: Sweep, at: datetime | None = None) -> Plan:
-    """Rehearse a sweep on the forecast of a moment: now, or the start of its replayed clock.
+    """Plan a sweep on the forecast at a moment (default: now, or the start of its replayed clock).
 
-    Raises `DeadlineError` when no plan can meet its deadline, `TraceError` when there is too little to forecast from.
+    Raise `DeadlineError` if no plan can meet the deadline, `TraceError` if there is too little history for a forecast.
     """
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
     capacity.check_deadline(sweep, now)
@@ -54,14 +54,14 @@ def simulate(
     bounds: bool = True,
     against: Sweep | None = None,
 ) -> Simulation:
-    """Back-test policies (the sweep's own if none is named) on a trace.
+    """Backtest policies (default: the sweep's own) on a trace.
 
-    `trace` is a file or `solar-valley`; by default the trace that the sweep itself names.
-    Start instants lie every `every` from `start` (28 days into the trace) to before `end` (nine days before its end).
-    `forecast` is what policies are shown: `history`, `perfect`, or `recorded:FILE`, which needs no trace. `devices`
-    counts devices like the sweep's first one, `finish_by` takes the place of the tiers' start deadlines, `lengths`
-    spreads what experiments really take about the estimate, and without `bounds` nothing is said of what was possible.
-    Reductions are against running the same sweep at once, or the sweep `against`.
+    `trace` is a file or `solar-valley` (default: the trace that the sweep names). Start times are `every` apart, from
+    `start` (default: 28 days into the trace) to before `end` (default: nine days before its end). `forecast` is given
+    to the policies: `history`, `perfect`, or `recorded:FILE`, which needs no trace. `devices` is the number of devices,
+    each like the sweep's first. `finish_by` replaces the tiers' start deadlines. `lengths` is the relative spread of
+    real durations around the estimate. `bounds` computes the achievable saving too. The baseline of all reductions is
+    running the same sweep at once, or the sweep `against`.
     """
     provider = open_replay(None if trace is None else str(trace), forecast, sweep.carbon)
     starts = backtest.start_instants(provider.trace, every, start, end)
@@ -73,12 +73,12 @@ def simulate(
 
 
 def run(sweep: Sweep, folder: str | Path | None = None) -> Run:
-    """Run a sweep for real on this machine, or go on with it, in `folder` (default: runs/<name of the sweep>)."""
+    """Run a sweep on this machine, or resume it, in `folder` (default: runs/<name of the sweep>)."""
     done = runs.run(sweep, folder)
     files.publish(done.folder, done.report)
     return done
 
 
 def report(folder: str | Path) -> Report:
-    """What the sweep in a run's folder found and cost so far."""
+    """Return the report of the sweep in a run folder, as of now."""
     return runs.report(folder)

@@ -1,4 +1,4 @@
-"""What this machine has for a sweep, and what it lacks."""
+"""Checks of this machine for sweeps: packages, devices, energy counters, disk, grid providers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ROOM_GB = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: whether it is well, what was seen, what to do about it."""
+    """The result of one check: the subject, its state, the observation, and the remedy."""
 
     what: str
     state: Literal["ok", "note", "missing"]
@@ -51,7 +51,7 @@ class Finding:
 
 
 def examine(folder: Path = Path(), sweeps: Sequence[Sweep] = ()) -> list[Finding]:
-    """Look at Python, the extras, the devices, the energy counters, the disk, and the providers of the sweeps given."""
+    """Check Python, the extras, devices, energy counters, the disk, and the grid providers of `sweeps`."""
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs"),
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
@@ -102,13 +102,13 @@ def _energy() -> Finding:
     finally:
         meter.close()
     if source.startswith("modelled"):
-        advice = "set power_w of the devices (watts of a busy core) to what a wall meter shows"
-        return Finding("energy", "note", f"no counter is readable; energy is {source}", advice)
+        advice = "set power_w of the devices (watts per busy core) to the reading of a wall meter"
+        return Finding("energy", "note", f"no readable energy counter; energy is {source}", advice)
     return Finding("energy", "ok", f"measured by {source}")
 
 
 def power(asked: Sequence[Device] = (), nvml: Any = None, notes: Path | None = None) -> list[Finding]:
-    """The GPUs' power limits, and whether those that devices ask for can be. Changes nothing."""
+    """Return the GPUs' power limits, and whether the limits that devices request are allowed. Change nothing."""
     import pynvml
 
     from gridsweep.energy.nvml import nvml_index, visible_gpus
@@ -120,25 +120,25 @@ def power(asked: Sequence[Device] = (), nvml: Any = None, notes: Path | None = N
     gpus = visible_gpus(nvml)
     if asking and not gpus:
         names = ", ".join(device.name for device in asking)
-        return [Finding("power limit", "note", f"{names}: no NVIDIA GPU here, so power_limit_w changes nothing")]
+        return [Finding("power limit", "note", f"{names}: no NVIDIA GPU here, so power_limit_w has no effect")]
     for gpu in gpus:
         index = nvml_index(gpu)
         try:
             limits, _ = seen(0 if index is None else index, nvml, notes)
         except nvml.NVMLError as error:
-            found.append(Finding(f"power {gpu}", "note", f"the driver tells no limit: {error}"))
+            found.append(Finding(f"power {gpu}", "note", f"the driver reports no limit: {error}"))
             continue
         text = f"limit {limits.now:g} W (default {limits.usual:g}, allowed {limits.least:g} to {limits.most:g})"
         wrong = [d for d in asking if d.power_limit_w and not limits.least <= d.power_limit_w <= limits.most]
         if wrong:
-            names = ", ".join(f"{d.name} asks for {d.power_limit_w:g} W" for d in wrong)
-            found.append(Finding(f"power {gpu}", "missing", f"{text}; {names}", "set power_limit_w within these"))
+            names = ", ".join(f"{d.name} requests {d.power_limit_w:g} W" for d in wrong)
+            found.append(Finding(f"power {gpu}", "missing", f"{text}; {names}", "set power_limit_w within this range"))
         elif limits.busy:
-            found.append(Finding(f"power {gpu}", "ok", f"{text}, set by a worker that trains"))
+            found.append(Finding(f"power {gpu}", "ok", f"{text}, set by a running worker"))
         elif limits.left is not None or limits.now != limits.usual:
             before = limits.usual if limits.left is None else limits.left
-            who = "not the default" if limits.left is None else f"left by a worker that was killed, {before:g} W before"
-            advice = f"sudo nvidia-smi -i {gpu} -pl {before:g}, unless it is meant"
+            who = "not the default" if limits.left is None else f"left by a killed worker, {before:g} W before"
+            advice = f"sudo nvidia-smi -i {gpu} -pl {before:g}, unless this limit is intended"
             found.append(Finding(f"power {gpu}", "note", f"{text}, {who}", advice))
         else:
             found.append(Finding(f"power {gpu}", "ok", text))
@@ -161,22 +161,22 @@ def _grid() -> Finding:
 
 
 def _provider(carbon: CarbonSource) -> Finding:
-    """What a configured provider says of its zone just now, without the rungs that would stand in for it."""
+    """Check a configured provider with a reading of its zone, without fallbacks."""
     from gridsweep.grid.registry import source_for
 
     what, now = f"grid {carbon.provider}", datetime.now(UTC)
     try:
         reading = source_for(carbon).read(now)
     except GridsweepError as error:
-        return Finding(what, "missing", f"{carbon.zone}: {error}", "a sweep would go on with what else is known")
+        return Finding(what, "missing", f"{carbon.zone}: {error}", "a sweep would continue with its fallbacks")
     found, level = reading.provenance, reading.history.at(now)
     present = (
         f"{level:.0f} gCO2eq/kWh now" if level == level else f"known up to {reading.history.end:%Y-%m-%d %H:%M} UTC"
     )
-    ahead = "with its own forecast" if reading.forecast is not None else "no forecast of its own; we make one"
+    ahead = "with its own forecast" if reading.forecast is not None else "no forecast of its own; gridsweep makes one"
     seen = f"{carbon.zone}: {present}, {found.kind}, {found.basis}, {found.quality}; {ahead}"
     if found.quality in ("synthetic", "static"):
-        return Finding(what, "note", seen, "no measurement: good for trying out, not for a claim")
+        return Finding(what, "note", seen, "not measured: suitable for trials, not for claims")
     return Finding(what, "ok", seen)
 
 
@@ -187,23 +187,23 @@ PROGRAM = (sys.executable, "-m", "gridsweep.train.probe")
 
 
 LOADING_S = 900.0
-"""So long a large model may take to load, beyond what is measured."""
+"""Seconds that a large model may take to load, on top of the measuring time."""
 
 
 def probe(subject: str, seconds: float) -> dict[str, Any]:
-    """What `python -m gridsweep.train.probe` finds for a spec's path or a model's name.
+    """Return the result of `python -m gridsweep.train.probe` for the path of a spec or the name of a model.
 
-    Raises `GridsweepError` where the extra `train` is missing or the model is not on this machine, `ExecutorError`
-    where the program ends otherwise.
+    Raise `GridsweepError` if the extra `train` is missing or the model is not on this machine, `ExecutorError` if the
+    program fails in another way.
     """
     absent = [package for package in EXTRAS["train"] if find_spec(package) is None]
     if absent:
         raise GridsweepError(
-            f"doctor --train has to train, and {', '.join(absent)} is not installed; pip install 'gridsweep[train]'"
+            f"doctor --train needs {', '.join(absent)}, which is not installed; pip install 'gridsweep[train]'"
         )
     if Path(subject).suffix not in (".yaml", ".yml"):
         return _measured(subject, subject, seconds)
-    with TemporaryDirectory() as folder:  # the worker reads no YAML: it gets the sweep as a run folder keeps it
+    with TemporaryDirectory() as folder:  # the worker cannot read YAML, so it gets the sweep as JSON
         sweep = Path(folder) / "sweep.json"
         sweep.write_text(codec.dumps(load(subject)), encoding="utf-8")
         return _measured(subject, str(sweep), seconds)
@@ -214,12 +214,12 @@ def _measured(subject: str, argument: str, seconds: float) -> dict[str, Any]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LOADING_S + 4 * seconds)
     except subprocess.TimeoutExpired:
-        raise ExecutorError(f"measuring {subject} did not end in time; try fewer --seconds") from None
-    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ExecutorError(f"measuring {subject} took too long; try fewer --seconds") from None
+    last = (done.stderr.strip().splitlines() or ["no error output"])[-1]
     if done.returncode == GridsweepError.exit_code:
         raise GridsweepError(last)
     if done.returncode:
-        raise ExecutorError(f"measuring {subject} ended with exit {done.returncode}: {last}")
+        raise ExecutorError(f"measuring {subject} failed with exit {done.returncode}: {last}")
     try:
         made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
@@ -230,7 +230,7 @@ def _measured(subject: str, argument: str, seconds: float) -> dict[str, Any]:
 
 
 def findings(made: dict[str, Any]) -> list[Finding]:
-    """A line for the device, its memory, each choice and the energy; the best choice is marked."""
+    """Return findings on the device, its memory, each measured choice and the energy; the best choice is marked."""
     kind = f"{made['device']} ({made['kind']}, {made['dtype']})"
     lines = [
         Finding("train device", "ok", f"{kind} with {made['model']}: {made['samples']}"),
@@ -241,9 +241,11 @@ def findings(made: dict[str, Any]) -> list[Finding]:
     for one in made["left_out"]:
         lines.append(Finding(f"train {one['members']}", "note", f"not measured: {one['why']}"))
     if made["energy"] is None:
-        lines.append(Finding("train energy", "note", "no counter is readable here, so joules a token are left out"))
+        lines.append(
+            Finding("train energy", "note", "no readable energy counter here, so joules per token are unknown")
+        )
     if power := made.get("power"):
-        may = "may be set" if power["may_be_set"] else "may not be set by this user: power_limit_w will not take effect"
+        may = "can be set" if power["may_be_set"] else "cannot be set by this user: power_limit_w has no effect"
         text = f"limit {power['now']:g} W, {power['least']:g} to {power['most']:g} W allowed; it {may}"
         lines.append(Finding("train power", "ok" if power["may_be_set"] else "note", text))
     lines.append(Finding("train written", "ok", made["written"]))
@@ -254,9 +256,9 @@ def _memory(memory: dict[str, Any]) -> tuple[Literal["ok", "note"], str]:
     adapters = ", ".join(f"r{r} {_bytes(size)}" for r, size in memory["adapter_bytes"].items())
     tokens = ", ".join(f"r{r} {_bytes(size)}" for r, size in memory["bytes_per_token"].items())
     seen = (
-        f"base {_bytes(memory['base_bytes'])}; an adapter {adapters}; a token in a pass {tokens}; "
+        f"base {_bytes(memory['base_bytes'])}; per adapter {adapters}; per token in a pass {tokens}; "
         f"{_bytes(memory['device_bytes'])} hold {memory['fit_resident']} adapters, "
-        f"and pass {memory['fit_at_once']} at once with {memory['tokens_of_a_step']} tokens each"
+        f"{memory['fit_at_once']} of them in one pass with {memory['tokens_of_a_step']} tokens each"
     )
     return ("ok" if memory["fit_at_once"] else "note"), seen
 
@@ -264,10 +266,10 @@ def _memory(memory: dict[str, Any]) -> tuple[Literal["ok", "note"], str]:
 def _choice(choice: dict[str, Any], best: bool) -> str:
     said = [f"{choice['tokens_per_s']:,.0f} tokens/s"]
     if choice["joules_per_token"] is not None:
-        said.append(f"{choice['joules_per_token']:.3g} J a token")
+        said.append(f"{choice['joules_per_token']:.3g} J/token")
     peak = "" if choice["peak_bytes"] is None else f"peak {_bytes(choice['peak_bytes'])}, "
-    said.append(f"{peak}{_bytes(choice['foreseen_bytes'])} foreseen")
-    said.append(f"masks {'kept' if choice['remember'] else 'made again'}")
+    said.append(f"{peak}{_bytes(choice['foreseen_bytes'])} predicted")
+    said.append(f"masks {'kept' if choice['remember'] else 'recomputed'}")
     return ", ".join(said) + ("  <- best" if best else "")
 
 

@@ -1,7 +1,7 @@
-"""What can go wrong, each with the exit code the command line ends with.
+"""The errors of gridsweep, each with its exit code.
 
-A message says what happened, to which thing, and what to do: `[WHERE: ]WHAT[; REMEDY]`. The three parts may be given
-apart; of a message given as one text they are found by that form, so an error has them either way.
+A message says what happened, to which thing, and what to do: `[WHERE: ]WHAT[; REMEDY]`. An error takes the three parts
+separately or as one text, which is split by that form; it has all three attributes either way.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ EXIT_CODES: dict[int, str] = {
     EXECUTOR: "the executor could not run the work",
     LEASE_HELD: "another run holds the folder",
     STATE_DAMAGED: "the journal is damaged",
-    SIGNAL: "a carbon provider does not answer, or not in a way that can be trusted",
-    DEADLINE: "a deadline that cannot be met, or was missed (`finish_by`, or a tier's `max_delay`)",
+    SIGNAL: "a carbon provider gave no answer, or no trustworthy one",
+    DEADLINE: "a deadline cannot be met, or was missed (`finish_by`, or a tier's `max_delay`)",
     INTERRUPTED: "interrupted by Ctrl-C; state saved",
 }
 
 
 _WHERE = re.compile(r"([^\s:]+(?::\d+)?): (?=\S)")
-"""A file (with its line) or a key at the beginning of a message: one word, perhaps a number, then `: `."""
+"""A file (with its line) or a key at the start of a message: one word, an optional number, then `: `."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileFault:
-    """One fault of a file; `line` and `key` where they are known. `what` may name the remedy after a semicolon."""
+    """One error in a file; `line` and `key` if known. `what` may name the remedy after a semicolon."""
 
     file: str
     line: int | None
@@ -50,15 +50,15 @@ class FileFault:
 
     @property
     def where(self) -> str:
-        """`sweep.yaml:3: tiers[0].max_delay`, as far as it is known."""
+        """Return the place of the error as far as it is known: `sweep.yaml:3: tiers[0].max_delay`."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return f"{place}: {self.key}" if self.key else place
 
 
 class GridsweepError(Exception):
-    """The root of every error a user can see. `exit_code` is what the command line returns, `code` a stable word.
+    """The base of every error that a user can see. `exit_code` is the exit code of the program, `code` a stable word.
 
-    `message` is the whole text, or only what happened where `where` or `remedy` are given beside it.
+    `message` is the whole text, or only what happened if `where` or `remedy` is given separately.
     """
 
     exit_code = USAGE
@@ -72,20 +72,20 @@ class GridsweepError(Exception):
 
 
 def parts(message: str) -> tuple[str | None, str, str | None]:
-    """Where, what and the remedy in a message."""
+    """Return the three parts of a message: where, what and the remedy."""
     found = _WHERE.match(message)
     what, remedy = remedied(message[found.end() :] if found else message)
     return found and found[1], what, remedy
 
 
 def remedied(text: str) -> tuple[str, str | None]:
-    """What happened, and what to do: what follows the last semicolon."""
+    """Return what happened, and the remedy, which follows the last semicolon."""
     what, semicolon, remedy = text.rpartition("; ")
     return (what, remedy or None) if semicolon else (text, None)
 
 
 class SpecError(GridsweepError):
-    """The spec, or an input it names, is wrong. `faults` are those of the file, one or many, in its order."""
+    """The spec, or an input it names, is wrong. `faults` lists the errors of the file in file order."""
 
     code = "spec"
 
@@ -104,32 +104,32 @@ class SpecError(GridsweepError):
 
 
 class TraceError(SpecError):
-    """A trace file cannot be read as carbon intensity over time."""
+    """A trace file does not hold carbon intensity over time."""
 
     code = "trace"
 
 
 class AdapterError(GridsweepError):
-    """An adapter is not there, is damaged, or cannot be served."""
+    """An adapter is missing, damaged, or cannot be served."""
 
     code = "adapter"
 
 
 class AccessError(GridsweepError):
-    """A server would be open to others, or its key is none."""
+    """A server would be open to other machines without a key, or its key is not valid."""
 
     code = "access"
 
 
 class ServingError(GridsweepError):
-    """A server does not start, or does not answer as it should."""
+    """A server does not start, or gives wrong answers."""
 
     exit_code = EXECUTOR
     code = "serving"
 
 
 class SignalError(GridsweepError):
-    """A carbon provider gave no usable answer. `status` is its HTTP status, where it had one."""
+    """A carbon provider gave no usable answer. `status` is the HTTP status, if there was one."""
 
     exit_code = SIGNAL
     code = "signal"
@@ -140,31 +140,31 @@ class SignalError(GridsweepError):
 
 
 class CredentialError(SignalError):
-    """A secret is missing, or the provider refuses it or what it asks for: asking again does not help."""
+    """A secret is missing, or the provider refuses the secret or the request; a retry does not help."""
 
     code = "credential"
 
 
 class AnswerError(SignalError):
-    """The provider answered something that is not what it promises: shape, unit, zone, size."""
+    """The provider's answer breaks its contract: shape, unit, zone, size."""
 
     code = "answer"
 
 
 class UnreachableError(SignalError):
-    """No answer came: no route, no name, no TLS, no time, or a server that is down."""
+    """The provider did not answer: no route, no name, no TLS, a timeout, or a server that is down."""
 
     code = "unreachable"
 
 
 class LimitError(SignalError):
-    """The provider, or our own budget for it, allows no further request for now."""
+    """The provider, or gridsweep's own request budget for it, allows no further request for now."""
 
     code = "limit"
 
 
 class PolicyError(GridsweepError):
-    """A policy decided something impossible: a device in use, work that is not there."""
+    """A policy made an impossible decision: a device in use, work that does not exist."""
 
     exit_code = EXECUTOR
     code = "policy"
@@ -178,7 +178,7 @@ class ExecutorError(GridsweepError):
 
 
 class ApiError(ExecutorError):
-    """A cluster's API server refused a request for good."""
+    """A cluster's API server refused a request permanently."""
 
     code = "api"
 

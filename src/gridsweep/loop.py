@@ -1,7 +1,7 @@
-"""The loop that drives a sweep, and all it asks of a world.
+"""The loop that drives a sweep, and the interfaces that it needs.
 
-`drive` is handed a clock, a provider and an executor and never asks whether they are real. It is synchronous and
-level-triggered: observe, fold, decide, journal, act, wait.
+`drive` takes a clock, a provider and an executor, real or simulated, and treats both alike. The loop is synchronous
+and level-triggered: observe, fold, decide, journal, act, wait.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gridsweep.state.state import State
 
 
 class Journal(Protocol):
-    """Where facts are kept; a list will do."""
+    """A store of facts; a list is enough."""
 
     def extend(self, events: Iterable[Event], /) -> object: ...
 
@@ -37,8 +37,8 @@ class Provider(Protocol):
 class Executor(Protocol):
     """Starts, stops and observes workers; keeps no state.
 
-    `observe` returns what is new since the state was folded. `act` makes the world match the state: requested attempts
-    run, pausing ones are told, finished ones are published; doing it again changes nothing.
+    `observe` returns the events since the last fold. `act` makes the world match the state: it starts requested
+    attempts, tells pausing attempts to pause, and publishes finished ones; calling it again changes nothing.
     """
 
     def observe(self, state: State, now: datetime) -> Sequence[Event]: ...
@@ -47,10 +47,10 @@ class Executor(Protocol):
 
 
 class World(Protocol):
-    """A clock with what it governs. `wait` is the only place where time passes; it returns early when a worker ends.
+    """A clock with its provider and executor. Time passes only in `wait`, which returns early if a worker ends.
 
-    `clock` returns facts about the clock itself that are to be journaled, given what is known. `silences` says how long
-    each attempt has been silent; None where the world's own time tells it.
+    `clock` returns facts about the clock itself, to be journaled. `silences` returns how long each attempt has been
+    silent, or None if the world's own time measures silence.
     """
 
     @property
@@ -69,7 +69,7 @@ class World(Protocol):
 
 
 def nothing(state: State, events: Sequence[Event]) -> None:
-    """The listener of whom nobody listens to."""
+    """Do nothing: the default listener."""
 
 
 def drive(
@@ -82,15 +82,15 @@ def drive(
     stop: Callable[[], str] = lambda: "",
     tell: Callable[[State, Sequence[Event]], None] = nothing,
 ) -> State:
-    """Drive a submitted sweep until nothing runs and nothing may start any more; returns its state.
+    """Drive a submitted sweep until no attempt runs and none may start; return its state.
 
-    `proposers` makes whoever is asked for points that join the sweep. `stop` says who asked to stop, "" while nobody
-    has. `tell` hears of every event after it is folded.
+    `proposers` builds the proposer that suggests new points. `stop` returns the reason to stop, "" for none. `tell`
+    receives every event after it is folded.
     """
 
     def commit(events: Sequence[Event]) -> None:
         if events:
-            journal.extend(events)  # a fact is written before the act it announces
+            journal.extend(events)  # each fact is journaled before the loop acts on it
             for event in events:
                 state.apply(event)
             tell(state, events)

@@ -186,22 +186,22 @@ def test_a_report_says_how_much_of_what_was_possible_was_reached():
     made = report_of(state)
     of = made.certificate
     said = wording.possible(made)
-    assert said.startswith(f"{of.share * 100:.1f} % of the saving that was possible by 2024-06-1")
-    assert said.endswith(" g were left.")
+    assert said.startswith(f"{of.share * 100:.1f} % of the saving achievable by 2024-06-1")
+    assert said.endswith(" g above the optimum.")
     assert any(said in line for line in terminal.headline(made))
     assert said in markdown.render(made)
-    assert any(term == "What was possible" and "never pausing" in text for term, text in accounts.accounting(made))
+    assert any(term == "Achievable saving" and "without pauses" in text for term, text in accounts.accounting(made))
     assert codec.loads(Report, codec.dumps(made)) == made
 
 
 def test_a_report_says_when_nothing_could_be_saved_or_when_it_cost_more():
     flat = report_of(rehearsed(make_sweep(2), [200] * 9, Immediate())[0])
     assert wording.possible(flat) == (
-        "Nothing could have been saved: no other hours would have been cleaner than those at once."
+        "No saving was achievable: no other hours would have been cleaner than running at once."
     )
     worse = report_of(rehearsed(make_sweep(2, tiers=(URGENT,)), [260, 255, 300, 400, 400, 400], Threshold())[0])
-    assert wording.possible(worse).endswith("at once; 28.5 g more than needed were emitted.")
+    assert wording.possible(worse).endswith("at once; emissions are 28.5 g above the optimum.")
     late = report_of(rehearsed(make_sweep(1, tiers=(URGENT,)), [300, 250, 200, 400, 400, 400], Never())[0])
-    assert wording.possible(late).startswith("10.0 g could have been saved by 2024-06-10 05:00 UTC; ")
+    assert wording.possible(late).startswith("A saving of 10.0 g was achievable by 2024-06-10 05:00 UTC; ")
     hole = report_of(rehearsed(make_sweep(2), [100, float("nan"), 100], Immediate())[0])
     assert wording.possible(hole) == "" and accounts.certified(hole)[0].startswith("unknown: part of the energy")

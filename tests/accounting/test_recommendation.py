@@ -100,7 +100,7 @@ def test_an_unfinished_sweep_has_a_best_so_far_and_says_how_many_are_left(run, t
     assert f"{made.left} of 4 experiments have not ended: this is the best so far." in made.caveats
     text(made, tmp_path / "runs/small", None)
     out = capsys.readouterr().out
-    assert out.startswith(f"so far    {made.id}, {made.left} of 4 are left\n") and "put it back" in out
+    assert out.startswith(f"so far    {made.id}, {made.left} of 4 remain\n") and "restore it" in out
     assert f"# Caveat: {made.left} of 4 experiments have not ended" in snippet(made, "peft")
     before = State(events[:first])
     assert recommend(before, summarize(before)) is None
@@ -131,7 +131,7 @@ def test_an_ambiguous_beginning_is_answered_by_what_to_type(run):
     code, out, _ = run("explain", "r16-a64")
     assert code == 0 and re.search(r"^loss      \d\.\d{4} on the validation samples$", out, re.MULTILINE)
     code, _, err = run("explain", "nope")
-    assert code == 2 and re.search(r"no experiment begins with 'nope'; there are r16-\S+, r\S+, ", err)
+    assert code == 2 and re.search(r"no experiment id starts with 'nope'; choose from r16-\S+, r\S+, ", err)
 
 
 def test_what_to_type_is_the_shortest_part_that_is_one_experiments_own():
@@ -168,7 +168,11 @@ def test_a_snippet_says_whose_it_is_its_caveats_and_what_is_drawn_otherwise(trai
     made = snippet(MADE, trainer)
     assert made.startswith(f"# Sweep mine: {MADE.id}, validation loss 1.2500 (1.2000 to 1.3000).\n# Caveat: The winner")
     said = " ".join(re.findall(r"# *(.*)", made))
-    for words in ("first step has a rate of 0", "Averaged weights decided at rungs only", "difference of another seed"):
+    for words in (
+        "first step has a learning rate of 0",
+        "Averaged weights were used at rungs only",
+        "variation as from another seed",
+    ):
         assert words in said
     assert "Averaged" not in snippet(replace(MADE, rungs=False), trainer)
 
@@ -202,7 +206,7 @@ def test_what_axolotl_cannot_say_is_a_comment():
     told = yaml.safe_load(made)
     assert (told["adapter"], told["load_in_4bit"], told["loraplus_lr_ratio"]) == ("qlora", True, 4.0)
     assert told["num_epochs"] == 4, "1,500 steps of 8 among 3,990 samples"
-    for words in ("whole numbers for lora_alpha", "may leave weight_decay out", "NF4"):
+    for words in ("whole numbers for lora_alpha", "may ignore weight_decay", "NF4"):
         assert words in made
     assert "num_epochs" not in yaml.safe_load(snippet(replace(other, facts={}, dataset=Dataset("a/b")), "axolotl"))
 

@@ -186,9 +186,9 @@ def test_a_baseline_that_stopped_is_compared_with_the_best_where_it_stopped():
     report = with_rung({"e00": BAD, "e01": GOOD, "e02": LATER}, {"e01": GOOD, "e02": LATER})
     assert (report.baseline, report.reference, report.best.experiment) == ("e00", "e01", "e01")
     assert report.parted.step == 3 and report.parted.low < report.parted.difference < report.parted.high < 0
-    assert "against the baseline at step 3, where that stopped" in wording.winner(report)
+    assert "against the baseline at step 3, where the baseline stopped" in wording.winner(report)
     assert [row.difference for row in report.rows[:2]] == [0.0, pytest.approx(0.2)]
-    assert "| to best |" in markdown.render(report)
+    assert "| vs best |" in markdown.render(report)
 
 
 def test_one_that_was_better_at_a_rung_than_at_its_end_is_said_to_overfit():

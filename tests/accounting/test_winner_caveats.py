@@ -159,4 +159,4 @@ def test_nothing_is_said_of_savings_where_nothing_was_trained():
     assert report.counts == {"failed": 1} and report.emissions_g == pytest.approx(30)
     assert (report.saving_g, report.reduction, report.immediate_g) == (None, None, None)
     assert not any(line.startswith(("saved", "lost", "at once")) for line in terminal.headline(report))
-    assert "Nothing was trained: there is nothing to compare" in html.render(report)
+    assert "No experiment was trained, so there is no comparison" in html.render(report)

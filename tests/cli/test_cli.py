@@ -85,7 +85,7 @@ def test_init_writes_a_spec_that_checks_plans_and_is_not_overwritten(gridsweep, 
     assert gridsweep("check", "sweep.yaml")[0] == 0
     assert gridsweep("plan", "sweep.yaml")[0] == 0
     code, _, err = gridsweep("init")
-    assert code == 2 and "exists already" in err
+    assert code == 2 and "already exists" in err
 
 
 def test_schema_accepts_the_examples(gridsweep):
@@ -157,7 +157,7 @@ def test_by_default_rungs_stop_those_that_fall_behind_and_the_report_says_so(spe
     spec.write_text(SPEC.replace("rungs: none\n", ""))
     code, out, err = gridsweep("run", spec.name)
     assert code == 0, err
-    assert "rung at step" in err and "of 4 go on" in err
+    assert "rung at step" in err and "of 4 continue" in err
     assert "4 → " in out and "of all steps" in out
     code, out, _ = gridsweep("report", "runs/small", "--json")
     made = json.loads(out)
@@ -208,7 +208,7 @@ def test_exit_130_for_ctrl_c_with_the_state_saved(gridsweep, spec, background):
     process.send_signal(signal.SIGINT)
     out = process.communicate(timeout=30)[0]
     assert process.returncode == 130
-    assert "go on with: gridsweep run" in out
+    assert "resume with: gridsweep run" in out
     counts = json.loads(gridsweep("status", "--json")[1])["counts"]
     assert counts["running"] == 0 and counts["waiting"] > 0
     assert gridsweep("run", spec)[0] == 0
@@ -217,7 +217,7 @@ def test_exit_130_for_ctrl_c_with_the_state_saved(gridsweep, spec, background):
 def test_the_hint_after_ctrl_c_names_the_folder_that_was_given(gridsweep, spec, background, tmp_path):
     process = background(spec, "--folder", "runs/my trial", folder="runs/my trial")
     process.send_signal(signal.SIGINT)
-    hint = re.search(r"go on with: gridsweep (run .*)", process.communicate(timeout=30)[0])
+    hint = re.search(r"resume with: gridsweep (run .*)", process.communicate(timeout=30)[0])
     assert hint and shlex.split(hint[1]) == ["run", str(spec), "--folder", "runs/my trial"]
     assert gridsweep(*shlex.split(hint[1]))[0] == 0
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["my trial"]
@@ -229,7 +229,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_workers_are_adopted(gridsweep, s
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out = process.communicate(timeout=10)[0]
-    assert process.returncode == 130 and "the workers go on by themselves" in out
+    assert process.returncode == 130 and "the workers keep running" in out
     assert gridsweep("run", spec)[0] == 0
     stints = json.loads(gridsweep("status", "--json")[1])["experiments"]
     assert all(e["status"] == "done" for e in stints)
@@ -264,7 +264,7 @@ def test_a_trace_of_another_time_is_said_before_anything_starts(gridsweep, spec,
     )
     spec.write_text(SPEC + "carbon: {provider: trace, zone: Nowhere, file: grid.csv}\n")
     code, _, err = gridsweep("run", spec)
-    assert code == 2 and "grid.csv does not know the grid at 2024-06-10 16:00" in err
+    assert code == 2 and "grid.csv has no data at 2024-06-10 16:00" in err
 
 
 @pytest.mark.parametrize(

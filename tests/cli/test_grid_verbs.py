@@ -194,4 +194,4 @@ def test_a_section_that_makes_no_sense_is_refused_without_repeating_a_secret(gri
 
 def test_a_live_provider_replays_no_past(gridsweep, write):
     code, _, err = gridsweep("check", write(more=REPLAY))
-    assert code == 2 and "reads only the present" in err
+    assert code == 2 and "reads live data only" in err

@@ -145,17 +145,17 @@ def test_the_doctor_tells_limits_and_tries_nothing(tmp_path, monkeypatch):
 def test_the_doctor_tells_what_a_killed_worker_left(tmp_path, killed, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     (finding,) = power([], killed, tmp_path)
-    assert finding.state == "note" and "left by a worker that was killed, 700 W before" in finding.seen
+    assert finding.state == "note" and "left by a killed worker, 700 W before" in finding.seen
     assert finding.advice.startswith("sudo nvidia-smi -i 0 -pl 700")
 
 
 def test_the_doctor_tells_of_limits_that_cannot_be(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     (finding,) = power([Device("gpu0", power_limit_w=900)], VirtualNvml(), tmp_path)
-    assert finding.state == "missing" and "gpu0 asks for 900 W" in finding.seen
+    assert finding.state == "missing" and "gpu0 requests 900 W" in finding.seen
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     (finding,) = power([ASKS], NoNvml(), tmp_path)
-    assert finding.seen == "gpu0: no NVIDIA GPU here, so power_limit_w changes nothing"
+    assert finding.seen == "gpu0: no NVIDIA GPU here, so power_limit_w has no effect"
     assert power([Device("cpu")], NoNvml(), tmp_path) == []
 
 

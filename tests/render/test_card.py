@@ -46,10 +46,10 @@ def test_the_cards_of_a_sweep_sum_to_its_emissions(full: Report) -> None:
 
 def test_the_text(full: Report) -> None:
     text = card.render(full, full.rows[1])
-    assert "place 2 by validation loss (not separable from the first)" in text
+    assert "place 2 by validation loss (statistically tied with the first)" in text
     assert "| 32 | 128 | 1e-4 | 0.1 |" in text
     assert f"**{full.rows[1].loss:.4f}**" in text
-    assert "The whole sweep, which it took to find it, emitted 48.2 g CO2eq" in text
+    assert "The whole sweep that found this adapter emitted 48.2 g CO2eq" in text
     assert "The grid is synthetic" in text
     assert "dataset\\_digest" in text
 

@@ -121,7 +121,7 @@ def test_every_experiment_is_in_the_ranking_in_order(page: Page, full: Report) -
 
 
 def test_ties_are_said_to_be_ties(page: Page, full: Report) -> None:
-    tied = [row[1] for row in page.cells[1:] if "not separable" in row[0]]
+    tied = [row[1] for row in page.cells[1:] if "statistically tied" in row[0]]
     assert tied == [row.experiment for row in full.rows[1:] if row.tied]
     assert tied
 
@@ -135,7 +135,7 @@ def test_no_noise_stated_means_no_verdict(full: Report) -> None:
     )
     words = Page(html.render(blind)).words
     assert "close places may be chance" in words
-    assert "unknown: no noise stated" in words
+    assert "unknown: no loss noise stated" in words
     assert "within the noise" not in words
 
 
@@ -147,7 +147,7 @@ def test_the_headline_and_the_badges(page: Page, full: Report) -> None:
     assert full.reduction is not None
     assert f"{full.reduction * 100:.1f} % less" in page.words
     assert "20 done, 1 failed" in page.words
-    assert "Not an inventory figure, not an offset" in page.words
+    assert "not an inventory figure and not an offset" in page.words
 
 
 def test_it_is_accessible(page: Page) -> None:
@@ -250,7 +250,7 @@ def test_a_negative_saving_is_red_and_never_clipped(worse: Report) -> None:
 def test_an_unknown_saving_says_why(unknown: Report) -> None:
     page = Page(html.render(unknown))
     assert "Saving unknown" in page.words
-    assert "30.0 Wh met hours in which the grid's intensity is unknown" in page.words
+    assert "30.0 Wh was used at unknown intensity" in page.words
     bounds = [row for row in page.cells[1:] if row[11].startswith("≥") or row[11] == "unknown"]
     assert {row[1] for row in bounds} == {
         row.experiment for row in unknown.rows if wording.partly_unknown(row) or row.mean_intensity is None
@@ -263,14 +263,14 @@ def test_an_unknown_saving_says_why(unknown: Report) -> None:
 def test_before_anything_has_run(fresh: Report) -> None:
     page = Page(html.render(fresh))
     assert "No saving yet" in page.words
-    assert "Nothing has ended yet" in page.words
-    assert "Nothing was observed and nothing has started yet" in page.words
+    assert "No experiment has ended yet" in page.words
+    assert "No grid data was read and no experiment has started yet" in page.words
     assert [row[7] for row in page.cells[1:]] == ["waiting"] * 21
 
 
 def test_halfway(halfway: Report) -> None:
     page = Page(html.render(halfway))
-    assert "Compared are the 12 of 21 experiments that have ended." in page.words
+    assert "The comparison covers the 12 of 21 experiments that have ended." in page.words
     assert "running" in [text.strip() for text in page.texts["span"]]
 
 

@@ -62,7 +62,7 @@ def test_compute_gardeners_figures_stand_beside_ours(full: Report) -> None:
     id = full.rows[0].experiment
     text = markdown.render(replace(full, gardened={id: Gardened(180.0, 110.0)}))
     ours = f"{full.rows[0].mean_intensity:.0f}"
-    assert f"{id}: 180 when held back, 110 when let go; {ours} on average over its run" in text
+    assert f"{id}: 180 when held, 110 when released; {ours} on average over the run" in text
 
 
 def test_a_stopped_experiment_is_called_so_once(full: Report) -> None:

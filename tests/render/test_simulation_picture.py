@@ -32,8 +32,8 @@ def test_the_table_says_what_was_possible(capsys):
     out = capsys.readouterr().out
     gate = next(line for line in out.splitlines() if line.startswith("threshold"))
     assert [word in gate for word in ("31.5 %", "68.5 %", "64.6 h", "13.4 kWh", "1.0 %", "3421")] == [True] * 6
-    assert "possible never pausing: 46.0 % in 80.2 h\n" in out
-    assert "pausing for nothing: 46.1 % in 80.1 h, or a little more (over 1300 starts" in out
+    assert "achievable without pauses: 46.0 % in 80.2 h\n" in out
+    assert "achievable with free pauses: 46.1 % in 80.1 h, or slightly more (over 1300 starts" in out
     assert "1316 starts on 2 device(s), all within 51.5 h, a grid (measured), forecast: history" in out
 
 
@@ -41,7 +41,7 @@ def test_without_bounds_nothing_is_said_of_them(capsys):
     bare = replace(GATE, bound_reduction=None, share_of_bound=None)
     simulation.text(replace(MADE, policies=(bare,), bound=None, bound_pausing=None, finish_by_h=None), GRID)
     out = capsys.readouterr().out
-    assert "possible never" not in out and "unknown" not in out and "all within" not in out
+    assert "achievable with" not in out and "unknown" not in out and "all within" not in out
 
 
 def test_the_picture_is_a_png_of_some_size(tmp_path):

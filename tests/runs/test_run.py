@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 def test_a_replay_of_a_time_the_trace_does_not_cover_is_refused_and_nothing_is_journaled(tmp_path):
     trace = tmp_path / "grid.csv"
     trace.write_text("timestamp,carbon_intensity\n2020-01-01T00:00Z,100\n2020-01-01T01:00Z,200\n")
-    with pytest.raises(TraceError, match="does not know the grid at 2024-06-10 00:00 UTC"):
+    with pytest.raises(TraceError, match="has no data at 2024-06-10 00:00 UTC"):
         run(real_sweep(1, carbon=CarbonSource("trace", "x", str(trace))), tmp_path)
     assert events_of(tmp_path) == []
 
@@ -256,12 +256,12 @@ def test_what_may_change_on_the_way_is_told(changes, told):
     [
         ({"recipe": Recipe(steps=7, checkpoint_every=2)}, r"recipe.steps: 6 before, 7 now"),
         ({"name": "other"}, r"name: 'test' before, 'other' now"),
-        ({"experiments": SWEEP.experiments[:2]}, r"experiments: 4 before, 2 now, and not the same ones"),
+        ({"experiments": SWEEP.experiments[:2]}, r"experiments: 4 before, 2 now, and they differ"),
         ({"tick": timedelta(hours=2)}, r"tick: 'PT30M' before, 'PT2H' now"),
         ({"total_steps": 7}, r"total_steps: 6 before, 7 now"),
         (
             {"experiments": tuple(replace(e, device="d0") for e in SWEEP.experiments)},
-            r"experiments: 4 before, 4 now, and not the same ones",
+            r"experiments: 4 before, 4 now, and they differ",
         ),
     ],
 )

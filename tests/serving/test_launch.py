@@ -121,7 +121,7 @@ def test_vllm_gets_the_bundled_bases_folder_and_the_prompt_of_training(tmp_path)
     text = environment.from_string(Path(template).read_text()).render(messages=messages)
     assert text == "### Instruction:\nBe brief.\n\n{{ 7 * 7 }}\nGo.\n\n### Response:\n"
     assert command.variables["HF_HUB_OFFLINE"] == "1" and KEY not in " ".join(command.argv)
-    with pytest.raises(Exception, match="cannot be found: the model folder"):
+    with pytest.raises(Exception, match=r"cannot find the base model .*: the model folder"):
         launch.located("./not-there", None)
 
 
@@ -142,7 +142,7 @@ def test_a_host_that_others_reach_needs_a_key(tmp_path):
         with pytest.raises(AccessError, match="at least 16") as caught:
             key_for("127.0.0.1", {"GRIDSWEEP_API_KEY": key})
         assert key not in str(caught.value) and caught.value.exit_code == USAGE
-    with pytest.raises(AccessError, match="cannot be read"):
+    with pytest.raises(AccessError, match="cannot read the key in"):
         key_for("0.0.0.0", {"GRIDSWEEP_API_KEY_FILE": str(tmp_path / "none")})
 
 
@@ -153,7 +153,7 @@ def test_a_port_in_use_is_said_before_anything_starts():
             check_free("127.0.0.1", port)
         assert caught.value.exit_code == EXECUTOR
     assert check_free("127.0.0.1", port) == port
-    with pytest.raises(AccessError, match="is no port"):
+    with pytest.raises(AccessError, match="is not a port"):
         check_free("127.0.0.1", 70_000)
     with pytest.raises(ServingError, match="no-such-host"):
         check_free("no-such-host.invalid", 8000)
@@ -233,7 +233,7 @@ def listing(*entries: tuple[str, str | None]) -> bytes:
     ("status", "body", "words"),
     [
         (200, listing(("tiny-qwen2", None)), "does not list e00"),
-        (200, listing(("e00", "other")), "another base than tiny-qwen2"),
+        (200, listing(("e00", "other")), "a base other than tiny-qwen2"),
         (200, b"[]", "answered"),
         (200, b"<html>", "did not answer"),
         (500, b"\x1b[2Jbroken", r"answered 500: '\\x1b\[2Jbroken'"),
@@ -265,7 +265,7 @@ def test_a_child_that_ends_is_reported_with_its_words(tmp_path):
     code = "import sys; print('loading'); sys.exit('RuntimeError: no memory')"
     with (
         running([sys.executable, "-c", code], os.environ, tmp_path / "log") as child,
-        pytest.raises(ServingError, match=r"exit 1\); it said: RuntimeError: no memory \(all of it: .*log\)"),
+        pytest.raises(ServingError, match=r"exit 1\); last output: RuntimeError: no memory \(log: .*log\)"),
     ):
         child.wait_until(lambda: False, lambda: False, 20)
     assert (tmp_path / "log").stat().st_mode & 0o77 == 0
@@ -279,7 +279,7 @@ def test_a_child_that_never_is_ready_is_ended(tmp_path, monkeypatch):
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(99)"
     )
     with (
-        pytest.raises(ServingError, match=r"not ready after 2 s; it said: deaf"),
+        pytest.raises(ServingError, match=r"not ready after 2 s; last output: deaf"),
         running([sys.executable, "-c", code], os.environ, tmp_path / "log") as child,
     ):
         child.wait_until(lambda: False, lambda: False, 2)
@@ -313,7 +313,7 @@ def test_once_shows_that_it_works_and_ends(run_folder, monkeypatch):
     launch.serve(run_folder, ["e01"], port=0, once=True, backend="own", tell=said.append)
     text = "\n".join(said)
     assert "note: a double" in text and "listed: e01 on tiny-qwen2" in text
-    assert r"a completion: '\x1b[2J'" in text and "a chat: 'hello'" in text
+    assert r"completion: '\x1b[2J'" in text and "chat: 'hello'" in text
     assert "no chat template" in text and "Model ID:            e01" in text and "Context Window Size: 512" in text
     assert "ready at" not in text
 

@@ -63,7 +63,7 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(tmp_path):
         ({"target_modules": []}, ["target_modules"]),
         ({"target_modules": ["q_proj", "lm_head"]}, ["lm_head"]),
         ({"target_modules": ["q_proj"]}, ["up_proj"]),
-        ({"target_modules": ["q_proj", "up_proj", "k_proj"]}, ["nothing for", "k_proj"]),
+        ({"target_modules": ["q_proj", "up_proj", "k_proj"]}, ["no tensors for", "k_proj"]),
         ({"base_model_name_or_path": "\x1b[2Jevil\n"}, ["\\x1b[2Jevil\\n"]),
     ],
 )
@@ -85,15 +85,15 @@ def test_a_pickle_under_the_right_name_is_refused_unread(tmp_path):
 
     folder = write_adapter(tmp_path / "a")
     (folder / WEIGHTS).write_bytes(pickle.dumps(Evil()))
-    refused(folder, "no safetensors file")
+    refused(folder, "not a safetensors file")
     assert not (tmp_path / "ran").exists()
 
 
 def test_links_folders_and_strangers_are_refused(tmp_path):
     real = write_adapter(tmp_path / "real")
     (tmp_path / "link").symlink_to(real)
-    refused(tmp_path / "link", "no folder")
-    refused(tmp_path / "nothing", "no folder")
+    refused(tmp_path / "link", "not a folder")
+    refused(tmp_path / "nothing", "not a folder")
     for name, make in {
         "README.md": lambda path: path.symlink_to("/etc/passwd"),
         "inner": Path.mkdir,
@@ -135,19 +135,19 @@ def test_a_header_that_lies_is_refused(tmp_path):
         return {**header, FIRST: {**entry, **changes}}
 
     lies = [
-        (change(data_offsets=[0, 92]), size, "another size"),
-        (change(shape=[4, 7]), size, "another size"),
-        (change(shape=[]), size, "another size"),
-        (change(shape=[-4, -6]), size, "described as"),
-        (change(shape=[4, True]), size, "described as"),
-        (change(dtype="I64"), size, "described as"),
-        (change(dtype="F16"), size, "another size"),
-        (change(data_offsets=[-96, 0]), size, "described as"),
+        (change(data_offsets=[0, 92]), size, "a size unlike its shape"),
+        (change(shape=[4, 7]), size, "a size unlike its shape"),
+        (change(shape=[]), size, "a size unlike its shape"),
+        (change(shape=[-4, -6]), size, "invalid entry"),
+        (change(shape=[4, True]), size, "invalid entry"),
+        (change(dtype="I64"), size, "invalid entry"),
+        (change(dtype="F16"), size, "a size unlike its shape"),
+        (change(data_offsets=[-96, 0]), size, "invalid entry"),
         (change(data_offsets=[size, size + 96]), size, "gaps"),
         (change(data_offsets=[96, 192]), size, "overlap"),
-        (change(data_offsets=[0]), size, "described as"),
-        (change(more=1), size, "described as"),
-        ({**header, FIRST: "x"}, size, "described as"),
+        (change(data_offsets=[0]), size, "invalid entry"),
+        (change(more=1), size, "invalid entry"),
+        ({**header, FIRST: "x"}, size, "invalid entry"),
         (header, size - 4, "end at byte"),
         (header, size + 4, "end at byte"),
         (b"[1]", 8, "not a JSON object"),
@@ -157,9 +157,9 @@ def test_a_header_that_lies_is_refused(tmp_path):
         write_tensors(folder / WEIGHTS, lie, length)
         refused(folder, words)
     (folder / WEIGHTS).write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
-    refused(folder, "no safetensors file")
+    refused(folder, "not a safetensors file")
     (folder / WEIGHTS).write_bytes(b"abc")
-    refused(folder, "no safetensors file")
+    refused(folder, "not a safetensors file")
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,12 @@ def test_a_header_that_lies_is_refused(tmp_path):
     [
         (lambda t: t.pop(FIRST), "only one of its two"),
         (lambda t: t.update({"base_model.model.lm_head.weight": [2, 4]}), "lm_head"),
-        (lambda t: t.update({FIRST.replace("layers.0", "layers/../0"): [4, 6]}), "is not of a LoRA"),
-        (lambda t: t.update({FIRST.replace("q_proj", "v_proj"): [4, 6]}), "is not of a LoRA"),
-        (lambda t: t.update({FIRST.replace("lora_A", "lora_magnitude_vector"): [4, 6]}), "is not of a LoRA"),
+        (lambda t: t.update({FIRST.replace("layers.0", "layers/../0"): [4, 6]}), "does not belong to a LoRA"),
+        (lambda t: t.update({FIRST.replace("q_proj", "v_proj"): [4, 6]}), "does not belong to a LoRA"),
+        (lambda t: t.update({FIRST.replace("lora_A", "lora_magnitude_vector"): [4, 6]}), "does not belong to a LoRA"),
         (lambda t: t.update({FIRST: [8, 6]}), "not of rank 4"),
         (lambda t: t.update({FIRST: [4, 6, 1]}), "not of rank 4"),
-        (lambda t: t.clear(), "nothing for"),
+        (lambda t: t.clear(), "no tensors for"),
     ],
 )
 def test_tensors_that_are_no_lora_are_refused(tmp_path, change, words):

@@ -157,7 +157,7 @@ def test_an_answer_is_cut_where_the_model_ends(server):
 def test_an_unknown_model_is_answered_with_those_there_are(server):
     answer = server.complete("gpt-4")
     assert answer.status == 404 and answer.json["error"]["code"] == "model_not_found"
-    assert "there are: tiny-qwen2, e00, e01" in answer.json["error"]["message"]
+    assert "choose from: tiny-qwen2, e00, e01" in answer.json["error"]["message"]
     hostile = server.chat("\x1b[2J<script>\u2028")
     assert hostile.status == 404 and hostile.json["error"]["message"].isprintable()
 
@@ -165,7 +165,7 @@ def test_an_unknown_model_is_answered_with_those_there_are(server):
 def test_base_and_adapter_with_a_colon_is_no_model(server):
     answer = server.chat("tiny-qwen2:e01")
     assert answer.status == 404
-    assert answer.json["error"]["message"].endswith("An adapter goes by its name alone: e01")
+    assert answer.json["error"]["message"].endswith("Use the adapter's name alone: e01")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_bad_messages_are_400(server, messages):
 def test_no_other_route_is_there(server):
     for method, path in [("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json"), ("POST", "/v1/load_lora_adapter")]:
         answer = server.ask(method, path, {} if method == "POST" else None)
-        assert answer.status == 404 and "there are only" in answer.json["error"]["message"]
+        assert answer.status == 404 and "no such path" in answer.json["error"]["message"]
     assert server.get("/v1/completions").status == 405
 
 

@@ -70,7 +70,7 @@ def test_a_report_puts_the_run_beside_the_gate_and_at_once():
     assert atonce.emissions_g == report.immediate_g and atonce.reduction == 0.0
     assert run.reduction == report.reduction
     assert gate.emissions_g < atonce.emissions_g and gate.makespan_h > atonce.makespan_h
-    assert "## Beside the gate, and at once" in markdown.render(report)
+    assert "## Comparison with the gate and with running at once" in markdown.render(report)
     assert any(line.startswith("gate: ") for line in terminal.headline(report))
     names = [row[0] for row in wording.alternatives(report)]
     assert names == ["this run", "gate of the tiers, 1 start late", "at once"]  # three urgent ones on two devices

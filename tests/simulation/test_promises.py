@@ -150,8 +150,8 @@ def test_every_report_says_the_promise_what_came_and_why():
     dull = [300.0] * 9 + [250.0] * 8 + [300.0] * 7
     report = report_of(ran(sweep_of(), Expecting(dull * 4, DAY * 4)))
     said = (
-        "66.7 % less in 12 h (300 g); came: 16.7 % less in 12 h (750 g). The difference of -50.0 points: durations 0.0 "
-        "(the work took 1.0 times as long as planned), grid -50.0, deadlines and decisions 0.0"
+        "66.7 % less in 12 h (300 g); outcome: 16.7 % less in 12 h (750 g). Causes of the difference of -50.0 points: "
+        "durations 0.0 (the work took 1.0 times as long as planned), grid -50.0, deadlines and decisions 0.0"
     )
     assert promises.promise(report) == said
     assert f"promised: {said}" in terminal.headline(report)

@@ -127,7 +127,7 @@ def test_every_report_and_the_status_say_which_and_by_how_much(capsys):
     state = late_sweep(finish_by=timedelta(hours=9))
     report = report_of(state)
     said = "e05 started 6 h after its latest start, 2024-06-10 04:00 UTC"
-    assert said in html.render(report) and "Deadlines missed" in html.render(report)
+    assert said in html.render(report) and "Missed deadlines" in html.render(report)
     assert f"- {markdown.escape(said)}" in markdown.render(report) and "(6 h late)" in markdown.render(report)
     assert codec.loads(Report, codec.dumps(report)).overdue == report.overdue
     summary = (
@@ -144,7 +144,7 @@ def test_every_report_and_the_status_say_which_and_by_how_much(capsys):
 def test_nothing_is_said_where_all_deadlines_held():
     state, _ = rehearsed(make_sweep(3), [300, 300, 100, 100, 100, 100, 100], Threshold())
     report = report_of(state)
-    assert report.overdue == () and "Deadlines missed" not in markdown.render(report) + html.render(report)
+    assert report.overdue == () and "Missed deadlines" not in markdown.render(report) + html.render(report)
     assert not any("overdue" in line for line in terminal.headline(report))
 
 

@@ -83,7 +83,7 @@ def test_a_model_that_is_not_here_is_not_downloaded(gridsweep, write) -> None:
 def test_without_the_extra_it_says_what_to_install(gridsweep, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda package: None if package == "torch" else object())
     code, _, err = gridsweep("doctor", "--train")
-    assert code == 2 and "torch is not installed" in err and "gridsweep[train]" in err
+    assert code == 2 and "torch, which is not installed" in err and "gridsweep[train]" in err
 
 
 def test_the_program_without_torch_says_so_too(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line. A verb and the function it calls share a name; heavy imports wait until a verb needs them."""
+"""The command line. Each command calls a function of the same name and imports heavy packages only when it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["cli", "grid", "main", "studies", "sweeps", "winners"]
 
 
 def main() -> None:
-    """Run the command line; every `GridsweepError` becomes its message and its exit code, with --json a document."""
+    """Run the command line; print a `GridsweepError` as a message (a document with --json) and exit with its code."""
     as_json = "--json" in takewhile("--".__ne__, sys.argv[1:])
     tell = _document if as_json else _message
     try:
@@ -24,7 +24,7 @@ def main() -> None:
     except (GridsweepError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
         sys.exit(tell(error))
     except BrokenPipeError:
-        # The reader of a pipe has left; there is nobody to tell.
+        # The reader of the pipe is gone, so no message can be delivered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _message(error: BaseException) -> int:
-    """Print an error for people; returns the exit code."""
+    """Print an error as text; return the exit code."""
     if isinstance(error, GridsweepError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
@@ -45,7 +45,7 @@ def _message(error: BaseException) -> int:
 
 
 def _document(error: BaseException) -> int:
-    """Print an error for programs; returns the exit code."""
+    """Print an error as a JSON document; return the exit code."""
     from gridsweep.render.failures import failure, failure_of
 
     if isinstance(error, GridsweepError):
@@ -54,7 +54,7 @@ def _document(error: BaseException) -> int:
         where, remedy = _usage(error)
         made = failure("usage", USAGE, error.format_message(), where, remedy)
     elif isinstance(error, Exception) and not isinstance(error, click.Abort):
-        made = failure("internal", 1, f"{type(error).__name__}: {error}", remedy="report it with what stands on stderr")
+        made = failure("internal", 1, f"{type(error).__name__}: {error}", remedy="report it with the output on stderr")
     else:
         made = failure("interrupted", INTERRUPTED, "interrupted by Ctrl-C")
     print_json(made, lines=True)
@@ -62,7 +62,7 @@ def _document(error: BaseException) -> int:
 
 
 def _usage(error: click.ClickException) -> tuple[str | None, str | None]:
-    """The argument or the option that is wrong, and where to look."""
+    """Return the faulty argument or option, and the command that shows its help."""
     ctx = getattr(error, "ctx", None)
     param = getattr(error, "param", None)
     where = param.get_error_hint(ctx).strip("'\"") if param is not None else getattr(error, "option_name", None)

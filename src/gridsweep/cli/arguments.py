@@ -1,4 +1,4 @@
-"""How instants and spans are written on the command line."""
+"""Command-line parameter types for instants and time spans."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """An ISO 8601 instant; without a zone it is refused."""
+    """An ISO 8601 instant; a time without a time zone is an error."""
 
     name = "ISO"
 
@@ -19,14 +19,14 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer rel
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is not an instant; write one like 2024-06-10T16:00:00Z", param, ctx)
+            self.fail(f"{value!r} is not an ISO 8601 time; write, for example, 2024-06-10T16:00:00Z", param, ctx)
         if moment.tzinfo is None and len(value) > 10:
             self.fail(f"{value!r} has no time zone; write {value}Z for UTC", param, ctx)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 class Span(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """A span of time: `90m`, `6h`, `1h30m`, `2d`."""
+    """A time span: `90m`, `6h`, `1h30m`, `2d`."""
 
     name = "SPAN"
 

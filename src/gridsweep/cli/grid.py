@@ -1,4 +1,4 @@
-"""The grid's verbs: forecast, zones."""
+"""Commands for the power grid: forecast, zones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gridsweep.cli.group import cli, json_option, load, print_json
 
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path), required=False)
-@click.option("--provider", help="Who reads the grid, without a spec; `gridsweep zones` lists them.")
-@click.option("--zone", help="The zone, as the provider names it.")
-@click.option("--trace", help="A trace: a file, or solar-valley.")
-@click.option("--duration", type=Span(), default="90m", show_default=True, help="Length of the windows to look for.")
-@click.option("--horizon", type=Span(), default="96h", show_default=True, help="How far to look ahead.")
-@click.option("--at", type=Moment(), help="As if it were then (a trace only).")
-@click.option("--png", type=click.Path(path_type=Path), help="Draw it into this file too.")
+@click.option("--provider", help="Provider of grid data, instead of a spec; `gridsweep zones` lists them.")
+@click.option("--zone", help="Grid zone, as the provider names it.")
+@click.option("--trace", help="Trace to read: a file, or solar-valley.")
+@click.option("--duration", type=Span(), default="90m", show_default=True, help="Length of the clean windows to find.")
+@click.option("--horizon", type=Span(), default="96h", show_default=True, help="Length of the forecast.")
+@click.option("--at", type=Moment(), help="Time to take as now (traces only).")
+@click.option("--png", type=click.Path(path_type=Path), help="Also draw the forecast to this file.")
 @json_option
 def forecast(
     spec: Path | None,
@@ -32,9 +32,10 @@ def forecast(
     png: Path | None,
     as_json: bool,
 ) -> None:
-    """Show a zone of the grid now and in the coming days: best windows, how sure it is, and who says so.
+    """Show a grid zone's carbon intensity and best windows.
 
-    The zone is that of SPEC, or --provider with --zone, or --trace.
+    Covers the present and the coming days, with uncertainty and sources. The zone comes from SPEC, from --provider with
+    --zone, or from --trace.
     """
     from gridsweep.carbon.outlook import outlook
     from gridsweep.grid.registry import plugin, provider_for
@@ -42,7 +43,7 @@ def forecast(
     from gridsweep.sweep.sweep import CarbonSource
 
     if spec is not None and (provider or zone or trace):
-        raise click.UsageError("name a spec, or a provider with its zone, not both")
+        raise click.UsageError("SPEC excludes --provider, --zone and --trace; give one or the other")
     if spec is not None:
         sweep = load(spec)
         carbon, at = sweep.carbon, at or (sweep.replay.start if sweep.replay else None)
@@ -51,7 +52,7 @@ def forecast(
     else:
         carbon = CarbonSource(file=trace or "solar-valley", zone=zone or "")
     if at is not None and plugin(carbon.provider).live:
-        raise click.UsageError(f"{carbon.provider} tells the present; --at needs a trace")
+        raise click.UsageError(f"{carbon.provider} reads live data only; --at needs a trace")
     now = at or datetime.now(UTC)
     made = outlook(provider_for(carbon).read(now), now, duration, horizon)
     if png is not None:
@@ -66,10 +67,13 @@ def forecast(
 
 @cli.command()
 @click.argument("search", required=False)
-@click.option("--provider", help="Only this provider's zones.")
+@click.option("--provider", help="List only this provider's zones.")
 @json_option
 def zones(search: str | None, provider: str | None, as_json: bool) -> None:
-    """List the grid zones that the installed providers know, or those whose id or name holds SEARCH."""
+    """List the grid zones of the installed providers.
+
+    SEARCH matches part of an id or a name.
+    """
     from gridsweep.grid.registry import names, plugin, zones_of
     from gridsweep.render import answers
     from gridsweep.render import outlook as pictures

@@ -1,4 +1,4 @@
-"""The group of all verbs, and what they share."""
+"""The group of all commands, and their shared options and helpers."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ folder_argument = click.argument("folder", type=click.Path(path_type=Path), requ
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="gridsweep")
 def cli() -> None:
-    """Hyperparameter sweeps of LoRA fine-tuning that watch the power grid."""
+    """Run LoRA hyperparameter sweeps when the power grid is cleanest."""
 
 
 def worker() -> list[str]:
-    """The command that starts a worker; GRIDSWEEP_WORKER names another module, such as gridsweep.testing.stand_in."""
+    """Return the command that starts a worker; GRIDSWEEP_WORKER names another module (gridsweep.testing.stand_in)."""
     return [sys.executable, "-m", os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")]
 
 
@@ -43,16 +43,14 @@ def load(path: Path) -> Sweep:
 
 
 def folder_of(folder: Path | None) -> RunFolder:
-    """The run folder named, or the newest below runs/."""
+    """Return the named run folder, or the newest one below runs/; raise `GridsweepError` if there is none."""
     from gridsweep.runs.folder import RunFolder
 
     if folder is not None:
         return RunFolder(folder)
     found = [path.parent.parent for path in Path("runs").glob("*/state/journal.db")]
     if not found:
-        raise GridsweepError(
-            "there is no run below ./runs; start one with `gridsweep run SPEC`, or name a run's folder"
-        )
+        raise GridsweepError("no run found in ./runs; start one with `gridsweep run SPEC`, or name a run folder")
     return RunFolder(max(found, key=lambda path: (path / "state" / "journal.db").stat().st_mtime))
 
 
@@ -71,12 +69,12 @@ def one_of(standings: Mapping[str, T], beginning: str) -> T:
     if matches:
         raise GridsweepError(ambiguous(beginning, matches, list(standings)))
     there = [*list(standings)[:5], *([f"and {len(standings) - 5} more"] if len(standings) > 5 else [])]
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(there)}"
-    raise GridsweepError(f"no experiment begins with {beginning!r}; {hint}")
+    hint = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(there)}"
+    raise GridsweepError(f"no experiment id starts with {beginning!r}; {hint}")
 
 
 def print_json(value: object, *, lines: bool = False) -> None:
-    """A document (`render.documents`); as one line where others may come before or after it."""
+    """Print a value as a JSON document (`render.documents`); `lines` puts it on one line, for streams of documents."""
     from gridsweep.render import documents
 
     click.echo(documents.line(value) if lines else documents.text(value))

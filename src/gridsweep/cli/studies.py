@@ -1,4 +1,4 @@
-"""Verbs that run no sweep: simulate, render, schema, doctor."""
+"""Commands that run no sweep: simulate, render, schema, doctor."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from gridsweep.sweep.clusters import GATES, Gate
 
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--trace", help="A trace: a file, or `solar-valley` (default: the spec's own).")
+@click.option("--trace", help="Trace to replay: a file, or `solar-valley` (default: the trace in the spec).")
 @click.option(
     "--policy",
     "policies",
     multiple=True,
     metavar="NAME[:OPTION[=VALUE],...]",
-    help="A policy to try, such as threshold or planned:min_saving=0; may be given several times.",
+    help="Policy to test, such as threshold or planned:min_saving=0; repeat for several.",
 )
 @click.option(
     "--forecast",
     default="history",
     show_default=True,
     metavar="history|perfect|recorded:FILE",
-    help="What policies are shown of the hours ahead; a FILE `issued,timestamp,forecast,actual` needs no --trace.",
+    help="Forecast given to policies; a FILE with columns `issued,timestamp,forecast,actual` replaces --trace.",
 )
-@click.option("--devices", type=click.IntRange(min=1), help="So many devices like the spec's first one.")
-@click.option("--finish-by", type=Span(), help="All ends within this span; replaces the tiers' start deadlines.")
-@click.option("--idle-power", type=click.FloatRange(min=0), metavar="WATTS", help="What an idle device draws.")
+@click.option("--devices", type=click.IntRange(min=1), help="Number of devices, each like the first in the spec.")
+@click.option("--finish-by", type=Span(), help="Deadline for the whole sweep; replaces the tiers' start deadlines.")
+@click.option("--idle-power", type=click.FloatRange(min=0), metavar="WATTS", help="Idle power of a device.")
 @click.option(
     "--lengths",
     type=click.FloatRange(0, 3),
     default=0.0,
     metavar="SPREAD",
-    help="How far experiments really differ from the estimated duration: 0.5 for about half.",
+    help="Relative spread of real durations around the estimate: 0.5 for about half.",
 )
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
     metavar="SPEC",
-    help="Compare with running this sweep at once, instead of the same one.",
+    help="Baseline: run this sweep at once (default: the same sweep).",
 )
-@click.option("--every", type=Span(), default="6h", show_default=True, help="Between start instants.")
-@click.option("--from", "start", type=Moment(), help="First start (default: 28 days into the trace).")
-@click.option("--to", "end", type=Moment(), help="Starts lie before it (default: 9 days before the trace's end).")
-@click.option("--tick", type=Span(), help="Between looks at the grid (default: the spec's).")
-@click.option("--bound/--no-bound", "bounds", default=True, help="Whether to say what was possible.")
-@click.option("--png", type=click.Path(path_type=Path), help="Draw saving against makespan here, too.")
+@click.option("--every", type=Span(), default="6h", show_default=True, help="Interval between start times.")
+@click.option("--from", "start", type=Moment(), help="First start time (default: 28 days into the trace).")
+@click.option("--to", "end", type=Moment(), help="End of the start times (default: 9 days before the trace ends).")
+@click.option("--tick", type=Span(), help="Interval between readings of the grid (default: as in the spec).")
+@click.option("--bound/--no-bound", "bounds", default=True, help="Also compute the largest achievable saving.")
+@click.option("--png", type=click.Path(path_type=Path), help="Also write a plot of saving against makespan.")
 @json_option
 def simulate(
     spec: Path,
@@ -70,7 +70,10 @@ def simulate(
     png: Path | None,
     as_json: bool,
 ) -> None:
-    """Back-test policies on a recorded trace: the spec's estimates, from many start instants."""
+    """Backtest policies on a recorded trace.
+
+    Simulates the sweep with the spec's estimates, from many start times.
+    """
     from gridsweep.grid import recorded_forecasts as recorded
     from gridsweep.render import progress, simulation
     from gridsweep.simulation import backtest
@@ -101,14 +104,14 @@ def simulate(
     "folder",
     type=click.Path(path_type=Path),
     required=True,
-    help="The folder to write; an earlier rendering is replaced.",
+    help="Folder to write; earlier gridsweep manifests there are replaced.",
 )
-@click.option("--tier", help="Only this tier's jobs.")
-@click.option("--gate", type=click.Choice(GATES), help="Who holds work back (default: the spec's).")
-@click.option("--namespace", is_flag=True, help="Render the namespace too.")
+@click.option("--tier", help="Write only the jobs of this tier.")
+@click.option("--gate", type=click.Choice(GATES), help="Component that holds jobs back (default: as in the spec).")
+@click.option("--namespace", is_flag=True, help="Also write the namespace.")
 @json_option
 def render(spec: Path, folder: Path, tier: str | None, gate: Gate | None, namespace: bool, as_json: bool) -> None:
-    """Write the Kubernetes manifests of a sweep, for kubectl."""
+    """Write the Kubernetes manifests of a sweep for kubectl."""
     from gridsweep.render import manifest_files
 
     made = manifest_files.render(spec, folder, tier=tier, gate=gate, namespace=namespace)
@@ -123,10 +126,10 @@ def render(spec: Path, folder: Path, tier: str | None, gate: Gate | None, namesp
 
 
 @cli.command()
-@click.option("--of", "verb", metavar="VERB", help="Of what this verb prints with --json instead; `error` of errors.")
+@click.option("--of", "verb", metavar="VERB", help="Print the schema of this command's --json output, or of `error`.")
 @json_option
 def schema(verb: str | None, as_json: bool) -> None:
-    """Print the JSON schema of sweep.yaml, for editors."""
+    """Print the JSON schema of sweep.yaml for editors."""
     from gridsweep.spec import json_schema
 
     made = json_schema()
@@ -135,22 +138,26 @@ def schema(verb: str | None, as_json: bool) -> None:
         from gridsweep.render.kinds import KINDS
 
         if verb not in KINDS:
-            raise click.UsageError(f"no document is that of {verb!r}; there are {', '.join(KINDS)}")
+            raise click.UsageError(f"no schema for {verb!r}; choose from {', '.join(KINDS)}")
         made = documents.schema(KINDS[verb], verb)
     print_json({"schema_version": 1} | made if as_json else made)
 
 
 @cli.command()
 @click.argument("specs", type=click.Path(path_type=Path), nargs=-1, metavar="[SPEC]...")
-@click.option("--train", is_flag=True, help="Measure how the SPECs' models (tiny-qwen2) train fastest here.")
+@click.option("--train", is_flag=True, help="Measure the fastest way to train the SPECs' models here (or tiny-qwen2).")
 @click.option(
-    "--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="How long --train measures each."
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    help="Measuring time per model.",
 )
 @json_option
 def doctor(specs: tuple[Path, ...], train: bool, seconds: float, as_json: bool) -> None:
-    """Look at this machine: what is installed, what can train, how energy will be known.
+    """Check this machine: packages, devices, energy, disk.
 
-    With SPECs, their providers are asked for the grid too. What --train finds is kept in the cache's devices/.
+    With SPECs, also reads the grid from their providers. --train stores its results in devices/ in the cache folder.
     """
 
     from gridsweep import doctor as machine

@@ -1,4 +1,4 @@
-"""The verbs of one sweep: init, check, plan, run, status, explain, logs, stop, report."""
+"""Commands for one sweep: init, check, plan, run, status, explain, logs, stop, report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def init(path: Path, as_json: bool) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(template())
     except FileExistsError:
-        raise GridsweepError(f"{path} exists already; name another file, or remove it first") from None
+        raise GridsweepError(f"{path} already exists; name another file, or remove it first") from None
     except OSError as error:
         raise GridsweepError(f"cannot write {path}: {error.strerror}; name another file") from None
     if as_json:
@@ -59,7 +59,7 @@ def check(spec: Path, as_json: bool) -> None:
     try:
         warnings = useless_limits(sweep.tiers, provider_for(sweep.carbon).read(now), now)
     except SignalError as error:
-        warnings = [f"the grid cannot be read: {error}"]
+        warnings = [f"cannot read the grid: {error}"]
     warnings += [str(alike) for alike in near_duplicates([e.params for e in sweep.experiments], same_rank=True)]
     if as_json:
         from gridsweep.render import answers
@@ -73,12 +73,15 @@ def check(spec: Path, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--at", type=Moment(), help="Plan as if submitted then (default: now, or the replay's start).")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the plan into this file too, as JSON.")
-@click.option("--png", type=click.Path(path_type=Path), help="Draw it into this file too.")
+@click.option("--at", type=Moment(), help="Time of submission (default: now, or the start of the replay).")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the plan to this file as JSON.")
+@click.option("--png", type=click.Path(path_type=Path), help="Also draw the plan to this file.")
 @json_option
 def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as_json: bool) -> None:
-    """Rehearse a sweep on the forecast, before anything runs: what starts when, what it saves, and how sure that is."""
+    """Plan a sweep on the forecast, before anything runs.
+
+    Shows the start times, the expected saving, and its uncertainty.
+    """
     from gridsweep.grid.registry import provider_for
     from gridsweep.render import documents
     from gridsweep.render import plan as pictures
@@ -107,14 +110,14 @@ def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as
 
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--folder", type=click.Path(path_type=Path), help="Where to keep the run (default: runs/<sweep>).")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder of the run (default: runs/<sweep>).")
 @click.option("--detach", is_flag=True, help="Run in the background and return.")
 @json_option
 def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
-    """Run a sweep, or go on with it; SPEC may be the folder of a run.
+    """Run or resume a sweep; SPEC may be a run folder.
 
-    Ctrl-C stops the work at a checkpoint; the same command goes on. A second Ctrl-C leaves at once: the workers go on
-    by themselves, and the next run adopts them.
+    Ctrl-C stops the workers at a checkpoint; the same command resumes the sweep. A second Ctrl-C exits at once: the
+    workers keep running, and the next run adopts them.
     """
     from gridsweep.render import answers, failures, files, progress, terminal
     from gridsweep.runs import background
@@ -142,7 +145,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
         if as_json:
             print_json(failures.left_at_once(again))
         else:
-            click.echo(f"\nleft at once; the workers go on by themselves. Go on with: {again}", err=True)
+            click.echo(f"\nexited at once; the workers keep running. Resume with: {again}", err=True)
         sys.exit(INTERRUPTED)
     paths = files.publish(done.folder, done.report)
     if as_json:
@@ -156,10 +159,10 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
 
 @cli.command()
 @folder_argument
-@click.option("--watch", is_flag=True, help="Keep showing it until the sweep ends.")
+@click.option("--watch", is_flag=True, help="Refresh until the sweep ends.")
 @json_option
 def status(folder: Path | None, watch: bool, as_json: bool) -> None:
-    """Show where a sweep stands."""
+    """Show the status of a sweep."""
     from gridsweep.render import answers, terminal
 
     place = folder_of(folder)
@@ -176,9 +179,9 @@ def status(folder: Path | None, watch: bool, as_json: bool) -> None:
 @folder_argument
 @json_option
 def explain(experiment: str, folder: Path | None, as_json: bool) -> None:
-    """Say why an experiment waits (until when at the latest), or why it started when it did.
+    """Explain why an experiment waits, or why it started.
 
-    EXPERIMENT is an id, or the beginning of one.
+    For a waiting experiment, also shows its latest start. EXPERIMENT is an experiment id or its first characters.
     """
     from gridsweep.render import answers, terminal
 
@@ -193,12 +196,13 @@ def explain(experiment: str, folder: Path | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("experiment")
 @folder_argument
-@click.option("--follow", is_flag=True, help="Keep printing until its attempt ends.")
+@click.option("--follow", is_flag=True, help="Keep printing until the attempt ends.")
 @json_option
 def logs(experiment: str, folder: Path | None, follow: bool, as_json: bool) -> None:
-    """Print what an experiment's worker printed, in its latest attempt, wherever it runs.
+    """Print the output of an experiment's latest attempt.
 
-    EXPERIMENT is an id, or the beginning of one. With --follow, --json prints a document a line.
+    The output is that of the worker, wherever it runs. EXPERIMENT is an experiment id or its first characters. With
+    --follow, --json prints one document per line.
     """
     import time
 
@@ -236,7 +240,7 @@ def logs(experiment: str, folder: Path | None, follow: bool, as_json: bool) -> N
 @folder_argument
 @json_option
 def stop(folder: Path | None, as_json: bool) -> None:
-    """Stop a sweep at its checkpoints; `run` goes on with it."""
+    """Stop a sweep at its checkpoints; `run` resumes it."""
     from gridsweep.runs import run as runs
 
     place = folder_of(folder)
@@ -248,7 +252,7 @@ def stop(folder: Path | None, as_json: bool) -> None:
         print_json(Stopped(place.path, left, next=f"gridsweep run {place.path}" if left else None))
         return
     click.echo(
-        f"{place.path} is stopped; {left} experiments remain: gridsweep run {place.path}"
+        f"{place.path} is stopped; {left} experiments remain; resume with: gridsweep run {place.path}"
         if left
         else "nothing is left to stop"
     )
@@ -258,9 +262,12 @@ def stop(folder: Path | None, as_json: bool) -> None:
 @folder_argument
 @json_option
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
-@click.option("--settle", "settled", is_flag=True, help="Read the grid's hours again, revised, and keep both figures.")
+@click.option("--settle", "settled", is_flag=True, help="Read revised grid data and report both figures.")
 def report(folder: Path | None, as_json: bool, markdown: bool, settled: bool) -> None:
-    """Report what a sweep found and cost, and what running at once would have cost; write the HTML report anew."""
+    """Report results, energy and emissions of a sweep.
+
+    Compares the sweep with running at once, and rewrites the HTML report.
+    """
     from gridsweep.render import files, terminal
     from gridsweep.render import markdown as markdown_
     from gridsweep.runs import run as runs

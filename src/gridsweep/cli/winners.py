@@ -1,4 +1,4 @@
-"""The adapters' verbs: which there are, which is best, one to take away, some to serve."""
+"""Commands for trained adapters: models, best, export, serve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from gridsweep.cli.group import cli, folder_argument, folder_of, json_option, pr
 @folder_argument
 @json_option
 def models(folder: Path | None, as_json: bool) -> None:
-    """List the finished adapters, the best first: place, loss, carbon, size, path."""
+    """List finished adapters, best first.
+
+    Shows place, loss, emissions, size and path of each.
+    """
     from gridsweep.render import answers, terminal
     from gridsweep.serving import adapters
 
@@ -35,12 +38,15 @@ def models(folder: Path | None, as_json: bool) -> None:
 )
 @json_option
 def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
-    """Print the recommended LoRA configuration: the winner, what is tied with it, and the caveats."""
+    """Print the recommended LoRA configuration.
+
+    Shows the experiments statistically tied with it, and the caveats.
+    """
     from gridsweep.render import answers, recommendation, trainers
     from gridsweep.serving import adapters
 
     if trainer and as_json:
-        raise click.UsageError("--as prints text to paste, --json an object; choose one")
+        raise click.UsageError("--as and --json exclude each other; choose one")
     place = folder_of(folder)
     made, adapter = adapters.recommended(place.path)
     if trainer:
@@ -54,12 +60,12 @@ def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("experiment")
 @folder_argument
-@click.option("--to", "to", type=click.Path(path_type=Path), required=True, help="A new folder, or an empty one.")
+@click.option("--to", "to", type=click.Path(path_type=Path), required=True, help="New or empty folder to write.")
 @json_option
 def export(experiment: str, folder: Path | None, to: Path, as_json: bool) -> None:
-    """Copy an adapter with its model card and its figures into a folder of its own.
+    """Copy an adapter, its model card and metrics to a folder.
 
-    EXPERIMENT is an id, or the beginning of one.
+    EXPERIMENT is an experiment id or its first characters.
     """
     from gridsweep.render import export as exports
 
@@ -75,11 +81,11 @@ def export(experiment: str, folder: Path | None, to: Path, as_json: bool) -> Non
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
-@click.option("--port", type=int, default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Beyond this machine a key is needed.")
-@click.option("--once", is_flag=True, help="Only see that it works, then end.")
-@click.option("--kubernetes", is_flag=True, help="Serve nothing; write manifests of a vLLM server.")
-@click.option("--to", type=click.Path(path_type=Path), help="With --kubernetes: the folder to write.")
+@click.option("--port", type=int, default=8000, show_default=True, help="Port to listen on; 0 picks a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; other hosts need a key.")
+@click.option("--once", is_flag=True, help="Check that the server works, then exit.")
+@click.option("--kubernetes", is_flag=True, help="Write manifests of a vLLM server instead of serving.")
+@click.option("--to", type=click.Path(path_type=Path), help="Folder to write with --kubernetes.")
 @json_option
 def serve(
     folder: Path,
@@ -91,15 +97,16 @@ def serve(
     to: Path | None,
     as_json: bool,
 ) -> None:
-    """Serve adapters behind an OpenAI-compatible API: the best, or those named; until Ctrl-C.
+    """Serve adapters through an OpenAI-compatible API.
 
-    vLLM does it where it is installed, else a small server for trials. The key: GRIDSWEEP_API_KEY, or a file named by
-    GRIDSWEEP_API_KEY_FILE. With --json the document is printed when the server is ready.
+    Serves the best adapter, or the named ones, until Ctrl-C. Uses vLLM if it is installed, otherwise a small server for
+    trials. GRIDSWEEP_API_KEY holds the API key, or GRIDSWEEP_API_KEY_FILE names a file that holds it. With --json, the
+    document is printed once the server is ready.
     """
     from gridsweep.serving import launch
 
     if kubernetes != (to is not None):
-        raise click.UsageError("--kubernetes and --to go together: --to names the folder for the manifests")
+        raise click.UsageError("--kubernetes and --to need each other: --to names the folder for the manifests")
     if to is not None:
         from gridsweep.render import manifest_files
 
@@ -110,7 +117,9 @@ def serve(
 
             print_json(Written(to, next=f"kubectl apply --server-side -k {to}"))
         else:
-            click.echo(f"wrote {to}; next: make its Secret (docs/serving.md), then kubectl apply --server-side -k {to}")
+            click.echo(
+                f"wrote {to}; next: create its Secret (docs/serving.md), then kubectl apply --server-side -k {to}"
+            )
     elif as_json:
         tell, ready = partial(click.echo, err=True), partial(print_json, lines=True)
         launch.serve(folder, experiments, host=host, port=port, once=once, tell=tell, ready=ready)

@@ -1,4 +1,4 @@
-"""What the verbs answer with `--json`, where that is not a value of its own such as a plan or a report."""
+"""Documents that commands print with `--json`, unless they print a value of another module (a plan, a report)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gridsweep.sweep.sweep import Sweep
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file or a folder that was written, and the command that comes next."""
+    """A file or folder that was written, and the next command."""
 
     path: Path
     next: str | None = None
@@ -30,7 +30,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A folder of manifests, with so many RayJobs; none where the loop itself runs in the cluster."""
+    """A folder of manifests with its number of RayJobs; 0 if the loop itself runs in the cluster."""
 
     path: Path
     ray_jobs: int
@@ -53,7 +53,7 @@ class CheckedExperiment:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A spec that is fine, and what is odd about it."""
+    """A valid spec and its warnings."""
 
     sweep: str
     experiments: tuple[CheckedExperiment, ...]
@@ -63,7 +63,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentStatus:
-    """Where an experiment stands, why, until when at the latest."""
+    """The status of an experiment, its reason, and its latest start."""
 
     id: str
     status: Status
@@ -83,14 +83,14 @@ class ExperimentStatus:
 
 @dataclass(frozen=True, slots=True)
 class Explanation(ExperimentStatus):
-    """The same of one experiment, as a document."""
+    """The status of one experiment, as a document."""
 
     schema_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class SweepStatus:
-    """Where a sweep stands."""
+    """The status of a sweep."""
 
     sweep: str
     folder: Path
@@ -104,7 +104,7 @@ class SweepStatus:
 
 @dataclass(frozen=True, slots=True)
 class Detached:
-    """A run that goes on in the background."""
+    """A run in the background."""
 
     folder: Path
     pid: int
@@ -114,7 +114,7 @@ class Detached:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A sweep that was stopped; nothing may be left to do."""
+    """A stopped sweep; `remaining` is 0 if all experiments have ended."""
 
     folder: Path
     remaining: int
@@ -124,7 +124,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """What a worker printed in an experiment's latest attempt."""
+    """The worker output of an experiment's latest attempt."""
 
     id: str
     attempt_id: str
@@ -134,7 +134,7 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of it, while it is followed."""
+    """One line of worker output, printed by `logs --follow`."""
 
     id: str
     attempt_id: str
@@ -144,7 +144,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """The finished adapters, the best first."""
+    """The finished adapters, best first."""
 
     adapters: tuple[Adapter, ...]
     schema_version: int = 2
@@ -201,7 +201,7 @@ class ZoneRow:
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """The zones found, and why a provider could not list its own."""
+    """The zones found, and the reason for each provider that could not list its zones."""
 
     zones: tuple[ZoneRow, ...]
     silent: dict[str, str]
@@ -237,7 +237,7 @@ def best(made: Recommendation, adapter: Path | None) -> Best:
 
 
 def check(sweep: Sweep, warnings: Sequence[str]) -> Check:
-    """Of a spec."""
+    """Return the document of a checked spec."""
     listed = [
         CheckedExperiment(e.id, e.params.r, e.params.alpha, e.params.lr, e.params.dropout, e.tier, e.reason)
         for e in sweep.experiments
@@ -264,7 +264,7 @@ def status_of(state: State, folder: Path, pid: int | None) -> SweepStatus:
 
 
 def explanation(state: State, standing: Standing) -> Explanation:
-    """Of one experiment."""
+    """Return the status of one experiment."""
     return Explanation(**_status(state, standing))
 
 

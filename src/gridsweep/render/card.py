@@ -20,7 +20,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def render(report: Report, row: Row) -> str:
-    """The card: what was trained, how well, what it emitted, and what these figures do not say."""
+    """Return the model card: hyperparameters, result, how to load it, emissions and caveats."""
     front = yaml.safe_dump(_front(report, row), sort_keys=False, allow_unicode=True, width=10_000)
     sections = [
         f"# {row.experiment}",
@@ -34,14 +34,14 @@ def render(report: Report, row: Row) -> str:
         _result(report, row),
         "## How to load it",
         _loading(report),
-        "## What it emitted",
+        "## Emissions",
         _emitted(report, row),
-        "## To be read with it",
+        "## Caveats",
         "\n".join(f"- {escape(note)}" for note in report.notes),
     ]
     if report.facts:
         facts = "\n".join(f"| {escape(k)} | {escape(v)} |" for k, v in sorted(report.facts.items()))
-        sections += ["## What it ran on", f"| what | which |\n| --- | --- |\n{facts}"]
+        sections += ["## Environment", f"| item | value |\n| --- | --- |\n{facts}"]
     return f"---\n{front}---\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -65,8 +65,8 @@ def _front(report: Report, row: Row) -> dict[str, object]:
 
 
 def _source(report: Report) -> str:
-    """Which tool, how much of the energy was measured, and which grid."""
-    grid = titled(report.source, report.quality) if report.source else "no grid was read"
+    """Return the tool, the energy sources with their shares, and the grid data."""
+    grid = titled(report.source, report.quality) if report.source else "not read"
     return f"{_tool()}; energy {_energy_source(report)}; grid {grid}, zone {report.zone}"
 
 
@@ -86,7 +86,7 @@ def _energy_source(report: Report) -> str:
 
 
 def _base(report: Report) -> str:
-    """The base model's id; of a folder only its name, which says nothing of anybody's disk."""
+    """Return the base model's id; of a local folder, only its name, so that no local path is published."""
     return _last(report.model)
 
 
@@ -101,8 +101,8 @@ def _last(id: str) -> str:
 def _standing(report: Report, row: Row) -> str:
     if row.place is None:
         return f"which is {row.status}" + (f": {escape(row.reason)}" if row.reason else "")
-    proxy = ", trained over the base in 4 bits (NF4), a proxy for the full one" if row.base == "4-bit" else ""
-    tied = "" if row.place == 1 or not row.tied else " (not separable from the first)"
+    proxy = ", trained over the base in 4 bits (NF4), a proxy for the full base" if row.base == "4-bit" else ""
+    tied = "" if row.place == 1 or not row.tied else " (statistically tied with the first)"
     return f"place {row.place} by validation loss{tied}{proxy}"
 
 
@@ -117,21 +117,21 @@ def _result(report: Report, row: Row) -> str:
     if told := wording.against_baseline(report, row):
         text += f"; {told}"
     if row.seeds > 1:
-        return f"{text}. This adapter is of the first of them."
+        return f"{text}. This adapter comes from the first of these seeds."
     noise = report.loss_noise
     if noise is not None:
-        return f"{text}. Another seed moves it by up to {number(noise)}; one seed was trained."
-    return f"{text}. One seed was trained, and nobody measured what another would change."
+        return f"{text}. Another seed changes it by up to {number(noise)}; one seed was trained."
+    return f"{text}. One seed was trained; the variation between seeds was not measured."
 
 
 def _loading(report: Report) -> str:
-    """A code block; what it quotes cannot leave its string."""
+    """Return a code block that loads the adapter; quoted names cannot end their strings."""
     base, bundled = f"{_base(report)!r}  # the base model", ""
     if is_local(report.model):
         base += "'s folder"
-    elif "/" not in report.model:  # perhaps one that comes along, which the Hugging Face hub does not know
+    elif "/" not in report.model:  # perhaps a bundled model, which the Hugging Face hub does not have
         bundled = "\nfrom gridsweep.sweep.sweep import Model\nfrom gridsweep.train.model import resolve"
-        base = f"resolve(Model({report.model!r}))  # where the base model lies"
+        base = f"resolve(Model({report.model!r}))  # the folder of the base model"
     return f"""```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer{bundled}
@@ -149,14 +149,14 @@ def _emitted(report: Report, row: Row) -> str:
         bound = "at least " if _unknown(row) else ""
         own = f"This experiment emitted {bound}{grams(row.emissions_g)} CO2eq with {energy(row.energy_kwh)}"
         own += f" at {row.mean_intensity:.0f} gCO2eq/kWh on average" if row.mean_intensity is not None else ""
-        own += f", after a wait of {hours(row.wait_h)} for the grid." if row.wait_h else "."
+        own += f", after waiting {hours(row.wait_h)} for the grid." if row.wait_h else "."
     whole = (
-        f"The whole sweep, which it took to find it, emitted {grams(report.emissions_g)} CO2eq "
+        f"The whole sweep that found this adapter emitted {grams(report.emissions_g)} CO2eq "
         f"with {energy(report.energy_kwh)}: {wording.counts(report)}."
     )
     saving = wording.saving(report)
     if saving.kind in ("less", "more"):
-        whole += f" That is {saving.figure} than running at once, as a replay on the same devices estimates."
+        whole += f" That is {saving.figure} than running at once, as estimated by a replay on the same devices."
     return f"{own}\n\n{whole}\n\nCounted by {escape(_source(report))}."
 
 

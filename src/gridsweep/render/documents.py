@@ -1,9 +1,9 @@
-"""Values as JSON documents: the one form in which every verb with `--json`, and `report.json`, prints them.
+"""Values as JSON documents: the format of `report.json` and of every command with `--json`.
 
-`docs/json.md` is the contract. A document is a dataclass with a `schema_version`. Its keys are its fields, in the
-contract's words (`NAMES`), with the unit last (`makespan_h_mean` becomes `makespan_mean_s`). Instants are ISO 8601 in
-UTC to the second, spans are seconds, and a number that is not known (NaN, infinity) is null. `schema` says the same
-of a kind of document as a JSON schema.
+`docs/json.md` is the contract. A document is a dataclass with a `schema_version`. Its keys are its fields, renamed as
+in `NAMES`, with the unit last (`makespan_h_mean` becomes `makespan_mean_s`). Instants are ISO 8601 in UTC to the
+second, spans are seconds, and an unknown number (NaN, infinity) is null. `schema` returns the JSON schema of a
+document class.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INSTANT = "%Y-%m-%dT%H:%M:%SZ"
 VERSION = "schema_version"
 HOUR_S = 3600
 UNITS = {"h": "s", "g": "g", "kwh": "kwh"}
-"""Words of a field that are units, and the unit of its key; hours become seconds."""
+"""Units in field names, and the unit of the key; hours become seconds."""
 
 NAMES: dict[str, dict[str, str]] = {
     "": {  # in every document
@@ -103,26 +103,29 @@ NAMES: dict[str, dict[str, str]] = {
     "Settlement": {"largest": "largest_revision_g_per_kwh"},
     "Window": {"saving": "reduction"},
 }
-"""What a field is called in a document, by the class it is a field of, where it is not called as in the program."""
+"""Key of a field in a document by class, where it differs from the field's name; "" holds for every class."""
 
 
 def text(value: object) -> str:
-    """A document as JSON text, readable in any encoding."""
+    """Return a document as JSON text in ASCII."""
     return json.dumps(document(value), indent=1, allow_nan=False)
 
 
 def line(value: object) -> str:
-    """The same in one line, for streams of documents."""
+    """Return a document as one line of JSON, for streams of documents."""
     return json.dumps(document(value), allow_nan=False)
 
 
 def document(value: object) -> Any:
-    """A value in the types of JSON; a dataclass becomes an object, `schema_version` first. Raises `TypeError`."""
+    """Return a value in JSON types; a dataclass becomes an object, `schema_version` first.
+
+    Raise `TypeError` for a type without a JSON form.
+    """
     return _plain(value, 1)
 
 
 def key(kind: type, field: str) -> str:
-    """What a field of a class is called in a document."""
+    """Return the key of a class's field in a document."""
     for owner in kind.__mro__:
         if field in NAMES.get(owner.__name__, {}):
             return NAMES[owner.__name__][field]
@@ -137,14 +140,14 @@ def key(kind: type, field: str) -> str:
 
 
 def instant(moment: datetime) -> str:
-    """`2024-06-10T16:00:00Z`. Raises `ValueError` without a time zone."""
+    """Return `2024-06-10T16:00:00Z`. Raise `ValueError` if the moment has no time zone."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment} has no time zone")
     return moment.astimezone(UTC).strftime(INSTANT)
 
 
 def _plain(value: object, factor: int) -> Any:
-    """`factor` turns the numbers of a field into the unit of its key."""
+    """Return a value in JSON types; `factor` converts the numbers of a field to the unit of its key."""
     match value:
         case None | bool() | str():
             return value
@@ -180,7 +183,7 @@ def _factor(field: str) -> int:
 
 
 def schema(kind: type, name: str) -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a kind of document that is called `name`."""
+    """Return the JSON schema (draft 2020-12) of the document class `kind`, printed by the command `name`."""
     shapes: dict[str, Any] = {}
     made = _object(kind, shapes)
     version = made["properties"][VERSION]["const"]
@@ -209,7 +212,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _schema(hint: Any, shapes: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a value of that type; any number with a fraction may be null, which says that it is not known."""
+    """Return the schema of a type; any float may be null, which means unknown."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         told = [_schema(part, shapes) for part in inner if part is not type(None)]
@@ -230,7 +233,7 @@ def _schema(hint: Any, shapes: dict[str, Any]) -> dict[str, Any]:
     if dataclasses.is_dataclass(hint):
         name = getattr(hint, "__name__", "")
         if name not in shapes:
-            shapes[name] = {}  # it may hold itself
+            shapes[name] = {}  # a placeholder first, because a class may contain itself
             shapes[name] = _object(hint, shapes)
         return {"$ref": f"#/$defs/{name}"}
     if hint is datetime:

@@ -1,4 +1,4 @@
-"""What `gridsweep doctor --json` answers: the findings, and how models train fastest on this machine's device."""
+"""The document of `gridsweep doctor --json`: findings, and the fastest way to train models on this machine's device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gridsweep.doctor import Finding
 
 @dataclass(frozen=True, slots=True)
 class ProbedPower:
-    """A GPU's power limits in W: in force, the default, the range allowed, and what a killed worker had found."""
+    """A GPU's power limits in W: current, default, allowed range, and the limit before a killed worker changed it."""
 
     now_w: float
     default_w: float
@@ -26,7 +26,7 @@ class ProbedPower:
 
 @dataclass(frozen=True, slots=True)
 class ProbedMemory:
-    """What the memory model says of the device; by rank where it depends on it."""
+    """Estimates of the memory model for the device in bytes; by rank where they depend on the rank."""
 
     device_bytes: int
     base_bytes: int
@@ -39,7 +39,7 @@ class ProbedMemory:
 
 @dataclass(frozen=True, slots=True)
 class ProbedChoice:
-    """So many adapters trained in one go, and what that takes."""
+    """A number of adapters trained together, with its measured speed, energy and memory."""
 
     members: int
     tokens_in_a_pass: int
@@ -52,7 +52,7 @@ class ProbedChoice:
 
 @dataclass(frozen=True, slots=True)
 class NotProbed:
-    """So many adapters that were not tried, and why."""
+    """A number of adapters that was not measured, and the reason."""
 
     members: int
     why: str
@@ -60,7 +60,7 @@ class NotProbed:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """How a model trains fastest on this machine's device, as it was measured and written to `path`."""
+    """The measured fastest way to train a model on this machine's device, as written to `path`."""
 
     device: str
     kind: str
@@ -80,7 +80,7 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was looked at on this machine, and with --train what was measured."""
+    """The findings about this machine, and the measurements of --train."""
 
     findings: tuple[Finding, ...]
     train: tuple[Probed, ...]
@@ -88,7 +88,7 @@ class Examination:
 
 
 def probed(made: Mapping[str, Any]) -> Probed:
-    """Of what `python -m gridsweep.train.probe` found."""
+    """Return the document of a result of `python -m gridsweep.train.probe`."""
     power = made["power"]
     limits = power and ProbedPower(
         power["now"], power["usual"], power["least"], power["most"], power["left"], power["busy"], power["may_be_set"]

@@ -1,4 +1,4 @@
-"""The export of one experiment: its adapter, model card and figures in a folder of the user's."""
+"""The export of one experiment: its adapter, model card and metrics in a folder of the user's choice."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gridsweep.sweep.experiments import is_local
 
 
 def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
-    """Copy an adapter with its model card and its figures into `to`, which appears whole or not at all.
+    """Copy an adapter, its model card and its metrics into `to`, which appears complete or not at all.
 
-        adapter/   the files of the manifest, digests checked before and after
+        adapter/   the files of the manifest; digests are checked before and after copying
         README.md  the model card            metrics.json  losses, hyperparameters, energy, carbon, versions
 
-    Raises `AdapterError` when the adapter is damaged or no plain adapter, or when `to` is there and not empty.
+    Raise `AdapterError` if the adapter is damaged or not a plain adapter, or if `to` exists and is not empty.
     """
     from gridsweep.render import card, documents
 
@@ -39,7 +39,7 @@ def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
         draft.mkdir(parents=True)
         shutil.copytree(adapter.path, draft / "adapter", symlinks=True)
         if not verify(draft / "adapter"):
-            raise AdapterError(f"the adapter of {adapter.experiment} changed while it was copied; export it again")
+            raise AdapterError(f"the adapter of {adapter.experiment} changed during the copy; export it again")
         write_file(draft / "README.md", card.render(report, row))
         write_file(draft / "metrics.json", documents.text(metrics(state, report, row)) + "\n")
         sync(draft)
@@ -53,7 +53,7 @@ def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
 
 
 def metrics(state: State, report: Report, row: Row) -> dict[str, object]:
-    """What metrics.json says of an experiment; energy in kWh, emissions in g CO2eq, intensity in gCO2eq/kWh."""
+    """Return the content of metrics.json; energy in kWh, emissions in g CO2eq, intensity in gCO2eq/kWh."""
     standing = state.standings[row.experiment]
     outcome, model, facts = standing.outcome, state.sweep.model, dict(report.facts)
     return {
@@ -94,11 +94,11 @@ def metrics(state: State, report: Report, row: Row) -> dict[str, object]:
 
 def _vacant(target: Path) -> None:
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise AdapterError(f"{target} is there and no folder; choose another")
+        raise AdapterError(f"{target} exists and is not a folder; choose another")
     if target.is_dir() and any(target.iterdir()):
-        raise AdapterError(f"{target} is there and not empty; nothing is overwritten: choose another folder")
+        raise AdapterError(f"{target} is not empty, and export overwrites nothing; choose another folder")
 
 
 def _public(id: str) -> str:
-    """An id that says nothing of anybody's disk."""
+    """Return an id without local paths: of a folder, only its name."""
     return PurePath(id).name if is_local(id) else id

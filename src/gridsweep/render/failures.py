@@ -1,4 +1,4 @@
-"""What went wrong as a JSON document: what, where, and what to do."""
+"""Errors as JSON documents: what happened, where, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gridsweep.errors import INTERRUPTED, FileFault, GridsweepError, SpecError, 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error. `code` is a stable word of its kind; the program ends with `exit_code`."""
+    """An error. `code` is a stable word for its kind; the program exits with `exit_code`."""
 
     code: str
     exit_code: int
@@ -20,7 +20,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class FaultInFile:
-    """One fault of a spec or of a trace."""
+    """One error in a spec or in a trace."""
 
     file: str
     line: int | None
@@ -31,7 +31,7 @@ class FaultInFile:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error, and each fault of the file where it is about one."""
+    """An error, with every single error of a file if a file is wrong."""
 
     error: Fault
     errors: tuple[FaultInFile, ...] = ()
@@ -39,22 +39,22 @@ class Failure:
 
 
 def failure(code: str, exit_code: int, what: str, where: str | None = None, remedy: str | None = None) -> Failure:
-    """Of an error that is none of ours."""
+    """Return the document of an error that is not a `GridsweepError`."""
     return Failure(Fault(code, exit_code, what, where, remedy))
 
 
 def left_at_once(again: str) -> Failure:
-    """Of a run that a second Ctrl-C ended; its command goes on with it."""
-    return failure("interrupted", INTERRUPTED, "left at once; the workers go on by themselves", remedy=again)
+    """Return the document of a run that a second Ctrl-C ended; `again` is the command that resumes it."""
+    return failure("interrupted", INTERRUPTED, "exited at once; the workers keep running", remedy=again)
 
 
 def failure_of(error: GridsweepError) -> Failure:
-    """Of an error of ours; of several faults in a file the error counts them."""
+    """Return the document of a `GridsweepError`; several errors in a file are listed and counted."""
     faults = error.faults if isinstance(error, SpecError) else ()
     what, where, remedy = error.what, error.where, error.remedy
     if len(faults) > 1:
         where = faults[0].file
-        what, remedy = f"{len(faults)} faults in {where}", "mend what `errors` lists"
+        what, remedy = f"{len(faults)} errors in {where}", "fix the errors listed in `errors`"
     return Failure(Fault(error.code, error.exit_code, what, where, remedy), tuple(map(_in_file, faults)))
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three significant digits, the unit that fits, plain ASCII for any terminal."""
+"""Readable numbers: three significant digits, a fitting unit, plain ASCII for any terminal."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Scale:
     factor: float
 
     def text(self, value: float | None) -> str:
-        """The number alone, for a column whose head names the unit."""
+        """Return the number without its unit, for a column whose heading names the unit."""
         return UNKNOWN if value is None else plain(value * self.factor)
 
 
 def mass_scale(grams: Iterable[float | None]) -> Scale:
-    """The unit in which the largest of these masses (g) reads well: one column, one unit."""
+    """Return a unit that suits the largest of these masses (g), so that a column has one unit."""
     return _fitting(_MASSES, grams, Scale("g", 1.0))
 
 
 def energy_scale(kwh: Iterable[float | None]) -> Scale:
-    """The unit in which the largest of these energies (kWh) reads well."""
+    """Return a unit that suits the largest of these energies (kWh)."""
     return _fitting(_ENERGIES, kwh, Scale("kWh", 1.0))
 
 
@@ -38,25 +38,25 @@ def _fitting(units: tuple[tuple[str, float], ...], values: Iterable[float | None
     largest = max((abs(v) for v in values if v is not None and isfinite(v)), default=0.0)
     if not largest:
         return nothing
-    # Rounded before it is compared, so that 999.6 mg is 1.00 g and not 1000 mg.
+    # Rounding comes before the comparison, so that 999.6 mg becomes 1.00 g and not 1000 mg.
     unit, factor = next((u for u in units if _rounded(largest * u[1]) >= 1), units[-1])
     return Scale(unit, factor)
 
 
 def grams(value: float | None) -> str:
-    """A mass given in g: `12.3 mg`, `1.23 g`, `1.20 kg`."""
+    """Return a mass given in g as text: `12.3 mg`, `1.23 g`, `1.20 kg`."""
     scale = mass_scale([value])
     return UNKNOWN if value is None else f"{scale.text(value)} {scale.unit}"
 
 
 def energy(kwh: float | None) -> str:
-    """An energy given in kWh: `10.0 mWh`, `1.23 Wh`, `13.4 kWh`."""
+    """Return an energy given in kWh as text: `10.0 mWh`, `1.23 Wh`, `13.4 kWh`."""
     scale = energy_scale([kwh])
     return UNKNOWN if kwh is None else f"{scale.text(kwh)} {scale.unit}"
 
 
 def hours(value: float | None) -> str:
-    """A span given in h: `45 s`, `30 min`, `1.5 h`, `51.3 h`."""
+    """Return a span given in h as text: `45 s`, `30 min`, `1.5 h`, `51.3 h`."""
     if value is None:
         return UNKNOWN
     seconds = round(value * 3600)
@@ -71,7 +71,7 @@ def hours(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of one: `36.0 %`; never clipped."""
+    """Return a share of one in percent, never clipped: `36.0 %`."""
     if share is None:
         return UNKNOWN
     text = f"{share * 100:.1f}"
@@ -79,12 +79,12 @@ def percent(share: float | None) -> str:
 
 
 def loss(value: float | None) -> str:
-    """A loss, to four decimals."""
+    """Return a loss with four decimals."""
     return "" if value is None else f"{value:.4f}"
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    """A difference with its sign: `+0.0123`, `-0.0405`, `0.0000`."""
+    """Return a difference with its sign: `+0.0123`, `-0.0405`, `0.0000`."""
     if value is None:
         return ""
     text = f"{value:+.{digits}f}"
@@ -92,12 +92,12 @@ def signed(value: float | None, digits: int = 4) -> str:
 
 
 def intensity(value: float | None) -> str:
-    """A carbon intensity in gCO2eq/kWh, as a whole number without its unit."""
+    """Return a carbon intensity in gCO2eq/kWh as a whole number without its unit."""
     return UNKNOWN if value is None else f"{value:.0f}"
 
 
 def plain(value: float) -> str:
-    """Three significant digits, trailing zeros kept, never an exponent above 1e-6."""
+    """Return a number with three significant digits and trailing zeros, without an exponent from 1e-6 upwards."""
     if not value:
         return "0"
     value = _rounded(value)

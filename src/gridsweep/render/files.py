@@ -1,4 +1,4 @@
-"""The report's files in a run's folder."""
+"""The report files in a run folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gridsweep.runs.folder import RunFolder
 
 
 def publish(folder: Path, made: Report) -> list[Path]:
-    """Write the report into the folder, and a model card beside every adapter; returns the reports' paths.
+    """Write the report into the folder and a model card beside every adapter; return the paths of the reports.
 
-    HTML comes first; it needs the extra `report`, and is left out without it. Raises `ExecutorError` when the disk
-    refuses.
+    The HTML report comes first; it is left out if the extra `report` is not installed. Raise `ExecutorError` if a file
+    cannot be written.
     """
     place = RunFolder(folder)
     texts = {"report.md": markdown.render(made), "report.json": documents.text(made)}
@@ -31,7 +31,7 @@ def publish(folder: Path, made: Report) -> list[Path]:
                 replace_file(home / "README.md", card.render(made, row))
     except OSError as error:
         raise ExecutorError(
-            f"cannot write the report into {place.state}: {error.strerror}; put that right and run "
-            f"`gridsweep report {folder}`: nothing is lost"
+            f"cannot write the report into {place.state}: {error.strerror}; fix this and run "
+            f"`gridsweep report {folder}` (no result is lost)"
         ) from None
     return [place.state / name for name in texts]

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no server, no network."""
+"""A report as one self-contained HTML file that needs no server and no network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gridsweep.sweep.experiments import number
 
 
 def render(report: Report) -> str:
-    """The whole page. Raises `GridsweepError` where plotly or jinja2 are not installed."""
+    """Return the whole page. Raise `GridsweepError` if plotly or jinja2 is not installed."""
     try:
         import jinja2
         from markupsafe import Markup
@@ -69,20 +69,20 @@ def render(report: Report) -> str:
         style=Markup(_shipped("report.css")),
         plotly=Markup(plotly),
         script=Markup(script),
-        # Only these two scripts may run, and nothing may be fetched: what slips through stays text.
+        # The browser runs these two scripts only and fetches nothing, so any unescaped user text stays inert.
         scripts=" ".join(_fingerprint(text) for text in (plotly, script)),
     )
 
 
 def embedded(text: str) -> str:
-    """JSON that may stand in a script element: no character of it can end that element."""
+    """Return JSON that is safe inside a script element: none of its characters can close the element."""
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
 def pretty(text: str) -> str:
-    """With a true minus sign before numbers, and the 2 of CO2 below the line."""
+    """Return text with a true minus sign before numbers and a subscript 2 in CO2eq."""
     return re.sub(r"(?<![\w-])-(?=[\d.])", "−", text).replace("CO2eq", "CO₂eq")
 
 
@@ -101,7 +101,7 @@ def _clock(moment: datetime | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """An effect left or right of zero: where its strip starts, how long it is, in percent of the width."""
+    """The strip of an effect, left or right of zero; `left` and `width` in percent of the column's width."""
 
     effect: Effect
     left: float
@@ -117,7 +117,7 @@ def _strips(report: Report) -> list[Strip]:
 
 
 def _band(report: Report) -> float:
-    """How far the noise of the loss reaches to either side of zero, in percent of the strips' width."""
+    """Return half the width of the loss-noise band around zero, in percent of the strips' width."""
     return 50 * (report.loss_noise or 0.0) / _reach(report)
 
 
@@ -126,7 +126,7 @@ def _reach(report: Report) -> float:
 
 
 def _compare(report: Report) -> tuple[float, float] | None:
-    """The widths, in percent, of the bars for what was emitted and for what running at once would have."""
+    """Return the widths in percent of the bars for the actual emissions and for running at once."""
     if report.saving_g is None or not report.immediate_g:
         return None
     actual = report.immediate_g - report.saving_g

@@ -1,4 +1,4 @@
-"""The kind of document that each verb prints with `--json`."""
+"""The document class that each command prints with `--json`."""
 
 from __future__ import annotations
 
@@ -35,4 +35,4 @@ KINDS: dict[str, type] = {
     "stop": answers.Stopped,
     "zones": answers.Zones,
 }
-"""By verb, with an option where it prints another kind then; `error` is whatever goes wrong."""
+"""Document class by command, with an option where that changes the document; `error` is for every error."""

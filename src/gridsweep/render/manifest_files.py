@@ -1,4 +1,4 @@
-"""A folder of manifests, whole or not at all."""
+"""Folders of Kubernetes manifests, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from gridsweep.sweep.sweep import Sweep
 def render(
     spec: Path, folder: Path, *, tier: str | None = None, gate: Gate | None = None, namespace: bool = False
 ) -> Bundle:
-    """Write the manifests of a sweep into a folder, in place of what an earlier rendering left there.
+    """Write the manifests of a sweep into a folder, replacing earlier gridsweep manifests there.
 
-    Raises `SpecError` where the spec cannot be rendered, `GridsweepError` where the folder holds anything else.
+    Raise `SpecError` if the spec cannot be rendered, `GridsweepError` if the folder holds other files.
     """
     sweep = load(spec)
     cluster = cluster_of(sweep, gate)
@@ -43,7 +43,7 @@ def render(
 
 
 def render_serving(sweep: Sweep, adapters: Sequence[Servable], folder: Path) -> None:
-    """Write the manifests of a vLLM server of a sweep's adapters, which it reads from the cluster's volume."""
+    """Write the manifests of a vLLM server that reads a sweep's adapters from the cluster's volume."""
     cluster = sweep.executor.kubernetes or KubernetesCluster()
     paths = {a.name: f"{store_of(sweep.name)}/experiments/{a.name}/adapter" for a in adapters}
     base = adapters[0].base
@@ -53,16 +53,16 @@ def render_serving(sweep: Sweep, adapters: Sequence[Servable], folder: Path) -> 
 
 
 def worker_sources() -> dict[str, str]:
-    """The files of this package that a worker needs."""
+    """Return the source files of this package that a worker needs, by path."""
     package = resources.files("gridsweep")
     return {path: package.joinpath(*path.split("/")).read_text(encoding="utf-8") for path in WORKER_SOURCES}
 
 
 def write(texts: dict[str, str], folder: Path) -> None:
-    """Make the folder with these files. It appears by rename; an earlier rendering is replaced, nothing else is."""
+    """Create a folder with these files by rename; replace earlier gridsweep manifests only."""
     folder = folder.absolute()
     if folder.exists() and not _ours(folder):
-        raise GridsweepError(f"{folder} is there, and no rendering of gridsweep's; name another folder")
+        raise GridsweepError(f"{folder} exists and was not written by gridsweep; name another folder")
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
@@ -92,9 +92,9 @@ def _ours(folder: Path) -> bool:
 
 
 def _named_files(sweep: Sweep, spec: Path) -> dict[str, str]:
-    """The trace a spec names, which must lie beside it: in the cluster everything lies in one folder."""
+    """Return the trace that a spec names, which must lie beside the spec: the cluster has one folder for all files."""
     if sweep.carbon.file is None or not (path := Path(sweep.carbon.file)).is_file():
         return {}
     if path.parent != spec.absolute().parent:
-        raise SpecError(f"the trace {path} must lie beside {spec.name} to come along into the cluster; copy it there")
+        raise SpecError(f"the trace {path} must be in the folder of {spec.name} to reach the cluster; copy it there")
     return {path.name: path.read_text(encoding="utf-8")}

@@ -13,20 +13,20 @@ from gridsweep.sweep.experiments import number
 
 
 def render(report: Report) -> str:
-    """The headline, the ranking, the effects and the accounting; what users named is escaped."""
+    """Return headline, ranking, effects and accounting as Markdown; names from users are escaped."""
     parts = [f"# {escape(report.sweep)}", *_headline(report), "## Ranking", *_ranking(report)]
     if report.overdue:
-        parts += ["## Deadlines missed", "\n".join(f"- {escape(text)}" for text in promises.overdue(report.overdue))]
+        parts += ["## Missed deadlines", "\n".join(f"- {escape(text)}" for text in promises.overdue(report.overdue))]
     if report.effects:
-        parts += ["## What each hyperparameter did", *_effects(report)]
+        parts += ["## Effect of each hyperparameter", *_effects(report)]
     if report.alternatives:
-        parts += ["## Beside the gate, and at once", *_alternatives(report)]
-    parts += ["## How it was counted", *_accounting(report)]
+        parts += ["## Comparison with the gate and with running at once", *_alternatives(report)]
+    parts += ["## Accounting", *_accounting(report)]
     return "\n\n".join(parts) + "\n"
 
 
 def escape(text: str) -> str:
-    """Text that GitHub shows as it is written, in a table cell too."""
+    """Return text escaped so that GitHub shows it literally, in table cells too."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\|`*_\[\]#~$!@])", r"\\\1", text)
 
@@ -60,7 +60,7 @@ def _ranking(report: Report) -> list[str]:
     mass = mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g))
     kwh = energy_scale(row.energy_kwh for row in rows)
     heads = (
-        "#", "experiment", "r", "alpha", "lr", "dropout", "tier", "loss", f"to {wording.reference(report)}",
+        "#", "experiment", "r", "alpha", "lr", "dropout", "tier", "loss", f"vs {wording.reference(report)}",
         f"energy, {kwh.unit}", "gCO2eq/kWh", f"CO2eq, {mass.unit}", f"at once, {mass.unit}", "wait",
         "started because",
     )  # fmt: skip
@@ -110,7 +110,7 @@ def _between(row: Row) -> str:
 
 
 def _effects(report: Report) -> list[str]:
-    heads = ("change", "pairs", "mean change of the loss", "out of the noise?")
+    heads = ("change", "pairs", "mean change of the loss", "significant?")
     lines = [
         (
             f"{e.param} {number(e.low)} → {number(e.high)}",
@@ -129,13 +129,13 @@ def _alternatives(report: Report) -> list[str]:
 
 
 def _accounting(report: Report) -> list[str]:
-    table = _table(("what", "how much"), "ll", [(k, escape(v)) for k, v in accounts.accounting(report)])
+    table = _table(("item", "value"), "ll", [(k, escape(v)) for k, v in accounts.accounting(report)])
     notes = "\n".join(f"- {escape(note)}" for note in report.notes)
     facts = ", ".join(f"{escape(name)} {escape(value)}" for name, value in sorted(report.facts.items()))
-    return [part for part in (table, notes, f"Ran on: {facts}" if facts else "") if part]
+    return [part for part in (table, notes, f"Environment: {facts}" if facts else "") if part]
 
 
 def _table(heads: Sequence[str], alignments: str, rows: Iterable[Sequence[str]]) -> str:
-    """A GitHub table; `alignments` has an `l` or an `r` a column."""
+    """Return a GitHub table; `alignments` has one `l` or `r` per column."""
     rule = ["---:" if side == "r" else "---" for side in alignments]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *rows))

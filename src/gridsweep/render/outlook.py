@@ -1,4 +1,4 @@
-"""The coming days of a grid zone, as text and as a picture."""
+"""The forecast of a grid zone for the coming days, as text and as a picture."""
 
 from __future__ import annotations
 
@@ -21,23 +21,21 @@ COLOURS = ("green", "green", "yellow", "yellow", "red", "red", "red", "red")
 
 
 def text(made: Outlook) -> None:
-    """The present, a row of bars a day, the best windows, and who says all that."""
+    """Print the current intensity, one row of bars per day, the best windows, and the sources."""
     out = console()
     out.print(f"[bold]{escape(made.zone or made.provider)}[/bold]  {_present(made)}")
     if made.why:
         out.print(f"[yellow]{escape(made.why)}[/yellow]")
     if not made.expected:
-        out.print("nobody can say what is to come: too little is known of the last days")
+        out.print("no forecast: too little recent history")
     else:
         bars = BARS if out.encoding.lower().startswith("utf") else PLAIN
         for line in _chart(made, bars):
             out.print(line)
         if made.typical_error is None:
-            out.print("[dim]how wrong such a forecast usually is, nobody knows yet[/dim]")
+            out.print("[dim]the usual error of this forecast is unknown[/dim]")
         else:
-            out.print(
-                f"[dim]on the first day such a forecast was wrong by {percent(made.typical_error)} on average[/dim]"
-            )
+            out.print(f"[dim]mean error of this forecast on the first day: {percent(made.typical_error)}[/dim]")
     if made.windows:
         out.print(f"\nbest windows of {hours(made.duration_h)} (the {hours(made.duration_h)} from now: "
                   f"{_level(made.now_intensity)} gCO2eq/kWh on average):")  # fmt: skip
@@ -48,7 +46,7 @@ def text(made: Outlook) -> None:
             rows.add_row(_clock(window.start), _clock(window.end), _level(window.intensity), saving)
         out.print(rows)
         if made.now_intensity is not None and made.windows[0].intensity >= made.now_intensity:
-            out.print("now is as good as any time to come")
+            out.print("no cleaner window ahead than now")
     out.print("\nsources:")
     rows = table("from", "to", "quality", "counts", "source")
     for source in made.sources:
@@ -65,7 +63,7 @@ def _present(made: Outlook) -> str:
 
 
 def _how(made: Outlook) -> str:
-    """How the present is known: a trace and a constant are read at once as well, but nothing in them is live."""
+    """Return how the current intensity is known; a trace or a constant is read directly but is not live."""
     observed = [source.quality for source in made.sources if source.quality != "forecast"]
     if made.freshness == "live" and observed and observed[-1] in ("synthetic", "static"):
         return observed[-1]
@@ -73,7 +71,7 @@ def _how(made: Outlook) -> str:
 
 
 def _chart(made: Outlook, bars: str) -> list[str]:
-    """Two columns an hour; what has been is dim, the best window underlined."""
+    """Return a chart with two columns per hour; the past is dim, the best window underlined."""
     step = timedelta(hours=made.step_h)
     past = Trace(made.past_start, step, or_nan(made.past))
     ahead = Trace(made.start, step, or_nan(made.expected))
@@ -104,23 +102,26 @@ def _chart(made: Outlook, bars: str) -> list[str]:
 
 
 def zones(rows: Sequence[Mapping[str, str]], silent: Mapping[str, str]) -> None:
-    """Zones in a table, and which providers could not list theirs."""
+    """Print a table of zones, and the providers that could not list theirs."""
     out = console()
     shown = table("provider", "zone", "where", "")
     for row in rows:
         shown.add_row(row["provider"], escape(row["zone"]), escape(row["title"]), escape(row["note"]))
-    out.print(shown if rows else "no zone is called that")
+    out.print(shown if rows else "no matching zone")
     for name, why in silent.items():
-        out.print(f"[dim]{name} lists none now: {escape(why)}[/dim]")
+        out.print(f"[dim]{name} cannot list its zones now: {escape(why)}[/dim]")
 
 
 def png(made: Outlook, path: Path) -> None:
-    """The forecast with its band as a PNG picture. Raises `GridsweepError` without matplotlib, or for a bad path."""
+    """Write the forecast with its band as a PNG picture.
+
+    Raise `GridsweepError` if matplotlib is missing or the path cannot be written.
+    """
     try:
         from matplotlib import dates
         from matplotlib.figure import Figure
     except ImportError:
-        raise GridsweepError("a picture needs the extra `report`: pip install 'gridsweep[report]'") from None
+        raise GridsweepError("a picture needs the extra `report`; pip install 'gridsweep[report]'") from None
     step = timedelta(hours=made.step_h)
     figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     axes: Any = figure.subplots()
@@ -134,7 +135,7 @@ def png(made: Outlook, path: Path) -> None:
             color="#1a6fb5",
             alpha=0.18,
             linewidth=0,
-            label="eight of ten past errors",
+            label="80 % interval",
         )
         axes.plot(moments, values, color="#1a6fb5", linewidth=1.8, label="expected")
     for window in made.windows[:1]:
@@ -166,7 +167,7 @@ def _line(axes: Any, start: datetime, step: timedelta, values: tuple[float | Non
 
 
 def _stairs(start: datetime, step: timedelta, values: tuple[float | None, ...]) -> tuple[list[datetime], list[float]]:
-    """Both ends of every slot, so that a slot is drawn as long as it lasts."""
+    """Return both ends of every slot with its value, so that each slot is drawn at its full length."""
     moments = [start + (i + side) * step for i in range(len(values)) for side in (0, 1)]
     return moments, [v for value in or_nan(values).tolist() for v in (value, value)]
 

@@ -1,7 +1,7 @@
-"""What the pictures of a report share: colours, looks, and text that plotly shows as it is written.
+"""Shared parts of a report's pictures: colours, layout, and text that plotly shows literally.
 
-A colour written `var(--name)` is a CSS variable of the page, put in when the figure is drawn: one figure
-serves light and dark. Plotly reads text as HTML, so whatever a user named is escaped here.
+A colour written `var(--name)` is a CSS variable of the page, inserted when the figure is drawn, so one figure
+serves the light and the dark scheme. Plotly reads text as HTML, so names from users are escaped here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from gridsweep.carbon.traces import utc
 from gridsweep.render import wording
 
 TIER_COLOURS = ("#1a6fb5", "#b35c00", "#0b7a5c", "#8a4fb0", "#b8407f", "#5b6b7a")
-"""Told apart in every common colour blindness, and dark enough for white text."""
+"""Colours distinct in every common colour blindness, and dark enough for white text."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 
 def colours(report: Report) -> dict[str, str]:
-    """A colour for every tier, in the order of their ranks."""
+    """Return a colour for every tier, in rank order."""
     return {name: TIER_COLOURS[i % len(TIER_COLOURS)] for i, name in enumerate(wording.tiers(report))}
 
 
@@ -62,7 +62,7 @@ def axis(**more: Any) -> dict[str, Any]:
 
 
 def note(figure: Any, **where: Any) -> None:
-    """A few small words; as a head above what they name they need no width, unlike an axis title."""
+    """Add a small label to a figure; placed above its subject, it needs no width, unlike an axis title."""
     quiet = {"xanchor": "left", "yanchor": "bottom", "showarrow": False, "borderpad": 1}
     quiet["font"] = {"size": 12, "color": "var(--muted)"}
     figure.add_annotation(**{**quiet, **where})
@@ -73,7 +73,7 @@ def at(moment: datetime) -> str:
 
 
 def safe(text: str) -> str:
-    """Text that plotly shows as it is written."""
+    """Return text escaped so that plotly shows it literally."""
     return html.escape(text, quote=False)
 
 

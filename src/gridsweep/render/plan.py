@@ -1,4 +1,4 @@
-"""A plan, as text and as a picture."""
+"""A plan as text and as a picture."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEIGHT = 0.72
-"""Of a bar, where the lines lie 1 apart."""
+"""Height of a bar; the lanes lie 1 apart."""
 ROOM = 24
-"""So many devices have a line of their own in the picture; more are counted."""
+"""Largest number of devices that get a lane each in the picture; beyond it, devices are counted."""
 
 
 def text(made: Plan) -> None:
-    """What starts when on the forecast, what it would save, and what a reader must know."""
+    """Print the planned start times, the expected saving, and the notes of a plan."""
     out = console()
     out.print(_table(made))
     if any(len(row.legs) > 1 for row in made.rows):
-        out.print("[dim]from step: the experiment goes on there, after a rung or a pause[/dim]")
+        out.print("[dim]from step: the experiment resumes at this step, after a rung or a pause[/dim]")
     _summary(out, made)
     for note in made.notes:
         out.print(f"[yellow]{escape(note)}[/yellow]")
@@ -44,10 +44,10 @@ def text(made: Plan) -> None:
 
 
 def _table(made: Plan) -> Table:
-    """A row for each experiment, and one for every further leg of it."""
+    """Return a table with one row per experiment and one for each of its further legs."""
     mass = mass_scale(value for row in made.rows for value in (row.emissions_now_g, row.emissions_high_g))
     kwh = energy_scale(row.energy_kwh for row in made.rows)
-    now, planned, band = f"now, {mass.unit}", f"planned, {mass.unit}", "8 of 10"
+    now, planned, band = f"now, {mass.unit}", f"planned, {mass.unit}", "80 % interval"
     columns = (
         "experiment", "tier", "device", "earliest", "planned", "until", "latest", kwh.unit, now, planned, band, "why",
     )  # fmt: skip
@@ -76,7 +76,7 @@ def _table(made: Plan) -> Table:
 
 
 def _summary(out: Console, made: Plan) -> None:
-    """What the plan would emit beside running at once, and how likely that is."""
+    """Print the planned emissions beside running at once, and the spread of the saving."""
     wait, atonce = (made.finish - made.issued_at) / HOUR, (made.finish_immediate - made.issued_at) / HOUR
     source = made.source if made.quality in made.source else f"{made.source}, {made.quality}"
     out.print(f"\nforecast: {escape(made.forecast)} ({escape(source)}), times in UTC")
@@ -87,16 +87,16 @@ def _summary(out: Console, made: Plan) -> None:
         f"done after {hours(wait)} ({clock(made.finish)}), {made.slow_down:.1f} times as long"
     )
     if made.unknown_kwh:
-        out.print("saving:   unknown, as part of the forecast is")
+        out.print("saving:   unknown, because part of the forecast is unknown")
     else:
         less = f"{percent(abs(made.reduction))} {'less' if made.reduction >= 0 else 'more'}"
-        out.print(f"saving:   {less}, if the forecast comes true")
+        out.print(f"saving:   {less}, if the forecast is correct")
     if made.saving_p50 is not None:
         spread = " / ".join(percent(p) for p in (made.saving_p10, made.saving_p50, made.saving_p90))
         out.print(f"likely:   {spread} (p10 / p50 / p90): {escape(made.saving_from)}")
     if made.past_p50 is not None and made.past_from != made.saving_from:
         spread = " / ".join(percent(p) for p in (made.past_p10, made.past_p50, made.past_p90))
-        out.print(f"before:   {spread} (p10 / p50 / p90): {escape(made.past_from)}")
+        out.print(f"past:     {spread} (p10 / p50 / p90): {escape(made.past_from)}")
     if made.idle_kwh:
         out.print(f"idle:     {energy(made.idle_kwh)}, {grams(made.idle_g)}, counted in both")
 
@@ -108,7 +108,7 @@ def _range(written: Callable[[float], str], low: float | None, high: float | Non
 def png(made: Plan, path: Path) -> None:
     """Write `picture` as a PNG file.
 
-    Raises `GridsweepError` without matplotlib, or for a path that cannot be written.
+    Raise `GridsweepError` if matplotlib is missing or the path cannot be written.
     """
     try:
         picture(made).savefig(path, format="png")
@@ -117,15 +117,15 @@ def png(made: Plan, path: Path) -> None:
 
 
 def picture(made: Plan) -> Figure:
-    """The forecast with its band, and below it every stint on its device, as a matplotlib figure.
+    """Return a matplotlib figure: the forecast with its band, and below it every stint on its device.
 
-    Raises `GridsweepError` without matplotlib.
+    Raise `GridsweepError` if matplotlib is missing.
     """
     try:
         from matplotlib import dates
         from matplotlib.figure import Figure
     except ImportError:
-        raise GridsweepError("a picture needs the extra `report`: pip install 'gridsweep[report]'") from None
+        raise GridsweepError("a picture needs the extra `report`; pip install 'gridsweep[report]'") from None
     lanes = len(made.devices) if len(made.devices) <= ROOM else 8
     figure = Figure(figsize=(10, 3.6 + 0.26 * lanes), dpi=150, layout="constrained")
     grid, work = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 0.3 + 0.26 * lanes))
@@ -153,7 +153,7 @@ def picture(made: Plan) -> Figure:
 
 
 def _plain(label: str) -> str:
-    """Text that matplotlib shows as it is written: a dollar sign begins no formula."""
+    """Return text that matplotlib shows literally, with dollar signs escaped."""
     return label.replace("$", r"\$")
 
 
@@ -165,7 +165,7 @@ def _title(made: Plan) -> str:
 
 
 def _forecast(axes: Any, made: Plan) -> None:
-    """Observed and expected intensity as steps; the slots that were to come have a band."""
+    """Draw observed and expected intensity as steps; forecast slots have a band."""
     step = timedelta(hours=made.intensity_step_h)
     edges = [made.intensity_start + i * step for i in range(len(made.intensity) + 1)]
     levels = or_nan(made.intensity).tolist()
@@ -179,10 +179,10 @@ def _forecast(axes: Any, made: Plan) -> None:
         low, high = or_nan(made.intensity_low), or_nan(made.intensity_high)
         axes.fill_between(
             edges, [*low, low[-1]], [*high, high[-1]], step="post", color="#1a6fb5", alpha=0.18, linewidth=0,
-            label="eight of ten past errors",
+            label="80 % interval",
         )  # fmt: skip
     axes.axvspan(made.issued_at, made.finish_immediate, ymax=0.03, color="#8c8c8c", alpha=0.9, linewidth=0,
-                 label="all of it run at once")  # fmt: skip
+                 label="duration when run at once")  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_ylabel("gCO2eq/kWh")
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
@@ -190,7 +190,7 @@ def _forecast(axes: Any, made: Plan) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Stint:
-    """Legs that a device trains together, with how many experiments of each tier."""
+    """Legs that a device trains together, with the number of experiments per tier."""
 
     device: str
     start: datetime
@@ -199,7 +199,7 @@ class _Stint:
 
 
 def _stints(made: Plan) -> list[_Stint]:
-    """Every stint once, whatever the number of its experiments."""
+    """Return every stint once, with its experiments counted by tier."""
     found: dict[tuple[str, datetime, datetime], Counter[str]] = {}
     for row in made.rows:
         for leg in row.legs:
@@ -208,7 +208,7 @@ def _stints(made: Plan) -> list[_Stint]:
 
 
 def _bars(axes: Any, made: Plan, colours: dict[str, str]) -> None:
-    """A line a device with a bar for every stint, its height shared by the tiers; a number counts experiments."""
+    """Draw a lane per device with a bar per stint; tiers share the bar's height, a number counts experiments."""
     at = {name: i for i, name in enumerate(made.devices)}
     stints = _stints(made)
     for tier, colour in colours.items():
@@ -232,14 +232,14 @@ def _bars(axes: Any, made: Plan, colours: dict[str, str]) -> None:
 
 
 def _above(stint: _Stint, tier: str, colours: Mapping[str, str]) -> float:
-    """Where a tier's part of a bar begins, from the middle of its line."""
+    """Return the offset of a tier's part of a bar from the middle of its lane."""
     before = list(colours)[: list(colours).index(tier)]
     share = sum(stint.tiers.get(other, 0) for other in before) / sum(stint.tiers.values())
     return HEIGHT * (share - 0.5)
 
 
 def _counts(axes: Any, made: Plan, colours: dict[str, str]) -> None:
-    """How many devices are at work, by tier; a device that trains several tiers at once counts in parts."""
+    """Draw the number of busy devices by tier; a device that trains several tiers counts in parts."""
     stints = _stints(made)
     edges = sorted({moment for stint in stints for moment in (stint.start, stint.end)})
     floor = [0.0] * (len(edges) - 1)
@@ -252,7 +252,7 @@ def _counts(axes: Any, made: Plan, colours: dict[str, str]) -> None:
 
 
 def _busy(edges: Sequence[datetime], stints: Sequence[_Stint], tier: str) -> list[float]:
-    """How many devices train a tier between each edge and the next."""
+    """Return the number of devices that train a tier between each edge and the next."""
     change = dict.fromkeys(edges, 0.0)
     for stint in stints:
         share = stint.tiers.get(tier, 0) / sum(stint.tiers.values())

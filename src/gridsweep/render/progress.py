@@ -1,4 +1,4 @@
-"""A run as it goes: a live display on a terminal, a line an event elsewhere. All of it on stderr."""
+"""Progress of a run on stderr: a live display on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ Tell = Callable[[State, Sequence[Event]], None]
 
 
 def clock(moment: datetime | None) -> str:
-    """A moment in UTC, short."""
+    """Return a moment in UTC in short form."""
     return f"{moment:%b %d %H:%M}" if moment else "-"
 
 
 @contextmanager
 def watching(*, quiet: bool = False) -> Iterator[Tell]:
-    """A listener for `drive`."""
+    """Yield a listener for `drive` that shows progress; `quiet` shows nothing."""
     console = Console(stderr=True)
     if quiet:
         yield lambda state, events: None
@@ -71,7 +71,7 @@ def watching(*, quiet: bool = False) -> Iterator[Tell]:
 
 
 def lines(state: State, events: Sequence[Event]) -> list[str]:
-    """The lines that events are worth which `state` has taken already; each end counts one more than the last."""
+    """Return the progress lines of events that `state` already includes; each ended experiment is numbered."""
     ended = _ended(state) - sum(_ends(state, event) for event in events)
     found = []
     for event in events:
@@ -81,7 +81,7 @@ def lines(state: State, events: Sequence[Event]) -> list[str]:
 
 
 def _ends(state: State, event: Event) -> int:
-    """How many experiments an event ended."""
+    """Return how many experiments an event ended."""
     match event:
         case Ended(outcomes=outcomes):
             return sum(outcome.status != "reached" for outcome in outcomes)
@@ -94,7 +94,7 @@ def _ends(state: State, event: Event) -> int:
 
 
 def told(state: State, event: Event, ended: int = 0) -> str:
-    """The line an event is worth; "" for most. `ended` experiments had ended before it."""
+    """Return the progress line of an event, "" for most; `ended` counts the experiments that ended before it."""
     at = clock(event.at)
     match event:
         case Submitted(sweep=sweep):
@@ -125,31 +125,31 @@ def told(state: State, event: Event, ended: int = 0) -> str:
                 )
             return "\n".join(lines)
         case Ranked(step=step, kept=kept, stopped=stopped):
-            return f"{at}  rung at step {step}: {len(kept)} of {len(kept) + len(stopped)} go on"
+            return f"{at}  rung at step {step}: {len(kept)} of {len(kept) + len(stopped)} continue"
         case Added(experiments=joined, why=why):
-            return f"{at}  {why}: {_some([e.id for e in joined])} joined" if joined else f"{at}  {why}"
+            return f"{at}  {why}: {_some([e.id for e in joined])} added" if joined else f"{at}  {why}"
         case Paused(outcomes=outcomes):
             return "\n".join(f"{at}  {o.experiment} paused at step {o.step}" for o in outcomes)
         case Lost(attempt=attempt, why=why):
             names = named(state.attempts[attempt].stint)
-            return f"{at}  lost an attempt at {names}: {why}"
+            return f"{at}  lost an attempt of {names}: {why}"
         case Held(attempt=attempt, by=by, why=why):
             names = named(state.attempts[attempt].stint)
-            return f"{at}  {by} holds {names}: {why}" if why else f"{at}  {by} holds {names} no longer"
+            return f"{at}  {by} holds {names}: {why}" if why else f"{at}  {by} released {names}"
         case Stopping(why=why):
-            return f"{at}  {why}: stopping at checkpoints (Ctrl-C again leaves at once)"
+            return f"{at}  {why}: stopping at checkpoints (Ctrl-C again exits at once)"
         case Halted(why=why):
             return f"{at}  halted: {why}"
     return ""
 
 
 def named(stint: Stint) -> str:
-    """Who is trained in a stint."""
+    """Return the experiments trained in a stint."""
     return _some([member.experiment for member in stint.members])
 
 
 def _some(ids: Sequence[str]) -> str:
-    """Two by name, more by number."""
+    """Return up to two ids by name, more as a count."""
     return ", ".join(ids) if len(ids) <= 2 else f"{len(ids)} experiments ({ids[0]}, ...)"
 
 
@@ -158,7 +158,7 @@ def _ended(state: State) -> int:
 
 
 def picture(state: State) -> Group:
-    """The live display: where the clock and the grid stand, the bar, what runs, what waits for what."""
+    """Return the live display: grid time and intensity, a progress bar, running attempts, and reasons for waiting."""
     now = state.now
     head = Text()
     head.append(f"{state.sweep.name}  ", style="bold")
@@ -177,19 +177,19 @@ def picture(state: State) -> Group:
     for standing in state.standings.values():
         if standing.status == "waiting":
             reasons[standing.why or "waiting"] = reasons.get(standing.why or "waiting", 0) + 1
-    waits = [Text(f"{count} wait: {why}", style="dim") for why, count in reasons.items()]
+    waits = [Text(f"{count} waiting: {why}", style="dim") for why, count in reasons.items()]
     if late := summary(overdue(state)):
         waits.append(Text(f"overdue: {late}", style="red"))
     bar = Progress(TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn())
     at_rung = state.count("reached")
-    waits += [Text(f"{at_rung} wait at the rung for the others", style="dim")] if at_rung else []
+    waits += [Text(f"{at_rung} waiting at the rung for the others", style="dim")] if at_rung else []
     bar.add_task("experiments", total=len(state.standings), completed=_ended(state))
     return Group(head, bar, table, *waits)
 
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, silence elsewhere."""
+    """Yield an updater of a progress bar, which is shown on a terminal only."""
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),

@@ -1,4 +1,4 @@
-"""Deadlines that were missed, and the plan's promise beside what came, in sentences: the same in every format."""
+"""Sentences on missed deadlines and on the plan's promise beside the outcome, the same in every format."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gridsweep.render.figures import grams, hours, percent
 from gridsweep.state.overdue import Overdue
 
 NAMED = 5
-"""So many late experiments are named in a summary; the rest are counted."""
+"""Number of late experiments that a summary names; the rest are counted."""
 
 
 def overdue(found: Sequence[Overdue]) -> list[str]:
-    """A sentence for each missed deadline."""
+    """Return a sentence for each missed deadline."""
     return [_missed(one) for one in found]
 
 
@@ -30,7 +30,7 @@ def _missed(one: Overdue) -> str:
 
 
 def summary(found: Sequence[Overdue]) -> str:
-    """All missed deadlines in one line; empty without one."""
+    """Return all missed deadlines in one line; empty if there are none."""
     parts = []
     for kind, deadline in (("start", "their latest start"), ("end", "finish_by")):
         late = [one for one in found if one.kind == kind]
@@ -51,37 +51,37 @@ def _counted(n: int) -> str:
 
 
 def late_start(report: Report, experiment: str) -> float | None:
-    """How many hours after its latest start an experiment started; None where it was in time."""
+    """Return the hours between an experiment's latest start and its start; None if it started in time."""
     late = (one.late_h for one in report.overdue if one.id == experiment and one.kind == "start")
     return next(late, None)
 
 
 def promise(report: Report) -> str:
-    """What the plan promised, what came, and the causes of the difference; empty where nothing was promised."""
+    """Return the plan's promise, the outcome, and the causes of the difference; empty without a promise."""
     made = report.promise
     if made is None or made.promised is None:
         return ""
     text = f"{less(made.promised)} in {hours(made.promised_h)}{_mass(report, made.promised_g)}"
     if made.came is None:
         return text
-    text += f"; came: {less(made.came)} in {hours(made.came_h)}{_mass(report, made.came_g)}"
+    text += f"; outcome: {less(made.came)} in {hours(made.came_h)}{_mass(report, made.came_g)}"
     apart = _points(made.came - made.promised)
     if apart == _points(0.0):
         return text
-    return f"{text}. The difference of {apart} points: {_causes(made)}"
+    return f"{text}. Causes of the difference of {apart} points: {_causes(made)}"
 
 
 def _mass(report: Report, emitted: float | None) -> str:
-    """Emissions in brackets; none on a replayed clock, where training draws for seconds what was planned for hours."""
+    """Return emissions in brackets; none on a replayed clock, where planned hours of training take seconds."""
     return "" if report.replay else f" ({grams(emitted)})"
 
 
 def _causes(made: Promise) -> str:
     if made.durations is None:
-        return f"causes unknown, {made.why}" if made.why else "causes unknown"
+        return f"unknown, {made.why}" if made.why else "unknown"
     length = "" if made.length is None else f" (the work took {made.length:.1f} times as long as planned)"
     if made.grid is None:
-        return f"durations {_points(made.durations)}{length}, all else {_points(made.rest or 0.0)}; {made.why}"
+        return f"durations {_points(made.durations)}{length}, everything else {_points(made.rest or 0.0)}; {made.why}"
     return (
         f"durations {_points(made.durations)}{length}, grid {_points(made.grid)}, "
         f"deadlines and decisions {_points(made.rest or 0.0)}"
@@ -89,7 +89,7 @@ def _causes(made: Promise) -> str:
 
 
 def less(share: float) -> str:
-    """`27.7 % less`, or `3.0 % more` for a share below 0."""
+    """Return a reduction in words: `27.7 % less`, or `3.0 % more` for a share below 0."""
     return f"{percent(abs(share))} {'less' if share >= 0 else 'more'}"
 
 

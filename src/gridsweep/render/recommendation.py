@@ -10,14 +10,14 @@ from gridsweep.render.screen import console
 from gridsweep.sweep.experiments import number
 
 SHOWN = 8
-"""So many tied experiments are named."""
+"""Number of tied experiments shown by name."""
 
 
 def text(made: Recommendation, folder: Path, adapter: Path | None) -> None:
-    """Print the winner, how surely it won, what was trained, and every caveat in one place."""
+    """Print the best experiment, its ties, its configuration and all caveats."""
     recipe, params = made.recipe, made.params
     rows = [
-        ("so far" if made.left else "best", made.id + (f", {made.left} of {made.of} are left" if made.left else "")),
+        ("so far" if made.left else "best", made.id + (f", {made.left} of {made.of} remain" if made.left else "")),
         ("loss", _loss(made)),
         ("tied", _tied(made)),
         ("LoRA", f"r {params.r}, alpha {number(params.alpha)}, dropout {number(params.dropout)}{_variant(made)}"),
@@ -30,7 +30,7 @@ def text(made: Recommendation, folder: Path, adapter: Path | None) -> None:
         ),
         ("", f"AdamW, weight decay {number(recipe.weight_decay)}, gradient norm at most {number(recipe.clip)}"),
         ("of", f"{made.model.id} on {made.dataset.id}"),
-        ("adapter", str(adapter) if adapter else f"not in {folder}: put it back, or train it again"),
+        ("adapter", str(adapter) if adapter else f"not in {folder}: restore it, or train it again"),
         *(("" if i else "caveats", caveat) for i, caveat in enumerate(made.caveats)),
         ("paste", f"gridsweep best {folder} --as peft (or trl, axolotl)"),
     ]
@@ -51,13 +51,13 @@ def _loss(made: Recommendation) -> str:
 
 
 def _tied(made: Recommendation) -> str:
-    """Which experiments may be as good."""
+    """Return the experiments that are statistically tied with the best."""
     if not made.others:
-        return "no other experiment was trained to the end"
+        return "unknown: no other experiment finished training"
     if made.tied is None:
-        return "unknown: losses were not kept sample by sample, and no noise of the loss is stated"
+        return "unknown: no per-sample losses were kept and the spec states no loss noise"
     if not made.tied:
-        return f"none of the {made.others} others trained to the end"
+        return f"none of the {made.others} other finished experiments"
     names = [f"{row.experiment} ({row.loss:.4f})" for row in made.tied[:SHOWN]]
     more = [f"and {len(made.tied) - SHOWN} more"] if len(made.tied) > SHOWN else []
     return ", ".join([*names, *more])

@@ -2,7 +2,7 @@
 (() => {
   const BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]];
 
-  // A figure names its colours as CSS variables; here they get the values of the present scheme.
+  // Figures name their colours as CSS variables; this function inserts the values of the current colour scheme.
   const coloured = (value, style) => {
     if (typeof value === "string") {
       return value.startsWith("var(--") ? style.getPropertyValue(value.slice(4, -1)).trim() : value;
@@ -21,7 +21,7 @@
       const narrow = place.clientWidth < 620;
       if (narrow) {
         layout.xaxis.nticks = 4;
-        layout.margin.t += 26; // the legend takes a second line
+        layout.margin.t += 26; // room for the second line of the legend
         layout.height += 26;
       }
       const config = { displaylogo: false, responsive: true, modeBarButtons: BUTTONS };
@@ -31,7 +31,7 @@
   draw();
   for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", draw);
 
-  // Tables whose columns sort: numbers by `data-v`, text by what it says; what is unknown stays last.
+  // Sortable tables: numbers sort by `data-v`, text by its content, and unknown values stay last.
   const key = (row, column) => row.cells[column].dataset.v ?? row.cells[column].textContent.trim();
   const compare = (a, b, numeric, sign) => {
     if (a === "" || b === "") return (a === "") - (b === "");

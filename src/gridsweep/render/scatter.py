@@ -1,4 +1,4 @@
-"""The second picture: validation loss against emissions, one point an experiment."""
+"""The report's second picture: validation loss against emissions, one point per experiment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gridsweep.sweep.experiments import number
 
 
 def loss_against_carbon(report: Report) -> str | None:
-    """Validation loss over emissions, one point an experiment; None while no experiment has a loss."""
+    """Return the figure as JSON; None while no experiment has a loss."""
     from plotly import graph_objects as go
 
     rows = [row for row in report.rows if row.loss is not None and row.repeats is None]
@@ -44,14 +44,14 @@ def loss_against_carbon(report: Report) -> str | None:
 
 
 def _not_separable(figure: Any, least: float, noise: float) -> None:
-    """A band of the losses that are within the noise of the least."""
+    """Draw a band of the losses within the loss noise of the best."""
     top = least + noise
     figure.add_hrect(least, top, fillcolor="var(--curve)", opacity=0.15, line_width=0)
-    note(figure, x=1, xref="paper", xanchor="right", y=top, text="not separable from the best")
+    note(figure, x=1, xref="paper", xanchor="right", y=top, text="statistically tied with the best")
 
 
 def _by_tier(figure: Any, report: Report, rows: Sequence[Row], scale: Scale) -> None:
-    """The experiments as points, each tier with its colour and symbol; open ones emitted an unknown part more."""
+    """Draw experiments as points with their tier's colour and symbol; open symbols mark lower bounds."""
     by_tier = defaultdict(list)
     for row in rows:
         by_tier[row.tier].append(row)
@@ -75,7 +75,7 @@ def _by_tier(figure: Any, report: Report, rows: Sequence[Row], scale: Scale) -> 
 
 
 def _marked(figure: Any, row: Row, name: str, scale: Scale) -> None:
-    """A label with an arrow at an experiment: the baseline's above its point, the best's below."""
+    """Label an experiment with an arrow: the baseline above its point, the best below."""
     figure.add_annotation(
         x=row.emissions_g * scale.factor,
         y=row.loss,
@@ -92,7 +92,7 @@ def _marked(figure: Any, row: Row, name: str, scale: Scale) -> None:
 
 
 def _if_at_once(figure: Any, rows: Sequence[Row], scale: Scale) -> None:
-    """From what each experiment would have emitted if run at once, a line to what it did emit."""
+    """Draw a line from each experiment's emissions when run at once to its actual emissions."""
     x: list[float | None] = []
     y: list[float | None] = []
     for row in rows:
@@ -104,7 +104,7 @@ def _if_at_once(figure: Any, rows: Sequence[Row], scale: Scale) -> None:
             x=x,
             y=y,
             mode="lines+markers",
-            name="if run at once",
+            name="run at once",
             hoverinfo="skip",
             opacity=0.6,
             line={"width": 1, "color": "var(--curve)", "dash": "dot"},
@@ -118,9 +118,9 @@ def _described(report: Report, row: Row) -> str:
         f"<b>{safe(row.experiment)}</b>, place {row.place}",
         f"r {row.r}, alpha {number(row.alpha)}, lr {number(row.lr)}, dropout {number(row.dropout)}",
         f"loss {loss(row.loss)}"
-        + (f" ({signed(row.difference)} to the {wording.reference(report)})" if row.difference else ""),
+        + (f" ({signed(row.difference)} against the {wording.reference(report)})" if row.difference else ""),
         f"{bound}{grams(row.emissions_g)} CO₂eq with {energy(row.energy_kwh)}",
     ]
     if row.immediate_g is not None and report.saving_g is not None:
-        lines.append(f"{grams(row.immediate_g)} if run at once")
+        lines.append(f"{grams(row.immediate_g)} when run at once")
     return "<br>".join(lines)

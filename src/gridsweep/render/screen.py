@@ -1,4 +1,4 @@
-"""The terminal that results are printed on: how wide it is, and how a table looks."""
+"""The console and the table style for terminal output."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ MINIMUM_WIDTH = 200
 
 
 def console() -> Console:
-    """Standard output; where it is no terminal, wide enough that no table is cut."""
+    """Return a console for standard output; if that is not a terminal, wide enough for any table."""
     out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, width=MINIMUM_WIDTH)
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """A table without lines; the columns named in `right` hold numbers."""
+    """Return a table without lines; the columns in `right` are right-aligned, for numbers."""
     made = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")

@@ -1,4 +1,4 @@
-"""A back-test as a table, and as a picture of saving against makespan."""
+"""A backtest as a table, and as a picture of saving against makespan."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = (
-    "policy", "less carbon", "p10", "p50", "p90", "of what was possible", "makespan", "p90", "a sweep", "energy",
+    "policy", "less carbon", "p10", "p50", "p90", "of achievable", "makespan", "p90", "emissions", "energy",
     "at once", "pauses", "late starts",
 )  # fmt: skip
 COLOURS = ("#1a6fb5", "#0b7a5c", "#c2571a", "#8a3ea8", "#b8860b", "#444444")
 
 
 def text(made: Simulation, grid: Provenance) -> None:
-    """The policies side by side, the bounds below them, and what was driven over which grid."""
+    """Print the policies side by side, the bounds below, and the conditions of the backtest."""
     out = console()
     rows = table(*COLUMNS, right=COLUMNS[1:])
     for p in made.policies:
@@ -38,15 +38,17 @@ def text(made: Simulation, grid: Provenance) -> None:
     out.print(rows)
     out.print()
     for bound, rule in _bounds(made):
-        short = "" if bound.starts == made.starts else f" (over {bound.starts} starts whose deadlines can be kept)"
-        proven = "" if bound.proven else ", or a little more"
-        out.print(f"possible {rule}: {percent(bound.reduction)} in {hours(bound.makespan_h_mean)}{proven}{short}")
+        short = "" if bound.starts == made.starts else f" (over {bound.starts} starts whose deadlines can be met)"
+        proven = "" if bound.proven else ", or slightly more"
+        out.print(f"achievable {rule}: {percent(bound.reduction)} in {hours(bound.makespan_h_mean)}{proven}{short}")
     if made.chain:
         parts = " → ".join(f"{members} up to step {step}" for members, step in made.chain)
-        out.print(f"rungs: {parts} (ties would add to it)")
+        out.print(f"rungs: {parts} (ties would add experiments)")
     if made.energy_share is not None:
-        source = f", by costs measured on: {escape(made.measured)}" if made.measured else ", by the spec's estimates"
-        out.print(f"energy: {percent(made.energy_share)} of that of {escape(made.against or '')}{source}")
+        source = (
+            f", from costs measured on: {escape(made.measured)}" if made.measured else ", from the spec's estimates"
+        )
+        out.print(f"energy: {percent(made.energy_share)} of the energy of {escape(made.against or '')}{source}")
     within = f", all within {hours(made.finish_by_h)}" if made.finish_by_h is not None else ""
     out.print(
         f"{made.starts} starts on {made.devices} device(s){within}, {escape(titled(grid.title, grid.quality))}, "
@@ -56,21 +58,21 @@ def text(made: Simulation, grid: Provenance) -> None:
 
 
 def png(made: Simulation, path: Path, title: str = "") -> None:
-    """Saving against makespan, a point a policy with its spread over the starts, and what was possible, as a PNG.
+    """Write a PNG of saving against makespan: one point per policy with its spread over the starts, and the bounds.
 
-    Raises `GridsweepError` without matplotlib, or for a bad path.
+    Raise `GridsweepError` if matplotlib is missing or the path cannot be written.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise GridsweepError("a picture needs the extra `report`: pip install 'gridsweep[report]'") from None
+        raise GridsweepError("a picture needs the extra `report`; pip install 'gridsweep[report]'") from None
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes: Axes = figure.subplots()
     for i, p in enumerate(made.policies):
         _point(axes, p, COLOURS[i % len(COLOURS)])
     for bound, rule in _bounds(made):
         dashes = "--" if rule == NEVER else ":"
-        label = f"possible {rule}: {percent(bound.reduction)}"
+        label = f"achievable {rule}: {percent(bound.reduction)}"
         axes.axhline(100 * bound.reduction, color="#555555", linewidth=1, linestyle=dashes, label=label)
     axes.axhline(0, color="#999999", linewidth=0.6)
     axes.set_xlabel("mean makespan, h (line: to the 90th percentile)")
@@ -87,7 +89,7 @@ def png(made: Simulation, path: Path, title: str = "") -> None:
         raise GridsweepError(f"cannot write {path}: {error}; name a .png file in a folder that exists") from None
 
 
-NEVER, PAUSING = "never pausing", "pausing for nothing"
+NEVER, PAUSING = "without pauses", "with free pauses"
 
 
 def _bounds(made: Simulation) -> list[tuple[Bound, str]]:

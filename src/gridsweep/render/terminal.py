@@ -1,4 +1,4 @@
-"""Values as text on a terminal. Results go to stdout."""
+"""Results as text on the terminal, printed to stdout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from gridsweep.sweep.sweep import Sweep
 
 
 def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
-    """A sweep's experiments, each with its tier and the reason for it."""
+    """Print a sweep's experiments, each with its tier and the reason for the tier, and the warnings."""
     out = console()
     rows = table("experiment", "r", "alpha", "lr", "dropout", "tier", "because", right=("r", "alpha", "lr", "dropout"))
     for e in sweep.experiments:
@@ -40,7 +40,7 @@ def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
     out.print(rows)
     limited = uses_limits(sweep)
     limit = ("starts at or below",) if limited else ()
-    tiers = table("tier", *limit, "waits at most", "experiments", right=("experiments",))
+    tiers = table("tier", *limit, "longest wait", "experiments", right=("experiments",))
     for tier in sweep.tiers:
         count = sum(e.tier == tier.name for e in sweep.experiments)
         tiers.add_row(tier.name, *([tier.limit] if limited else []), hours(tier.max_delay / HOUR), str(count))
@@ -48,11 +48,13 @@ def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
     out.print(tiers)
     hours_alone = len(sweep.experiments) * (sweep.estimates.duration / HOUR)
     out.print(
-        f"\n{escape(sweep.name)} is fine: {len(sweep.experiments)} experiments of {sweep.total_steps} steps on "
-        f"{len(sweep.devices)} device(s), {hours(hours_alone)} of device time as estimated."
+        f"\n{escape(sweep.name)} is valid: {len(sweep.experiments)} experiments of {sweep.total_steps} steps on "
+        f"{len(sweep.devices)} device(s), {hours(hours_alone)} of estimated device time."
     )
     if sweep.propose is not None:
-        out.print(f"Up to {sweep.propose.most} points more are proposed by {sweep.propose.by} for places rungs free.")
+        out.print(
+            f"Up to {sweep.propose.most} more experiments are proposed by {sweep.propose.by} as rungs free places."
+        )
     if sweep.repeats is not None:
         out.print(f"Then the best {sweep.repeats.finalists} are trained with {sweep.repeats.seeds} seeds each.")
     for warning in warnings:
@@ -60,7 +62,7 @@ def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
 
 
 def report(made: Report, *, short: bool = False) -> None:
-    """The ranking and the account of a sweep; `short` leaves the accounting's small print to the files."""
+    """Print the ranking and the headline of a sweep; without `short`, also the effects of hyperparameters."""
     out = console()
     versus = "vs best" if wording.reference(made) == "best" else "vs base"
     rows = table(
@@ -109,7 +111,7 @@ def _waited(made: Report, row: Row) -> str:
 
 
 def headline(made: Report) -> list[str]:
-    """The sweep in a few lines, all about the same experiments."""
+    """Return the sweep's results in a few lines that all cover the same experiments."""
     best, of = made.best, wording.summed(made)
     lines = []
     if best:
@@ -120,7 +122,7 @@ def headline(made: Report) -> list[str]:
     all_ = of.experiments == len(made.rows)
     lines.append(
         f"emitted:  {grams(of.emissions_g)} with {energy(of.energy_kwh)} in {hours(of.makespan_h)}"
-        + (f", of it {grams(made.wasted_g)} in lost work" if made.wasted_g and all_ else "")
+        + (f", including {grams(made.wasted_g)} in lost work" if made.wasted_g and all_ else "")
     )
     if made.immediate_g is not None:
         lines.append(
@@ -133,7 +135,7 @@ def headline(made: Report) -> list[str]:
             f"{word + ':':<9} [{colour}]{grams(abs(made.saving_g))}, {percent(abs(made.reduction))}[/{colour}]"
         )
     lines += [
-        f"gate:     {emitted} in {span}, {less} than at once (the {name}, simulated on this grid with this work)"
+        f"gate:     {emitted} in {span}, {less} than at once (the {name}, simulated on the same grid and work)"
         for name, emitted, less, span in wording.alternatives(made)
         if "gate" in name
     ]
@@ -151,40 +153,40 @@ def headline(made: Report) -> list[str]:
 
 
 def ending(made: Report, exit_code: int, paths: Sequence[Path], again: str) -> None:
-    """How a run ended, how to go on, and where its report is (last)."""
+    """Print how a run ended, how to resume it, and the path of its report (last)."""
     out = console()
     if exit_code != DONE:
         out.print(f"\n{escape(made.state)}: exit {exit_code} ({EXIT_CODES[exit_code]})")
         left = made.counts.get("waiting", 0)
         if left:
-            out.print(f"{left} experiments remain; go on with: {escape(again)}")
+            out.print(f"{left} experiments remain; resume with: {escape(again)}")
     wrote(paths)
 
 
 def configuration(made: Report, folder: Path) -> None:
-    """Where the recommended configuration is, once there is one."""
+    """Print the command that shows the recommended configuration, once there is one."""
     if made.best:
         print(f"configuration: gridsweep best {shlex.quote(str(folder))} --as peft (or trl, axolotl)")
 
 
 def wrote(paths: Sequence[Path]) -> None:
-    """Where the report is."""
+    """Print the path of the report."""
     print(f"report: {paths[0]}")
 
 
 def detached(pid: int, folder: Path) -> None:
-    """A run that went to the background."""
+    """Print the process of a background run and the command that watches it."""
     print(f"process {pid} runs the sweep in {folder}; watch it with: gridsweep status --watch {folder}")
 
 
 def ended(place: RunFolder) -> None:
-    """Return when no run drives the sweep any more."""
+    """Return once no run drives the sweep."""
     while place.driver() is not None:
         time.sleep(1.0)
 
 
 def status(place: RunFolder, *, watch: bool) -> None:
-    """Where a sweep stands; `watch` shows it anew every second until it ends."""
+    """Print the status of a sweep; `watch` refreshes it every second until the run ends."""
     from rich.live import Live
 
     from gridsweep.render.progress import picture
@@ -207,23 +209,23 @@ def status(place: RunFolder, *, watch: bool) -> None:
     counts = ", ".join(f"{count} {status}" for status in get_args(Status) if (count := state.count(status)))
     out.print(f"{counts}\n{place.path}: {f'process {pid} drives it' if pid else 'no run drives it'}", markup=False)
     if pid is None:
-        then = f"go on with: gridsweep run {folder}" if state.left else f"next: gridsweep report {folder}"
+        then = f"resume with: gridsweep run {folder}" if state.left else f"next: gridsweep report {folder}"
         out.print(f"next: gridsweep best {folder}" if state.count("done") and not state.left else then, markup=False)
 
 
 def held(state: State, standing: Standing) -> str:
-    """Who holds the experiment's attempt back, and why; "" where nobody does."""
+    """Return which gate holds the experiment's attempt back, and why; "" if none does."""
     attempt = state.active.get(standing.attempts[-1]) if standing.attempts else None
     return attempt.held if attempt else ""
 
 
 def latest_start(state: State, standing: Standing) -> datetime:
-    """When a waiting experiment starts whatever the grid says, if a device is free."""
+    """Return the time at which a waiting experiment starts regardless of the grid, if a device is free."""
     return standing.until or standing.ready_at + state.sweep.tier(standing.experiment.tier).max_delay
 
 
 def explain(state: State, standing: Standing) -> None:
-    """One experiment in sentences."""
+    """Print the state of one experiment and the reasons behind it."""
     out = console()
     experiment = standing.experiment
     tier = state.sweep.tier(experiment.tier)
@@ -235,8 +237,8 @@ def explain(state: State, standing: Standing) -> None:
     )
     if standing.status == "waiting":
         latest = latest_start(state, standing)
-        out.print(f"waits     {escape(standing.why or 'not looked at yet')}")
-        out.print(f"until     {latest:%Y-%m-%d %H:%M} UTC at the latest, or as soon after as a device is free")
+        out.print(f"waits     {escape(standing.why or 'not considered yet')}")
+        out.print(f"until     {latest:%Y-%m-%d %H:%M} UTC at the latest, or until a device is free after that")
         if len(state.history) and state.now:
             level = state.history.at(state.now)
             out.print(f"grid      {level:.0f} gCO2eq/kWh at {state.now:%Y-%m-%d %H:%M} UTC")
@@ -263,13 +265,13 @@ def explain(state: State, standing: Standing) -> None:
 
 
 def silence(experiment: str, attempt: str, *, runs_on: bool) -> str:
-    """What `logs` says of an attempt whose worker has printed nothing."""
+    """Return the message of `logs` for an attempt without output."""
     so_far = "has printed nothing so far; --follow waits for more" if runs_on else "printed nothing"
     return f"the worker of {experiment} (attempt {attempt}) {so_far} (workers print warnings and errors only)"
 
 
 def doctor(findings: Sequence[Finding]) -> None:
-    """What was looked at."""
+    """Print the findings of `doctor`."""
     out = console()
     colours = {"ok": "green", "note": "yellow", "missing": "red"}
     width = max(len(finding.what) for finding in findings) + 2
@@ -280,7 +282,7 @@ def doctor(findings: Sequence[Finding]) -> None:
 
 
 def adapters(listed: Sequence[Adapter]) -> None:
-    """Finished adapters, the best first."""
+    """Print a table of finished adapters, best first."""
     out = console()
     rows = table("", "experiment", "loss", "CO2eq", "size", "path", right=("", "loss", "CO2eq", "size"))
     for a in listed:
@@ -289,4 +291,4 @@ def adapters(listed: Sequence[Adapter]) -> None:
         rows.add_row(place, a.experiment, f"{a.loss:.4f}", grams(a.emissions_g), size, escape(str(a.path)))
     out.print(rows)
     if any(a.tied and a.place != 1 for a in listed):
-        out.print("[dim]= not separable from the best[/dim]")
+        out.print("[dim]= statistically tied with the best[/dim]")

@@ -1,4 +1,4 @@
-"""The first picture: the grid's intensity over time, and every stint on it."""
+"""The report's first picture: carbon intensity over time, with every stint."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ LANE_PX = 29
 GRID_PX = 270
 GAP_PX = 16
 NAMED = 8
-"""So many of a stint's experiments are named where one points at it."""
+"""Number of a stint's experiments named in its hover text."""
 
 Point = tuple[str, float | None, str]
 
 
 def timeline(report: Report, limits: dict[str, float] | None = None) -> str | None:
-    """The intensity as a step line with every stint on it; below, a lane a device: as it ran, and if at once.
+    """Return the figure as JSON: the intensity as a step line with every stint, and below it one lane per device.
 
-    `limits` are the tiers' thresholds (gCO2eq/kWh), drawn as dashed lines. None before anything is known.
+    A second set of lanes shows the same work run at once. `limits` are the tiers' thresholds (gCO2eq/kWh), drawn as
+    dashed lines. Return None before any data exists.
     """
     if not report.bars and all(value is None for value in report.intensity):
         return None
@@ -50,7 +51,7 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
         note(figure, x=0, xref="paper", y=y, yref="y2", text=text, bgcolor="var(--card)")
     margin = {"l": 8, "r": 12, "t": 62, "b": 48}
     figure.update_layout(**looks(whole + margin["t"] + margin["b"]), barmode="overlay", margin=margin)
-    figure.update_layout(uniformtext={"mode": "hide", "minsize": 10})  # a number that does not fit its bar
+    figure.update_layout(uniformtext={"mode": "hide", "minsize": 10})  # hides a number that does not fit its bar
     figure.update_layout(
         xaxis=_time_axis(report),
         yaxis=axis(domain=[1 - GRID_PX / whole, 1], range=[0, 1.1 * _highest(report)], nticks=6),
@@ -69,7 +70,7 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
 
 
 def _moments(figure: Any, report: Report) -> None:
-    """The hours whose intensity is unknown, as bands, and the submission, as a line; with what the axis shows."""
+    """Draw bands for hours of unknown intensity, a line at the submission, and the axis label."""
     for start, end in _unknown(report):
         figure.add_shape(
             type="rect",
@@ -98,7 +99,7 @@ def _moments(figure: Any, report: Report) -> None:
 
 
 def _time_axis(report: Report) -> dict[str, Any]:
-    """The axis both parts of the picture share."""
+    """Return the time axis that both parts of the picture share."""
     first, last = _window(report)
     return axis(
         type="date",
@@ -116,7 +117,7 @@ def _time_axis(report: Report) -> dict[str, Any]:
 
 
 def _limit(figure: Any, tier: str, limit: float, colour: str) -> None:
-    """A tier's threshold, as a dashed line across the intensity."""
+    """Draw a tier's threshold as a dashed line across the intensity."""
     line = {"color": colour, "width": 1, "dash": "dash"}
     figure.add_shape(type="line", x0=0, x1=1, xref="x domain", y0=limit, y1=limit, line=line)
     text = f"{safe(short(tier))} starts at or below {number(limit)}"
@@ -124,17 +125,17 @@ def _limit(figure: Any, tier: str, limit: float, colour: str) -> None:
 
 
 class Lanes:
-    """Where each device's lane lies: those of the run, and under a gap those of running at once."""
+    """Positions of the devices' lanes: the run's lanes on top, those of running at once below a gap."""
 
     def __init__(self, report: Report):
         devices = _devices((*report.bars, *report.immediate_bars))
         self.actual = {device: 0.6 + i for i, device in enumerate(devices)}
-        self.heads = [(0.0, f"as it ran: {safe(report.policy)}")] if devices else []
+        self.heads = [(0.0, f"this run: {safe(report.policy)}")] if devices else []
         self.depth = len(devices) + 0.2
         self.other: dict[str, float] = {}
         if report.immediate_bars:
             below = self.depth + 0.9
-            self.heads.append((below, "for comparison: if run at once"))
+            self.heads.append((below, "for comparison: run at once"))
             self.other = {device: below + 0.45 + 0.66 * i for i, device in enumerate(devices)}
             self.depth = below + 0.2 + 0.66 * len(devices)
         self.ticks = [*self.actual.values(), *self.other.values()]
@@ -142,12 +143,12 @@ class Lanes:
 
 
 def _devices(bars: Iterable[Bar]) -> list[str]:
-    """In the order people count them: cpu2 before cpu10."""
+    """Return the devices in natural order: cpu2 before cpu10."""
     return sorted({bar.device for bar in bars}, key=lambda name: (len(name), name))
 
 
 def _curve(report: Report, go: Any) -> Any:
-    """The intensity, held within each slot."""
+    """Return the trace of the intensity, constant within each slot."""
     step = report.intensity_step_h * HOUR
     values = [*report.intensity, *report.intensity[-1:]]
     return go.Scatter(
@@ -161,9 +162,9 @@ def _curve(report: Report, go: Any) -> Any:
 
 
 def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any) -> Any:
-    """The stints of a tier, on the line at the intensity they met.
+    """Return the trace of a tier's stints, drawn on the line at their carbon intensity.
 
-    Stints at the same time meet the same intensity: each device is a little apart, or one would hide another.
+    Simultaneous stints have the same intensity, so each device is shifted a little to keep all of them visible.
     """
     devices = _devices(report.bars)
     apart = _highest(report) * min(0.024, 0.1 / max(1, len(devices)))
@@ -188,7 +189,7 @@ def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any)
 
 
 def _bars(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
-    """The stints of a tier in their devices' lanes; the number on a bar is its place, or how many were trained."""
+    """Return a tier's stints as bars in their lanes; the number is the place, or the number of experiments."""
     places = {row.experiment: row for row in report.rows}
     lots = _stints(bars)
     return go.Bar(
@@ -218,7 +219,7 @@ def _bars(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: st
 
 
 def _ghosts(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
-    """The same work run at once, thin and hatched: it never happened."""
+    """Return bars for the same work run at once, thin and hatched because it is hypothetical."""
     lots = _stints(bars)
     return go.Bar(
         **_lying([lot[0] for lot in lots], lanes),
@@ -247,7 +248,7 @@ def _lying(bars: Sequence[Bar], lanes: dict[str, float]) -> dict[str, Any]:
 
 
 def _stints(bars: Sequence[Bar]) -> list[list[Bar]]:
-    """Whoever was trained in one go."""
+    """Return bars grouped by stint: experiments trained together."""
     found: dict[tuple[str, datetime, datetime, str], list[Bar]] = {}
     for bar in bars:
         found.setdefault((bar.device, bar.start, bar.end, bar.how), []).append(bar)
@@ -264,7 +265,7 @@ def _mark(places: Mapping[str, Row], lot: Sequence[Bar]) -> str:
 
 
 def _told(report: Report, lot: Sequence[Bar], *, at_once: bool = False) -> str:
-    """What hovering over a stint says."""
+    """Return the hover text of a stint."""
     bar, ran = lot[0], " run at once" if at_once else ""
     rows = [row for row in report.rows if row.experiment in {other.experiment for other in lot}]
     named = [f"<b>{len(lot)} experiments{ran}</b>", *(safe(row.experiment) for row in rows[:NAMED])]
@@ -284,12 +285,12 @@ def _told(report: Report, lot: Sequence[Bar], *, at_once: bool = False) -> str:
             place = f"place {row.place}" if row.place else row.tier_reason
             lines.append(f"{place}, loss {loss(row.loss)}, {grams(row.emissions_g)} CO₂eq")
     elif row.immediate_g is not None and report.saving_g is not None:
-        lines.append(f"{grams(row.immediate_g)} CO₂eq, against {grams(row.emissions_g)} as it ran")
+        lines.append(f"{grams(row.immediate_g)} CO₂eq, against {grams(row.emissions_g)} in this run")
     return "<br>".join(lines)
 
 
 def _met(report: Report, start: datetime, end: datetime) -> Iterable[tuple[datetime, float | None]]:
-    """The intensity at a stint's start, at every slot's edge within it, and at its end."""
+    """Yield the intensity at a stint's start, at every slot edge within it, and at its end."""
     step = report.intensity_step_h * HOUR
     slot = (start - report.intensity_start) // step
     level = report.intensity[slot] if 0 <= slot < len(report.intensity) else None
@@ -308,7 +309,7 @@ def _highest(report: Report) -> float:
 
 
 def _unknown(report: Report) -> list[tuple[datetime, datetime]]:
-    """The times within the picture whose intensity nobody knows, joined."""
+    """Return the spans of unknown intensity within the picture; adjacent slots are merged."""
     step = report.intensity_step_h * HOUR
     found: list[tuple[datetime, datetime]] = []
     for i, value in enumerate(report.intensity):

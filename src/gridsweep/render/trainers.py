@@ -1,6 +1,6 @@
-"""A recommended configuration written for other trainers: PEFT with transformers, TRL, axolotl.
+"""A recommended configuration for other trainers: PEFT with transformers, TRL, axolotl.
 
-Every value is one that was trained with; what a trainer has no key for is said in a comment.
+Every value is the one used in training; a comment states each setting for which a trainer has no key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import yaml
 from gridsweep.accounting.recommendation import Recommendation
 
 OPTIMIZER = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
-"""The worker's AdamW, which is torch's with its own defaults."""
+"""Settings of the worker's AdamW: torch's defaults."""
 TRAINERS = ("peft", "trl", "axolotl")
 WIDTH = 100
 
@@ -38,7 +38,7 @@ def _peft(made: Recommendation) -> list[str]:
     lines += [f"base_model = {made.model.id!r}", *_about_model(made), ""]
     lines += _call("lora_config", "LoraConfig", _lora(made))
     lines += _call("training_args", "TrainingArguments", _arguments(made))
-    lines += _comment(f"Samples: at most {made.recipe.max_length} tokens, cut at the end; {_loss_on(made)}.")
+    lines += _comment(f"Samples: at most {made.recipe.max_length} tokens, truncated at the end; {_loss_on(made)}.")
     lines += _lora_plus_in_python(made)
     return lines + _differences(made)
 
@@ -57,8 +57,8 @@ def _trl(made: Recommendation) -> list[str]:
     lines += _call("peft_config", "LoraConfig", _lora(made))
     lines += _call("training_args", "SFTConfig", {**_arguments(made), **own})
     lines += _comment(
-        "SFTTrainer(model=base_model, args=training_args, peft_config=peft_config, train_dataset=...) takes them. "
-        f"It wants the columns prompt and completion; {_loss_on(made)}."
+        "Use: SFTTrainer(model=base_model, args=training_args, peft_config=peft_config, train_dataset=...). "
+        f"The dataset needs the columns prompt and completion; {_loss_on(made)}."
     )
     lines += _lora_plus_in_python(made)
     return lines + _differences(made)
@@ -103,19 +103,19 @@ def _axolotl(made: Recommendation) -> list[str]:
     }
     lines = [*_about_model(made), *_yaml(lora), "", *_yaml(data)]
     lines += _comment(
-        "Give the dataset the type that fits its columns: alpaca for instruction and output, chat_template for "
+        "Set the dataset's type to match its columns: alpaca for instruction and output, chat_template for "
         f"messages, field names for others; {_loss_on(made)}."
     )
     lines += ["", *_yaml(training)]
     if params.alpha != int(params.alpha):
-        lines += _comment("axolotl takes whole numbers for lora_alpha only: this one must be rounded there.")
+        lines += _comment("axolotl accepts only whole numbers for lora_alpha: round this value.")
     if recipe.lora_plus != 1 and recipe.weight_decay:
-        lines += _comment("axolotl may leave weight_decay out with LoRA+: here both were in use.")
+        lines += _comment("axolotl may ignore weight_decay with LoRA+: the sweep used both.")
     return lines + _differences(made)
 
 
 def _lora(made: Recommendation) -> dict[str, Any]:
-    """The arguments of PEFT's `LoraConfig`."""
+    """Return the arguments of PEFT's `LoraConfig`."""
     layers = {"layers_to_transform": list(made.layers)} if made.layers is not None else {}
     return {
         "r": made.params.r,
@@ -130,7 +130,7 @@ def _lora(made: Recommendation) -> dict[str, Any]:
 
 
 def _arguments(made: Recommendation) -> dict[str, Any]:
-    """The arguments of `TrainingArguments`, which TRL's `SFTConfig` takes as well."""
+    """Return the arguments of `TrainingArguments`, which TRL's `SFTConfig` accepts too."""
     dtype = made.facts.get("dtype")
     return {
         "output_dir": made.id,
@@ -150,13 +150,13 @@ def _arguments(made: Recommendation) -> dict[str, Any]:
 
 
 def _schedule(made: Recommendation) -> str:
-    """The schedule as transformers names it; its `constant` knows no warm-up."""
+    """Return the learning-rate schedule as transformers names it; its `constant` has no warm-up."""
     name = made.recipe.learning_rate_schedule
     return "constant_with_warmup" if name == "constant" and made.warmup_steps else name
 
 
 def _epochs(made: Recommendation) -> float | int | None:
-    """Passes over the training samples, enough for all steps; None where their number is unknown."""
+    """Return the epochs needed for all steps; None if the number of training samples is unknown."""
     if made.recipe.steps is None:
         return _whole(made.recipe.epochs)
     known = made.facts.get("train_samples", str(made.dataset.train_samples or ""))
@@ -168,32 +168,32 @@ def _epochs(made: Recommendation) -> float | int | None:
 def _about_model(made: Recommendation) -> list[str]:
     said = []
     if made.dataset.id == "stdlib":
-        said += _comment("The dataset stdlib comes with gridsweep: put your own in its place.")
+        said += _comment("The dataset stdlib is bundled with gridsweep: replace it with your own.")
     if made.model.id in ("tiny-qwen2", "smollm2-135m-instruct"):
-        said += _comment("This model comes with gridsweep: gridsweep.train.model.resolve tells its folder.")
+        said += _comment("This model is bundled with gridsweep: gridsweep.train.model.resolve returns its folder.")
     elif made.model.revision is not None:
         said += _comment(f"Revision of the model: {made.model.revision}.")
     if made.base == "4-bit":
         said += _comment(
-            "Trained over the base in 4 bits: NF4 in blocks of 64, scales in float32 (no double quantization)."
+            "Trained over the 4-bit base: NF4 in blocks of 64, scales in float32 (no double quantization)."
         )
     if made.recipe.layers != "all" and made.layers is None:
-        said += _comment("Only the upper half of the decoder layers had adapters; the adapter that names them is gone.")
+        said += _comment("Only the upper half of the decoder layers had adapters; the adapter listing them is missing.")
     return said
 
 
 def _loss_on(made: Recommendation) -> str:
     template = made.facts.get("prompt_template")
     asked = {None: "", "chat template": ", prompts in its chat template"}.get(template, f", prompts as {template}")
-    return f"the loss counts the tokens of the response only, the end token included{asked}"
+    return f"the loss counts only the response tokens, including the end token{asked}"
 
 
 def _lora_plus_in_python(made: Recommendation) -> list[str]:
-    """LoRA+ has no argument in these trainers, but PEFT makes the optimizer."""
+    """Return the code for LoRA+: these trainers have no argument for it, but PEFT creates the optimizer."""
     if made.recipe.lora_plus == 1:
         return []
     return [
-        *_comment("LoRA+ has no argument here: give the trainer optimizers=(optimizer, None) with"),
+        *_comment("LoRA+ has no argument here: pass optimizers=(optimizer, None) to the trainer, with"),
         "# from peft.optimizers import create_loraplus_optimizer",
         f"# optimizer = create_loraplus_optimizer(model, torch.optim.AdamW, lr={made.params.lr!r},",
         f"#     loraplus_lr_ratio={made.recipe.lora_plus!r}, loraplus_weight_decay={made.recipe.weight_decay!r})",
@@ -201,20 +201,22 @@ def _lora_plus_in_python(made: Recommendation) -> list[str]:
 
 
 def _differences(made: Recommendation) -> list[str]:
-    """What no trainer does in the same way."""
+    """Return comments on the differences between the sweep's training and these trainers."""
     said = []
     if made.warmup_steps:
-        said.append("Warm-up: the first step has a rate of 0 here; in the sweep it had 1 / warmup_steps of the peak.")
+        said.append(
+            "Warm-up: the first step has a learning rate of 0 here, and 1 / warmup_steps of the peak in the sweep."
+        )
     if made.rungs:
         said.append(
-            "Averaged weights decided at rungs only; the loss above is that of the weights after the last step."
+            "Averaged weights were used at rungs only; the loss above is the loss of the weights after the last step."
         )
     if made.seeds > 1:
-        said.append(f"The loss above is a mean over {made.seeds} seeds, of which seed {made.seed} is the first.")
+        said.append(f"The loss above is a mean over {made.seeds} seeds; seed {made.seed} is the first of them.")
     samples = made.facts.get("train_samples")
     split = f" and the split (by seed {made.recipe.seed}; {samples} samples to train on)" if samples else ""
     said.append(
-        f"The order of samples, dropout masks{split} are drawn otherwise: expect the difference of another seed."
+        f"Sample order, dropout masks{split} are drawn differently: expect the same variation as from another seed."
     )
     return [line for text in said for line in _comment(text)]
 
@@ -232,12 +234,12 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _whole(value: float) -> int | float:
-    """A whole number where it is one, as PEFT and axolotl want it."""
+    """Return a whole number as an int, which PEFT and axolotl expect."""
     return int(value) if value == int(value) else value
 
 
 def _comment(text: str) -> list[str]:
-    """Lines of a comment, in Python and YAML alike; nothing quoted in it can end it."""
+    """Return comment lines valid in Python and YAML; no quoted text can end the comment."""
     import textwrap
 
     plain = "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,1 +1,1 @@
-"""Sweeps in which all is real: the run, its folder, worlds with a wall clock, settling, amendments."""
+"""Real runs: the run, its folder, worlds with a wall clock, settling, amendments."""

@@ -1,4 +1,4 @@
-"""What may change of a sweep between two runs of it, and what did."""
+"""Changes of a sweep between two of its runs: which are allowed, and which were made."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "prop
 
 
 def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]:
-    """What changed from one spec to the next, a line each; `added` are experiments that joined on the way.
+    """Return the changes from one spec to the next, one line each; `added` are experiments added during the sweep.
 
-    Raises `SpecError` when more changed than may.
+    Raise `SpecError` if a change is not allowed.
     """
     old, new = (replace(s, experiments=tuple(e for e in s.experiments if e.id not in added)) for s in (old, new))
     bare = [[replace(e, tier="", reason="") for e in sweep.experiments] for sweep in (old, new)]
     changed = list(_differences("", *(_plain(replace(sweep, experiments=())) for sweep in (old, new))))
     refused = [line for line in changed if re.split(r"[.:\[]", line)[0] not in AMENDABLE]
     if bare[0] != bare[1]:
-        refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and not the same ones")
+        refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and they differ")
     if refused:
         listed = "\n  ".join(refused)
         raise SpecError(
-            f"the folder holds another sweep; only {', '.join(AMENDABLE)} may change on the way:\n  {listed}\n"
-            "put these back, or choose another folder with --folder"
+            f"the folder holds another sweep; only {', '.join(AMENDABLE)} may change:\n  {listed}\n"
+            "undo these changes, or choose another folder with --folder"
         )
     pairs = zip(old.experiments, new.experiments, strict=True)
     moved = sum((was.tier, was.reason) != (now.tier, now.reason) for was, now in pairs)

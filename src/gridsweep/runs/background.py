@@ -1,4 +1,4 @@
-"""A run in the background, in a session of its own."""
+"""Background runs, each in its own session."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ DETACH_PATIENCE = 20.0
 
 
 def detach(spec: str | Path, folder: Path) -> int:
-    """Run a sweep in the background, in a session of its own; returns its process id once it holds the folder.
+    """Run a sweep in the background, in its own session; return the process id once the run holds the folder.
 
-    What it prints goes to state/run.log. Raises `ExecutorError` with its last words when it ends at once.
+    The output goes to state/run.log. Raise `LeaseError` if another run holds the folder, and `ExecutorError` with the
+    end of the output if the run does not start.
     """
     place = RunFolder(folder)
     place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -42,6 +43,6 @@ def detach(spec: str | Path, folder: Path) -> int:
     while not (place.driver() == pid and place.submitted()):
         if os.waitpid(pid, os.WNOHANG)[0] or time.monotonic() > end:
             words = (place.state / "run.log").read_text(errors="replace").strip()[-500:]
-            raise ExecutorError(f"the run in the background did not start: {words}")
+            raise ExecutorError(f"the background run did not start: {words}")
         time.sleep(0.05)
     return pid

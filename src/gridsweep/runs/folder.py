@@ -1,4 +1,4 @@
-"""The folder of a run: where its journal and its work are kept."""
+"""The folder of a run, which holds its journal and its work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gridsweep.state.state import State
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a sweep's journal and its work are kept."""
+    """The folder that holds a sweep's journal and its work."""
 
     path: Path
 
@@ -28,7 +28,7 @@ class RunFolder:
 
     @property
     def store(self) -> Path:
-        """Beside the state; on the volume's mount for a loop that runs inside a cluster."""
+        """The folder of stints and experiments: beside the state, or on the mounted volume inside a cluster."""
         mounted = os.environ.get(STORE)
         return Path(mounted) if mounted else self.path / "store"
 
@@ -37,18 +37,18 @@ class RunFolder:
         return self.state / "journal.db"
 
     def driver(self) -> int | None:
-        """The process whose run drives the folder; None when none does."""
+        """Return the process that drives the sweep in the folder; None if there is none."""
         return holder(self.state)
 
     def submitted(self) -> bool:
-        """Whether the journal holds a sweep by now."""
+        """Return whether the journal holds a sweep."""
         try:
             return bool(self.read().standings)
         except GridsweepError:
             return False
 
     def read(self) -> State:
-        """The state as journaled so far. Raises `SpecError` where no sweep was run."""
+        """Return the state as journaled so far. Raise `SpecError` if the folder holds no submitted sweep."""
         if not self.journal.exists():
             raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
         journal = Journal(self.journal)

@@ -1,4 +1,4 @@
-"""Signals turned into a wish to stop."""
+"""Conversion of signals into a request to stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CTRL_C = "interrupted by Ctrl-C"
 
 
 class Interrupt:
-    """Turns SIGINT, SIGTERM and SIGHUP into a wish to stop; a second SIGINT ends the process at once."""
+    """Turn SIGINT, SIGTERM and SIGHUP into a request to stop; a second SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -23,7 +23,7 @@ class Interrupt:
 
     @contextmanager
     def installed(self) -> Iterator[Interrupt]:
-        """Handle signals for the length of the block (only the main thread can)."""
+        """Handle signals within the block; outside the main thread, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

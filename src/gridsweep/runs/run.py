@@ -1,4 +1,4 @@
-"""Runs for real: a folder, its lease and journal, a live or replayed world, and the report at the end.
+"""Real runs: a folder with its lease and journal, a live or replayed world, and the report at the end.
 
 runs/<sweep>/state/   journal.db  lease  sweep.yaml  report.html  report.md  report.json
 runs/<sweep>/store/   stints/     experiments/<id>/adapter
@@ -57,13 +57,13 @@ from gridsweep.state.state import State
 from gridsweep.sweep.sweep import Sweep
 
 PATIENCE = timedelta(minutes=10)
-"""A worker that says nothing for so long is stopped."""
+"""Longest silence of a worker before it is stopped."""
 STOP_PATIENCE = 180.0
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a run ended: where its folder is, what it found, and the exit code that says so."""
+    """The result of a run: its folder, its report, and its exit code."""
 
     folder: Path
     report: Report
@@ -78,16 +78,16 @@ def run(
     command: Sequence[str] = WORKER,
     stop: str = "",
 ) -> Run:
-    """Run a sweep on this machine, or go on with the one in the folder; returns when it is done or was stopped.
+    """Run a sweep on this machine, or resume the one in the folder; return when it is done or was stopped.
 
-    `sweep` None goes on with what the journal holds. `command` starts a worker on an attempt folder. `stop` asks it
-    to stop what runs and to start nothing. Raises `LeaseError` while another run holds the folder.
+    With `sweep` None, the run resumes the sweep in the journal. `command` starts a worker on an attempt folder. `stop`
+    is a reason to stop the running attempts and start no others. Raise `LeaseError` while another run holds the folder.
     """
     if sweep is None and folder is None:
-        raise SpecError("name a sweep or a folder to run")
+        raise SpecError("no sweep and no folder given; name one of them")
     place = RunFolder(Path(folder) if folder else Path("runs") / (sweep.name if sweep else ""))
     if sweep is None:
-        place.read()  # before anything is made: is there a sweep?
+        place.read()  # raises before any file is created if there is no sweep
     interrupt = Interrupt()
     interrupt.why = stop
     with lease(place.state) as epoch, interrupt.installed():
@@ -115,7 +115,7 @@ def run(
 
 
 def world_for(sweep: Sweep, provider: Provider, executor: Workers, interrupt: threading.Event) -> Live:
-    """The clock that a sweep names, with what it governs."""
+    """Return the world for a sweep: its clock with provider and executor."""
     if sweep.replay is None:
         return Live(provider, executor, interrupt)
     kind = Following if sweep.follows_work else Replayed
@@ -123,13 +123,14 @@ def world_for(sweep: Sweep, provider: Provider, executor: Workers, interrupt: th
 
 
 def ready(opened: Submitted | Resumed, provider: Provider, executor: Workers, command: Sequence[str]) -> None:
-    """What would make a run fail at once is said before it begins: a trace of another time, no trainer, no way to end.
+    """Check for errors that would fail the run at once.
 
-    Raises `TraceError`, `ExecutorError`, `DeadlineError`.
+    Raise `TraceError` if the trace does not cover the start, `ExecutorError` if the trainer or the executor is missing,
+    `DeadlineError` if the deadline cannot be met.
     """
     local = opened.sweep.executor.name == "local"
     if local and tuple(command) == WORKER and find_spec("torch") is None:
-        raise ExecutorError("training needs the extra `train`: pip install 'gridsweep[train]'")
+        raise ExecutorError("training needs the extra `train`; pip install 'gridsweep[train]'")
     if isinstance(opened, Resumed):
         return
     check_deadline(opened.sweep, opened.at)
@@ -138,24 +139,23 @@ def ready(opened: Submitted | Resumed, provider: Provider, executor: Workers, co
     level = reading.history.at(opened.at)
     if level != level and reading.freshness == "live":
         raise TraceError(
-            f"{reading.provenance.title} does not know the grid at {opened.at:%Y-%m-%d %H:%M} UTC, when the sweep "
-            "would start; replay a time that it covers (`clock: {replay: {from: ..., speed: ...}}`), or use "
-            "`file: solar-valley`"
+            f"{reading.provenance.title} has no data at {opened.at:%Y-%m-%d %H:%M} UTC, the start of the sweep; "
+            "replay a time that it covers (`clock: {replay: {from: ..., speed: ...}}`), or use `file: solar-valley`"
         )
 
 
 def keep_spec(place: RunFolder, sweep: Sweep) -> None:
-    """Write the spec beside the journal, for people: nothing reads it. Raises `ExecutorError` when the disk refuses."""
+    """Write the spec beside the journal for users; no code reads it. Raise `ExecutorError` if it cannot be written."""
     try:
         write_file(place.state / "sweep.json", codec.dumps(sweep, indent=1))
     except OSError as error:
         raise ExecutorError(
-            f"cannot write in {place.state}: {error.strerror}; put that right and run again: nothing is lost"
+            f"cannot write in {place.state}: {error.strerror}; fix this and run again (no result is lost)"
         ) from None
 
 
 def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | Resumed]:
-    """The first facts of a run: the submission, or that it was resumed. Raises `SpecError` for a changed spec."""
+    """Return the first event of a run: submitted or resumed. Raise `SpecError` for a change that is not allowed."""
     if not state.standings:
         assert sweep is not None
         now = sweep.replay.start if sweep.replay else datetime.now(UTC)
@@ -170,7 +170,7 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
 
 
 def the_promise(opened: Submitted | Resumed, provider: Provider) -> list[Promised]:
-    """What the plan promises at a submission, to be journaled with it; nothing where nobody can say, or on resuming."""
+    """Return the plan's promise at a submission, to be journaled with it; empty if unknown, or on a resume."""
     if isinstance(opened, Resumed):
         return []
     made = promised(opened.sweep, provider.read(opened.at), opened.at)
@@ -178,7 +178,7 @@ def the_promise(opened: Submitted | Resumed, provider: Provider) -> list[Promise
 
 
 def exit_code(state: State) -> int:
-    """The exit code that says how a run ended."""
+    """Return the exit code of a run that ended in this state."""
     if state.halted:
         return EXECUTOR
     if state.stopping and state.left:
@@ -189,32 +189,32 @@ def exit_code(state: State) -> int:
 
 
 def summarize(state: State) -> Report:
-    """The report of a state: its ledger beside the replay of running at once, and what its plan had promised."""
+    """Return the report of a state: its ledger, the replay of running at once, and the plan's promise."""
     book, other = ledger(state), baseline(state)
     return make_report(state, book, other, promise(state, book, other))
 
 
 def compared(state: State) -> Report:
-    """The same, beside the gate of the tiers where a trace tells what the gate would have met."""
+    """Return the report of a state; if a trace covers it, also compare with the gate of the tiers."""
     made = summarize(state)
     if not comparable(state):
         return made
     try:
         other = gated(state, provider_for(state.sweep.carbon))
     except GridsweepError:
-        return made  # the trace is gone; the rest of the report stands on the journal alone
+        return made  # the trace is gone; the rest of the report needs only the journal
     return replace(made, alternatives=beside(made, other))
 
 
 def report(folder: str | Path) -> Report:
-    """What the sweep in a folder found and cost so far."""
+    """Return the report of the sweep in a folder, as of now."""
     return compared(RunFolder(Path(folder)).read())
 
 
 def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
-    """Stop the sweep in a folder at its checkpoints, whether a run drives it or only its workers live.
+    """Stop the sweep in a folder at its checkpoints, whether a run drives it or only its workers are alive.
 
-    Raises `LeaseError` when the run that drives it does not end in three minutes.
+    Raise `LeaseError` if the run that drives it does not end within three minutes.
     """
     place = RunFolder(Path(folder))
     place.read()
@@ -223,7 +223,7 @@ def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
         if place.read().active:
             run(None, place.path, command=command, stop="stopped by gridsweep stop")
         return place.read()
-    with suppress(ProcessLookupError):  # it may have ended by itself
+    with suppress(ProcessLookupError):  # the process may have ended by itself
         os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + STOP_PATIENCE
     while holder(place.state) == pid:

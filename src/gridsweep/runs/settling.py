@@ -1,4 +1,4 @@
-"""Settling a sweep: its figures once more, on what the provider knows of those hours by now."""
+"""Settling of a sweep: its figures recomputed on the provider's revised grid data."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from gridsweep.sweep.sweep import CarbonSource
 
 
 def settle(folder: str | Path, provider: Source | None = None, at: datetime | None = None) -> Report:
-    """Read the sweep's hours again, journal them as settled, and report both figures.
+    """Read the grid data of the sweep's hours again, journal it as settled, and report both figures.
 
-    Hours after its end, up to when it had to end, are read too: what was possible counts them.
-    May be done again: the latest counts. Raises `LeaseError` while a run holds the folder, `SignalError` when the
-    provider does not answer, `SpecError` when nothing has run yet.
+    The hours from the sweep's end to its deadline are read too, because the achievable saving needs them. The latest
+    settlement counts. Raise `LeaseError` while a run holds the folder, `SignalError` if the provider does not answer,
+    `SpecError` if no experiment has ended yet.
     """
     place = RunFolder(Path(folder))
     place.read()
@@ -41,7 +41,7 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
             state = State(journal.events())
             other = baseline(state)
             if other is None:
-                raise SpecError(f"{folder}: nothing has ended yet, so that there is nothing to settle")
+                raise SpecError(f"{folder}: no experiment has ended yet; settle after the first one ends")
             step = state.history.step
             now = at or datetime.now(UTC)
             start = floor_to(state.submitted_at, step)
@@ -52,7 +52,7 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
                 Settled(now, fact.start, fact.step, fact.values, fact.provenance) for fact in facts(reading, 0, now)
             ]
             if not events:
-                raise SpecError(f"{reading.provenance.title} knows nothing of {start:%Y-%m-%d} to {end:%Y-%m-%d} yet")
+                raise SpecError(f"{reading.provenance.title} has no data from {start:%Y-%m-%d} to {end:%Y-%m-%d} yet")
             journal.extend(events)
             for event in events:
                 state.apply(event)
@@ -62,6 +62,6 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
 
 
 def _patient(carbon: CarbonSource) -> Source | Resolver:
-    """The sweep's provider with an hour's budget at once: weeks are read in pieces, and nobody else asks meanwhile."""
+    """Return the sweep's provider with an hour's request budget upfront, because reading weeks takes many requests."""
     budget = TokenBucket(capacity=12, refill=0.001)
     return provider_for(carbon, means_for(carbon.provider, default_folder(), budget=budget))

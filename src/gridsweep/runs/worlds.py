@@ -1,6 +1,7 @@
-"""The worlds a sweep can be driven in: virtual, live, and replayed, at a speed or as the work is done.
+"""The worlds that drive a sweep: live, replayed at a fixed speed, and replayed at the speed of the work.
 
-Each is a clock with a provider and an executor. Only here does time pass.
+Each is a clock with a provider and an executor; time passes only in its `wait`. The virtual world is in
+`simulation.virtual`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from gridsweep.sweep.sweep import Replay
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 30.0
-"""A live world looks at its workers' files at least so often."""
+"""Longest interval in seconds between checks of the workers' files."""
 JUMP = timedelta(minutes=1)
-"""The wall clock may drift so far against the boot clock before the jump is journaled."""
+"""Largest drift of the wall clock against the boot clock that is not journaled as a jump."""
 
 
 class Live:
-    """The wall clock and real workers. `interrupt` ends a wait early."""
+    """The wall clock with real workers. `interrupt` ends a wait early."""
 
     look_every = LOOK_SECONDS
 
@@ -39,7 +40,7 @@ class Live:
         return datetime.now(UTC)
 
     def clock(self, state: State) -> Sequence[Event]:
-        """A jump of the wall clock, if there was one."""
+        """Return a jump of the wall clock, if there was one."""
         offset = self.wall_minus_boot()
         jump, self._offset = offset - self._offset, offset
         if abs(jump) <= JUMP:
@@ -48,7 +49,7 @@ class Live:
         return [ClockAnchored(now, now, 1.0, f"the wall clock jumped by {jump.total_seconds():+.0f} s")]
 
     def silences(self, state: State) -> Mapping[str, timedelta] | None:
-        """None: silence is judged by this world's own time."""
+        """Return None: this world's own time measures silence."""
         return None
 
     def wait(self, until: datetime, state: State) -> None:
@@ -58,21 +59,21 @@ class Live:
         while (left := end - time.monotonic()) > 0:
             if self.executor.changed(state) or self.interrupt.is_set() != interrupted:
                 return
-            # Once interrupted the event no longer waits, so that the poll has to sleep by itself.
+            # After an interrupt the event is set and no longer blocks, so the poll has to sleep.
             time.sleep(min(POLL_SECONDS, left)) if interrupted else self.interrupt.wait(min(POLL_SECONDS, left))
 
     def _wall_seconds(self, until: datetime) -> float:
         return (until - self.now()).total_seconds()
 
     def wall_minus_boot(self) -> timedelta:
-        """How far the wall clock is ahead of the time since boot: constant, unless somebody sets the clock."""
+        """Return the wall clock minus the time since boot: constant unless the clock is set."""
         return timedelta(seconds=time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 class Replayed(Live):
-    """A past grid replayed: time runs `speed` times as fast while a worker runs, and jumps while none does.
+    """A replay of a past grid: time runs `speed` times as fast while a worker runs, and jumps while none does.
 
-    Its anchors are journaled at every start, jump and resume, so that a crash moves nothing.
+    Anchors are journaled at every start, jump and resume, so that a crash does not shift the clock.
     """
 
     look_every = 1.0
@@ -107,7 +108,7 @@ class Replayed(Live):
         return [self.anchor]
 
     def _resumed_at(self, state: State, wall: datetime) -> datetime:
-        """Where the clock stood: where it would be if a worker still lives, else at the last sign of one."""
+        """Return the grid time at a resume: the running clock if a worker lives, else the last sign of a worker."""
         if not state.anchors:
             return max(self.replay.start, state.now or self.replay.start)
         if state.active and self.executor.alive(state):
@@ -128,11 +129,12 @@ class Replayed(Live):
 
 
 class Following(Live):
-    """A past grid replayed as the work is done: time moves by the steps workers report, and jumps while none runs.
+    """A replay of a past grid at the speed of the work: time follows the workers' steps, and jumps while none runs.
 
-    The sweep's time moves from one moment to the next, each when every running attempt has come past it. A moment is a
-    wake-up of the loop or the end of an attempt (`timetable.next_moment`). Decisions are made at these moments only, so
-    that they do not depend on how fast a worker or this machine is. Every moment is journaled: a crash moves nothing.
+    The sweep's time moves from one moment to the next, as soon as every running attempt has passed that moment. A
+    moment is a wake-up of the loop or the end of an attempt (`timetable.next_moment`). Decisions are made at these
+    moments only, so they do not depend on the speed of a worker or of this machine. Every moment is journaled, so a
+    crash does not shift the clock.
     """
 
     look_every = 0.5
@@ -169,14 +171,14 @@ class Following(Live):
         return [ClockAnchored(self.at, datetime.now(UTC), 0.0, why)]
 
     def silences(self, state: State) -> Mapping[str, timedelta]:
-        """By the monotonic clock: a worker that hangs stops this world's own time."""
+        """Return silences by the monotonic clock, because a hanging worker stops this world's own time."""
         return self._stopwatch.silences(state)
 
     def wait(self, until: datetime, state: State) -> None:
-        """Until the next moment, or for a look at the workers.
+        """Wait until the next moment, or until the next check of the workers.
 
-        Where something was decided, the policy is asked once more at the same moment, until it decides nothing new: a
-        crash in between then changes nothing.
+        After a decision, the policy is asked again at the same moment until it decides nothing new, so a crash in
+        between changes nothing.
         """
         decided = _decided(state)
         if decided != self._decided:
@@ -191,15 +193,15 @@ class Following(Live):
 
 
 def _decided(state: State) -> object:
-    """Changes whenever an attempt is requested, told to pause or ends, a rung is decided, or experiments are added."""
+    """Return a value that changes whenever an attempt is requested, paused or ended, a rung decided, or work added."""
     told = sum((attempt.pausing_since is not None) + attempt.killed for attempt in state.active.values())
     return len(state.attempts), len(state.active), told, len(state.rankings), len(state.additions)
 
 
 class Stopwatch:
-    """How long each running attempt has been silent, or has not heeded a pause, by a monotonic clock, in seconds.
+    """Measures how long each running attempt has been silent, or has ignored a pause, by a monotonic clock.
 
-    It starts anew with the process: after a crash of the loop a silent worker has its whole patience again.
+    The stopwatch restarts with the process, so after a crash of the loop a silent worker has its full patience again.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic):

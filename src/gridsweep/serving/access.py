@@ -1,4 +1,4 @@
-"""Where a server may listen, and the key it then needs."""
+"""Addresses of a server, and the key that an address requires."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHORTEST = 16
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Return whether only this machine can reach the host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -22,16 +22,17 @@ def is_loopback(host: str) -> bool:
 
 
 def key_for(host: str, variables: Mapping[str, str]) -> str | None:
-    """The key that clients must send: GRIDSWEEP_API_KEY, else what GRIDSWEEP_API_KEY_FILE holds, else None.
+    """Return the key that clients must send: GRIDSWEEP_API_KEY, else the content of GRIDSWEEP_API_KEY_FILE, else None.
 
-    Raises `AccessError` for a host that others reach without a key, and for a key that is too easy or cannot be sent.
+    Raise `AccessError` if other machines can reach the host and there is no key, or if the key is too short or cannot
+    be sent.
     """
     key = variables.get(KEY) or None
     if key is None and (file := variables.get(KEY_FILE)):
         try:
             key = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
-            raise AccessError(f"the key in {file} cannot be read; check the path in {KEY_FILE}") from None
+            raise AccessError(f"cannot read the key in {file}; check the path in {KEY_FILE}") from None
     if key is None:
         if is_loopback(host):
             return None
@@ -40,14 +41,14 @@ def key_for(host: str, variables: Mapping[str, str]) -> str | None:
             '(python -c "import secrets; print(secrets.token_urlsafe())" makes one), or leave --host out'
         )
     if len(key) < SHORTEST or not all("!" <= letter <= "~" for letter in key):
-        raise AccessError(f"the key must have at least {SHORTEST} letters, digits or signs, no spaces; make a new one")
+        raise AccessError(f"the key needs at least {SHORTEST} letters, digits or signs, without spaces; make a new one")
     return key
 
 
 def check_free(host: str, port: int) -> int:
-    """The port, or a free one for port 0. Raises `ServingError` when it cannot be listened on."""
+    """Return the port, or a free one for port 0. Raise `ServingError` if the server cannot listen on it."""
     if not 0 <= port <= 65535:
-        raise AccessError(f"{port} is no port; choose one from 1 to 65535 with --port")
+        raise AccessError(f"{port} is not a port; choose one from 1 to 65535 with --port")
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, number) as probe:
@@ -61,7 +62,7 @@ def check_free(host: str, port: int) -> int:
 
 
 def url(host: str, port: int) -> str:
-    """Where clients find it; a server on all addresses is called by the machine's name."""
+    """Return the server's URL for clients; a server on all addresses goes by the machine's name."""
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

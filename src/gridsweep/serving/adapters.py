@@ -1,4 +1,4 @@
-"""The adapters a sweep has made: which there are, which is best, and one of them to take away."""
+"""The adapters of a sweep: list them, find the best one, select and verify one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from gridsweep.sweep.identity import ambiguous
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A finished adapter. `emissions_g` is None where some of its energy met an unknown intensity.
+    """A finished adapter. `emissions_g` is None if part of its energy was used at unknown intensity.
 
-    `tied` says that the best is not surely better; `size_bytes` counts all files of the folder.
+    `tied` marks a statistical tie with the best; `size_bytes` counts all files of the folder.
     """
 
     experiment: str
@@ -36,31 +36,31 @@ class Adapter:
 
 
 def models(folder: str | Path) -> list[Adapter]:
-    """The finished adapters of the sweep in a folder, the best first. Raises `SpecError` where there is no sweep."""
+    """Return the finished adapters of the sweep in a folder, best first. Raise `SpecError` if there is no sweep."""
     place = RunFolder(Path(folder))
     return _listed(place, summarize(place.read()))
 
 
 def best(folder: str | Path) -> tuple[Adapter, list[Adapter]]:
-    """The winner, and whoever it is not surely better than. Raises `AdapterError` while there is none."""
+    """Return the best adapter and the adapters tied with it. Raise `AdapterError` while there is none."""
     place = RunFolder(Path(folder))
     report = summarize(place.read())
     listed = _listed(place, report)
     if not listed:
-        raise AdapterError(f"{folder} holds no finished adapter yet; `gridsweep status {folder}` says where it stands")
+        raise AdapterError(f"{folder} holds no finished adapter yet; `gridsweep status {folder}` shows the progress")
     winner = listed[0]
     if report.best and winner.experiment != report.best.experiment:
         raise AdapterError(
-            f"the winner is {report.best.experiment}, but its adapter is not in {place.store / 'experiments'}; "
-            f"put it back, or run `gridsweep run {folder}`, or name another of {_names(listed)}"
+            f"the best is {report.best.experiment}, but its adapter is not in {place.store / 'experiments'}; "
+            f"restore it, or run `gridsweep run {folder}`, or name another of {_names(listed)}"
         )
     return winner, [adapter for adapter in listed[1:] if adapter.tied]
 
 
 def recommended(folder: str | Path) -> tuple[Recommendation, Path | None]:
-    """Return the configuration a sweep recommends so far, and its adapter's folder where that is there.
+    """Return the configuration that a sweep recommends so far, and the folder of its adapter if it exists.
 
-    Raises `SpecError` where there is no sweep, `AdapterError` where nothing is trained to the end yet.
+    Raise `SpecError` if there is no sweep, `AdapterError` while no experiment has finished training.
     """
     place = RunFolder(Path(folder))
     state = place.read()
@@ -76,14 +76,14 @@ def recommended(folder: str | Path) -> tuple[Recommendation, Path | None]:
 def _nothing_yet(folder: str | Path, state: State) -> str:
     if state.left:
         return (
-            f"{folder} has no experiment trained to the end yet, {state.left} are left; `gridsweep status {folder}` "
-            f"says where they stand, `gridsweep run {folder}` goes on"
+            f"{folder} has no finished experiment yet, {state.left} remain; `gridsweep status {folder}` "
+            f"shows their progress, `gridsweep run {folder}` resumes the sweep"
         )
-    return f"all {len(state.standings)} experiments of {folder} failed; `gridsweep report {folder}` says why"
+    return f"all {len(state.standings)} experiments of {folder} failed; `gridsweep report {folder}` shows the reasons"
 
 
 def _layers(adapter: Path) -> list[int] | None:
-    """The decoder layers that an adapter's configuration names; None for all, or where it cannot be read."""
+    """Return the decoder layers in an adapter's configuration; None for all layers, or if it cannot be read."""
     try:
         layers = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))["layers_to_transform"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -93,7 +93,7 @@ def _layers(adapter: Path) -> list[int] | None:
 
 
 def one(adapters: list[Adapter], beginning: str) -> Adapter:
-    """The adapter whose experiment's id begins so. Raises `AdapterError` when none does, or several do."""
+    """Return the adapter whose experiment id starts with `beginning`. Raise `AdapterError` unless exactly one does."""
     matches = [a for a in adapters if a.experiment.startswith(beginning)] if beginning else []
     exact = [a for a in matches if a.experiment == beginning]
     if len(exact or matches) == 1:
@@ -103,12 +103,12 @@ def one(adapters: list[Adapter], beginning: str) -> Adapter:
         raise AdapterError(ambiguous(beginning, names, [adapter.experiment for adapter in adapters]))
     ids = [adapter.experiment for adapter in adapters]
     near = difflib.get_close_matches(beginning[:60], ids, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are {_names(adapters)}"
-    raise AdapterError(f"no finished adapter's name begins with {shown(beginning)}; {hint}")
+    hint = f"did you mean {', '.join(near)}?" if near else f"finished adapters: {_names(adapters)}"
+    raise AdapterError(f"no finished adapter's name starts with {shown(beginning)}; {hint}")
 
 
 def sealed(adapter: Adapter) -> None:
-    """Raises `AdapterError` unless the folder holds plain adapter files, as its manifest says."""
+    """Raise `AdapterError` unless the folder holds exactly the plain adapter files that its manifest lists."""
     whose = f"the adapter of {adapter.experiment} in {adapter.path}"
     try:
         plain_files(adapter.path)
@@ -116,10 +116,10 @@ def sealed(adapter: Adapter) -> None:
     except AdapterError as error:
         raise AdapterError(f"{whose}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise AdapterError(f"{whose} has no manifest that can be read; train it again, or copy it anew") from None
+        raise AdapterError(f"{whose} has no readable manifest; train it again, or copy it again") from None
     there = {path.name for path in adapter.path.iterdir()} - {MANIFEST}
     if not listed <= FILES or there != listed or not verify(adapter.path):
-        raise AdapterError(f"{whose} is not what was trained: its files differ from its manifest; copy it anew")
+        raise AdapterError(f"{whose} was changed after training: its files differ from its manifest; copy it again")
 
 
 def _listed(place: RunFolder, report: Report) -> list[Adapter]:

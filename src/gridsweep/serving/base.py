@@ -1,6 +1,6 @@
-"""`python -m gridsweep.serving.base MODEL`: where a base model lies, and the chat template it lacks, as JSON.
+"""`python -m gridsweep.serving.base MODEL`: print a base model's folder and its missing chat template as JSON.
 
-A program of its own because a bundled model may have to be converted first, which takes torch.
+This is a separate program because converting a bundled model needs torch.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def main(id: str, revision: str | None = None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
     template = None
     if not tokenizer.chat_template:
-        # As it was trained: the special tokens the tokenizer puts first, then the prompt in the training's words.
+        # The template repeats the training format: the tokenizer's leading special tokens, then the training prompt.
         first = str(tokenizer.decode(tokenizer("")["input_ids"]))
         head, tail = TEMPLATE.split("{prompt}")
-        # One expression, for Jinja drops a newline at the end of a template's text.
+        # One expression, because Jinja drops a newline at the end of a template's text.
         template = f"{{{{ {first + head!r} ~ {_JOINED} ~ {tail!r} }}}}"
     print(json.dumps({"where": where, "chat_template": template}))
 

@@ -1,4 +1,4 @@
-"""What to paste where: Cline, Continue, curl. The model's id is the adapter's name alone."""
+"""Settings to paste into Cline, Continue and a shell (curl). The model id is the adapter's name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gridsweep.serving.access import KEY
 
 
 def cline(url: str, model: str, length: int | None, *, key: bool) -> str:
-    """The fields of Cline's settings."""
+    """Return the fields of Cline's settings."""
     fields = {
         "API Provider": "OpenAI Compatible",
         "Base URL": f"{url}/v1",
@@ -21,7 +21,7 @@ def cline(url: str, model: str, length: int | None, *, key: bool) -> str:
 
 
 def continue_(url: str, models: list[str], *, key: bool) -> str:
-    """A config.yaml for Continue."""
+    """Return a config.yaml for Continue."""
     lines = ["name: gridsweep", "version: 0.0.1", "schema: v1", "models:"]
     for model in models:
         lines += [
@@ -36,14 +36,14 @@ def continue_(url: str, models: list[str], *, key: bool) -> str:
 
 
 def curl(url: str, model: str, *, key: bool) -> str:
-    """A chat from a shell."""
+    """Return a curl command that sends a chat."""
     asked = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 64}
     bearer = f' \\\n  -H "Authorization: Bearer ${KEY}"' if key else ""
     return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{bearer} \\\n  -d '{json.dumps(asked)}'"
 
 
 def ready(url: str, models: list[str], length: int | None, *, key: bool) -> str:
-    """All three, for the first of the models."""
+    """Return all three blocks; Cline and curl use the first model."""
     parts = {
         "Cline": cline(url, models[0], length, key=key),
         "Continue (config.yaml)": continue_(url, models, key=key),

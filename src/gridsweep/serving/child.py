@@ -1,4 +1,4 @@
-"""The server as a process of its own session: known by its id, ended by its id, its words in a log."""
+"""The server as a process in its own session, stopped by its process id, with its output in a log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Child:
                     stdout=handle,
                     stderr=handle,
                     env=dict(variables),
-                    start_new_session=True,  # Ctrl-C in a terminal reaches us alone, and we end it
+                    start_new_session=True,  # Ctrl-C reaches only this process, which then stops the server
                 )
             finally:
                 os.close(handle)
@@ -38,7 +38,10 @@ class Child:
             raise ServingError(f"cannot start {argv[0]} with its log in {log}: {error.strerror or error}") from None
 
     def wait_until(self, ready: Callable[[], bool], stopped: Callable[[], object], seconds: float) -> bool:
-        """True once `ready()`, False when `stopped()` first. Raises `ServingError` when it ends or takes too long."""
+        """Return True once `ready()` holds, False if `stopped()` holds first.
+
+        Raise `ServingError` if the server ends, or is not ready after `seconds`.
+        """
         end = time.monotonic() + seconds
         while not stopped():
             self.check()
@@ -50,27 +53,27 @@ class Child:
         return False
 
     def check(self) -> None:
-        """Raises `ServingError` with its last words when it has ended."""
+        """Raise `ServingError` with the end of the log if the server has ended."""
         if self.process.poll() is not None:
             raise ServingError(f"the server ended (exit {self.process.returncode}); {self.last_words()}")
 
     def last_words(self) -> str:
-        """The end of what it said, and where all of it is."""
+        """Return the last error line of the log, or its last line, and the path of the log."""
         with suppress(OSError), self.log.open("rb") as file:
             file.seek(self._said_before)
             said = file.read().decode("utf-8", "replace").strip().splitlines()
             if said:
                 telling = [line for line in said if "rror" in line][-1:] or said[-1:]
-                return f"it said: {telling[0][:500]} (all of it: {self.log})"
-        return f"it said nothing (log: {self.log})"
+                return f"last output: {telling[0][:500]} (log: {self.log})"
+        return f"no output (log: {self.log})"
 
     def end(self) -> None:
-        """SIGTERM, and after the grace SIGKILL to all of its session."""
+        """Send SIGTERM, and after the grace period SIGKILL to the whole session."""
         if self.process.poll() is None:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE)
-        with suppress(ProcessLookupError, PermissionError):  # helpers it may have left; usually nobody
+        with suppress(ProcessLookupError, PermissionError):  # the server may have left child processes
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         if self.process.stdin:
@@ -79,7 +82,7 @@ class Child:
 
 @contextmanager
 def running(argv: Sequence[str], variables: Mapping[str, str], log: Path) -> Iterator[Child]:
-    """A server for the length of the block."""
+    """Run a server within the block."""
     child = Child(argv, variables, log)
     try:
         yield child

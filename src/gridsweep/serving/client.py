@@ -1,4 +1,4 @@
-"""What `serve` asks of a server before it calls it ready."""
+"""The client with which `serve` checks a server."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a prox
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Speaks to one server. `seconds` bounds each answer."""
+    """A client of one server. `seconds` is the timeout of each request."""
 
     url: str
     key: str | None = None
     seconds: float = 120.0
 
     def healthy(self) -> bool:
-        """Whether /health answers well."""
+        """Return whether /health answers with status 200."""
         try:
             with _DIRECT.open(f"{self.url}/health", timeout=5) as reply:
                 return bool(reply.status == 200)
@@ -33,7 +33,7 @@ class Client:
             return False
 
     def verify(self, ids: list[str], base: str) -> dict[str, Any]:
-        """The base's entry in /v1/models. Raises `ServingError` unless every adapter is listed as its child."""
+        """Return the base's entry in /v1/models. Raise `ServingError` unless every adapter is listed as its child."""
         found = self._call("/v1/models").get("data")
         listed = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
         entries = {str(entry.get("id")): entry for entry in listed}
@@ -42,16 +42,16 @@ class Client:
                 others = shown(sorted(entries))
                 raise ServingError(f"the server at {self.url} does not list {id}, only {others}; see its log")
             if entries[id].get("parent") != base:
-                raise ServingError(f"the server at {self.url} serves {id} on another base than {base}; see its log")
+                raise ServingError(f"the server at {self.url} serves {id} on a base other than {base}; see its log")
         return dict(entries.get(base, {}))
 
     def complete(self, model: str, prompt: str, tokens: int) -> str:
-        """Greedy text after a prompt."""
+        """Return the greedy completion of a prompt."""
         asked = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
         return self._text("/v1/completions", asked, lambda choice: choice["text"])
 
     def chat(self, model: str, message: str, tokens: int) -> str:
-        """The greedy answer to one message."""
+        """Return the greedy answer to one message."""
         turns = [{"role": "user", "content": message}]
         asked = {"model": model, "messages": turns, "max_tokens": tokens, "temperature": 0}
         return self._text("/v1/chat/completions", asked, lambda choice: choice["message"]["content"])

@@ -1,4 +1,4 @@
-"""The base model with its adapters: prompts to text, several requests taking turns token by token."""
+"""The base model with its adapters: text generation, with concurrent requests interleaved token by token."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ UNKNOWN_LENGTH = 2048
 
 
 class Engine:
-    """Loads once; `generate` may be called from several threads.
+    """A model loaded once; several threads may call `generate`.
 
-    The lock is held for a token, not for a text: requests for different adapters take turns, each with its own cache
-    of keys and values, and one whose client left keeps nothing locked.
+    The lock is held for one token, not for a whole text, so requests for different adapters take turns. Each request
+    has its own cache of keys and values, and a request whose client disconnected holds no lock.
     """
 
     def __init__(self, base: Model, adapters: Sequence[Servable]):
@@ -37,11 +37,11 @@ class Engine:
         config, ends = model.config, model.generation_config.eos_token_id
         self.length: int = getattr(config, "max_position_embeddings", None) or UNKNOWN_LENGTH
         self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id}
-        # Only the last position's logits are wanted; most models can spare the others.
+        # Only the last position's logits are needed; most models can skip the others.
         spares = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._options: dict[str, int] = {"logits_to_keep": 1} if spares else {}
         self._own = {adapter.name: f"adapter{index}" for index, adapter in enumerate(adapters)}
-        for adapter in adapters:  # under names of our own: torch allows no dot in one
+        for adapter in adapters:  # internal names, because torch allows no dot in a module name
             own = self._own[adapter.name]
             if isinstance(model, PeftModel):
                 model.load_adapter(str(adapter.folder), adapter_name=own)
@@ -55,11 +55,11 @@ class Engine:
         return bool(self.tokenizer.chat_template)
 
     def prompt(self, text: str) -> list[int]:
-        """A plain text as token ids."""
+        """Return a plain text as token ids."""
         return list(self.tokenizer(text)["input_ids"])
 
     def chat(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
-        """A conversation as token ids, put as in training. Raises `ValueError` for what the template refuses."""
+        """Return a conversation as token ids in the training format. Raise `ValueError` if the template refuses it."""
         from jinja2 import TemplateError
 
         try:
@@ -69,12 +69,12 @@ class Engine:
         return list(self.tokenizer(text, add_special_tokens=not self.has_chat_template)["input_ids"])
 
     def generate(self, name: str, prompt: Sequence[int], sampling: Sampling) -> Generation:
-        """Text of an adapter, or of the base under any other name."""
+        """Return a generation by the adapter `name`, or by the base model for any other name."""
         return Generation(self, self._own.get(name), prompt, sampling)
 
     @torch.no_grad()
     def logits(self, own: str | None, ids: Sequence[int], past: object) -> tuple[torch.Tensor, object]:
-        """([vocabulary] in float32, the cache) after some more tokens."""
+        """Return the next token's logits ([vocabulary], float32) and the cache after adding `ids`."""
         tokens = torch.tensor([list(ids)], device=self.device)
         with self.lock:
             if own:
@@ -85,7 +85,7 @@ class Engine:
 
 
 class Generation:
-    """One text as it comes, to be iterated once; `finish` and `tokens` are told when it has ended."""
+    """One text, generated while it is iterated (once); `finish` and `tokens` are final after the last piece."""
 
     def __init__(self, engine: Engine, own: str | None, prompt: Sequence[int], sampling: Sampling):
         self.engine, self.own, self.prompt, self.sampling = engine, own, prompt, sampling
@@ -121,9 +121,9 @@ class Generation:
 
 
 def chosen(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """The next token: the likeliest, or drawn from the smallest set of likelihood `top_p`."""
+    """Return the next token: the likeliest at temperature 0, else sampled from the smallest set of mass `top_p`."""
     if not sampling.temperature:
         return int(logits.argmax())
     likely, order = torch.softmax(logits.cpu() / sampling.temperature, -1).sort(descending=True, stable=True)
-    kept = likely.cumsum(-1) - likely < sampling.top_p  # the first always is
+    kept = likely.cumsum(-1) - likely < sampling.top_p  # always includes the likeliest token
     return int(order[torch.multinomial(likely * kept, 1, generator=random)])

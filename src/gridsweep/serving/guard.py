@@ -1,10 +1,11 @@
-"""Who may speak to the small server, and how much: an ASGI wrapper round the whole application.
+"""Access control of the small server: an ASGI wrapper around the whole application.
 
-- the Host header must be an address, `localhost` or a name this server goes by: a page of another site whose name was
-  re-pointed here (DNS rebinding) says its own name there
-- a POST must say it is JSON, which a page of another site cannot without being asked first; no CORS header answers that
-- with a key set, everything but /health wants it, compared in constant time
-- a body is read up to a limit, whole, before anybody looks at it
+- The Host header must be an address, `localhost` or a name of this server. This stops DNS rebinding, where a page of
+  another site reaches this machine under its own name.
+- A POST must have the content type JSON. A page of another site can send that only after a CORS preflight request,
+  which this server never grants.
+- With a key set, every path except /health requires the key; it is compared in constant time.
+- A body is read completely, up to a size limit, before the application sees it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """Lets through what the module's docstring says. `names` are the host names this server goes by."""
+    """Admit requests that pass the rules of the module docstring. `names` are the host names of this server."""
 
     def __init__(self, app: App, names: Collection[str], key: str | None, limit: int = BODY_LIMIT):
         self.app, self.names, self.limit = app, {"localhost", *(n.lower() for n in names)}, limit
@@ -37,7 +38,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # there are no web sockets here
+            return  # this server has no web sockets
         headers = {name.lower(): value for name, value in reversed(scope["headers"])}
         refusal = self._refusal(scope, headers)
         if refusal is None:
@@ -51,7 +52,7 @@ class Guard:
 
     def _refusal(self, scope: Message, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
         if not self._known(headers.get(b"host", b"").decode("latin-1")):
-            return (421, "this server does not go by that name; use its address, or localhost", "invalid_request_error")
+            return (421, "this server does not have that name; use its address, or localhost", "invalid_request_error")
         told = headers.get(b"authorization", b"")
         if self.wanted and scope["path"] != "/health" and not hmac.compare_digest(told, self.wanted):
             return 401, "a key is needed: Authorization: Bearer KEY", "authentication_error"
@@ -74,12 +75,12 @@ class Guard:
         return True
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body; None when it is too long."""
+        """Return the whole body; None if it is too long."""
         body, more = b"", True
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                break  # the client has left
+                break  # the client disconnected
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > self.limit:
@@ -88,7 +89,7 @@ class Guard:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Hands the body over once, then whatever comes (that the client leaves)."""
+    """Return a receiver that delivers the body once, then the later messages (a disconnect)."""
     told = False
 
     async def again() -> Message:

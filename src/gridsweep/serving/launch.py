@@ -1,4 +1,4 @@
-"""`gridsweep serve`: check the adapters, start a server, see that it works, say how to use it, stay."""
+"""`gridsweep serve`: check the adapters, start a server, verify it, print how to use it, keep it running."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONVERTING = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start, in which environment, and remarks for whoever reads."""
+    """A command line to start, its environment variables, and notes for the user."""
 
     argv: list[str]
     variables: Mapping[str, str]
@@ -40,7 +40,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server that was seen to work: its address, the base and the adapters by their names, its longest context."""
+    """A verified server: its address, the names of the base and the adapters, and its longest context."""
 
     url: str
     base: str
@@ -52,13 +52,13 @@ class Served:
 
 
 def _silent(served: Served) -> None:
-    """For whoever reads the lines."""
+    """Do nothing: the default for `ready`."""
 
 
 def chosen(folder: str | Path, experiments: Sequence[str] = ()) -> list[Servable]:
-    """The adapters to serve, checked: those named (an id or the beginning of one), else the best.
+    """Return the checked adapters to serve: the named ones (by id or its first characters), else the best.
 
-    Raises `AdapterError`, and `SpecError` where there is no sweep.
+    Raise `AdapterError` for an adapter that cannot be served, `SpecError` if there is no sweep.
     """
     base = RunFolder(Path(folder)).read().sweep.model
     if experiments:
@@ -71,7 +71,7 @@ def chosen(folder: str | Path, experiments: Sequence[str] = ()) -> list[Servable
         sealed(adapter)
     together(checked)
     if base.id in (adapter.name for adapter in checked):
-        raise AdapterError(f"{base.id} names the base model and an adapter; clients could not tell them apart")
+        raise AdapterError(f"{base.id} names both the base model and an adapter, so clients cannot tell them apart")
     return checked
 
 
@@ -87,11 +87,10 @@ def serve(
     ready: Callable[[Served], None] = _silent,
     patience: timedelta = PATIENCE,
 ) -> None:
-    """Serve adapters of the sweep in a folder until interrupted; with `once` only until it is seen to work.
+    """Serve adapters of the sweep in a folder until interrupted; with `once`, only until the server is verified.
 
-    Uses vLLM where it is installed, else the small server. `port` 0 takes a free one. `ready` is told once that it
-    works. Raises `AdapterError`,
-    `AccessError`, `ServingError`.
+    Use vLLM if it is installed, else the small server. `port` 0 picks a free port. `ready` is called once the server is
+    verified. Raise `AdapterError`, `AccessError`, `ServingError`.
     """
     adapters = chosen(folder, experiments)
     key = key_for(host, os.environ)
@@ -112,39 +111,39 @@ def serve(
                 return
             for line in checked(near, adapters):
                 tell(line)
-            child.check()  # it was this one that answered
+            child.check()  # if this server is still alive, the answers came from it
             names = [adapter.name for adapter in adapters]
             length = near.verify(names, adapters[0].base.id).get("max_model_len")
             room = length if isinstance(length, int) else None
             tell("\n" + blocks.ready(url(host, port), names, room, key=bool(key)))
             ready(Served(url(host, port), adapters[0].base.id, tuple(names), room, bool(key), child.log))
             if not is_loopback(host):
-                tell("\nnote: keys and texts travel in the clear; put a proxy with TLS before it")
+                tell("\nnote: keys and texts are not encrypted; put a proxy with TLS in front of the server")
             if once:
                 return
-            tell(f"\nready at {url(host, port)}; its log is {child.log}; end it with Ctrl-C")
+            tell(f"\nready at {url(host, port)}; log: {child.log}; stop with Ctrl-C")
             while not interrupt.event.wait(0.5):
                 child.check()
-    tell("ended")
+    tell("stopped")
 
 
 def checked(client: Client, adapters: Sequence[Servable]) -> list[str]:
-    """Lines that say what was seen to work: each id is listed, the first adapter completes and chats.
+    """Verify a server and return lines on the results: each id is listed, the first adapter completes and chats.
 
-    Raises `ServingError`.
+    Raise `ServingError` if a check fails.
     """
     names = [adapter.name for adapter in adapters]
     entry = client.verify(names, adapters[0].base.id)
     lines = [f"listed: {', '.join(names)} on {adapters[0].base.id}"]
-    lines.append(f"a completion: {shown(client.complete(names[0], 'def main(', 12))}")
-    lines.append(f"a chat: {shown(client.chat(names[0], 'Say hello.', 12))}")
+    lines.append(f"completion: {shown(client.complete(names[0], 'def main(', 12))}")
+    lines.append(f"chat: {shown(client.chat(names[0], 'Say hello.', 12))}")
     if entry.get("chat_template") == "the training's":
-        lines.append("note: the model has no chat template; chats are put in the prompt the adapters were trained with")
+        lines.append("note: the model has no chat template; chats use the prompt format of the training")
     return lines
 
 
 def own_command(adapters: Sequence[Servable], host: str, port: int, key: str | None) -> Command:
-    """The small server. Raises `ServingError` where what it needs is not installed."""
+    """Return the command of the small server. Raise `ServingError` if a package that it needs is not installed."""
     if missing := [name for name in ("torch", "transformers", "peft", "fastapi", "uvicorn") if not find_spec(name)]:
         raise ServingError(
             f"neither vLLM nor {', '.join(missing)} is installed here; "
@@ -156,12 +155,12 @@ def own_command(adapters: Sequence[Servable], host: str, port: int, key: str | N
     argv += [f"--adapter={adapter.name}={adapter.folder}" for adapter in adapters]
     argv += ["--host", host, "--port", str(port), "--leave-with-parent"]
     variables = {name: value for name, value in os.environ.items() if name not in (KEY, KEY_FILE)}
-    note = "vLLM is not installed; this is a small server for trials, one token at a time"
+    note = "vLLM is not installed; this is a small server for trials that makes one token at a time"
     return Command(argv, variables | ({KEY: key} if key else {}), (note,))
 
 
 def vllm_command(adapters: Sequence[Servable], host: str, port: int, key: str | None, template: Path) -> Command:
-    """vLLM, with the training's prompt as its chat template (written to a file) where the base has none."""
+    """Return the command of vLLM; if the base has no chat template, write one of the training prompt to `template`."""
     base = adapters[0].base
     where, text = located(base.id, base.revision)
     notes: tuple[str, ...] = ()
@@ -169,8 +168,8 @@ def vllm_command(adapters: Sequence[Servable], host: str, port: int, key: str | 
         try:
             template.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise ServingError(f"cannot write {template}: {error.strerror}; put that right") from None
-        notes = ("the model has no chat template; chats are put in the prompt the adapters were trained with",)
+            raise ServingError(f"cannot write {template}: {error.strerror}; check the folder") from None
+        notes = ("the model has no chat template; chats use the prompt format of the training",)
     argv = vllm.argv(
         where,
         adapters,
@@ -183,9 +182,9 @@ def vllm_command(adapters: Sequence[Servable], host: str, port: int, key: str | 
 
 
 def located(id: str, revision: str | None) -> tuple[str, str | None]:
-    """Where a base model lies, and the chat template it lacks; asked of a process that may load torch.
+    """Return a base model's location and the chat template it lacks, found by a separate process that may load torch.
 
-    Raises `SpecError`.
+    Raise `SpecError` if the model cannot be found.
     """
     words = [id, revision] if revision else [id]
     asking = [sys.executable, "-m", "gridsweep.serving.base", *words]
@@ -193,10 +192,10 @@ def located(id: str, revision: str | None) -> tuple[str, str | None]:
         seconds = CONVERTING.total_seconds()
         asked = subprocess.run(asking, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        raise SpecError(f"the base model {shown(id)} was not found or converted in {CONVERTING}") from None
+        raise SpecError(f"the base model {shown(id)} was not found or converted within {CONVERTING}") from None
     try:
         told = json.loads(asked.stdout.splitlines()[-1])
         return told["where"], told["chat_template"]
     except (ValueError, IndexError, KeyError):
-        why = (asked.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("error: ")
-        raise SpecError(f"the base model {shown(id)} cannot be found: {why}") from None
+        why = (asked.stderr.strip().splitlines() or ["no error output"])[-1].removeprefix("error: ")
+        raise SpecError(f"cannot find the base model {shown(id)}: {why}") from None

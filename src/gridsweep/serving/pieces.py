@@ -1,16 +1,16 @@
-"""Tokens to text as it grows, and text up to a stop: what streaming needs."""
+"""Helpers for streaming: incremental decoding of tokens, and cutting text at stop strings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-HALF = "\ufffd"  # what a decoder shows for the first bytes of a character
+HALF = "\ufffd"  # a decoder's output for the first bytes of an incomplete character
 
 
 def decoded(tokens: Iterable[int], decode: Callable[[Sequence[int]], str]) -> Iterator[str]:
-    """The text each token adds. A character that spans tokens comes when it is whole."""
+    """Yield the text that each token adds; a character that spans tokens is yielded once complete."""
     ids: list[int] = []
-    start = told = 0  # `ids[start:told]` is decoded again as context, for the space before a word may depend on it
+    start = told = 0  # `ids[start:told]` is decoded again as context: the space before a word may depend on it
     for token in tokens:
         ids.append(token)
         before, text = decode(ids[start:told]), decode(ids[start:])
@@ -22,7 +22,7 @@ def decoded(tokens: Iterable[int], decode: Callable[[Sequence[int]], str]) -> It
 
 
 def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Generator[str, None, bool]:
-    """The text before the first of `stops`; returns whether one came. What may begin one is held back."""
+    """Yield the text before the first of `stops`; return whether one occurred. Text that may start a stop is held."""
     held, kept = "", max(map(len, stops), default=1) - 1
     for piece in pieces:
         held += piece

@@ -1,7 +1,7 @@
-"""`python -m gridsweep.serving.server`: a small OpenAI-compatible server for trials, of FastAPI, transformers and PEFT.
+"""`python -m gridsweep.serving.server`: a small OpenAI-compatible server for trials on FastAPI, transformers and PEFT.
 
-A program of its own, started by `gridsweep serve` where vLLM is not installed. The key comes from the environment
-(GRIDSWEEP_API_KEY). With --leave-with-parent it ends when its standard input closes, so that no crash leaves it behind.
+`gridsweep serve` starts this program if vLLM is not installed. The key comes from the environment (GRIDSWEEP_API_KEY).
+With --leave-with-parent the server ends when its standard input closes, so that no crash leaves it behind.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from gridsweep.serving.servable import Servable, servable, shown, together
 from gridsweep.sweep.experiments import Dataset, Model
 from gridsweep.train.model import offline_if_local
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds: faults of the adapters are told before
+if TYPE_CHECKING:  # the engine imports torch, which takes seconds; errors of the adapters are reported before that
     from gridsweep.serving.engine import Engine, Generation
 
 CHAT_TOKENS = 512
-"""How long a chat's answer may be where the client does not say."""
+"""Longest answer of a chat in tokens if the client sets no limit."""
 AT_ONCE = 32
 
 A = TypeVar("A", bound=wire.Asked)
 
 
 class Refused(Exception):
-    """A request that cannot be answered."""
+    """The request cannot be answered."""
 
     def __init__(self, status: int, message: str, code: str | None = None):
         super().__init__(message)
@@ -50,7 +50,7 @@ class Refused(Exception):
 
 
 def application(engine: Engine, base: Model, adapters: Sequence[Servable]) -> FastAPI:
-    """The routes over an engine. Refusals have OpenAI's form."""
+    """Return the application with its routes; errors have OpenAI's format."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     ids = [base.id, *(adapter.name for adapter in adapters)]
     template = "the model's" if engine.has_chat_template else "the training's"
@@ -84,13 +84,13 @@ def application(engine: Engine, base: Model, adapters: Sequence[Servable]) -> Fa
     @app.exception_handler(405)
     async def unknown(request: Request, error: HTTPException) -> Response:
         paths = "GET /health, GET /v1/models, POST /v1/completions, POST /v1/chat/completions"
-        return JSONResponse(wire.error(f"there are only {paths}", "not_found_error"), error.status_code)
+        return JSONResponse(wire.error(f"no such path; use {paths}", "not_found_error"), error.status_code)
 
     return app
 
 
 async def _asked(kind: type[A], request: Request, ids: Sequence[str]) -> A:
-    """The request, checked. Raises `Refused`."""
+    """Return the validated request. Raise `Refused` if it is not valid."""
     try:
         asked = kind.model_validate_json(await request.body())
     except ValidationError as error:
@@ -98,10 +98,10 @@ async def _asked(kind: type[A], request: Request, ids: Sequence[str]) -> A:
         field = ".".join(str(part) for part in first["loc"])
         raise Refused(400, f"{field + ': ' if field else ''}{first['msg']}") from None
     if asked.model not in ids:
-        message = f"the model {shown(asked.model)} does not exist; there are: {', '.join(ids)}"
+        message = f"the model {shown(asked.model)} does not exist; choose from: {', '.join(ids)}"
         prefix, colon, name = asked.model.rpartition(":")
         if colon and prefix and name in ids:
-            message += f". An adapter goes by its name alone: {name}"
+            message += f". Use the adapter's name alone: {name}"
         raise Refused(404, message, "model_not_found")
     return asked
 
@@ -109,7 +109,7 @@ async def _asked(kind: type[A], request: Request, ids: Sequence[str]) -> A:
 async def _reply(
     kind: Literal["completion", "chat"], asked: wire.Asked, encode: Callable[[], list[int]], engine: Engine
 ) -> Response:
-    """One text for one request, whole or in chunks. Raises `Refused` where the prompt leaves no room."""
+    """Return the answer to a request, whole or in chunks. Raise `Refused` if the prompt leaves no room."""
     try:
         prompt = await run_in_threadpool(encode)
     except ValueError as error:
@@ -136,7 +136,7 @@ def _chunks(reply: wire.Reply, made: Generation, usage: bool) -> Iterator[str]:
 
 
 def names(host: str) -> set[str]:
-    """The names a server on `host` goes by, beside its addresses and localhost."""
+    """Return the names of a server on `host`, besides its addresses and localhost."""
     return {host, socket.gethostname(), socket.getfqdn()} if host not in ("127.0.0.1", "::1") else set()
 
 
@@ -146,7 +146,7 @@ def _leave_with_parent() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Load, then serve until SIGTERM or SIGINT."""
+    """Load the model and serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m gridsweep.serving.server", description=__doc__)
     parser.add_argument("--base", required=True, help="as the sweep names it")
     parser.add_argument("--revision")

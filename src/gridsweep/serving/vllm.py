@@ -1,4 +1,4 @@
-"""vLLM's command line: every flag an adapter needs, and none that opens a door."""
+"""vLLM's command line: the flags that adapters need, and no flag that opens access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gridsweep.serving.servable import Servable, shown, together
 
 
 def installed() -> list[str] | None:
-    """How vLLM is called here: beside this Python, on the path, or as a module; None where it is not."""
+    """Return the command of vLLM: beside this Python, on the path, or as a module; None if it is not installed."""
     beside = shutil.which("vllm", path=str(Path(sys.executable).parent))
     if found := beside or shutil.which("vllm"):
         return [found]
@@ -30,10 +30,10 @@ def argv(
     command: Sequence[str] = ("vllm",),
     chat_template: str | None = None,
 ) -> list[str]:
-    """The command that serves adapters on their base: a folder, or a Hugging Face id. Keys travel in the environment.
+    """Return the command that serves adapters on their base, a folder or a Hugging Face id.
 
-    The base is served under the id its sweep knows it by, each adapter under its own name. `chat_template` is a file,
-    for a base that has none. Raises `AdapterError` for adapters that do not go together.
+    The base is served under its id in the sweep, each adapter under its own name. `chat_template` is a file for a base
+    without a template. The key is passed in the environment. Raise `AdapterError` for incompatible adapters.
     """
     rank, model = together(adapters), adapters[0].base
     for word in (base, model.id, model.revision or ""):
@@ -49,7 +49,7 @@ def argv(
 
 
 def environment(variables: Mapping[str, str], key: str | None, *, offline: bool) -> dict[str, str]:
-    """What vLLM is started with: the key, nothing reported, nobody loading adapters from outside."""
+    """Return vLLM's environment: the key, no usage reports, and no loading of adapters by clients."""
     dropped = ("GRIDSWEEP_API_KEY", "VLLM_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING")
     kept = {name: value for name, value in variables.items() if name not in dropped}
     kept |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -59,7 +59,7 @@ def environment(variables: Mapping[str, str], key: str | None, *, offline: bool)
 
 
 def _module(adapter: Servable) -> str:
-    """`name=path`, or JSON where the path would be taken apart."""
+    """Return an adapter as `name=path`, or as JSON if the path holds `=` or `,`."""
     path = str(adapter.folder)
     if "=" in path or "," in path:
         return json.dumps({"name": adapter.name, "path": path, "base_model_name": adapter.base.id})

@@ -1,4 +1,4 @@
-"""OpenAI's wire format, as far as editors use it: requests that are checked, replies that are dictionaries."""
+"""The part of OpenAI's wire format that editors use: validated requests, and replies as dictionaries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen: the likeliest at temperature 0; `seed` None is another text every time."""
+    """Sampling options: temperature 0 takes the likeliest token; `seed` None gives a different text every time."""
 
     limit: int
     temperature: float
@@ -30,7 +30,7 @@ class StreamOptions(BaseModel):
 
 
 class Asked(BaseModel):
-    """What both kinds of request say. Fields that are not known are ignored, as clients send many."""
+    """Fields of both kinds of request. Unknown fields are ignored, because clients send many."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -50,7 +50,7 @@ class Asked(BaseModel):
 
     @property
     def limit(self) -> int | None:
-        """How many tokens to make at most."""
+        """The largest number of tokens to generate."""
         return self.max_tokens
 
 
@@ -76,7 +76,7 @@ class Turn(BaseModel):
     content: str | list[TextPart] | None = None
 
     def plain(self) -> dict[str, str]:
-        """The turn with its content as one text."""
+        """Return the turn with its content as one text."""
         parts = self.content or ""
         role = "system" if self.role == "developer" else self.role
         return {"role": role, "content": parts if isinstance(parts, str) else "".join(p.text for p in parts)}
@@ -109,7 +109,7 @@ class Reply:
         return {**self.head, "object": kind, "choices": [choice], "usage": usage}
 
     def first(self) -> Iterator[str]:
-        """A chat's first chunk says who speaks."""
+        """Yield a chat's first chunk, which names the role."""
         if self.chat:
             yield self._chunk([self._choice({"role": "assistant", "content": ""}, None)])
 
@@ -132,17 +132,17 @@ class Reply:
 
 
 def event(value: object) -> str:
-    """One server-sent event."""
+    """Return one server-sent event."""
     return f"data: {json.dumps(value)}\n\n"
 
 
 def error(message: str, kind: str, code: str | int | None = None) -> dict[str, object]:
-    """An error as OpenAI's clients read it."""
+    """Return an error in OpenAI's format."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def cards(base: str, adapters: Sequence[tuple[str, str]], length: int, **more: object) -> dict[str, object]:
-    """The reply of /v1/models; adapters are (name, folder)."""
+    """Return the reply of /v1/models; adapters are (name, folder)."""
     now = int(time.time())
     common = {"object": "model", "created": now, "owned_by": "gridsweep", "max_model_len": length, **more}
     data = [{"id": base, **common, "root": base, "parent": None}]
