@@ -44,6 +44,6 @@ def facts(reading: Reading, first: int, now: datetime) -> list[Observed]:
 
 
 def answered(state: State, reading: Reading, now: datetime) -> list[Event]:
-    """Return an event if the freshness of the answers has changed. A cached answer that is still valid counts as live."""
+    """Return an event if the freshness of answers has changed; a cached answer that is still valid counts as live."""
     freshness: Freshness = "live" if reading.freshness == "cached" else reading.freshness
     return [] if freshness == state.freshness else [Answered(now, freshness, reading.why)]
