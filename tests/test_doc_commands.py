@@ -114,6 +114,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (base / "ready").exists():
             folder = base / "folder"
+            shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(PROJECT / "examples", folder / "examples")
             shutil.copytree(PROJECT / "docs/results", folder / "docs/results")
             make(folder, base / "cache")
