@@ -88,7 +88,7 @@ def test_it_is_read_while_it_is_written(place):
 
 def test_without_a_lease_nothing_is_written(place):
     reader = Journal(place)
-    with pytest.raises(LeaseError, match="writes nothing"):
+    with pytest.raises(LeaseError, match="stops writing"):
         reader.extend([Stopping(START, "x")])
     reader.close()
     assert read(place) == EVENTS

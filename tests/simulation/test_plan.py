@@ -193,7 +193,7 @@ def test_a_single_course_says_nothing_of_the_spread():
     made = plan(make_sweep(1), Foreseen([300] * 24, [300, 300, 100, 200] + [400] * 20), START)
     assert (made.saving_p10, made.saving_p50, made.saving_p90, made.saving_from) == (None, None, None, "")
     assert made.emissions_low_g is made.rows[0].emissions_high_g is None
-    assert any("no band" in note for note in made.notes)
+    assert any("no 80 % interval" in note for note in made.notes)
 
 
 # What a reader must know
@@ -212,7 +212,7 @@ def test_start_deadlines_that_the_devices_cannot_hold_are_listed():
     made = plan(sweep, Foreseen([300] * 24, [300] * 48), START)
     late = {row.experiment: row.late_h for row in made.rows if row.late_h}
     assert late and max(late.values()) == (max(row.start for row in made.rows) - after(4)) / HOUR
-    (note,) = [note for note in made.notes if "later than they should" in note]
+    (note,) = [note for note in made.notes if "start after their deadline" in note]
     assert f"{len(late)} experiments start after their deadline, on 1 device(s): e05 {max(late.values()):.1f} h" in note
 
 
@@ -230,7 +230,7 @@ def test_what_meets_a_hole_of_the_forecast_is_in_no_emissions():
     made = plan(sweep, Foreseen([300] * 24, [300, hole] + [300] * 46), START)
     assert [row.emissions_g for row in made.rows] == [pytest.approx(300), None]
     assert made.unknown_kwh == pytest.approx(2.0) and made.reduction != made.reduction
-    assert any("1 unknown" in note and "in no emissions" in note for note in made.notes)
+    assert any("1 unknown" in note and "emissions exclude" in note for note in made.notes)
     with pytest.raises(TraceError, match="too little for a forecast"):
         plan(sweep, Foreseen([300] * 24, [hole] * 48), START)
 
@@ -246,7 +246,7 @@ def test_a_band_without_a_bound_is_none():
 
     made = plan(make_sweep(2), Wild(), START)
     assert made.emissions_high_g is None and made.saving_p50 is None and made.intensity_low == ()
-    assert any("no band" in note for note in made.notes)
+    assert any("no 80 % interval" in note for note in made.notes)
     assert codec.loads(Plan, codec.dumps(made)) == made
 
 
