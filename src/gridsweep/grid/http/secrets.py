@@ -41,7 +41,7 @@ class Secrets:
         self._forms: dict[str, str] = {}
 
     def read(self, reference: str) -> str:
-        """Return the secret of a reference. Raises `CredentialError` if it is missing, invalid or readable by others."""
+        """Return the secret of a reference. Raises `CredentialError` if missing, invalid or readable by others."""
         kind, _, place = reference.partition(":")
         if kind == "env" and _VARIABLE.fullmatch(place):
             secret = self._of_environment(place)
