@@ -1,1 +1,1 @@
-"""Energy measured and power limited: meters, NVML, RAPL, the model, power limits."""
+"""Energy measurement and power limits: meters, NVML, RAPL, the power model, GPU power limits."""

@@ -1,13 +1,13 @@
-"""Meters: the energy a worker has drawn since it began to count, in joules.
+"""Meters: the energy that a worker has drawn since its meter was created, in joules.
 
-What is counted, from the best source to the last resort:
+Sources, from the best to the last resort:
 
-    nvml        the GPU's own energy counter: the whole board, and nothing of the host
-    nvml power  the same board, its power sampled and integrated, where there is no counter
-    rapl        the processor packages' counters, of which the process gets the share of its CPU time
-    modelled    a stated wattage times the time something was busy
+    nvml        the GPU's own energy counter: the whole board, without the host
+    nvml power  the same board, with its power sampled and integrated, if it has no energy counter
+    rapl        the energy counters of the processor packages; the process gets the share of its CPU time
+    modelled    a stated wattage times the busy time
 
-A meter that fails while it runs never fails the work: the rest is modelled, and the source says so.
+A meter that fails during a run never fails the work: the remaining energy is modelled, and `source` says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol  # pynvml has no types, and a double may take its place
+from typing import Any, Protocol  # pynvml has no types, and tests may replace it with a double
 
 import pynvml
 
@@ -25,22 +25,22 @@ from gridsweep.energy.nvml import NvmlMeter
 from gridsweep.energy.rapl import POWERCAP, RaplMeter
 from gridsweep.sweep.stints import Device
 
-CORE_W = 15.0  # One busy core of a laptop or a server with its share of the package; stated, not measured.
-ACCELERATOR_W = 300.0  # One busy data-centre GPU; stated, not measured.
+CORE_W = 15.0  # One busy core of a laptop or server, with its share of the package; an assumption, not measured.
+ACCELERATOR_W = 300.0  # One busy data-centre GPU; an assumption, not measured.
 
 
 class Meter(Protocol):
-    """Counts energy; `source` names where the numbers come from, and may change when a meter is lost."""
+    """An energy counter; `source` names the origin of the numbers, and may change if a meter is lost."""
 
     @property
     def source(self) -> str: ...
 
     def joules(self) -> float:
-        """Joules since the meter was made; never decreasing."""
+        """Return the joules since the meter was created; the value never decreases."""
         ...
 
     def close(self) -> None:
-        """Let go of what the meter holds; `joules` is not to be asked afterwards."""
+        """Release the resources of the meter; `joules` must not be called afterwards."""
         ...
 
 
@@ -50,11 +50,11 @@ def meter_for(
     powercap: Path = POWERCAP,
     nvml: Any = pynvml,
 ) -> Meter:
-    """The best meter there is for work on `device`, which never fails.
+    """Return the best available meter for work on `device`; never fails.
 
-    With an accelerator (`accelerator_index`, see `nvml_index`): NVML, else its stated power while the time
-    runs, for RAPL cannot see it. Without: RAPL, else stated power times CPU time. The stated power is the
-    device's.
+    With an accelerator (`accelerator_index`, see `nvml_index`): NVML, or else the stated power times wall-clock
+    time, because RAPL does not measure the accelerator. Without one: RAPL, or else the stated power times CPU
+    time. The stated power is the device's `power_w`, or a default.
     """
     measured: Callable[[], Meter]
     if accelerator_index is not None:
@@ -65,7 +65,7 @@ def meter_for(
         measured = partial(RaplMeter, powercap)
     try:
         return LastingMeter(measured(), modelled)
-    except Exception:  # Whatever a driver or a kernel answers, work goes on without its meter.
+    except Exception:  # Work continues without its meter, whatever a driver or the kernel raises.
         return modelled
 
 
@@ -74,7 +74,7 @@ def _watts(device: Device, otherwise: float) -> float:
 
 
 class LastingMeter:
-    """A measured meter that a model takes over for good when it fails; what was measured stays counted."""
+    """A measured meter that is replaced by a model for good if it fails; the measured energy stays counted."""
 
     def __init__(self, measured: Meter, modelled: Meter):
         self._measured = measured
@@ -92,10 +92,10 @@ class LastingMeter:
         if not self._lost:
             try:
                 self._total = max(self._total, self._measured.joules())
-                # Where the model would stand had it counted all along: it goes on from the last good reading.
+                # The offset that lets the model continue from the last good reading.
                 self._base = self._total - modelled
                 return self._total
-            except Exception:  # Any failure of a driver or a kernel file; the work must not notice.
+            except Exception:  # Any failure of a driver or a kernel file; it must not affect the work.
                 self._lost = self._measured.source
                 self._close_measured()
         self._total = max(self._total, self._base + modelled)
@@ -108,5 +108,5 @@ class LastingMeter:
     def _close_measured(self) -> None:
         try:
             self._measured.close()
-        except Exception:  # Closing a driver that has gone away may fail, too.
+        except Exception:  # Closing a driver that is gone may fail too.
             return

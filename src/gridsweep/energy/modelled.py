@@ -1,4 +1,4 @@
-"""Energy where no counter is readable: CPU time multiplied by a stated power."""
+"""Energy model for machines without a readable counter: CPU time multiplied by a stated power."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Seconds = Callable[[], float]
 
 
 def cpu_seconds() -> float:
-    """CPU time, user and system, of this process, its living descendants, and all that it has waited for."""
+    """Return the user and system CPU time, in seconds, of this process, live descendants and reaped children."""
     own = os.times()
     total = own.user + own.system + own.children_user + own.children_system
     try:
@@ -19,21 +19,21 @@ def cpu_seconds() -> float:
             try:
                 spent = child.cpu_times()
             except psutil.Error:
-                continue  # It has ended meanwhile; its time is in its parent's sum as soon as that one waits.
+                continue  # The child has ended; its parent's sum includes its time once the parent waits for it.
             total += spent.user + spent.system + spent.children_user + spent.children_system
     except (psutil.Error, OSError):
-        pass  # Where processes cannot be listed (a hardened /proc), the own time is what can be known.
+        pass  # If processes cannot be listed (a hardened /proc), only the process's own time is known.
     return total
 
 
 def busy_seconds() -> float:
-    """CPU time that all cores of the machine have spent on anything but waiting, since it started."""
+    """Return the CPU time, in seconds, that all cores of the machine have spent busy since it booted."""
     spent = psutil.cpu_times()
     return float(sum(getattr(spent, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")))
 
 
 class ModelledMeter:
-    """`watts` times the seconds that `busy` counts: CPU time of this process tree unless told otherwise."""
+    """A meter of `watts` times the seconds that `busy` counts; by default, the CPU time of this process tree."""
 
     source = "modelled"
 
@@ -43,7 +43,7 @@ class ModelledMeter:
         self._first = self._last = busy()
 
     def joules(self) -> float:
-        # CPU time dips while a child has ended and is not yet waited for: nothing is counted twice.
+        # CPU time dips between the end of a child and its parent's wait; the maximum avoids double counting.
         self._last = max(self._last, self._busy())
         return self._watts * (self._last - self._first)
 

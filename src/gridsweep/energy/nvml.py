@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from typing import (
-    Any,  # pynvml has no types, and a double may take its place  # pynvml has no types, and a double may take its place
+    Any,  # pynvml has no types, and tests may replace it with a double
 )
 
 import pynvml
@@ -17,11 +17,11 @@ SAMPLE_EVERY_S = 0.4
 
 
 def nvml_index(cuda_visible_devices: str | None) -> int | str | None:
-    """What NVML calls a process's first CUDA device: an index, a UUID, or None where every GPU is hidden.
+    """Return NVML's index or UUID of a process's first CUDA device, or None if every GPU is hidden.
 
-    `cuda_visible_devices` is the value of CUDA_VISIBLE_DEVICES; None, where it is not set, is GPU 0. Numbers
-    count as NVML does only under CUDA_DEVICE_ORDER=PCI_BUS_ID; where GPUs differ, whoever starts workers must
-    set it.
+    `cuda_visible_devices` is the value of CUDA_VISIBLE_DEVICES; None (the variable is not set) means GPU 0. Numbers
+    follow NVML's order only under CUDA_DEVICE_ORDER=PCI_BUS_ID; if the GPUs differ, the launcher of the workers must
+    set that variable.
     """
     if cuda_visible_devices is None:
         return 0
@@ -34,9 +34,9 @@ def nvml_index(cuda_visible_devices: str | None) -> int | str | None:
 class NvmlMeter:
     """The energy of one NVIDIA board: the driver's millijoule counter, or its power sampled at 2.5 Hz.
 
-    `index` is NVML's index or a UUID, which may be shortened as CUDA allows. The board is one worker's by
-    design, so all of it counts, idle power too. Raises `nvml.NVMLError` where there is no such GPU or it says
-    nothing.
+    `index` is NVML's index or a UUID, which may be shortened as CUDA allows. By design, a board belongs to one
+    worker, so all of its energy counts, idle power too. Raises `nvml.NVMLError` if the GPU does not exist or reports
+    neither energy nor power.
     """
 
     def __init__(self, index: int | str, nvml: Any = pynvml, clock: Seconds = time.monotonic):
@@ -52,7 +52,7 @@ class NvmlMeter:
             try:
                 self._last = self._counter()
                 self.source = "nvml"
-            except nvml.NVMLError:  # Before Volta there is no counter, but there is power.
+            except nvml.NVMLError:  # GPUs before Volta report power but have no energy counter.
                 self._last, self._at = self._power(), clock()
                 self.source = "nvml power"
         except nvml.NVMLError:
@@ -66,7 +66,7 @@ class NvmlMeter:
         if self._sampler is not None:
             return self._integrate()
         now = self._counter()
-        # The counter starts again when the driver is loaded again: what it lost then nobody knows.
+        # The counter restarts when the driver is reloaded; the energy of that interval is unknown.
         self._total += max(0.0, now - self._last)
         self._last = now
         return self._total
@@ -96,18 +96,18 @@ class NvmlMeter:
             try:
                 self._integrate()
             except Exception:
-                # One sample missed is bridged by the next; a lost GPU shows when `joules` is asked.
+                # The next sample bridges a missed one; `joules` raises if the GPU is lost.
                 continue
 
 
 def handle_of(index: int | str, nvml: Any) -> Any:
-    """NVML's handle of a GPU by its number or UUID, even the beginning of one. Raises NVML's error."""
+    """Return NVML's handle of a GPU by its index, UUID or UUID prefix. Raises NVML's error."""
     if isinstance(index, int):
         return nvml.nvmlDeviceGetHandleByIndex(index)
     try:
         return nvml.nvmlDeviceGetHandleByUUID(index)
     except nvml.NVMLError:
-        # CUDA takes the beginning of a UUID where it is unambiguous, NVML only the whole.
+        # CUDA accepts an unambiguous prefix of a UUID; NVML accepts only the whole.
         handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
         found = [handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(index)]
         if len(found) != 1:
@@ -116,7 +116,7 @@ def handle_of(index: int | str, nvml: Any) -> Any:
 
 
 def visible_gpus(nvml: Any = None) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may hold here: its own entries, else the numbers of the NVIDIA GPUs of this machine."""
+    """Return the possible entries of CUDA_VISIBLE_DEVICES: those it has, or else the indices of this machine's GPUs."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]

@@ -1,8 +1,8 @@
-"""A GPU's power limit while a worker trains: set through NVML, and put back whatever happens.
+"""Set a GPU's power limit through NVML while a worker trains, and restore it afterwards.
 
-The limit is the board's, not the process's, and setting it needs root. So what it was before is noted in a file, locked
-for as long as the worker lives: a note that nobody locks was left by a worker that was killed, and the next one on
-this board puts the limit back first. Notes lie where a restart clears them, as it clears the limit.
+The limit belongs to the board, not to the process, and setting it needs root. Therefore a note file records the
+previous limit and stays locked for the lifetime of the worker. An unlocked note was left by a worker that was killed;
+the next worker on this board restores the limit first. A reboot clears the folder of the notes, as it clears the limit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any  # pynvml has no types, and a double may take its place
+from typing import Any  # pynvml has no types, and tests may replace it with a double
 
 import pynvml
 
@@ -27,10 +27,10 @@ NOTES = Path("/run/gridsweep/power")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A board's limit in force, its default, the least and the most it allows, all in W.
+    """A board's current limit, its default, and the minimum and maximum it allows, all in W.
 
-    `left` is the limit before a worker that was killed without putting it back. `busy` says that a worker that lives
-    has set it.
+    `left` is the limit before a worker that was killed without restoring it. `busy` is true if a live worker has set
+    the limit.
     """
 
     now: float
@@ -43,10 +43,10 @@ class Limits:
 
 @contextmanager
 def limited(device: Device, index: int | str | None, nvml: Any = pynvml, notes: Path | None = None) -> Iterator[str]:
-    """Keep the GPU's power at `device.power_limit_w` during the block, if that is given and may be.
+    """Limit the GPU's power to `device.power_limit_w` during the block, if a limit is given and can be set.
 
-    Yields what came of it, "" where there is nothing to say: without a GPU or without permission the block runs all
-    the same. `index` is what NVML calls the GPU. Raises `SpecError` where the board does not allow such a limit.
+    Yields a message on the outcome, "" if there is nothing to report; without a GPU or without permission the block
+    still runs. `index` is NVML's index or UUID of the GPU. Raises `SpecError` if the board does not allow such a limit.
     """
     with ExitStack() as undo:
         try:
@@ -96,9 +96,9 @@ def _begin(device: Device, index: int | str | None, nvml: Any, notes: Path, undo
 def seen(
     index: int | str, nvml: Any = pynvml, notes: Path | None = None, *, trying: bool = False
 ) -> tuple[Limits, bool]:
-    """A GPU's limits, and whether they may be set; unless `trying` that is not known, and False.
+    """Return a GPU's limits, and whether they can be set; False without `trying`, as this is then unknown.
 
-    Trying sets the limit in force once more, which changes nothing. Raises NVML's error where it does not tell.
+    `trying` sets the current limit again, which changes nothing. Raises NVML's error if the limits cannot be read.
     """
     board = _Board(index, nvml, notes or NOTES)
     try:
@@ -113,7 +113,7 @@ def seen(
 
 
 class _Board:
-    """One GPU and the note about it. The note is locked where it matters, and until this is closed."""
+    """One GPU and its note. The note is locked when needed, and stays locked until `close`."""
 
     def __init__(self, index: int | str, nvml: Any, notes: Path):
         self.nvml = nvml
@@ -139,7 +139,7 @@ class _Board:
         self.nvml.nvmlDeviceSetPowerManagementLimit(self.handle, round(1000 * watts))
 
     def note(self, before: float, watts: float) -> bool:
-        """Write down what a limit about to be set is to be put back to; False where another worker is at it."""
+        """Record the limit to restore before a new one is set; return False if another worker holds the note."""
         if not self._locked():
             return False
         if self.lock is not None:
@@ -153,7 +153,7 @@ class _Board:
             os.ftruncate(self.lock, 0)
 
     def put_back(self, watts: float) -> None:
-        """If that fails the note stays, and whoever comes next tries again."""
+        """Restore the limit; if that fails the note stays, and the next worker tries again."""
         try:
             self.set(watts)
             self.forget()
@@ -166,7 +166,7 @@ class _Board:
         self.nvml.nvmlShutdown()
 
     def _noted(self, now: float) -> float | None:
-        """What the limit was before, by a note about the limit in force."""
+        """Return the previous limit in W, if the note is about the current limit; else None."""
         try:
             told = json.loads(self.file.read_text())
             return float(told["before_w"]) if told["set_w"] == now != told["before_w"] else None
@@ -174,7 +174,7 @@ class _Board:
             return None
 
     def _locked(self) -> bool:
-        """Lock the note. True as well where no file can be: without root, when no limit can be set either."""
+        """Lock the note. Also return True if no file can be created: without root, no limit can be set either."""
         if self.lock is not None:
             return True
         try:

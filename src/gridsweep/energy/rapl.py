@@ -11,17 +11,17 @@ from gridsweep.energy.modelled import Seconds, busy_seconds, cpu_seconds
 POWERCAP = Path("/sys/class/powercap")
 
 
-PACKAGE_LIMIT_W = 1000.0  # No package draws more: a counter that says so was reset, and did not wrap around.
+PACKAGE_LIMIT_W = 1000.0  # No package draws more; a higher figure means a reset of the counter, not a wraparound.
 
 
 class RaplMeter:
-    """This process tree's share of what the processor packages draw, by RAPL's microjoule counters.
+    """This process tree's share of the energy of the processor packages, from RAPL's microjoule counters.
 
-    All processes draw from a package, so of each interval between two readings the tree gets its CPU time
-    over the CPU time of all: who is busy carries the idle power too. Memory counts only where the package
-    includes it. A counter wraps around after 10 to 60 minutes of load, and a second time unseen: read it
-    every few minutes. Raises `OSError` or `ValueError` where no package can be read (the files are root's by
-    default).
+    All processes draw from a package. For each interval between two readings, the tree gets the ratio of its CPU
+    time to the CPU time of all processes, so busy processes carry the idle power too. Memory counts only if the
+    package includes it. A counter wraps around after 10 to 60 minutes of load, and a second wrap goes unseen: read
+    the meter every few minutes. Raises `OSError` or `ValueError` if no package can be read (by default, only root
+    can read the files).
     """
 
     source = "rapl"
@@ -54,7 +54,7 @@ class RaplMeter:
 
 
 def _package_folders(root: Path) -> list[Path]:
-    """Each package once: no part of one, no `psys` (the whole platform), no second driver of the same."""
+    """Return each package folder once: no subdomain, no `psys` (the whole platform), no second driver's duplicate."""
     folders = sorted(p for p in root.glob("intel-rapl:*") if re.fullmatch(r"intel-rapl:\d+", p.name))
     named = {(path / "name").read_text().strip(): path for path in reversed(folders)}
     return [path for name, path in sorted(named.items()) if name.startswith("package")]
@@ -70,12 +70,12 @@ class _Package:
         return int(self._counter.read_text())
 
     def drawn(self, seconds: float) -> float:
-        """Joules since the last reading, `seconds` ago."""
+        """Return the joules since the last reading, `seconds` ago."""
         now = self._read()
         drawn = now - self._last
         self._last = now
         if drawn < 0:
             drawn += self._range
             if not 0 <= drawn / 1e6 <= PACKAGE_LIMIT_W * seconds:
-                return 0.0  # Not wrapped around but set back, as after a suspend: the interval is unknown.
+                return 0.0  # The counter was reset, as after a suspend, not wrapped; the interval is unknown.
         return drawn / 1e6

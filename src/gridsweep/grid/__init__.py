@@ -1,4 +1,4 @@
-"""How the grid is heard: providers, fallbacks, the archive, trace files, yearly averages."""
+"""Carbon-intensity data of the grid: providers, fallbacks, the archive, trace files, yearly averages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a provider has told us, kept on disk: history grows with use, and outlives an outage and a crash."""
+"""On-disk archive of provider answers: history grows with use, and survives outages and crashes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from gridsweep.sweep.sweep import CarbonSource
 KEPT = timedelta(days=60)
 LONGEST_AHEAD = timedelta(days=8)
 JUDGED = 28
-"""By so many of its forecasts a provider is judged."""
+"""Number of past forecasts by which a provider is judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """A forecast as it is written down: the mean path, None where unknown."""
+    """A stored forecast: the mean path, None where unknown."""
 
     issued_at: datetime
     start: datetime
@@ -40,7 +40,7 @@ class _Told:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """The file: when the last answer came, the slots known, the last forecast told."""
+    """The content of an archive file: the time of the last answer, the known slots, the last and earlier forecasts."""
 
     fetched_at: datetime
     observed: tuple[Observed, ...]
@@ -49,9 +49,9 @@ class _Page:
 
 
 class Archive:
-    """Everything a source has told of a zone, the last 60 days of it. `folder` None keeps it in memory only.
+    """The last 60 days of a source's answers for a zone. With `folder` None they stay in memory only.
 
-    A file that is damaged, or a disk that refuses, costs history and never an answer.
+    A damaged file or a failing disk loses history, but never prevents an answer.
     """
 
     def __init__(self, settings: CarbonSource, folder: Path | None):
@@ -62,15 +62,15 @@ class Archive:
         self.fetched_at: datetime | None = None
         self.told: Forecast | None = None
         self.earlier: list[Forecast] = []
-        """One forecast a day that the source told before, so that it is known how they came out."""
+        """Earlier forecasts of the source, one a day, for judging how accurate they were."""
         if self.path is not None:
             self._load(self.path)
 
     def keep(self, reading: Reading, now: datetime) -> None:
-        """Take an answer in; later answers revise earlier ones."""
+        """Store an answer; later answers revise earlier ones."""
         known = self.grid.trace(now)
         if len(known) and known.step != reading.history.step:
-            self.grid = Grid()  # the provider has changed its slots: what it said before no longer fits
+            self.grid = Grid()  # the provider has changed its slot length: earlier answers no longer fit
         elif len(known) and self.told is not None:
             self._passed(known, self.told, reading, now)
         for fact in facts(reading, 0, now):
@@ -83,7 +83,7 @@ class Archive:
             self._save(self.path, now)
 
     def _passed(self, known: Trace, told: Forecast, reading: Reading, now: datetime) -> None:
-        """Slots that went by between two answers count as the forecast expected them, until the provider tells them."""
+        """Fill slots that passed between two answers with their forecast, until the provider reports them."""
         first = max(known.start, told.start)
         values = [
             told.mean.at(slot) if known.at(slot) != known.at(slot) else float("nan")
@@ -95,7 +95,7 @@ class Archive:
             self.grid.take(Observed(now, first, known.step, expected, provenance))
 
     def history(self, start: datetime, end: datetime) -> tuple[Trace, tuple[Stretch, ...]]:
-        """The slots known in `[start, end)`, with their provenance."""
+        """Return the known slots in `[start, end)`, with their provenance."""
         found = self.grid.facts(start, end)
         trace = self.grid.trace(start).between(start, end)
         stretches = [Stretch(fact.start, fact.provenance) for fact in found if fact.start < end]

@@ -1,6 +1,6 @@
-"""A provider that always has an answer: the live one, or the best that is left when it does not come.
+"""A provider that always answers: with live data, or with the best available fallback.
 
-live -> cached, within its time -> stale, at most six hours -> our own forecast -> a yearly average -> none.
+live -> cached, at most 10 minutes -> stale, at most six hours -> our own forecast -> a yearly average -> none.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from gridsweep.grid.archive import Archive
 from gridsweep.grid.source import Source
 
 FRESH = timedelta(minutes=10)
-"""An answer is taken again for so long before the provider is asked anew."""
+"""Time for which an answer is reused before the provider is asked again."""
 STALE = timedelta(hours=6)
-"""So old an answer may speak for the present, by the forecast that came with it or that we make of it."""
+"""Maximum age of an answer that may stand for the present, through its own forecast or one made from it."""
 AGAIN = timedelta(minutes=2)
-"""After a failure the provider is left alone for so long, whatever its own limits allow."""
+"""Pause after a failure before the provider is asked again, whatever its own limits allow."""
 HISTORY = timedelta(days=60)
 HORIZON = timedelta(hours=96)
 
 
 class Resolver:
-    """Reads a live source; `average` is the zone's yearly mean, for when nothing else is left.
+    """A reader of a live source with fallbacks.
 
-    A present slot that nobody has told is filled by a forecast and says so (`forecast`, or `stale` at that freshness);
-    when the provider tells it later, the observation takes its place. Past gaps are never filled.
+    The last fallback is the zone's yearly mean: `average` is its provenance, `level` its value in gCO2eq/kWh.
+    An unreported present slot is filled by a forecast and marked `forecast`, or `stale` at that freshness; a later
+    observation from the provider replaces it. Past gaps are never filled.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Resolver:
         self._shown: tuple[object, Reading] | None = None
 
     def read(self, now: datetime) -> Reading:
-        """The history with the present slot, a forecast, and their freshness. Never raises `SignalError`."""
+        """Return the history with the present slot, a forecast, and their freshness. Never raises `SignalError`."""
         freshness = self._freshness(now, live=self._ask(now))
         slot = floor_to(now, self.archive.grid.trace(now).step)
         key = (slot, freshness, self.archive.fetched_at, self.why)
@@ -56,11 +57,11 @@ class Resolver:
         return self._shown[1]
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """What the source knows of `[start, end)` by now. Raises `SignalError`."""
+        """Return the source's current data for `[start, end)`. Raises `SignalError`."""
         return self.source.past(start, end)
 
     def _ask(self, now: datetime) -> bool:
-        """Ask the source, unless it answered or failed a moment ago; whether it has answered just now."""
+        """Ask the source, unless it answered or failed a moment ago; return whether it has just answered."""
         told = self.archive.fetched_at
         if told is not None and timedelta(0) <= now - told < FRESH and not self.why:
             return False
@@ -115,7 +116,7 @@ class Resolver:
     def _filled(
         self, known: Trace, after: datetime, slots: int, freshness: Freshness
     ) -> tuple[np.ndarray, Quality, str]:
-        """Values for the slots nobody has told up to the present one, their quality, and who expects them."""
+        """Return values for the unreported slots up to the present one, their quality, and the source of the values."""
         if freshness == "none":
             return np.full(slots, np.nan), "estimated", "nobody"
         if freshness == "static":
@@ -123,7 +124,7 @@ class Resolver:
         quality: Quality = "stale" if freshness == "stale" else "forecast"
         own = from_history(known, after - known.step, known.step * slots + HOUR) if len(known) else None
         values, titles = np.full(slots, np.nan), []
-        for forecast in (own, self.archive.told):  # what the provider expects comes before what we do
+        for forecast in (own, self.archive.told):  # the provider's forecast overrides our own
             if forecast is None:
                 continue
             expected = [forecast.mean.at(after + i * known.step) for i in range(slots)]

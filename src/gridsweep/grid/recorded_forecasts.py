@@ -1,7 +1,7 @@
-"""Forecasts that a provider issued in the past, from a file, replayed beside what came.
+"""Recorded forecasts of a provider, replayed from a file beside the actual values.
 
-A CSV file with the columns `issued,timestamp,forecast,actual` in any order: what was expected of a slot when the
-forecast was issued, and what came (both gCO2eq/kWh, empty where unknown). Other columns are passed over.
+The file is CSV with the columns `issued,timestamp,forecast,actual` in any order: the intensity forecast for a slot at
+the time of issue, and the actual one (both in gCO2eq/kWh, empty if unknown). Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from gridsweep.sweep.sweep import CarbonSource
 COLUMNS = ("issued", "timestamp", "forecast", "actual")
 HORIZON = timedelta(hours=96)
 EARLIER = 28
-"""A forecast is judged by so many issues before it."""
+"""Number of preceding issues by which a forecast is judged."""
 
 
 def open_replay(trace: str | None, forecast: str = "history", carbon: CarbonSource | None = None) -> ReplayProvider:
-    """The provider of a back-test: a trace with its own forecasts, or `recorded:FILE` with those of a file.
+    """Return the provider of a backtest: a trace with its own forecasts, or `recorded:FILE` with those of a file.
 
-    `trace` is a file or a bundled trace; with recorded forecasts it may be left out, and what came is then the file's
-    `actual`. Without either it is the trace that `carbon`, the spec's source, names. Raises `TraceError` for a bad
-    file, `SpecError` for another word or no trace at all.
+    `trace` is a file or a bundled trace. With recorded forecasts it may be omitted; the actual values are then the
+    file's `actual`. Without either, the trace is the one that `carbon`, the spec's source, names. Raises `TraceError`
+    for a bad file, and `SpecError` for an unknown `forecast` or a missing trace.
     """
     word, colon, file = forecast.partition(":")
     if colon and word == "recorded" and file:
@@ -55,7 +55,7 @@ def open_replay(trace: str | None, forecast: str = "history", carbon: CarbonSour
 
 
 def open_recorded(file: str | Path, trace: str | None = None) -> Recorded:
-    """The forecasts of a file, beside its own `actual` or another trace. Raises `TraceError` for a bad file."""
+    """Return the forecasts of a file, beside its own `actual` or another trace. Raises `TraceError` for a bad file."""
     path = Path(file).expanduser()
     actual, issues = read_forecasts(path)
     if trace is not None and Path(trace).expanduser() != path:
@@ -65,10 +65,10 @@ def open_recorded(file: str | Path, trace: str | None = None) -> Recorded:
 
 
 class Recorded:
-    """Shows the slots of a trace that have begun, and expects what the last forecast issued by then expected.
+    """A provider that shows the slots of a trace that have begun, with the last forecast issued by then.
 
-    That forecast is bent to the known present, blended with our own by how both did before, and goes on as our own
-    where it ends. Before the first issue there is only our own.
+    That forecast is bent to the known present and blended with our own by the past accuracy of both; after its end, our
+    own forecast continues. Before the first issue, only our own is used.
     """
 
     def __init__(self, trace: Trace, issues: Sequence[Forecast], zone: str, title: str):
@@ -80,12 +80,12 @@ class Recorded:
         self._made: dict[tuple[int, int], Forecast | None] = {}
 
     def read(self, now: datetime) -> Reading:
-        """The last 60 days up to the present slot, and the forecast of that moment."""
+        """Return the last 60 days up to the present slot, and the forecast of that moment."""
         reading = self._replayed.read(now)
         return Reading(reading.history, lambda: self._forecast(reading.history, now), reading.provenance)
 
     def _forecast(self, history: Trace, now: datetime) -> Forecast | None:
-        """The same for a whole slot, unless a forecast is issued within it: many sweeps look at the same slots."""
+        """Return the forecast, cached per slot and issue, because many sweeps read the same slots."""
         last = bisect_right(self._moments, now) - 1
         key = (self.trace.index(now), last)
         if key not in self._made:
@@ -106,9 +106,9 @@ ReplayProvider = TraceProvider | Recorded
 
 
 def read_forecasts(path: Path | str) -> tuple[Trace, list[Forecast]]:
-    """What came, and the forecasts in order of issue, from a CSV file; all have the same step.
+    """Read the actual values, and the forecasts in order of issue, from a CSV file; all have the same step.
 
-    Raises `TraceError` with the first ten problems of the file, each with its line, what is wrong and what to do.
+    Raises `TraceError` with the first ten problems of the file, each with its line, the problem and the remedy.
     """
     path = Path(path)
     problems = Problems(str(path))
@@ -138,7 +138,7 @@ def read_forecasts(path: Path | str) -> tuple[Trace, list[Forecast]]:
 
 
 def _places(rows: Iterator[list[str]], problems: Problems) -> dict[str, int]:
-    """Where each column stands."""
+    """Return the index of each column."""
     names = [name.strip() for name in next((row for row in rows if any(map(str.strip, row))), [])]
     for name in COLUMNS:
         if names.count(name) != 1:
@@ -156,7 +156,7 @@ def _take(
     came: dict[datetime, tuple[int, float]],
     problems: Problems,
 ) -> None:
-    """One row of the file."""
+    """Add one row of the file to `told` and `came`."""
     if len(cells) <= max(at.values()):
         problems.add(row, f"has {len(cells)} columns; complete the row or take it out")
         return
@@ -177,7 +177,7 @@ def _take(
 
 
 def _step(told: Mapping[datetime, Mapping[datetime, float]], problems: Problems) -> timedelta:
-    """The commonest distance between a forecast's slots."""
+    """Return the most common distance between a forecast's slots."""
     steps = Counter(b - a for issue in told.values() for a, b in pairwise(sorted(issue)))
     if not steps:
         raise problems.error("no forecast has two slots, so that nobody can say how long one is; add rows")
@@ -188,7 +188,7 @@ def _step(told: Mapping[datetime, Mapping[datetime, float]], problems: Problems)
 
 
 def _check_grid(came: Mapping[datetime, tuple[int, float]], step: timedelta, problems: Problems) -> None:
-    """Every slot begins a whole number of steps after the first; what no row is about is unknown."""
+    """Report each slot that is not a whole number of steps after the first; slots without a row are unknown."""
     start = min(came)
     for moment, (row, _) in came.items():
         if (moment - start) % step:
@@ -196,7 +196,7 @@ def _check_grid(came: Mapping[datetime, tuple[int, float]], step: timedelta, pro
 
 
 def _column(by_moment: Mapping[datetime, float], step: timedelta) -> tuple[datetime, Column]:
-    """The first moment and a value a slot, NaN where there is none."""
+    """Return the first moment and one value per slot, NaN for missing slots."""
     start = min(by_moment)
     values = np.full((max(by_moment) - start) // step + 1, np.nan)
     for moment, value in by_moment.items():

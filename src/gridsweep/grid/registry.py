@@ -1,4 +1,4 @@
-"""From the name of a provider to one that is ready to read: ours and other people's, found by entry points."""
+"""Registry of providers, built-in and third-party, found by entry points and made ready to read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar  # a clock, a transport: whatever the HTTP client takes
+from typing import Any, ClassVar  # a clock, a transport: any argument of the HTTP client
 
 from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.errors import GridsweepError, SignalError, SpecError
@@ -20,18 +20,18 @@ from gridsweep.grid.source import GROUP, Http, Means, Source, Zone
 from gridsweep.sweep.sweep import CarbonSource
 
 UNTRUE = ("synthetic", "static")
-"""Qualities that no strict sweep is planned or settled on."""
+"""Qualities that a strict sweep does not accept for planning or settlement."""
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """The providers that are installed, ours and others."""
+    """Return the names of the installed providers, built-in and third-party."""
     return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 @cache
 def plugin(name: str) -> type[Source]:
-    """A provider's class. Raises `SpecError` for a name that is not installed, or a plug-in that does not load."""
+    """Return a provider's class. Raises `SpecError` for a name not installed or a plug-in that does not load."""
     for point in entry_points(group=GROUP):
         if point.name == name:
             try:
@@ -43,7 +43,7 @@ def plugin(name: str) -> type[Source]:
 
 
 def means_for(name: str, folder: Path | None = None, base: Path | None = None, **injected: Any) -> Means:
-    """What a provider may use; `injected` goes to its HTTP client (a clock, a transport), for tests and trials."""
+    """Return the means of a provider; `injected` (a clock, a transport) goes to its HTTP client, for tests."""
     secrets = Secrets(base=base)
 
     def http(base_url: str) -> Http:
@@ -53,14 +53,15 @@ def means_for(name: str, folder: Path | None = None, base: Path | None = None, *
 
 
 def source_for(settings: CarbonSource, means: Means | None = None) -> Source:
-    """The source a spec names. Raises `SpecError`, `TraceError`, `SignalError`."""
+    """Return the source that a spec names. Raises `SpecError`, `TraceError`, `SignalError`."""
     return plugin(settings.provider)(settings, means or means_for(settings.provider, default_folder()))
 
 
 def provider_for(settings: CarbonSource, means: Means | None = None, folder: Path | None = None) -> Source | Resolver:
-    """The provider a sweep reads: a live source with all its rungs, any other as it is; strict where that is asked.
+    """Return the provider of a sweep: a live source with its fallbacks, or any other source as it is.
 
-    `folder` is where its archive lies (default: the user's cache). Raises `SpecError`, `TraceError`, `SignalError`.
+    With `strict`, the source refuses synthetic and static figures. `folder` holds the archive (default: the user's
+    cache). Raises `SpecError`, `TraceError`, `SignalError`.
     """
     source = source_for(settings, means)
     if settings.strict:
@@ -68,7 +69,7 @@ def provider_for(settings: CarbonSource, means: Means | None = None, folder: Pat
     if not plugin(settings.provider).live:
         return source
     archive = Archive(settings, folder or default_folder())
-    from gridsweep.grid import yearly_averages as zones  # a table that only a live provider may come to need
+    from gridsweep.grid import yearly_averages as zones  # a table that only live providers need
 
     average = None if settings.strict else zones.average(settings.zone)
     if average is None:
@@ -85,7 +86,7 @@ def provider_for(settings: CarbonSource, means: Means | None = None, folder: Pat
 
 
 def zones_of(name: str) -> tuple[Sequence[Zone], str]:
-    """The zones a provider lists, or why it cannot just now."""
+    """Return the zones that a provider lists, or the reason why it cannot list them."""
     try:
         return source_for(CarbonSource(name, "", None)).zones(), ""
     except GridsweepError as error:
@@ -93,7 +94,7 @@ def zones_of(name: str) -> tuple[Sequence[Zone], str]:
 
 
 class Strict:
-    """A source of which nothing is taken that is no measurement: synthetic and static figures are refused."""
+    """A wrapper of a source that refuses synthetic and static figures with `SignalError`."""
 
     keys: ClassVar[frozenset[str]] = frozenset()
     live: ClassVar[bool] = True

@@ -1,7 +1,7 @@
-"""What a provider of carbon intensity is to us: the seam that ours and other people's are written against.
+"""The interface of carbon-intensity providers, built-in and third-party.
 
-A plug-in is a class, named in the entry point group `gridsweep.providers`. It is made with its settings and the means
-it may use, and keeps nothing but what it can ask for again.
+A plug-in is a class, named in the entry point group `gridsweep.providers`. Its arguments are its settings and the means
+it may use; it keeps no state that it cannot request again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUP = "gridsweep.providers"
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A grid region as the provider names it; `note` says what is particular, such as what a key may read there."""
+    """A grid region by the provider's name; `note` holds particulars, such as the access rights of a key there."""
 
     id: str
     title: str
@@ -29,7 +29,7 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A body that was checked to be JSON (or text, where that was asked for), and when it came."""
+    """A body that was checked to be JSON (or text, if requested), and the time it was fetched."""
 
     body: object
     fetched_at: datetime
@@ -37,10 +37,10 @@ class Fetched:
 
 
 class Http(Protocol):
-    """One provider's way to its API: one request at a time, with all that makes a request well behaved.
+    """The HTTP client of one provider's API: one request at a time, with timeouts, retries, budget and cache.
 
-    `path` is below the base URL. `keep` is how long an answer may be taken from the cache on disk. Headers and `auth`
-    (user, password) are sent to that host only, and are no part of the cache's key. Raises `SignalError`.
+    `path` is below the base URL. `keep` is the maximum age of an answer from the cache on disk. Headers and `auth`
+    (user, password) are sent to that host only, and are not part of the cache key. Raises `SignalError`.
     """
 
     def get(
@@ -56,9 +56,9 @@ class Http(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a source may use: `http` makes its client for a base URL, `secret` reads `env:NAME` or `file:PATH`.
+    """The means of a source: `http` makes its client for a base URL, `secret` reads `env:NAME` or `file:PATH`.
 
-    `secret` raises `CredentialError` where there is none; what it read is redacted from every message from then on.
+    `secret` raises `CredentialError` if there is none; each secret that was read is redacted from all later messages.
     """
 
     http: Callable[[str], Http]
@@ -67,9 +67,9 @@ class Means:
 
 
 class Source(Protocol):
-    """A provider. `keys` are those of the spec's section `carbon` that it takes, beside `provider` and `zone`.
+    """A provider. `keys` are the keys of the spec's section `carbon` that it accepts, besides `provider` and `zone`.
 
-    `live`: it reads the present of the wall clock, through the resolver; else it replays or is constant.
+    A `live` provider reads the present of the wall clock, through the resolver; any other replays or is constant.
     """
 
     keys: ClassVar[frozenset[str]]
@@ -78,16 +78,16 @@ class Source(Protocol):
     def __init__(self, settings: CarbonSource, means: Means, /) -> None: ...
 
     def read(self, now: datetime) -> Reading:
-        """The past up to the present slot as far as it is known, and the provider's own forecast if it has one.
+        """Return the known past up to the present slot, and the provider's own forecast if it has one.
 
-        Gaps are NaN. Raises `SignalError`; never returns what it does not know to be gCO2eq/kWh of this zone.
+        Gaps are NaN. Raises `SignalError`; never returns values that are not certainly gCO2eq/kWh of this zone.
         """
         ...
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """What is known by now of `[start, end)`, revised: for settlement. Raises `SignalError`."""
+        """Return the current, revised data for `[start, end)`, for settlement. Raises `SignalError`."""
         ...
 
     def zones(self) -> Sequence[Zone]:
-        """The zones one can ask for, as far as they are known without paying. Raises `SignalError`."""
+        """Return the available zones, as far as they are known without payment. Raises `SignalError`."""
         ...

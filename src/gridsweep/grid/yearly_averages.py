@@ -1,6 +1,6 @@
-"""Yearly averages of grid zones, which come with the package: the last resort when nobody can be asked.
+"""Yearly averages of grid zones, bundled with the package: the last fallback when no provider answers.
 
-Where they come from and under which licence stands at the head of `data/zone_averages.csv`.
+The head of `data/zone_averages.csv` states their source and licence.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _ALIKE = {
     "US-NY-NYIS": "US-NY",
     "US-TEX-ERCO": "US-TX",
 }
-"""Grid regions that nearly are the state (or are the country) whose average is known."""
+"""Grid regions that nearly match a state, or equal a country, with a known average."""
 
 _BASES: dict[str, Basis] = {"lifecycle": "lifecycle", "direct": "direct"}
 
 
 @dataclass(frozen=True, slots=True)
 class YearlyAverage:
-    """The mean of one year, gCO2eq/kWh of generation; imports are not counted.
+    """The mean of one year in gCO2eq/kWh of generation; imports are not counted.
 
-    `zone` is where it holds. `title` says so where that is not the zone that was asked for.
+    `zone` is the zone of the average. If it differs from the requested zone, `title` says so.
     """
 
     zone: str
@@ -44,9 +44,9 @@ class YearlyAverage:
 
 
 def average(zone: str) -> YearlyAverage | None:
-    """The average of a zone, else of the state or country it lies in, with a title that says so; None if none is known.
+    """Return the average of a zone, or else of its state or country, with a title that says so; None if unknown.
 
-    Takes the zones' names as providers have them: `FR`, `US`, `US-CA`, `US-CAL-CISO`, `DE-LU`.
+    Accepts zone names as used by providers: `FR`, `US`, `US-CA`, `US-CAL-CISO`, `DE-LU`.
     """
     known = _averages()
     if found := known.get(zone):
@@ -60,12 +60,12 @@ def average(zone: str) -> YearlyAverage | None:
 
 
 def listed() -> list[YearlyAverage]:
-    """All that is known, by zone."""
+    """Return all known averages, one per zone, in the order of the file."""
     return list(_averages().values())
 
 
 def nearest(zone: str) -> str | None:
-    """The known zone whose code or title is most like what was written."""
+    """Return the known zone whose code or title is most similar to `zone`, or None."""
     names = {found.title.lower(): found.zone for found in listed()}
     if zone.lower() in names:
         return names[zone.lower()]

@@ -1,1 +1,1 @@
-"""Requests to carbon providers: one client for all, its limits, its cache, its secrets, and what came back."""
+"""HTTP requests to carbon providers: the shared client, its limits, cache and secrets, and the parsing of answers."""

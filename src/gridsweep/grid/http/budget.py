@@ -1,6 +1,6 @@
-"""How often a provider is asked, and when it is left alone: values, to which time is an argument.
+"""Request budget and circuit breaker of a provider, as values that take the time as an argument.
 
-Times are seconds of any clock that never goes back.
+Times are seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 HOUR = 3600.0
 CAPACITY, REFILL = 4, 8
-"""Tokens at most, and those that come in an hour. 4 + 8 = 12: no hour ever sees more requests."""
+"""Maximum of tokens, and tokens added per hour. 4 + 8 = 12: no hour has more requests."""
 FAILURES, FIRST_REST, LONGEST_REST = 5, 30.0, HOUR
 _ROUNDING = 1e-9
 
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Starts full and refills evenly, `refill` tokens an hour: no hour sees more than `capacity + refill` taken."""
+    """A token bucket, full at first, with `refill` new tokens an hour; no hour takes more than `capacity + refill`."""
 
     capacity: int = CAPACITY
     refill: float = REFILL
@@ -29,14 +29,14 @@ class TokenBucket:
         self._tokens = float(self.capacity)
 
     def take(self, now: float) -> bool:
-        """Take a token, if there is one."""
+        """Take a token; return False if none is available."""
         if self.wait(now) > 0:
             return False
         self._tokens -= 1
         return True
 
     def wait(self, now: float) -> float:
-        """Seconds until there is a token."""
+        """Return the seconds until a token is available."""
         if self._at is not None and now > self._at:
             self._tokens = min(float(self.capacity), self._tokens + (now - self._at) * self.refill / HOUR)
         self._at = now if self._at is None else max(self._at, now)
@@ -46,9 +46,9 @@ class TokenBucket:
 
 @dataclass(slots=True)
 class CircuitBreaker:
-    """Leaves a server alone that failed `failures` times in a row: `rest` seconds, then one probe.
+    """A circuit breaker that opens after `failures` consecutive failures: `rest` seconds pause, then one probe.
 
-    If that fails too it rests twice as long, up to `longest`; any answer closes the breaker.
+    If the probe fails too, the pause doubles, up to `longest` seconds; any answer closes the breaker.
     """
 
     failures: int = FAILURES
@@ -59,15 +59,15 @@ class CircuitBreaker:
     _until: float = field(default=0.0, init=False)
 
     def wait(self, now: float) -> float:
-        """Seconds until the server may be tried; 0 while the breaker is closed, or half open for a probe."""
+        """Return the seconds until the next try; 0 while the breaker is closed, or half open for a probe."""
         return max(0.0, self._until - now) if self._failed >= self.failures else 0.0
 
     def answered(self) -> None:
-        """The server is up."""
+        """Record an answer, which closes the breaker."""
         self._failed, self._resting = 0, 0.0
 
     def failed(self, now: float) -> None:
-        """A try failed."""
+        """Record a failed try at `now`."""
         self._failed += 1
         if self._failed >= self.failures:
             self._resting = min(self.longest, 2 * self._resting or self.rest)

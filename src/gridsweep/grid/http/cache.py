@@ -1,4 +1,4 @@
-"""Answers on disk, for as long as whoever asks finds them fresh: what cannot be trusted or written is left out."""
+"""Answers cached on disk; the reader sets their maximum age. Untrusted or unwritable entries are skipped."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from pathlib import Path
 from gridsweep.carbon.traces import utc
 
 ENTRIES = 200
-"""Answers kept of a provider; the oldest go first."""
+"""Maximum of answers kept per provider; the oldest are deleted first."""
 LARGEST = 12 * 1024 * 1024
-"""Bytes of a file that is read; an answer of 5 MB is never longer, however it is escaped."""
+"""Maximum size of a cache file, in bytes; an answer of 5 MB is never longer, even when escaped."""
 
 
 def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/gridsweep`, or `~/.cache/gridsweep` where that is not set (or relative, which XDG ignores)."""
+    """Return `$XDG_CACHE_HOME/gridsweep`, or `~/.cache/gridsweep` if it is unset or relative (which XDG ignores)."""
     home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         return (home if home.is_absolute() else Path("~/.cache").expanduser()) / "gridsweep"
-    except RuntimeError:  # an account without a home, as in some containers
+    except RuntimeError:  # an account without a home directory, as in some containers
         return Path(tempfile.gettempdir()) / f"gridsweep-{os.getuid()}"
 
 
 def key_of(provider: str, base_url: str, path: str, params: Sequence[tuple[str, str]]) -> str:
-    """The name of an answer; headers and credentials are no part of it."""
+    """Return the cache key of a request; headers and credentials are not part of it."""
     asked = json.dumps([provider, base_url, path, [list(pair) for pair in params]])
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
 class AnswerCache:
-    """The answers of one provider, a file each, in `answers/PROVIDER` below `folder`, which nobody else can read.
+    """The cached answers of one provider, one file each, in `answers/PROVIDER` below `folder`, private to the user.
 
-    Nothing here raises `OSError`: without a disk there is no cache, and no more than that.
+    `load` and `save` never raise `OSError`; without a usable disk there is only no cache.
     """
 
     def __init__(self, folder: Path, provider: str):
         self.folder = folder / "answers" / (re.sub(r"[^a-z0-9-]+", "-", provider.lower()).strip("-") or "provider")
 
     def load(self, key: str, now: datetime, keep: timedelta) -> tuple[str, datetime] | None:
-        """The body and when it came, if it came within the last `keep`."""
+        """Return the body and the time it was fetched, if that is within the last `keep`; else None."""
         try:
             self._own()
             with (self.folder / f"{key}.json").open("rb") as file:
@@ -60,7 +60,7 @@ class AnswerCache:
         return body, fetched_at
 
     def save(self, key: str, body: str, fetched_at: datetime) -> None:
-        """Keep an answer, whole or not at all."""
+        """Store an answer atomically."""
         entry = {"key": key, "fetched_at": fetched_at.astimezone(UTC).isoformat(), "body": body}
         with contextlib.suppress(OSError, UnicodeError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ class AnswerCache:
             self._prune()
 
     def _own(self) -> None:
-        """Raises `OSError` unless the folder is ours; closes it to everybody else."""
+        """Make the folder private to the user. Raises `OSError` unless the user owns it."""
         found = self.folder.lstat()
         if found.st_uid != os.getuid():
             raise PermissionError(f"{self.folder} belongs to somebody else")

@@ -1,6 +1,6 @@
-"""The one HTTP client of all carbon providers: when it asks, how often, and when it leaves a server alone.
+"""The HTTP client of all carbon providers, with retries, a request budget and a circuit breaker.
 
-By default no hour has more than 12 requests to a provider: 4 at once, and the 8 that an hour refills.
+By default, no hour has more than 12 requests to a provider: 4 at once, plus the 8 that an hour refills.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRIES = 3
 FIRST_BACKOFF, MOST_BACKOFF = 1.0, 20.0
 REDIRECTS = 3
 SHORTEST_TOKEN = 8
-"""What is shorter in a header is no credential, and hiding it would only blot messages out."""
+"""Header values shorter than this are not credentials; redacting them would only garble messages."""
 
 Flight = Future[Fetched]
 _CREDENTIAL = re.compile("auth|token|key|secret|cookie", re.IGNORECASE)
@@ -46,13 +46,13 @@ def _now() -> datetime:
 
 
 class HttpClient:
-    """One provider's way to its API, as `sources.Http` has it.
+    """The HTTP client of one provider's API; implements `source.Http`.
 
-    `name` is the provider's, for messages and the cache in `folder` (None: no cache). `deadline` is the seconds one
-    `get` may take, with all its tries. What fails in passing (408, 425, 429, 5xx, no connection) is tried `tries` times
-    with full jitter, or when the server says. `budget` and `breaker` may be shared by the clients of one provider.
-    What `secrets` read, and what is sent as a credential, is kept out of messages and of the cache. Raises
-    `SignalError` for a base URL that is neither https nor this machine.
+    `name` is the provider's name, for messages and the cache in `folder` (None: no cache). `deadline` is the time in
+    seconds that one `get` may take with all its tries. Transient failures (408, 425, 429, 5xx except 501, no
+    connection) are tried `tries` times in all, with full jitter or when the server says. Clients of one provider may
+    share `budget` and `breaker`. Secrets that `secrets` has read, and credentials that are sent, stay out of messages
+    and of the cache. Raises `SignalError` for a base URL that is neither https nor this machine.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class HttpClient:
         auth: tuple[str, str] | None = None,
         keep: timedelta = timedelta(0),
     ) -> Fetched:
-        """The JSON at a path. Whoever asks the same at the same time shares one answer."""
+        """Return the JSON at a path; identical concurrent requests share one answer. Raises `SignalError`."""
         end = self._monotonic() + self._deadline
         pairs = tuple(params.items() if isinstance(params, Mapping) else params)
         sent = dict(headers or {})
@@ -125,9 +125,9 @@ class HttpClient:
                 del self._flights[same]
 
     def _hide(self, headers: Mapping[str, str], auth: tuple[str, str] | None) -> None:
-        """Credentials are secret wherever they come from, such as the token of a log-in."""
+        """Register credentials for redaction, whatever their origin, such as the token of a login."""
         for name, value in headers.items():
-            secret = value.rpartition(" ")[2]  # behind "Bearer"
+            secret = value.rpartition(" ")[2]  # the part after "Bearer"
             if _CREDENTIAL.search(name) and len(secret) >= SHORTEST_TOKEN:
                 self._secrets.hide(secret)
         if auth:
@@ -135,7 +135,7 @@ class HttpClient:
             self._secrets.hide(base64.b64encode(":".join(auth).encode()).decode())
 
     def _shared(self, flight: Flight, path: str, end: float) -> Fetched:
-        """What somebody else is being told; a copy, as either may change it."""
+        """Return the answer to an identical request in flight; a copy, because either caller may modify it."""
         try:
             error = flight.exception(max(0.0, end - self._monotonic()))
         except TimeoutError:
@@ -155,17 +155,17 @@ class HttpClient:
         keep: timedelta,
         end: float,
     ) -> Fetched:
-        """From the cache, or else from the provider."""
+        """Return the answer from the cache, or else from the provider."""
         asked = self._asked(path)
         url = below(self._base, path, pairs, asked)
-        plain = [(name, self._redact(value)) for name, value in pairs]  # a key may be a parameter
+        plain = [(name, self._redact(value)) for name, value in pairs]  # an API key may be a parameter
         key = key_of(self.name, str(self._base), path, plain)
         cache = self._cache if keep > timedelta(0) else None
         if cache and (found := cache.load(key, utc(self._now()), keep)):
             try:
                 return Fetched(strict_json(found[0]), found[1], cached=True)
             except ValueError:
-                pass  # somebody changed the file: ask again
+                pass  # the file was modified: ask again
         if not self._one_at_a_time.acquire(timeout=max(0.0, end - self._monotonic())):
             raise UnreachableError(f"{asked} was not asked: another request took all the time")
         try:
@@ -181,7 +181,7 @@ class HttpClient:
         return Fetched(body, fetched_at)
 
     def _answer(self, request: Request, end: float) -> Answer:
-        """An answer that is no redirect and that another try would not better, or the last one there was time for."""
+        """Return the first answer that a retry would not improve, or the last one in time; never a redirect."""
         failure: UnreachableError | None = None
         answer: Answer | None = None
         for attempt in range(self._tries):
@@ -190,7 +190,7 @@ class HttpClient:
             except SignalError:
                 if answer is None and failure is None:
                     raise
-                break  # what went wrong says more than that we may not try again
+                break  # the earlier failure says more than the refusal to try again
             try:
                 answer, failure = self._followed(request, end), None
             except UnreachableError as error:
@@ -213,7 +213,7 @@ class HttpClient:
         raise failure or UnreachableError(f"{request.asked} was not tried: tries is {self._tries}")
 
     def _admit(self, asked: str) -> None:
-        """Raises where the server, or our own budget for it, is to be spared a request; else counts it."""
+        """Count a request. Raises `SignalError` if the server, the breaker or the budget does not allow one now."""
         now = self._monotonic()
         if self._barred_until > now:
             raise LimitError(f"{asked} {self._until(self._barred_until - now, 'asked to be left alone')}")
@@ -224,7 +224,7 @@ class HttpClient:
             raise LimitError(f"{asked} is not asked: {self._until(wait, 'the budget of requests is spent', 'next at')}")
 
     def _followed(self, request: Request, end: float) -> Answer:
-        """The answer at the end of at most three redirects, which never leave the server."""
+        """Return the answer after at most three redirects, all to the same server."""
         for _ in range(REDIRECTS + 1):
             answer = self._exchanged(request, end)
             if answer.status not in (301, 302, 303, 307, 308):

@@ -1,4 +1,4 @@
-"""One request and its answer, within a time that nothing stretches and a size that nothing inflates."""
+"""One request and its answer, within a hard limit of time and of size."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     import httpx
 
 LARGEST = 5 * 1024 * 1024
-"""Bytes of a body, on the wire and decompressed."""
+"""Maximum size of a body in bytes, both on the wire and decompressed."""
 THREAD = "gridsweep-fetch"
 LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))
-"""Of our requests they tell nothing: they would write URLs, whose query may hold a key, and headers."""
+"""Loggers that are silenced for our requests: they would log headers, and URLs whose query may hold a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How requests are sent: seconds to connect and between bytes, and the transport, if it is not the network."""
+    """Transport settings: seconds to connect and between bytes, and a transport that replaces the network."""
 
     connect: float = 5.0
     read: float = 15.0
     transport: httpx.BaseTransport | None = None
     proxies: bool = True
-    """Whether the environment may name a proxy and certificates; never for this machine itself."""
+    """Whether proxy and certificates may come from the environment; always false for a server on this machine."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Request:
-    """A GET; `asked` names provider and path for messages. It has no repr, as headers and auth are secret."""
+    """A GET request; `asked` names provider and path for messages. No repr, as headers and auth are secret."""
 
     url: httpx.URL
     asked: str
@@ -53,11 +53,11 @@ class _Outcome:
 
 
 def exchange(request: Request, wire: Wire, seconds: float, shown: Callable[[str], str]) -> Answer:
-    """The answer, of whatever status, within `seconds` in all: names, handshakes and slow bytes included.
+    """Return the answer, of any status, within `seconds` in all, including name lookup, handshakes and slow bytes.
 
-    It is made by a thread that is abandoned when the time is over, as a look-up of a name cannot be interrupted.
-    `shown` makes a line of a message fit to be seen. Raises `UnreachableError`, and `AnswerError` where the body is
-    too large or not encoded as it says.
+    A thread makes the request and is abandoned at the end of the time, because a name lookup cannot be interrupted.
+    `shown` sanitises text for messages. Raises `UnreachableError`, and `AnswerError` if the body is too large or not
+    encoded as declared.
     """
     client = _client(wire)
     outcome = _Outcome()
@@ -68,14 +68,14 @@ def exchange(request: Request, wire: Wire, seconds: float, shown: Callable[[str]
         outcome.abandoned.set()
         if not outcome.done.is_set():
             with contextlib.suppress(Exception):
-                client.close()  # cuts the connection under the thread's feet
+                client.close()  # closes the connection while the thread uses it
     if outcome.answer is not None:
         return outcome.answer
     raise _translated(outcome.error, request.asked, shown)
 
 
 def _client(wire: Wire) -> httpx.Client:
-    """A client for one request: no cookies, no redirects, no kept connection that may have died."""
+    """Return a client for one request: no cookies, no redirects, no reused connection that may be dead."""
     import httpx
 
     for logger in LOGGERS:
@@ -91,7 +91,7 @@ def _client(wire: Wire) -> httpx.Client:
 def _work(client: httpx.Client, request: Request, outcome: _Outcome) -> None:
     try:
         headers = {"accept": "application/json", "user-agent": "gridsweep", **request.headers}
-        headers["accept-encoding"] = "gzip"  # which is decompressed here, piece by piece
+        headers["accept-encoding"] = "gzip"  # decompressed piece by piece in `_decoded`
         with (
             client,
             client.stream("GET", request.url, headers=headers, auth=request.auth) as response,
@@ -105,7 +105,7 @@ def _work(client: httpx.Client, request: Request, outcome: _Outcome) -> None:
 
 
 def _body(response: httpx.Response, asked: str, abandoned: threading.Event) -> bytes:
-    """The whole body; of an error's, as much as is allowed."""
+    """Return the whole body of a success; for an error, at most `LARGEST` bytes."""
     success, status = response.is_success, response.status_code
     too_large = AnswerError(
         f"{asked} answered {status} with more than {LARGEST >> 20} MB; ask for less at once", status
@@ -131,8 +131,8 @@ def _body(response: httpx.Response, asked: str, abandoned: threading.Event) -> b
 
 
 def _decoded(response: httpx.Response, asked: str) -> Iterator[tuple[bytes, int]]:
-    """Pieces of the body, and how many bytes on the wire each was; no piece is large, whatever it inflates to."""
-    stream = cast("Iterable[bytes]", response.stream)  # not iter_raw(), which a transport's double cannot do twice
+    """Yield pieces of the body with their size on the wire in bytes; decompressed pieces are bounded in size."""
+    stream = cast("Iterable[bytes]", response.stream)  # not iter_raw(), which fails on a mock body already read
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         for data in stream:
@@ -154,7 +154,7 @@ def _decoded(response: httpx.Response, asked: str) -> Iterator[tuple[bytes, int]
 
 
 def _translated(error: Exception | None, asked: str, shown: Callable[[str], str]) -> Exception:
-    """What went wrong on the way, as one of our errors; ours pass, and so does what nobody foresaw."""
+    """Translate an error of the request into a `SignalError`; our own and unexpected errors pass unchanged."""
     import httpx
 
     if isinstance(error, SignalError):
@@ -164,7 +164,7 @@ def _translated(error: Exception | None, asked: str, shown: Callable[[str], str]
     if isinstance(error, zlib.error):
         return AnswerError(f"{asked} sent a compressed body that is damaged")
     if isinstance(error, httpx.RemoteProtocolError) and "location header" in str(error):
-        return AnswerError(f"{asked} redirects to nowhere")  # httpx looks at it though it is not to follow
+        return AnswerError(f"{asked} redirects to nowhere")  # httpx parses the location even without following it
     if isinstance(error, httpx.LocalProtocolError | httpx.InvalidURL | UnicodeError):
         return SignalError(f"{asked} cannot be asked like this ({type(error).__name__}): look at zone and credentials")
     if isinstance(error, httpx.TimeoutException | TimeoutError):

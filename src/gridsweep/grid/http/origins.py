@@ -1,4 +1,4 @@
-"""Where a request may go: the base URL and what lies below it, and no other server."""
+"""Allowed targets of requests: the base URL and paths below it, on no other server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def base_of(base_url: str, name: str) -> httpx.URL:
-    """The base URL of the provider `name`, if a secret may be sent there. Raises `SignalError`, which never echoes it.
+    """Return the base URL of the provider `name`, if secrets may be sent there.
 
-    It is https, or http to this machine, and has no user, query or fragment, where people put secrets.
+    The URL must be https, or http to this machine, without user, query or fragment, which may contain secrets. Raises
+    `SignalError` otherwise; its message never repeats those parts.
     """
     try:
         import httpx
@@ -40,7 +41,7 @@ def base_of(base_url: str, name: str) -> httpx.URL:
 
 
 def below(base: httpx.URL, path: str, params: Sequence[tuple[str, str]], asked: str) -> httpx.URL:
-    """The URL of a path below the base. Raises `SignalError` for a path that leads elsewhere."""
+    """Return the URL of a path below the base. Raises `SignalError` for a path that leads elsewhere."""
     import httpx
 
     if any(part in ("..", ".") for part in path.split("/")):
@@ -50,7 +51,7 @@ def below(base: httpx.URL, path: str, params: Sequence[tuple[str, str]], asked: 
 
 
 def redirected(url: httpx.URL, location: str, asked: str, status: int, shown: Callable[[str], str]) -> httpx.URL:
-    """Where a redirect leads. Raises `AnswerError` unless that is the same server."""
+    """Return the target of a redirect. Raises `AnswerError` unless it is on the same server."""
     import httpx
 
     try:

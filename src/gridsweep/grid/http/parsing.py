@@ -1,6 +1,6 @@
-"""What a provider answered, checked part by part: nothing is guessed, and what is wrong is an `AnswerError`.
+"""Strict parsing of provider answers: nothing is guessed, and invalid parts raise `AnswerError`.
 
-`what` names the provider and the field as people would look for them: `"electricity_maps: history[3].datetime"`.
+The argument `what` names the provider and the field for messages, as in `"electricity_maps: history[3].datetime"`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gridsweep.errors import AnswerError
 T = TypeVar("T")
 
 MOST_GRAMS = 5000.0
-"""No power plant emits as much for a kWh; a larger figure is in another unit."""
+"""Upper limit in g/kWh, above any power plant; a larger figure is in another unit."""
 LONGEST = timedelta(days=400)
 OLDEST_PRESENT = timedelta(days=3)
 
@@ -31,7 +31,7 @@ GRAMS: dict[str, float] = {
     "g/kWh": 1.0,
     "lbs_co2_per_mwh": POUNDS_PER_MWH,
 }
-"""Units by the names that providers give them, and what one of them is in gCO2eq/kWh."""
+"""Units by their names at providers, with the factor to gCO2eq/kWh."""
 
 _MOMENT = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
@@ -42,7 +42,7 @@ _DECIMAL = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,3})?")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One slot of an answer: when it begins, gCO2eq/kWh or None where the provider knows none, and how it is known."""
+    """One slot of an answer: its start, its value in gCO2eq/kWh (None if unknown to the provider), and its quality."""
 
     start: datetime
     value: float | None
@@ -50,10 +50,10 @@ class Point:
 
 
 def column(points: Iterable[Point], step: timedelta, what: str) -> Trace:
-    """The points on a regular grid of `step`, whatever their order; what is missing or null is NaN.
+    """Return the points, given in any order, on a regular grid of `step`; missing or null values are NaN.
 
-    Of two values for one slot the last one counts, and a null never replaces a value. Raises `AnswerError` where there
-    is no point at all, where one lies off the grid (and so overlaps another), or where they span more than 400 days.
+    Of two values for one slot the last one counts, and a null never replaces a value. Raises `AnswerError` if there is
+    no point, if a point lies off the grid (and so overlaps another), or if the points span more than 400 days.
     """
     return _column(_by_slot(points, step, what), step, what)
 
@@ -61,9 +61,9 @@ def column(points: Iterable[Point], step: timedelta, what: str) -> Trace:
 def history_of(
     points: Iterable[Point], step: timedelta, provenance: Provenance, what: str = "history"
 ) -> tuple[Trace, tuple[Stretch, ...]]:
-    """The points as `column` has them, and where each slot comes from: `provenance` with the quality of its point.
+    """Return the points as `column` does, and the stretches of their provenance.
 
-    A gap belongs to the stretch before it.
+    Each stretch has `provenance` with the quality of its points. A gap belongs to the stretch before it.
     """
     what = f"{provenance.provider}: {what}"
     slots = _by_slot(points, step, what)
@@ -80,20 +80,20 @@ def history_of(
 def forecast_of(
     points: Iterable[Point], step: timedelta, issued_at: datetime, provenance: Provenance, what: str = "forecast"
 ) -> Forecast:
-    """The points as a forecast of one path, which has the title of `provenance`."""
+    """Return the points as a forecast with one path and the title of `provenance`."""
     trace = column(points, step, f"{provenance.provider}: {what}")
     return Forecast(utc(issued_at), trace.start, step, trace.values[np.newaxis, :], provenance.title)
 
 
 def expect(value: object, kind: type[T], what: str) -> T:
-    """The value, if it is of that kind; a bool is no number."""
+    """Return the value if it is of type `kind`, else raise `AnswerError`; a bool does not count as a number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise AnswerError(f"{what} is {_shown(value)} where {_KINDS.get(kind, kind.__name__)} was expected")
     return value
 
 
 def field(mapping: object, key: str, kind: type[T], what: str) -> T:
-    """What an object has under `key`, if it is of that kind; `what` names the object."""
+    """Return the value under `key` if it is of type `kind`, else raise `AnswerError`; `what` names the object."""
     found = expect(mapping, dict, what)
     if key not in found:
         raise AnswerError(f"{what} has no {key!r}; it has {_keys(found)}")
@@ -101,14 +101,15 @@ def field(mapping: object, key: str, kind: type[T], what: str) -> T:
 
 
 def objects(value: object, what: str) -> list[dict[str, object]]:
-    """The value, if it is a list of nothing but objects."""
+    """Return the value if it is a list of only objects, else raise `AnswerError`."""
     return [expect(item, dict, f"{what}[{i}]") for i, item in enumerate(expect(value, list, what))]
 
 
 def number(value: object, what: str, *, text: bool = False, least: float = 0.0, most: float = MOST_GRAMS) -> float:
-    """A finite number between `least` and `most`; a numeric string only with `text`.
+    """Return a finite number from `least` to `most`; a numeric string is accepted only with `text`.
 
-    The limits are those of an intensity in any of its units. Give others for other quantities, such as megawatthours.
+    The default limits suit an intensity in any unit; pass others for other quantities, such as megawatt-hours. Raises
+    `AnswerError`.
     """
     given = value
     if text and isinstance(value, str):
@@ -125,12 +126,12 @@ def number(value: object, what: str, *, text: bool = False, least: float = 0.0, 
 def nullable_number(
     value: object, what: str, *, text: bool = False, least: float = 0.0, most: float = MOST_GRAMS
 ) -> float | None:
-    """As `number`, and None for a null."""
+    """Return the same as `number`, or None for a null."""
     return None if value is None else number(value, what, text=text, least=least, most=most)
 
 
 def grams(value: float, unit: object, what: str) -> float:
-    """The value in gCO2eq/kWh from a unit by the name the provider gives it. Raises `AnswerError` for any other."""
+    """Convert a value to gCO2eq/kWh from a unit by its provider name. Raises `AnswerError` for an unknown unit."""
     factor = GRAMS.get(unit) if isinstance(unit, str) else None
     if factor is None:
         raise AnswerError(f"{what} is in {_shown(unit)}, which is no unit known here ({', '.join(GRAMS)})")
@@ -138,10 +139,10 @@ def grams(value: float, unit: object, what: str) -> float:
 
 
 def moment(value: object, what: str) -> datetime:
-    """An instant as ISO 8601 writes it, with a zone; aware UTC.
+    """Parse an ISO 8601 time with a time zone; return it as aware UTC.
 
-    Seconds may be missing and may have up to nine decimals, of which six are kept. A leap second counts as the minute
-    that follows it. Raises `AnswerError`, also for a time without a zone, whose instant nobody knows.
+    Seconds may be missing and may have up to nine decimals, of which six are kept. A leap second counts as the start of
+    the following minute. Raises `AnswerError`, also for a time without a time zone, whose instant is ambiguous.
     """
     found = _MOMENT.fullmatch(expect(value, str, what))
     if found is None:
@@ -166,7 +167,7 @@ def moment(value: object, what: str) -> datetime:
 
 
 def same_zone(asked: str, echoed: object, what: str) -> None:
-    """Raises `AnswerError` unless the answer speaks of the zone that was asked for."""
+    """Raise `AnswerError` unless the answer is about the requested zone."""
     if isinstance(echoed, bool) or not isinstance(echoed, str | int):
         raise AnswerError(f"{what} does not say which zone it is of ({_shown(echoed)}); {asked} was asked for")
     if str(echoed) != asked:
@@ -174,9 +175,9 @@ def same_zone(asked: str, echoed: object, what: str) -> None:
 
 
 def fresh(latest: datetime, step: timedelta, now: datetime, what: str) -> bool:
-    """Whether a point that is called the latest may stand for the present; else it is history, and no more.
+    """Return whether the latest point may stand for the present; an older one is only history.
 
-    Raises `AnswerError` where it begins more than one slot in the future.
+    Raises `AnswerError` if it begins more than one slot in the future.
     """
     if latest > now + step:
         raise AnswerError(
@@ -216,7 +217,7 @@ _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string", b
 
 
 def _shown(value: object) -> str:
-    """A value as JSON would name it, short."""
+    """Return a short description of a value in JSON terms."""
     if value is None:
         return "null"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Secrets: where they are read from, and how they are kept out of everything that is written."""
+"""Secrets: reading them, and redacting them from all output."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from gridsweep.errors import CredentialError
 MASK = "***"
 HIDDEN_AT_ONCE = 32
 PATH_SAFE = "/:+,@"
-"""What stays as it is in the path of a request."""
+"""Characters that are not escaped in the path of a request."""
 LONGEST = 8192
-"""Characters; servers take no longer header."""
+"""Maximum length in characters; servers accept no longer header."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INLINE = "an inline secret is refused; write env:NAME or file:PATH, and put the secret there"
 
 
 class Secrets:
-    """Reads `env:NAME` and `file:PATH`, and redacts what it read.
+    """A reader of secrets, `env:NAME` or `file:PATH`, that also redacts them.
 
-    A relative path is below `base`. A secret is read again each time, so that it can be renewed while a sweep runs.
+    A relative path is below `base`. A secret is read anew each time, so that it can be renewed while a sweep runs.
     """
 
     __slots__ = ("_base", "_environ", "_forms", "_hidden", "_read")
@@ -41,7 +41,7 @@ class Secrets:
         self._forms: dict[str, str] = {}
 
     def read(self, reference: str) -> str:
-        """The secret that is meant. Raises `CredentialError` where there is none, or where others can read it."""
+        """Return the secret of a reference. Raises `CredentialError` if missing, invalid or readable by others."""
         kind, _, place = reference.partition(":")
         if kind == "env" and _VARIABLE.fullmatch(place):
             secret = self._of_environment(place)
@@ -57,17 +57,17 @@ class Secrets:
         return secret
 
     def hide(self, secret: str) -> None:
-        """Redact this too, though it was not read here: a token that a provider gave. The last 32 are remembered."""
+        """Redact a secret that was not read here, such as a token from a provider. The last 32 are remembered."""
         if secret and secret not in self._hidden:
             self._hidden = (*self._hidden, secret)[-HIDDEN_AT_ONCE:]
             self._learn()
 
     def redact(self, text: str) -> str:
-        """The text with *** for every secret known so far, also as URLs, JSON, HTML and basic auth write it."""
+        """Return the text with *** for each known secret, also in its URL, JSON, HTML and basic-auth encodings."""
         folded = text.lower()
         patterns = [pattern for form, pattern in self._forms.items() if form in folded]
         if not patterns:
-            return text  # nearly always, and a large answer is searched much faster than matched
+            return text  # the usual case; substring search is much faster than regex matching on a large answer
         return re.sub("|".join(sorted(patterns, key=len, reverse=True)), MASK, text)
 
     def _learn(self) -> None:
@@ -83,7 +83,7 @@ class Secrets:
 
     def _of_file(self, path: Path) -> str:
         try:
-            # not to hang on a pipe that nobody writes to
+            # O_NONBLOCK avoids hanging on a pipe without a writer
             file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 mode = os.fstat(file).st_mode
@@ -108,7 +108,7 @@ class Secrets:
 
 
 def _forms(secret: str) -> dict[str, str]:
-    """Everything that spells a secret, in lower case, with the pattern to take it out by."""
+    """Return all encodings of a secret in lower case, each with the pattern that removes it."""
     plain = {
         secret,
         quote(secret),
@@ -119,14 +119,14 @@ def _forms(secret: str) -> dict[str, str]:
         repr(secret)[1:-1],
         html.escape(secret),
     }
-    around = "[A-Za-z0-9+/=]"  # characters that share their bits with the neighbours
+    around = "[A-Za-z0-9+/=]"  # characters that share bits with neighbouring bytes
     encoded = {core for core in _base64_cores(secret) if len(core) > 5}
     patterns = {core.lower(): f"{around}?{re.escape(core)}{around}{{0,3}}" for core in encoded}
     return patterns | {form.lower(): f"(?i:{re.escape(form)})" for form in plain}
 
 
 def _base64_cores(secret: str) -> set[str]:
-    """What base64 makes of a secret wherever in a longer text it begins, less the edges that its neighbours change."""
+    """Return the base64 of a secret at each alignment, without the edge characters that neighbouring bytes change."""
     data, cores = secret.encode(errors="replace"), set()
     for before in range(3):
         text = base64.b64encode(bytes(before) + data).decode()

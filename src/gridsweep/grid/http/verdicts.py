@@ -1,4 +1,4 @@
-"""What an answer means: a JSON body, or the error to raise for it. Nothing here asks anybody."""
+"""Interpretation of an answer: its JSON body, or the error to raise. No requests are made here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from gridsweep.errors import AnswerError, CredentialError, LimitError, SignalError, UnreachableError
 
 AGAIN = frozenset({408, 425, 429})
-"""Besides every 5xx, the statuses that say nothing about the next try."""
+"""Transient statuses besides 5xx: a retry may succeed."""
 LONGEST_WAIT = 3600.0
 WORDS = 200
 
@@ -22,7 +22,7 @@ Redact = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. Header names are lower case; `body` is decompressed, and no longer than is allowed."""
+    """An HTTP answer. Header names are lower case; `body` is decompressed and within the size limit."""
 
     status: int
     headers: Mapping[str, str]
@@ -30,12 +30,12 @@ class Answer:
 
 
 def passing(status: int) -> bool:
-    """Whether another try may end better."""
-    return status in AGAIN or (status >= 500 and status != 501)  # what is not implemented will not be in a moment
+    """Return whether the status is transient, so that a retry may succeed."""
+    return status in AGAIN or (status >= 500 and status != 501)  # 501 Not Implemented is permanent
 
 
 def refusal(answer: Answer, asked: str, redact: Redact) -> SignalError:
-    """The error for an answer that is no success; `asked` names provider and path."""
+    """Return the error for an unsuccessful answer; `asked` names provider and path."""
     status = answer.status
     text = f"{asked} answered {status}: {own_words(answer.body, redact) or 'nothing more'}"
     if status in (401, 403):
@@ -51,7 +51,7 @@ def refusal(answer: Answer, asked: str, redact: Redact) -> SignalError:
 
 
 def own_words(body: bytes, redact: Redact) -> str:
-    """What the provider says itself: its error or message, the title of a page, or how its text begins."""
+    """Return the provider's own words: its error or message, the title of a page, or the start of its text."""
     text = body.decode("utf-8", "replace")
     try:
         said = _said(json.loads(text))
@@ -62,15 +62,15 @@ def own_words(body: bytes, redact: Redact) -> str:
 
 
 def clean(text: str, redact: Redact) -> str:
-    """One short line for a message: no secret, no control character, nothing that turns a line around."""
+    """Return one short line for a message, without secrets, control characters or text-direction marks."""
     line = "".join(" " if char.isspace() else char for char in redact(text[:20_000]))
     line = "".join(char for char in line if not unicodedata.category(char).startswith("C"))
-    line = redact(" ".join(line.split()))  # again: what was taken out may have kept a secret apart
+    line = redact(" ".join(line.split()))  # again, because a removed character may have split a secret
     return line if len(line) <= WORDS else f"{line[: WORDS - 3]}..."
 
 
 def parsed(answer: Answer, asked: str, redact: Redact) -> object:
-    """The JSON of a success, whatever type it claims. NaN and Infinity are none. Raises `AnswerError`."""
+    """Return the JSON of a success, whatever its content type. Raises `AnswerError`, also for NaN and Infinity."""
     status, text = answer.status, answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not text:
         raise AnswerError(f"{asked} answered {status} with an empty body; try again later", status)
@@ -90,7 +90,7 @@ def parsed(answer: Answer, asked: str, redact: Redact) -> object:
 
 
 def strict_json(text: bytes | str) -> object:
-    """A value from JSON. Raises `ValueError`, also for NaN, Infinity, and for what is nested too deeply."""
+    """Parse JSON. Raises `ValueError`, also for NaN, Infinity and too deep nesting."""
     try:
         return json.loads(text, parse_constant=_no_constant)
     except RecursionError:
@@ -99,9 +99,9 @@ def strict_json(text: bytes | str) -> object:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds for which the server asks to be left alone, one hour at most; None where it does not say.
+    """Return the seconds of the `Retry-After` header, one hour at most; None if it is missing or malformed.
 
-    A date is compared with the server's own, if it gives that, as our clocks may differ.
+    A date is compared with the server's own `Date` if there is one, because the clocks may differ.
     """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value, re.ASCII):
@@ -122,7 +122,7 @@ def _http_date(text: str) -> datetime | None:
 
 
 def _said(value: object) -> str:
-    """`error` and `message`, `error.message`, or what problem details say."""
+    """Return `error` and `message`, `error.message`, or the title and detail of problem details, joined; "" if none."""
     if not isinstance(value, dict):
         return ""
     found = [value.get(key) for key in ("error", "message", "title", "detail")]

@@ -1,7 +1,7 @@
-"""The WebAPI of the Green Software Foundation's Carbon Aware SDK, which whoever runs it has pointed at some source.
+"""The WebAPI of the Green Software Foundation's Carbon Aware SDK, whose operator configures its data source.
 
-With WattTime behind it the SDK answers with the marginal intensity of a region that WattTime names: such an answer is
-refused, as its zone is not the one that was asked for. Read WattTime itself instead.
+With WattTime as its source, the SDK answers with the marginal intensity of a region named by WattTime. Such an answer
+is refused, because its zone is not the requested one. Use the provider `watttime` instead.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from gridsweep.sweep.sweep import CarbonSource
 
 HISTORY = timedelta(days=28)
 RECENT = timedelta(hours=23, minutes=45)
-"""Electricity Maps gives those who do not pay the last 24 hours, if nothing older is asked for with them."""
+"""Electricity Maps gives free users the last 24 hours, if the request covers nothing older."""
 QUARTER = timedelta(minutes=15)
 NO_HISTORY = (400, 401, 403, 404, 501)
 NO_FORECAST = (400, 404, 501)
-"""Statuses by which the SDK says that its source has none: then it is not asked again for a day, or an hour."""
+"""Statuses for a source without history or forecast; the next request waits a day, or an hour."""
 
 _SPAN = re.compile(r"(?:(\d{1,4})\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.\d{1,7})?", re.ASCII)
 
@@ -36,7 +36,7 @@ _SPAN = re.compile(r"(?:(\d{1,4})\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.\d{1,7})?", r
 class CarbonAwareSdk:
     """The zone is a location of the SDK, such as `eastus`; `base_url` is where the WebAPI runs.
 
-    Slots are as long as the SDK says. Raises `SpecError` without a `base_url`; without a zone nothing can be read.
+    The SDK states the length of slots. Raises `SpecError` without a `base_url`; without a zone nothing can be read.
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"base_url"})
@@ -50,10 +50,10 @@ class CarbonAwareSdk:
         title = f"Carbon Aware SDK at {urlsplit(settings.base_url).hostname} (it does not say from which source)"
         self._provenance = Provenance(title, "estimated", "carbon_aware_sdk", settings.zone, "average", "unknown")
         self._not_before: dict[str, datetime] = {}
-        self._shown: tuple[object, Trace, tuple[Stretch, ...]] | None = None  # the same answers make the same history
+        self._shown: tuple[object, Trace, tuple[Stretch, ...]] | None = None  # the same answers give the same history
 
     def read(self, now: datetime) -> Reading:
-        """Up to 28 days of history, and the forecast if the SDK's source has one."""
+        """Return up to 28 days of history, and the forecast if the SDK's source has one."""
         now = utc(now)
         today, until = floor_to(now, DAY), floor_to(now, QUARTER)
         recent = self._emissions(until - RECENT, until, keep=QUARTER)
@@ -67,13 +67,13 @@ class CarbonAwareSdk:
         return Reading(history, self._forecast(ahead, now) if ahead else None, stretches)
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """The slots that begin in `[start, end)`, as they are known by now."""
+        """Return the current values of the slots that begin in `[start, end)`."""
         start, end = utc(start), utc(end)
         history, stretches = self._history([self._emissions(start, end, keep=HOUR)], start, end)
         return Reading(history, None, stretches)
 
     def zones(self) -> Sequence[Zone]:
-        """The locations that the SDK lists."""
+        """Return the locations that the SDK lists."""
         body = self._http.get("/locations", keep=HOUR).body
         return [Zone(name, name) for name in sorted(parsing.expect(body, dict, "carbon_aware_sdk: locations"))]
 
@@ -89,13 +89,13 @@ class CarbonAwareSdk:
         statuses: Sequence[int],
         span: tuple[datetime, datetime, timedelta] | None = None,
     ) -> Fetched | None:
-        """The older history of a span, or the forecast: None where the SDK's source has none, and for a while after."""
+        """Return the older history of a span, or the forecast; None if the source has none, and for `rest` after."""
         if (until := self._not_before.get(what)) and now < until:
             return None
         try:
             if span:
                 return self._emissions(*span)
-            # Without bounds: the SDK refuses those that lie outside the forecast it happens to have.
+            # Without bounds, because the SDK refuses bounds outside the forecast it holds.
             return self._http.get("/emissions/forecasts/current", {"location": self._zone}, keep=2 * QUARTER)
         except SignalError as error:
             if error.status not in statuses:
@@ -104,7 +104,7 @@ class CarbonAwareSdk:
             return None
 
     def _history(self, told: Sequence[Fetched], start: datetime, end: datetime) -> tuple[Trace, tuple[Stretch, ...]]:
-        """What the answers, the newest last, tell of the slots that begin in `[start, end)`."""
+        """Return the history of the slots that begin in `[start, end)`, from the answers, newest last."""
         what = "carbon_aware_sdk: emissions"
         rows = [row for fetched in told for row in parsing.objects(fetched.body, what)]
         step = _step((row.get("duration") for row in rows), what)
@@ -120,7 +120,7 @@ class CarbonAwareSdk:
         return Point(parsing.moment(row.get("time"), f"{at}.time"), rating, "estimated")
 
     def _forecast(self, fetched: Fetched, now: datetime) -> Forecast | None:
-        """The forecast from the present slot on; None where it has ended, or is empty."""
+        """Return the forecast from the present slot on; None if it has ended or is empty."""
         what = "carbon_aware_sdk: forecast"
         found = parsing.objects(fetched.body, what)
         if not found or not found[0].get("forecastData"):
@@ -145,7 +145,7 @@ class CarbonAwareSdk:
 
 
 def _step(durations: Iterable[object], what: str) -> timedelta:
-    """How long a slot is. The SDK says 0 where it had a single point to judge by; another answer may know better."""
+    """Return the length of a slot. The SDK reports 0 if it has only one point; another answer may state the length."""
     steps = {_duration(duration, what) for duration in durations} - {timedelta(0)}
     if len(steps) != 1:
         said = ", ".join(map(str, sorted(steps))) or "nothing"
@@ -154,7 +154,7 @@ def _step(durations: Iterable[object], what: str) -> timedelta:
 
 
 def _duration(value: object, what: str) -> timedelta:
-    """`00:05:00` or `1.00:00:00`, as .NET writes spans; or whole minutes, as in forecasts."""
+    """Parse a .NET time span, such as `00:05:00` or `1.00:00:00`, or whole minutes, as used in forecasts."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= DAY / timedelta(minutes=1):
         return timedelta(minutes=value)
     found = _SPAN.fullmatch(value) if isinstance(value, str) else None

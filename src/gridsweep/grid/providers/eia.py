@@ -1,6 +1,6 @@
-"""The US Energy Information Administration's hourly fuel mix of a balancing authority, and what it emits by fuel.
+"""The US Energy Information Administration's hourly fuel mix of a balancing authority, with emission factors per fuel.
 
-Free, with a key; hours late, so that it tells the past only. What is generated counts, what is imported does not.
+The API is free, with a key. Data arrive hours late, so only the past is known. Generation counts; imports do not.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MOST_MWH = 2e6
 """An hour of all the US is about 0.5 TWh."""
 
 STORAGE = frozenset({"BAT", "OES", "PS", "UES"})
-"""Batteries and pumped storage: what they give was generated, and counted, before."""
+"""Batteries and pumped storage: their output was generated, and counted, before."""
 SMALL = 0.01
-"""A fuel below this share of an hour may be missing from it; any other leaves the hour unknown."""
+"""A missing fuel below this share does not matter; a larger missing one makes the hour unknown."""
 NEAR = timedelta(hours=24)
 
 POUND_A_KWH = 453.59237  # in g/kWh
@@ -51,10 +51,10 @@ LIFECYCLE: dict[str, float] = {
     "GEO": 38.0,
     "BIO": 230.0,  # biomass, dedicated
     "OIL": 650.0,  # not in that table; UK Parliamentary Office of Science and Technology, POSTnote 268 (2006)
-    "OTH": 700.0,  # nobody publishes one; what Electricity Maps takes for thermal plants of unknown fuel
+    "OTH": 700.0,  # no published factor; Electricity Maps' value for thermal plants of unknown fuel
 }
-# CO2 from the stack: EIA, State Electricity Profiles 2022, US profile, tables 5 and 7; pounds a kWh by fuel. EIA takes
-# water, wind, sun, uranium and biomass for zero.
+# CO2 from the stack: EIA, State Electricity Profiles 2022, US profile, tables 5 and 7; pounds per kWh by fuel. EIA
+# counts water, wind, sun, uranium and biomass as zero.
 DIRECT: dict[str, float] = {
     "COL": 2.30 * POUND_A_KWH,
     "NG": 0.97 * POUND_A_KWH,
@@ -65,9 +65,9 @@ DIRECT: dict[str, float] = {
     "WNB": 0.0,
     "SUN": 0.0,
     "SNB": 0.0,
-    "GEO": 0.0,  # EIA counts a little for some plants, and publishes no factor
+    "GEO": 0.0,  # EIA counts small emissions for some plants, but publishes no factor
     "BIO": 0.0,
-    "OTH": 0.97 * POUND_A_KWH,  # nobody publishes one; as gas
+    "OTH": 0.97 * POUND_A_KWH,  # no published factor; same as gas
 }
 FACTORS: dict[Basis, tuple[dict[str, float], str]] = {
     "lifecycle": (LIFECYCLE, "IPCC 2014 lifecycle factors"),
@@ -78,10 +78,10 @@ _HOUR = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}", re.ASCII)
 
 
 class EIA:
-    """The zone is a respondent of EIA's, such as `CISO`; `basis` is `lifecycle` (the default) or `direct`.
+    """A provider whose zone is an EIA respondent, such as `CISO`; `basis` is `lifecycle` (the default) or `direct`.
 
-    The key is read where `carbon.token` says, else from EIA_API_KEY. Raises `SpecError` for an unknown zone; without
-    one the zones can be listed, and nothing read.
+    The key is read from the reference `carbon.token`, or else from EIA_API_KEY. Raises `SpecError` for an unknown zone
+    or basis; without a zone, the zones can be listed but nothing can be read.
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"token", "basis", "base_url"})
@@ -99,15 +99,15 @@ class EIA:
         self._token = settings.token or TOKEN
         self._secret = means.secret
         self._http = means.http(settings.base_url or BASE_URL)
-        self._shown: tuple[object, Reading] | None = None  # the same answers make the same reading
+        self._shown: tuple[object, Reading] | None = None  # cached, as the same answers make the same reading
 
     def read(self, now: datetime) -> Reading:
-        """Up to 28 days of hours, the latest of them 1 to 24 hours old; no forecast."""
+        """Return up to 28 days of hourly values, the latest 1 to 24 hours old; no forecast."""
         now = utc(now)
         return self._reading(floor_to(now, DAY) - HISTORY, floor_to(now, HOUR), now)
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """The hours that begin in `[start, end)`, as they are known by now."""
+        """Return the current values of the hours that begin in `[start, end)`."""
         start, end = utc(start), utc(end)
         return self._reading(start - (start - floor_to(start, HOUR)), end, end)
 
@@ -139,7 +139,7 @@ class EIA:
         return Reading(history, None, stretches)
 
     def _pages(self, start: datetime, end: datetime) -> list[Fetched]:
-        """The answers with the rows of the hours that begin in `[start, end)`; EIA names an hour by its end."""
+        """Return the answers with the rows of the hours that begin in `[start, end)`; EIA names an hour by its end."""
         pages: list[Fetched] = []
         total = 1
         while len(pages) * PAGE < total:
@@ -156,7 +156,7 @@ class EIA:
                 ("offset", str(len(pages) * PAGE)),
                 ("length", str(PAGE)),
             ]
-            # A new hour is a new request: within one, the answer is kept.
+            # Each hour makes a new request; within an hour, the cached answer is used.
             page = self._http.get(PATH, params, headers={"X-Api-Key": self._secret(self._token)}, keep=HOUR)
             response = parsing.field(page.body, "response", dict, "eia: the answer")
             total = int(parsing.number(response.get("total"), "eia: response.total", text=True, most=MOST_ROWS))
@@ -182,7 +182,7 @@ class EIA:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """What a fuel generated in the hour that begins at `start`: MWh, or None where EIA says null."""
+    """The generation of a fuel in the hour that begins at `start`: MWh, or None if EIA reports null."""
 
     start: datetime
     fuel: str
@@ -190,10 +190,11 @@ class Amount:
 
 
 def intensities(amounts: Sequence[Amount], factors: dict[str, float]) -> list[Point]:
-    """The mean factor of each hour's generation, gCO2eq/kWh, by `factors` for each fuel (`OTH` for one without).
+    """Return the mean emission factor of each hour's generation in gCO2eq/kWh.
 
-    Negative generation (a plant's own use) counts as none, storage not at all. An hour is unknown where nothing is
-    generated, where EIA names a fuel and says null, or where a fuel is missing that has a share in the hours nearby.
+    `factors` holds the factor of each fuel; fuels without one use `OTH`. Negative generation (a plant's own use) counts
+    as zero, and storage is ignored. An hour is unknown if nothing is generated, if EIA reports null for a fuel, or if a
+    fuel is missing that has a share of at least `SMALL` in the hours nearby.
     """
     mixes: dict[datetime, dict[str, float | None]] = {}
     for one in amounts:
@@ -212,7 +213,7 @@ def intensities(amounts: Sequence[Amount], factors: dict[str, float]) -> list[Po
 
 
 def _missed(fuel: str, hours: Sequence[datetime], mixes: dict[datetime, dict[str, float | None]]) -> Iterator[datetime]:
-    """The hours in which a fuel is null, or is missing though it has a share in the nearest hour that tells it."""
+    """Yield the hours in which a fuel is null, or is missing despite a share in the nearest hour that reports it."""
     before, after = _last_shares(fuel, hours, mixes), _last_shares(fuel, hours[::-1], mixes)[::-1]
     for hour, *near in zip(hours, before, after, strict=True):
         if mixes[hour].get(fuel) is not None:
@@ -225,7 +226,7 @@ def _missed(fuel: str, hours: Sequence[datetime], mixes: dict[datetime, dict[str
 def _last_shares(
     fuel: str, hours: Sequence[datetime], mixes: dict[datetime, dict[str, float | None]]
 ) -> list[tuple[datetime, float] | None]:
-    """For each hour, in their order, the last one up to it in which the fuel is known, with its share."""
+    """Return for each hour, in the given order, the last one up to it with a known value of the fuel, and its share."""
     found: list[tuple[datetime, float] | None] = []
     last = None
     for hour in hours:
@@ -238,7 +239,7 @@ def _last_shares(
 
 
 def _start(period: object, what: str) -> datetime:
-    """When the hour begins that EIA names by its end, in UTC: `2026-05-01T05` is 04:00 to 05:00."""
+    """Return the start of an hour that EIA names by its end, in UTC: `2026-05-01T05` is 04:00 to 05:00."""
     if not isinstance(period, str) or not _HOUR.fullmatch(period):
         raise AnswerError(f"{what} is {str(period)[:40]!r}, which is no hour of the form 2026-05-01T05")
     end = parsing.moment(f"{period}:00Z", what)

@@ -1,4 +1,4 @@
-"""Electricity Maps, version 3: hourly average intensity of a zone, as consumed there (flow-traced)."""
+"""Electricity Maps, version 3: hourly average intensity of the consumption in a zone (flow-traced)."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ BASE_URL = "https://api.electricitymaps.com/v3"
 TOKEN = "env:ELECTRICITY_MAPS_TOKEN"
 
 LATEST_KEEP, HISTORY_KEEP, FORECAST_KEEP = timedelta(minutes=15), timedelta(minutes=55), timedelta(minutes=55)
-"""So no hour has more than eight requests, even where the present is never told: four, two and two."""
+"""With these, no hour has more than eight requests (four, two and two), even if the present is never reported."""
 TRAILING = 28 * DAY
 CHUNK = 10 * DAY
-"""As much as one request for the past may span."""
+"""Maximum span of one request for the past."""
 CHUNK_PAUSE, LIMIT_PAUSE, TROUBLE_PAUSE = timedelta(minutes=30), timedelta(minutes=10), HOUR
-"""Between two requests for what is not vital: when the last one succeeded, met a limit, or failed."""
+"""Pauses between two optional requests, if the last one succeeded, met a limit, or failed."""
 SETTLED = 4 * DAY
 HORIZONS = ("72", "24")
 FARTHEST = 8 * DAY
@@ -45,7 +45,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The points of an answer; `synthetic` where the API says that it made them up."""
+    """The points of an answer; `synthetic` if the API marks them as made up."""
 
     points: tuple[Point, ...]
     fetched_at: datetime
@@ -54,10 +54,10 @@ class Series:
 
 
 class ElectricityMaps:
-    """A zone by its key, such as DE or US-CAL-CISO. `basis` is lifecycle (the default) or direct.
+    """A provider whose zone is a zone key, such as DE or US-CAL-CISO. `basis` is lifecycle (the default) or direct.
 
-    The key's plan decides what there is: the last 24 hours always, the trailing 28 days and a forecast if they are in
-    it. What the plan refuses is not asked for again.
+    The plan of the API key determines the available data: always the last 24 hours, and the trailing 28 days and a
+    forecast if the plan includes them. Data that the plan refuses are not requested again.
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"token", "base_url", "basis"})
@@ -78,9 +78,9 @@ class ElectricityMaps:
         self._day: Series | None = None
 
     def read(self, now: datetime) -> Reading:
-        """The last 24 hours, the trailing 28 days and the forecast as far as the plan has them; hourly.
+        """Return the last 24 hours, hourly, and the trailing 28 days and the forecast if the plan includes them.
 
-        At most four requests, and one of them at most for the trailing days, which so come in over the first hour.
+        Makes at most four requests, at most one of them for the trailing days, which thus arrive over the first hour.
         """
         now = utc(now)
         present = floor_to(now, HOUR)
@@ -91,7 +91,7 @@ class ElectricityMaps:
             try:
                 newest = self._latest(now, present)
                 parts.append(newest)
-            except LimitError as error:  # the hours before are worth telling
+            except LimitError as error:  # the hours before are still useful
                 trouble.append(f"the present is unknown: {error}")
         parts = [*self._trailing(now, trouble), *parts]
         synthetic = any(part.synthetic for part in parts)
@@ -103,7 +103,7 @@ class ElectricityMaps:
         return Reading(history, forecast, stretches, why="; ".join(trouble))
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """The hours of `[start, end)` as they are known by now, ten days a request; not in every plan."""
+        """Return the current values of the hours of `[start, end)`, ten days per request; not in every plan."""
         start, end = floor_to(utc(start), HOUR), utc(end)
         parts: list[Series] = []
         at, until = start, floor_to(end + HOUR - timedelta.resolution, HOUR)
@@ -119,7 +119,7 @@ class ElectricityMaps:
         return Reading(history, None, stretches)
 
     def zones(self) -> Sequence[Zone]:
-        """Every zone; with a key, also what that key may read there."""
+        """Return every zone; with an API key, also the access rights of that key."""
         try:
             headers = self._headers()
         except CredentialError:
@@ -135,7 +135,7 @@ class ElectricityMaps:
         return zones
 
     def _recent(self, now: datetime, trouble: list[str]) -> Series:
-        """The last 24 hours; where a limit is met, those that were read last."""
+        """Return the last 24 hours; if a limit is met, the previous answer, at most six hours old."""
         try:
             self._day = self._series("history", "history", keep=HISTORY_KEEP)
         except LimitError as error:
@@ -145,14 +145,14 @@ class ElectricityMaps:
         return self._day
 
     def _latest(self, now: datetime, present: datetime) -> Series:
-        """The latest value, asked for every 15 minutes until it is that of the present hour."""
+        """Return the latest value, requested every 15 minutes until it is that of the present hour."""
         found = self._series("latest", "", keep=HOUR if self._seen == present else LATEST_KEEP)
         if fresh(found.points[0].start, HOUR, now, f"{NAME}: latest"):
             self._seen = found.points[0].start
         return found
 
     def _trailing(self, now: datetime, trouble: list[str]) -> list[Series]:
-        """The days before today in pieces that stay the same, so that they can be kept; the newest first to come."""
+        """Return the days before today in fixed pieces, so that they can be cached; the newest is fetched first."""
         today = floor_to(now, DAY)
         starts = [floor_to(today, CHUNK) - i * CHUNK for i in range(4)]
         wanted = [(s, min(s + CHUNK, today)) for s in starts if s < today and s + CHUNK > now - TRAILING]
@@ -175,7 +175,7 @@ class ElectricityMaps:
     def _forecast(
         self, now: datetime, present: datetime, known: list[Point], provenance: Provenance, trouble: list[str]
     ) -> Forecast | None:
-        """The plan's forecast from the present hour on, if it has one; what the plan refuses is asked for once."""
+        """Return the plan's forecast from the present hour on, if any; a refused horizon is requested only once."""
         if now < self._forecast_from or not self._horizons:
             return None
         try:
@@ -187,7 +187,7 @@ class ElectricityMaps:
             return forecast_of([*ahead, *known], HOUR, issued_at, provenance)
         except SignalError as error:
             if error.status in (400, 401, 403):
-                self._horizons.pop(0)  # the next read asks for less
+                self._horizons.pop(0)  # the next read requests a shorter horizon
             else:
                 self._forecast_from = now + LIMIT_PAUSE
                 trouble.append(f"there is no forecast: {error}")
@@ -197,12 +197,12 @@ class ElectricityMaps:
         return self._series("past-range", "data", keep=keep, start=_text(start), end=_text(end))
 
     def _series(self, what: str, key: str, keep: timedelta, **more: str) -> Series:
-        """The points of an answer; the latest has one, which is the answer itself."""
+        """Return the points of an answer; for `latest`, the answer itself is the only point."""
         params = {
             "zone": self.zone,
             "emissionFactorType": self.basis,
             "temporalGranularity": "hourly",
-            "disableCallerLookup": "true",  # else an unknown zone is answered with that of the caller's address
+            "disableCallerLookup": "true",  # otherwise an unknown zone falls back to the caller's location
             **more,
         }
         fetched = self._http.get(f"/carbon-intensity/{what}", params, headers=self._headers(), keep=keep)
@@ -251,12 +251,12 @@ def _made_up(item: Mapping[str, object]) -> bool:
 
 
 def _marked(points: Iterable[Point], synthetic: bool) -> list[Point]:
-    """One answer of a sandbox makes the whole reading one."""
+    """Mark all points as synthetic if any answer came from the sandbox."""
     return [Point(p.start, p.value, "synthetic") if synthetic else p for p in points]
 
 
 def _again(now: datetime, error: SignalError) -> datetime:
-    """When something that is not vital may be asked for again."""
+    """Return the time from which optional data may be requested again."""
     if isinstance(error, CredentialError):
         return NEVER
     return now + (LIMIT_PAUSE if isinstance(error, LimitError) else TROUBLE_PAUSE)

@@ -1,4 +1,4 @@
-"""A constant: a figure the spec tells, or the bundled yearly average of the zone. Nothing is asked of anybody."""
+"""A constant intensity: the value of the spec, or the bundled yearly average of the zone. No requests are made."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ HORIZON = timedelta(hours=96)
 
 
 class Static:
-    """The same intensity in every hour, gCO2eq/kWh: policies go by it, as it was chosen, and find nothing to wait for.
+    """A provider of the same intensity, in gCO2eq/kWh, in every hour; policies use it and find no reason to wait.
 
-    `carbon.value` comes before the average of `carbon.zone`. Raises `SpecError` for a zone that has none; without a
-    zone the zones can be listed, and the intensity is unknown.
+    `carbon.value` takes precedence over the average of `carbon.zone`. Raises `SpecError` for a zone without an average;
+    without a zone, the zones can be listed and the intensity is unknown.
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"value"})
@@ -47,7 +47,7 @@ class Static:
         self.provenance = Provenance(title, "static", "static", settings.zone, "average", basis)
 
     def read(self, now: datetime) -> Reading:
-        """28 flat days by the hour up to the present one, and 96 flat hours ahead."""
+        """Return 28 flat days of hourly values up to the present hour, and 96 flat hours ahead."""
         present = floor_to(utc(now), HOUR)
         values = np.full(HISTORY // HOUR + 1, self.level)
         ahead = np.full((1, HORIZON // HOUR), self.level)
@@ -55,13 +55,13 @@ class Static:
         return Reading(Trace(present - HISTORY, HOUR, values), forecast, self.provenance)
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """The hours that lie in or touch `[start, end)`, flat."""
+        """Return flat values for the hours that lie in or overlap `[start, end)`."""
         first = floor_to(utc(start), HOUR)
         slots = max(0, -((first - utc(end)) // HOUR))
         return Reading(Trace(first, HOUR, np.full(slots, self.level)), None, self.provenance)
 
     def zones(self) -> Sequence[Zone]:
-        """Those of which an average comes with the package."""
+        """Return the zones with a bundled average."""
         return [Zone(one.zone, one.title, f"{one.g_per_kwh:.0f} gCO2eq/kWh in {one.year}") for one in zones.listed()]
 
 

@@ -23,19 +23,19 @@ from gridsweep.sweep.sweep import CarbonSource
 BUNDLED = "solar-valley"
 
 HISTORY = timedelta(days=60)
-"""A forecast is made of 28 days, and judged by how it did in the 28 before."""
+"""A forecast is made from 28 days, and judged by its accuracy in the 28 before."""
 HORIZON = timedelta(hours=96)
 REMEMBERED = 512
-"""So many forecasts are kept: of ten days of half-hour ticks."""
+"""Number of cached forecasts: about ten days of half-hour ticks."""
 
 
 def open_trace(file: str, base: Path | None = None, zone: str | None = None) -> TraceProvider:
-    """The provider that `file` names: the bundled `solar-valley`, or a file, relative to `base`.
+    """Return the provider that `file` names: the bundled `solar-valley`, or a file, relative to `base`.
 
-    The zone of a file is its name without the ending, unless `zone` says better. Raises `TraceError`.
+    The zone of a file is its name without the ending, unless `zone` is given. Raises `TraceError`.
     """
     if file == BUNDLED:
-        # Not a second provider but data, which happens to be a formula; made only where it is wanted.
+        # The bundled trace is data computed by a formula, so it is imported only when needed.
         from gridsweep.carbon import solar_valley as bundled
 
         trace = bundled.solar_valley()
@@ -51,11 +51,11 @@ def open_trace(file: str, base: Path | None = None, zone: str | None = None) -> 
 
 
 class TraceProvider:
-    """Replays a trace: shows the slots that have begun at the moment asked about, and never a later one.
+    """A provider that replays a trace: it shows the slots that have begun at the given moment, and never a later one.
 
-    Outside the trace's time the present is unknown. `yearly` repeats a trace of a year or more on the same
-    days of any year, 28 February again on the 29th; it raises `TraceError` where the trace holds no whole
-    year. `qualities` says from when on which one holds, where that is not the same for all.
+    Outside the trace's time the present is unknown. `yearly` repeats a trace of a year or more on the same days of any
+    year, with 28 February repeated on the 29th; it raises `TraceError` if the trace does not cover a whole year.
+    `qualities` lists the start of each quality, if the quality is not the same for all slots.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class TraceProvider:
         self._made: dict[datetime, Forecast | None] = {}
 
     def read(self, now: datetime) -> Reading:
-        """The last 60 days up to the present slot, as a view, and the forecast from them."""
+        """Return the last 60 days up to the present slot, as a view, and the forecast from them."""
         if self._calendar is not None and (year := utc(now).year) != self._year:
-            # Two years in one column, so that the history of early January is a view like any other.
+            # Two years in one column, so that the history of early January is a view too.
             self._shown = _years(self._calendar, year - 1, year)
             self._year, self._present = year, None
         trace = self._shown
@@ -97,7 +97,7 @@ class TraceProvider:
         return Reading(history, lambda: self._forecast(history, now), self._provenance_until(now))
 
     def _forecast(self, history: Trace, now: datetime) -> Forecast | None:
-        """Made once for a moment: back-tests from many starts look at the same ones."""
+        """Return the forecast, cached per moment, because backtests from many starts read the same moments."""
         if now not in self._made:
             if len(self._made) >= REMEMBERED:
                 del self._made[next(iter(self._made))]
@@ -110,7 +110,7 @@ class TraceProvider:
 
 
 class TraceFile:
-    """The provider `trace`: a file that is replayed, or a bundled trace."""
+    """The provider `trace`: replays a file or a bundled trace."""
 
     keys = frozenset({"file"})
     live = False
@@ -122,7 +122,7 @@ class TraceFile:
         return self._replayed.read(now)
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """What the trace holds of `[start, end)`: the same as it showed, unless the file was revised."""
+        """Return the trace in `[start, end)`: the same values as `read` showed, unless the file was revised."""
         history = self._replayed.read(end - timedelta(microseconds=1)).history.between(start, end)
         return Reading(history, None, self._replayed.provenance)
 
@@ -134,7 +134,7 @@ Calendar = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
 def _calendar(trace: Trace) -> Calendar:
-    """Days of a plain year, shape (365, slots a day). Raises `TraceError` where one is missing."""
+    """Return the days of a non-leap year, shape (365, slots per day). Raises `TraceError` if one is missing."""
     a_day, rest = divmod(DAY, trace.step)
     midnight = trace.start.replace(hour=0, minute=0, second=0, microsecond=0)
     before, off = divmod(trace.start - midnight, trace.step)
@@ -156,7 +156,7 @@ def _calendar(trace: Trace) -> Calendar:
 
 
 def _day_of_plain_year(day: datetime) -> int | None:
-    """0 for 1 January to 364 for 31 December; None for a leap day."""
+    """Return 0 for 1 January to 364 for 31 December; None for a leap day."""
     if (day.month, day.day) == (2, 29):
         return None
     return (day.replace(year=2001) - datetime(2001, 1, 1, tzinfo=UTC)).days

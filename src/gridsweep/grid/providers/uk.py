@@ -1,4 +1,4 @@
-"""Great Britain's Carbon Intensity API: half hours, measured nationally, and a forecast for two days. No key."""
+"""Great Britain's Carbon Intensity API: half-hourly values, measured nationally, and a two-day forecast. No API key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HISTORY = timedelta(days=28)
 LONGEST_RANGE = timedelta(days=14)
 HORIZON = timedelta(hours=48)
 SETTLED = timedelta(days=2)
-"""So long after its end a range is not asked again for a day; the present one is, once an hour."""
+"""A range that ended this long ago is requested once a day; a more recent one, once an hour."""
 
 NATIONAL = "GB"
 REGIONS: dict[int, str] = {
@@ -48,13 +48,14 @@ REGIONS: dict[int, str] = {
     16: "Scotland",
     17: "Wales",
 }
-"""The areas of the distribution networks and the nations; 18 is Great Britain."""
+"""The regions of the distribution networks, and the nations; 18 is Great Britain."""
 
 
 class UK:
-    """The zone is `GB`, `GB-13`, or `GB-London`. A region has no measurements: its past is estimated too.
+    """A provider whose zone is `GB`, or a region such as `GB-13` or `GB-London`.
 
-    Raises `SpecError` for any other zone, but none: without one its zones can be listed, and Great Britain is read.
+    A region has no measurements: its past is estimated too. Without a zone, the zones can be listed, and Great
+    Britain is read. Raises `SpecError` for any other zone.
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"base_url"})
@@ -66,12 +67,12 @@ class UK:
         self._http = means.http(settings.base_url or BASE_URL)
         place = REGIONS[self._region] if self._region else "Great Britain"
         self._provenance = Provenance(f"{place} ({LICENCE})", "estimated", "uk", zone, "average", "direct")
-        self._shown: tuple[object, Reading] | None = None  # the same answers make the same reading
+        self._shown: tuple[object, Reading] | None = None  # cached, as the same answers make the same reading
 
     def read(self, now: datetime) -> Reading:
-        """The last 28 days with the present half hour, and the forecast of the next 48 hours."""
+        """Return the last 28 days with the present half hour, and the forecast of the next 48 hours."""
         present = floor_to(utc(now), SLOT)
-        ahead = self._asked(f"{_text(present)}/fw48h", keep=SLOT)  # a new path, and so a new request, each half hour
+        ahead = self._asked(f"{_text(present)}/fw48h", keep=SLOT)  # a new path each half hour, and thus a new request
         first = floor_to(present - HISTORY, LONGEST_RANGE)
         told = self._range(first, floor_to(present, HOUR) + HOUR, settled=present - SETTLED)
         key = (present, *(fetched.fetched_at for fetched in (ahead, *told)))
@@ -83,7 +84,7 @@ class UK:
         expected = [p for p in self._points(ahead, "forecast") if present <= p.start < present + HORIZON]
         points = [point for fetched in told for point in self._points(fetched, "history")]
         points = [p for p in (*points, *expected) if present - HISTORY <= p.start <= present]
-        points.sort(key=lambda point: point.quality == "measured")  # of two for one slot the last one counts
+        points.sort(key=lambda point: point.quality == "measured")  # the last of two points for one slot counts
         provenance = replace(self._provenance, fetched_at=max(fetched.fetched_at for fetched in (ahead, *told)))
         history, stretches = parsing.history_of(points, SLOT, provenance)
         forecast: Forecast | None = None
@@ -92,7 +93,7 @@ class UK:
         return Reading(history, forecast, stretches)
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """The half hours that begin in `[start, end)`, as they are known by now."""
+        """Return the current values of the half hours that begin in `[start, end)`."""
         start, end = utc(start), utc(end)
         told = self._range(floor_to(start, SLOT), end, settled=start)
         points = [point for fetched in told for point in self._points(fetched, "history")]
@@ -106,7 +107,7 @@ class UK:
         return [Zone(NATIONAL, "Great Britain", "measured"), *regions]
 
     def _range(self, start: datetime, end: datetime, settled: datetime) -> list[Fetched]:
-        """The answers for `[start, end)`, cut at fixed dates, so that what is long settled stays in the cache."""
+        """Return the answers for `[start, end)`, split at fixed dates, so that settled ranges stay in the cache."""
         found = []
         while start < end:
             cut = min(end, floor_to(start, LONGEST_RANGE) + LONGEST_RANGE)
@@ -126,7 +127,7 @@ class UK:
         return _points(parsing.objects(data, f"{what}: data"), what)
 
     def _of_region(self, data: object, what: str) -> object:
-        """The slots of the region; it stands alone on some routes, and in a list of one on others."""
+        """Return the slots of the region; some routes return the region itself, others a list of one."""
         if isinstance(data, list):
             if len(data) != 1:
                 raise AnswerError(f"{what} has {len(data)} regions where one was asked for")
@@ -137,7 +138,7 @@ class UK:
 
 
 def _points(slots: Iterable[dict[str, object]], what: str) -> Iterator[Point]:
-    """What was measured, else what was forecast for then."""
+    """Yield the measured value of each slot, or else its forecast as an estimate."""
     for i, slot in enumerate(slots):
         at = f"{what}[{i}]"
         start = parsing.moment(slot.get("from"), f"{at}.from")
@@ -152,12 +153,12 @@ def _points(slots: Iterable[dict[str, object]], what: str) -> Iterator[Point]:
 
 
 def _text(start: datetime) -> str:
-    """A slot as the paths have it. One minute in, as the API would tell the slot before it at the very edge."""
+    """Format a slot for a path, one minute after its start: at the exact start, the API returns the previous slot."""
     return f"{start + timedelta(minutes=1):%Y-%m-%dT%H:%MZ}"
 
 
 def _region(zone: str) -> int | None:
-    """The number of a region, None for the whole. Raises `SpecError` for any other zone."""
+    """Return the number of a region, or None for Great Britain. Raises `SpecError` for any other zone."""
     name = _plain(zone.removeprefix(f"{NATIONAL}-"))
     if name in ("gb", "18", "great britain"):
         return None

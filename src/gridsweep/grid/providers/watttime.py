@@ -1,4 +1,4 @@
-"""WattTime, version 3: marginal operating emissions rate (MOER) of a region, every five minutes."""
+"""WattTime, version 3: marginal operating emissions rate (MOER) of a region, in five-minute steps."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ SIGNAL = "co2_moer"
 
 STEP = timedelta(minutes=5)
 TOKEN_KEEP = timedelta(minutes=25)
-"""A token is good for 30 minutes."""
+"""A token is valid for 30 minutes; it is renewed before that."""
 LOGIN_PAUSE = timedelta(seconds=30)
 STUBBORN = timedelta(minutes=5)
-"""How long a fresh token that was refused too is taken for the plan's word."""
+"""Time for which the refusal of a fresh token counts as a refusal by the plan."""
 FORECAST_KEEP, HISTORY_KEEP, TRAILING_KEEP = timedelta(minutes=14), timedelta(minutes=55), DAY
 TRAILING = 28 * DAY
-LONGEST = 31 * DAY  # of the 32 that one request for history may span
+LONGEST = 31 * DAY  # one request for history may span 32 days
 PAUSE = timedelta(minutes=15)
 OLDEST = 2 * HOUR
-"""A forecast that began longer ago says nothing of the present."""
+"""Maximum age of a forecast's start; an older one does not give the present."""
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
@@ -55,7 +55,7 @@ History = tuple[Trace, tuple[Stretch, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The points of an answer, of one step."""
+    """The points of an answer, all with the same step."""
 
     points: tuple[Point, ...]
     step: timedelta
@@ -65,9 +65,10 @@ class Series:
 
 
 class WattTime:
-    """A region by its name, such as CAISO_NORTH; what one more kilowatthour there emits at the stack.
+    """A provider of the emissions at the stack of one more kilowatt-hour in a region, such as CAISO_NORTH.
 
-    The present is the first point of the forecast, as history is not promised. The token lives in memory only.
+    The present is the first point of the forecast, because WattTime does not guarantee history. The token is kept in
+    memory only.
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"username", "password", "base_url"})
@@ -89,9 +90,9 @@ class WattTime:
         self._refused: tuple[datetime, str] = (BEGINNING, "")
 
     def read(self, now: datetime) -> Reading:
-        """The trailing 28 days as far as they are known, the present, and the forecast of up to 72 hours.
+        """Return the trailing 28 days as far as they are known, the present, and the forecast of up to 72 hours.
 
-        At most five requests, a log-in included, and seven in an ordinary hour.
+        Makes at most five requests, including a login, and seven in an ordinary hour.
         """
         now = self._at = utc(now)
         if now < self._refused[0]:
@@ -112,7 +113,7 @@ class WattTime:
         return Reading(history, self._forecast(ahead, present, provenance), stretches, why="; ".join(trouble))
 
     def past(self, start: datetime, end: datetime) -> Reading:
-        """What is known by now of `[start, end)`; WattTime does not promise any of it, and the rest is NaN."""
+        """Return the known values in `[start, end)`, NaN elsewhere; WattTime does not guarantee any history."""
         start, end = floor_to(utc(start), STEP), utc(end)
         if end <= start:
             raise AnswerError(f"{NAME}: from {start} to {end} there is no time; give a later end")
@@ -128,7 +129,7 @@ class WattTime:
         return Reading(history, None, stretches, why="; ".join(dict.fromkeys(w for p in parts for w in p.warnings)))
 
     def zones(self) -> Sequence[Zone]:
-        """The regions whose marginal intensity this account may read, with the endpoints."""
+        """Return the regions whose marginal intensity this account may read, with the endpoints."""
         what = f"{NAME}: my-access"
         body = self._asked("/v3/my-access", {}).body
         zones: list[Zone] = []
@@ -142,7 +143,7 @@ class WattTime:
         return zones
 
     def _ahead(self, now: datetime) -> Series:
-        """The forecast, for the longest horizon that is not refused; asked for again after a quarter of an hour."""
+        """Return the forecast for the longest horizon not refused; it is requested again after a quarter of an hour."""
         if self._held and timedelta(0) <= now - self._held.fetched_at <= FORECAST_KEEP:
             return self._held
         for hours in tuple(self._horizons):
@@ -151,7 +152,7 @@ class WattTime:
                 found = self._parsed(self._asked("/v3/forecast", params, FORECAST_KEEP), "forecast")
             except LimitError:
                 if self._held and now - self._held.fetched_at <= OLDEST:
-                    return self._held  # it told of the present, too
+                    return self._held  # it covers the present too
                 raise
             except SignalError as error:
                 if hours != self._horizons[-1] and (error.status in (400, 422) or _of_the_plan(error)):
@@ -175,7 +176,7 @@ class WattTime:
         return Forecast(issued_at, line.start, line.step, line.values[np.newaxis, :], provenance.title)
 
     def _trailing(self, now: datetime, step: timedelta, trouble: list[str]) -> History | None:
-        """History up to this hour: what lies before yesterday is asked for once a day, the rest every hour."""
+        """Return history up to this hour: days before yesterday are requested once a day, the rest every hour."""
         yesterday = floor_to(now, DAY) - DAY
         wanted = (
             ("recent", (yesterday, floor_to(now, HOUR)), HISTORY_KEEP),
@@ -239,14 +240,14 @@ class WattTime:
         return Provenance(title, "measured", NAME, self.zone, "marginal", "direct", fetched_at=fetched_at)
 
     def _asked(self, path: str, params: Mapping[str, str], keep: timedelta = timedelta(0)) -> Fetched:
-        """An answer to a request with a token; one that is refused is replaced by another once."""
+        """Send a request with a token and return the answer; a refused token is replaced once."""
         if self._token is None or self._at >= self._token_until:
             self._log_in()
         try:
             return self._got(path, params, keep)
         except CredentialError as refused:
             if refused.status == 401:
-                self._token = None  # else it is the plan that refuses, perhaps
+                self._token = None  # for any other status, the plan may be what refuses
             if _of_the_plan(refused) or self._at < max(self._login_from, self._stubborn_until):
                 raise
         self._log_in()
@@ -263,7 +264,7 @@ class WattTime:
         return fetched
 
     def _log_in(self) -> None:
-        """A new token, at most one every 30 seconds."""
+        """Request a new token, at most once every 30 seconds."""
         if self._at < self._login_from:
             raise LimitError(f"{NAME}: the last log-in was less than 30 s ago; the next one has to wait")
         self._token = None
@@ -280,7 +281,7 @@ class WattTime:
 
 
 def _of_the_plan(error: SignalError) -> bool:
-    """Whether it is the plan that refuses, and not the token."""
+    """Return whether the plan, not the token, is the reason for the refusal."""
     return error.status == 403 and "scope" in str(error).lower()
 
 
@@ -290,7 +291,7 @@ def _words(warning: object) -> str:
 
 
 def _joined(told: History, near: History) -> History:
-    """History with what is known of the slots after it; what lies between them is unknown."""
+    """Return history joined with the known slots after it; slots in between are NaN."""
     (old, sources), (new, more) = told, near
     new = new.between(max(new.start, old.end), new.end)
     if not len(new):

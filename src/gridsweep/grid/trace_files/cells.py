@@ -1,4 +1,4 @@
-"""What the cells of a row mean; what they cannot mean is a problem of that row."""
+"""Parsing of the cells of a row; an invalid cell is a problem of that row."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import POUNDS_PER_MWH
 from gridsweep.grid.trace_files.problems import LONGEST, Problems, shown
 
-HIGHEST = 5000.0  # The dirtiest grids stay under 1,500 g/kWh: what is above this is in another unit.
+HIGHEST = 5000.0  # The dirtiest grids stay under 1,500 g/kWh; a value above this limit is in another unit.
 GRAMS = {"gCO2eq/kWh": 1.0, "lbs_co2_per_mwh": POUNDS_PER_MWH}
 QUALITIES: tuple[str, ...] = get_args(Quality)
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 def moment_of(cell: object, row: int, problems: Problems) -> datetime | None:
-    """A time as aware UTC, or None for what is no time between 1970 and 2200."""
+    """Return a time as aware UTC, or None for anything but a time from 1970 to before 2200."""
     try:
         if isinstance(cell, datetime):
             moment = cell
-        elif isinstance(cell, str) and len(cell) <= LONGEST:  # the error of fromisoformat would repeat a longer one
+        elif isinstance(cell, str) and len(cell) <= LONGEST:  # fromisoformat's error would repeat a longer text
             moment = datetime.fromisoformat(cell.strip())
         else:
             raise ValueError
@@ -41,7 +41,7 @@ def moment_of(cell: object, row: int, problems: Problems) -> datetime | None:
 
 
 def amount_in(cell: str, unit: object, row: int, problems: Problems) -> float:
-    """The gCO2eq/kWh that a text says; NaN for an empty one."""
+    """Return the carbon intensity in gCO2eq/kWh that a text gives; NaN for an empty text."""
     cell = cell.strip()
     if not cell:
         return nan
@@ -57,7 +57,7 @@ def amount_in(cell: str, unit: object, row: int, problems: Problems) -> float:
 
 
 def amount_of(number: float, unit: object, row: int, problems: Problems) -> float:
-    """The gCO2eq/kWh of a number in a unit; a None or empty unit is gCO2eq/kWh."""
+    """Convert a number in a unit to gCO2eq/kWh; a unit that is None or empty means gCO2eq/kWh."""
     value = number
     if unit is not None and (name := unit.strip() if isinstance(unit, str) else unit) != "":
         factor = GRAMS.get(name) if isinstance(name, str) else None
@@ -77,7 +77,7 @@ def amount_of(number: float, unit: object, row: int, problems: Problems) -> floa
 
 
 def quality_of(cell: object, row: int, problems: Problems) -> Quality | None:
-    """A word of `readings.Quality`; None for nothing."""
+    """Return the cell as a `readings.Quality`; None for an empty, null or unknown cell."""
     if cell is None or (word := cell.strip() if isinstance(cell, str) else cell) == "":
         return None
     if word in QUALITIES:

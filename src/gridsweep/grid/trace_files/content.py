@@ -1,4 +1,4 @@
-"""The bytes of a file, never those of a pipe or of something huge; and its text."""
+"""Bytes and text of a regular file; pipes and oversized files are refused."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _MAGIC = {
     b"\xff\xfe": "is UTF-16; save the file as UTF-8 text",
     b"\xfe\xff": "is UTF-16; save the file as UTF-8 text",
 }
-"""How files begin that are something else than their name says."""
+"""First bytes of files whose content does not match their name."""
 
 
 def content_of(path: Path, endings: Collection[str]) -> bytes:
-    """All bytes of a regular file of at most 200 MB whose name has one of these endings. Raises `TraceError`."""
+    """Return all bytes of a regular file of at most 200 MB with one of these name endings. Raises `TraceError`."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
@@ -33,7 +33,7 @@ def content_of(path: Path, endings: Collection[str]) -> bytes:
             raise TraceError(f"{path}: is {what}; give the path of {FORMATS}")
         _check_ending(path, endings)
         _check_size(path, about.st_size)
-        # A pipe that took the file's place since then would block without O_NONBLOCK.
+        # Without O_NONBLOCK, a pipe that has replaced the file since the check would block.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -48,7 +48,7 @@ def content_of(path: Path, endings: Collection[str]) -> bytes:
 
 
 def text_of(content: bytes, problems: Problems) -> str:
-    """The text, without a byte order mark. Raises `TraceError` if it is not UTF-8."""
+    """Return the text without a byte order mark. Raises `TraceError` if the content is not UTF-8."""
     for magic, what in _MAGIC.items():
         if content.startswith(magic):
             raise problems.error(what)

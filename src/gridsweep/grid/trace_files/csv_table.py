@@ -1,4 +1,4 @@
-"""CSV with a header: commas, quotes where needed, any order of columns."""
+"""CSV files with a header: comma-separated, quoted where needed, columns in any order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gridsweep.grid.trace_files.slots import Slots
 
 
 def read(content: bytes, slots: Slots, problems: Problems) -> None:
-    """Take the rows of a CSV file; blank lines are passed over. Raises `TraceError` for what is no CSV."""
+    """Read the rows of a CSV file into `slots`; blank lines are skipped. Raises `TraceError` if it is not CSV."""
     rows = csv.reader(io.StringIO(text_of(content, problems), newline=""))
     try:
         names = _header(rows, problems)
@@ -37,7 +37,7 @@ def read(content: bytes, slots: Slots, problems: Problems) -> None:
 
 
 def _header(rows: Iterator[list[str]], problems: Problems) -> list[str]:
-    """The names of the columns."""
+    """Return the names of the columns."""
     cells = next((row for row in rows if any(map(str.strip, row))), None)
     if cells is None:
         raise problems.error(f"is empty; write the header `{TIME},{VALUE}` and a row a slot", 1)

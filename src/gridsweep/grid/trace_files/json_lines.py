@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line, with our names or with those of the Carbon Aware SDK."""
+"""JSON Lines files: one object per line, with the keys of gridsweep or of the Carbon Aware SDK."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ SPAN = re.compile(r"(?:(\d{1,3})\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.0+)?", re.ASCI
 
 
 class _FaultError(ValueError):
-    """What is wrong with a line that json would let pass."""
+    """A fault of a line that the json module would accept."""
 
 
 def read(content: bytes, slots: Slots, problems: Problems) -> None:
-    """Take the objects of a JSON Lines file, one a slot; blank lines are passed over.
+    """Read the objects of a JSON Lines file into `slots`, one object per slot; blank lines are skipped.
 
-    `{"location", "time", "rating", "duration"}` of the Carbon Aware SDK reads as well: a rating in gCO2eq/kWh, the
-    duration as the length of the slot where it is not zero, and one location a file.
+    Objects `{"location", "time", "rating", "duration"}` of the Carbon Aware SDK are accepted too: the rating is in
+    gCO2eq/kWh, a nonzero duration is the length of the slot, and a file may have only one location. Raises
+    `TraceError` if the file as a whole cannot be read.
     """
     text = text_of(content, problems)
     start = text.lstrip()
@@ -38,7 +39,7 @@ def read(content: bytes, slots: Slots, problems: Problems) -> None:
     decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
     names: tuple[str, str] | None = None
     places: set[str] = set()
-    # Not splitlines: a text in JSON may hold other line separators.
+    # Not splitlines: a JSON string may contain other line separators.
     for row, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         if not line:
@@ -62,7 +63,7 @@ def read(content: bytes, slots: Slots, problems: Problems) -> None:
 
 
 def _names(found: dict[str, object], row: int, problems: Problems) -> tuple[str, str]:
-    """The keys of the time and the value, as the first object has them."""
+    """Return the keys of the time and the value, according to the first object."""
     ours, theirs = (TIME, VALUE), (SDK_TIME, SDK_VALUE)
     names = theirs if found.keys() & set(theirs) and not found.keys() & set(ours) else ours
     faults = column_faults(list(found), names)
@@ -74,14 +75,14 @@ def _names(found: dict[str, object], row: int, problems: Problems) -> tuple[str,
 
 
 def _decoded(decoder: json.JSONDecoder, line: str, row: int, problems: Problems) -> dict[str, object] | None:
-    """The object of a line, or None for what is none."""
+    """Return the object of a line, or None for a malformed line."""
     try:
         found = decoder.decode(line)
     except _FaultError as fault:
         problems.add(row, str(fault))
     except json.JSONDecodeError as error:
         problems.add(row, f"is no JSON ({error.msg} at character {error.pos + 1}); write one object a line")
-    except (ValueError, RecursionError):  # a number of thousands of digits; brackets thousands deep
+    except (ValueError, RecursionError):  # a number with thousands of digits, or brackets nested thousands deep
         problems.add(row, f"is no JSON of a trace (`{shown(line)}`); write one object a line, such as {EXAMPLE}")
     else:
         if isinstance(found, dict):
@@ -111,7 +112,7 @@ def _amount(number: object, unit: object, row: int, problems: Problems) -> float
         return nan
     try:
         return amount_of(float(number), unit, row, problems)
-    except OverflowError:  # an integer of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         return amount_of(inf, unit, row, problems)
 
 
@@ -123,7 +124,7 @@ def _take_duration(span: object, row: int, slots: Slots, problems: Problems) -> 
         problems.add(row, f"`{shown(span)}` is no duration; write an hour as 01:00:00")
         return
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
-    # Sources that do not know how long a slot lasts leave zero.
+    # Sources that do not know the length of a slot write zero.
     if length := timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds):
         slots.lasts(row, length)
 

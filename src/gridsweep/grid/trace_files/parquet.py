@@ -1,4 +1,4 @@
-"""Parquet, read by pyarrow in batches, so that a small file cannot become a huge table."""
+"""Parquet files, read by pyarrow in batches so that a small file cannot expand into a huge table."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from gridsweep.grid.trace_files.cells import amount_of, moment_of, quality_of
 from gridsweep.grid.trace_files.problems import QUALITY, TIME, UNIT, VALUE, Problems, column_faults, shown
 from gridsweep.grid.trace_files.slots import Slots
 
-MOST_ROWS = 5_000_000  # 47 years of five minutes
+MOST_ROWS = 5_000_000  # 47 years of five-minute slots
 MOST_BYTES = 2_000_000_000
 BATCH = 65_536
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def read(content: bytes, slots: Slots, problems: Problems) -> None:
-    """Take the rows of a Parquet file: times with a time zone or ISO 8601 texts, any numbers, null or NaN unknown.
+    """Read the rows of a Parquet file into `slots`.
 
-    Raises `TraceError` where pyarrow is not installed, and for what is no such table.
+    Times are timestamps with a time zone or ISO 8601 texts; values are any numbers, null or NaN if unknown. Raises
+    `TraceError` if pyarrow is not installed or the file is not such a table.
     """
     try:
         import pyarrow
@@ -33,7 +34,7 @@ def read(content: bytes, slots: Slots, problems: Problems) -> None:
         whole = parquet.ParquetFile(pyarrow.BufferReader(content))
         wanted = _columns(pyarrow, whole, problems)
         texts = [name for name, kind in wanted.items() if _is_text(pyarrow, kind)]
-        # A text that stands in many rows is stored once; read so, it stays small.
+        # Parquet stores a repeated text once; reading it as a dictionary keeps it small.
         table = parquet.ParquetFile(pyarrow.BufferReader(content), read_dictionary=texts)
         row = 0
         for batch in table.iter_batches(BATCH, columns=list(wanted), use_threads=False):
@@ -52,7 +53,7 @@ def read(content: bytes, slots: Slots, problems: Problems) -> None:
 
 
 def _columns(pyarrow: Any, table: Any, problems: Problems) -> dict[str, Any]:
-    """The types of the columns that are read, by name."""
+    """Return the types of the columns to read, by name. Raises `TraceError` for bad columns or too large a table."""
     schema = table.schema_arrow
     for fault in column_faults(schema.names):
         problems.add(0, fault)
@@ -88,9 +89,9 @@ def _is_text(pyarrow: Any, kind: Any) -> bool:
 
 
 def _cells(pyarrow: Any, batch: Any, name: str) -> Iterator[Any]:
-    """A column of a batch as Python values; timestamps as aware datetimes, or as text where there is none so far off.
+    """Yield a column of a batch as Python values; a missing column yields only None.
 
-    A column that is not there is all None.
+    Timestamps become aware datetimes, or text if they are outside the range of `datetime`.
     """
     if name not in batch.schema.names:
         return iter([None] * batch.num_rows)

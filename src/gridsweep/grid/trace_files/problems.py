@@ -1,4 +1,4 @@
-"""What is wrong with a file, and how it is told."""
+"""Problems of a file, and how they are reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIME, VALUE, QUALITY, UNIT = "timestamp", "carbon_intensity", "quality", "unit"
 
 
 class Problems:
-    """The first ten problems of a file are kept, all are counted; `place` is what its rows are found by."""
+    """The problems of a file: all are counted, the first ten kept; `place` is the unit of rows, such as `line`."""
 
     def __init__(self, path: str, place: str = "line"):
         self.path = path
@@ -28,7 +28,7 @@ class Problems:
             self.shown.append((row, what))
 
     def check(self) -> None:
-        """Raises `TraceError` if there are any, in the order of the file."""
+        """Raise `TraceError` with the problems, in the order of the file, if there are any."""
         if self.count:
             ordered = sorted(self.shown, key=lambda problem: problem[0])
             texts = [self.at(row, what) for row, what in ordered]
@@ -38,24 +38,24 @@ class Problems:
             raise TraceError(text, faults=[self._fault(row, what) for row, what in ordered])
 
     def at(self, row: int, what: str) -> str:
-        """The text of one problem: `grid.csv:3: ...`, `grid.parquet: row 3: ...`; row 0 is the file as a whole."""
+        """Return the text of a problem: `grid.csv:3: ...` or `grid.parquet: row 3: ...`; row 0 means the whole file."""
         if not row:
             return f"{self.path}: {what}"
         return f"{self.path}:{row}: {what}" if self.place == "line" else f"{self.path}: {self.place} {row}: {what}"
 
     def error(self, what: str, row: int = 0) -> TraceError:
-        """For a problem that leaves nothing more to read."""
+        """Return the error for a problem that prevents further reading."""
         return TraceError(self.at(row, what), faults=[self._fault(row, what)])
 
     def _fault(self, row: int, what: str) -> FileFault:
-        """One problem by its place; of a file without lines the row is its key."""
+        """Return one problem with its place; for a file without lines, the key names the row."""
         if self.place == "line":
             return FileFault(self.path, row or None, "", what)
         return FileFault(self.path, None, f"{self.place} {row}" if row else "", what)
 
 
 def shown(cell: object) -> str:
-    """What a cell holds, cut and printable, so that no file can fill or steer a screen."""
+    """Return a cell as short, printable text, so that a file cannot flood or control the terminal."""
     match cell:
         case list() | dict():
             text = "[…]" if isinstance(cell, list) else "{…}"
@@ -68,14 +68,14 @@ def shown(cell: object) -> str:
 
 
 def iso(moment: datetime) -> str:
-    """A time in UTC, as short as it can be written without loss."""
+    """Format a UTC time as short as possible without loss."""
     if moment.microsecond:
         return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
     return f"{moment:%Y-%m-%dT%H:%M:%S}Z" if moment.second else f"{moment:%Y-%m-%dT%H:%M}Z"
 
 
 def column_faults(names: Sequence[str], wanted: Iterable[str] = (TIME, VALUE)) -> list[str]:
-    """What is wrong with the names of the columns: one missing, or there twice."""
+    """Return the faults of the column names: missing or duplicate columns."""
     faults = []
     for name in wanted:
         if name not in names:

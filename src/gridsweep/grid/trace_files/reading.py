@@ -1,7 +1,7 @@
-"""Recorded traces in files: CSV, Parquet or JSON Lines, told apart by the ending of the name.
+"""Recorded traces in files: CSV, Parquet or JSON Lines, chosen by the ending of the file name.
 
-All three have the columns `timestamp` (ISO 8601 with a zone) and `carbon_intensity` (empty or null is unknown), and
-may have `quality` and `unit`; other columns are passed over.
+All three have the columns `timestamp` (ISO 8601 with a time zone) and `carbon_intensity` (empty or null if unknown),
+and optionally `quality` and `unit`; other columns are ignored.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _READERS: dict[str, Callable[[bytes, Slots, Problems], None]] = {
 
 
 def read_trace(path: Path | str) -> Trace:
-    """Read a file of carbon intensities in gCO2eq/kWh (or, where a column `unit` says so, `lbs_co2_per_mwh`).
+    """Read a file of carbon intensities in gCO2eq/kWh (or `lbs_co2_per_mwh`, if a column `unit` says so).
 
-    The step is the commonest distance between rows. Raises `TraceError` with the first ten problems of the file, each
-    with its line or row, what is wrong and what to do.
+    The step is the most common distance between rows. Raises `TraceError` with the first ten problems of the file, each
+    with its line or row, the problem and the remedy.
     """
     return read_recording(path).trace
 
 
 def read_recording(path: Path | str) -> Recording:
-    """Read a file as `read_trace` does, and how good each slot is, where a column `quality` says so."""
+    """Read a file like `read_trace`, together with the quality of each slot if the file has a column `quality`."""
     path = Path(path)
     content = content_of(path, _READERS)
     ending = path.suffix.lower()

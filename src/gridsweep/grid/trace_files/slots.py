@@ -1,4 +1,4 @@
-"""Rows put on a regular grid: what lies off it, twice or out of order is a problem of the file."""
+"""Rows on a regular time grid: rows off the grid, duplicate or out of order are problems of the file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ SHORTEST, LONGEST = timedelta(minutes=1), DAY
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A trace and how good it is: from each moment on its slots have this quality; empty where the file does not say.
+    """A trace and the quality of its slots.
 
-    The first moment is the start of the trace.
+    Each entry of `qualities` holds from its moment on; the first moment is the start of the trace. `qualities` is empty
+    if the file does not state any.
     """
 
     trace: Trace
@@ -28,7 +29,7 @@ class Recording:
 
 
 class Slots:
-    """Takes the rows of a file one by one, in its order."""
+    """Collector of the rows of a file, added one by one in file order."""
 
     def __init__(self, problems: Problems):
         self.problems = problems
@@ -41,9 +42,9 @@ class Slots:
         self._span: timedelta | None = None
 
     def add(self, row: int, moment: datetime | None, value: float, quality: Quality | None = None) -> None:
-        """One row; `value` is NaN where unknown. A known value without a quality is measured.
+        """Add a row; `value` is NaN if unknown. A known value without a quality counts as measured.
 
-        Of a row without a moment nothing is kept but that there is no gap before the next one.
+        For a row without a moment, only its presence is kept: a gap before the next row is not reported as missing.
         """
         if moment is None:
             self._lost = True
@@ -64,14 +65,14 @@ class Slots:
             self._lost = False
 
     def lasts(self, row: int, span: timedelta) -> None:
-        """The row says how long its slot is."""
+        """Record the slot length that the row states."""
         if self._span is None:
             self._span = span
         elif span != self._span:
             self.problems.add(row, f"its slot lasts {span}, and those before it {self._span}; use one step")
 
     def recording(self) -> Recording:
-        """The rows as a trace. Raises `TraceError` with the problems of the file."""
+        """Return the rows as a trace. Raises `TraceError` with the problems of the file."""
         step = self._step()
         if not self.problems.count and not any(value == value for value in self._values):
             self.problems.add(min(self._rows.values()), f"no row has a `{VALUE}`; fill the column")
@@ -81,7 +82,7 @@ class Slots:
         return Recording(Trace(next(iter(self._rows)), step, column), self._stretches())
 
     def _stretches(self) -> tuple[tuple[datetime, Quality], ...]:
-        """Run lengths; an unknown value that says nothing of its quality belongs to the stretch before it."""
+        """Return the start and quality of each run; an unknown value without a quality belongs to the run before it."""
         if not any(self._qualities):
             return ()
         found: list[tuple[datetime, Quality]] = []
@@ -95,7 +96,7 @@ class Slots:
         return tuple(found)
 
     def _step(self) -> timedelta:
-        """How long a slot lasts: as the rows say, else the commonest distance between them."""
+        """Return the length of a slot: the one that the rows state, or else the most common distance between them."""
         rows, problems = self._rows, self.problems
         if len(rows) < 2 and not (rows and self._span):
             if not problems.count:
@@ -114,7 +115,7 @@ class Slots:
         return step
 
     def _check_steps(self, moments: list[datetime], step: timedelta) -> None:
-        """Any distance but `step` is a problem, unless a row lies between that could not be read."""
+        """Report every distance other than `step` as a problem, unless an unreadable row lies in between."""
         for a, b in pairwise(moments):
             row = self._rows[b]
             missing, rest = divmod(b - a, step)
