@@ -85,8 +85,8 @@ def test_best_as_json_is_the_same_for_programs(run):
     assert made["adapter"] == f"runs/small/store/experiments/{made['id']}/adapter"
     tied = [(row["id"], row["validation_loss"]) for row in rows[1:] if row["tied"]]
     assert [(other["id"], other["validation_loss"]) for other in made["tied"]] == tied
-    code, _, err = run("best", "--json", "--as", "peft")
-    assert code == 2 and "choose one" in err
+    code, out, _ = run("best", "--json", "--as", "peft")
+    assert code == 2 and "choose one" in json.loads(out)["error"]["what"]
 
 
 def test_an_unfinished_sweep_has_a_best_so_far_and_says_how_many_are_left(run, tmp_path, capsys):

@@ -145,7 +145,7 @@ def test_check_warns_of_a_limit_that_sorts_nothing(gridsweep, write, threshold, 
 def test_check_judges_no_limit_by_a_yearly_average(gridsweep, write):
     _, out, _ = gridsweep("check", write(carbon='provider: uk, zone: GB, base_url: "http://127.0.0.1:9"'), "--json")
     (warning,) = json.loads(out)["warnings"]
-    assert "cannot be judged" in warning and "cannot be reached" in warning
+    assert "cannot be checked" in warning and "cannot be reached" in warning
 
 
 def test_check_is_content_with_a_percentile(gridsweep, write):
@@ -194,4 +194,4 @@ def test_a_section_that_makes_no_sense_is_refused_without_repeating_a_secret(gri
 
 def test_a_live_provider_replays_no_past(gridsweep, write):
     code, _, err = gridsweep("check", write(more=REPLAY))
-    assert code == 2 and "reads live data only" in err
+    assert code == 2 and "reads only the present" in err

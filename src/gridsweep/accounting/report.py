@@ -12,7 +12,7 @@ from gridsweep.accounting.certificate import Certificate, certificate
 from gridsweep.accounting.compute_gardener import Gardened
 from gridsweep.accounting.leaderboard import Effect, Parting, Row, effects, parted, ranked
 from gridsweep.accounting.ledger import Account, Ledger
-from gridsweep.accounting.savings import Promise, Settlement, compare, settlement
+from gridsweep.accounting.savings import Alternative, Promise, Settlement, compare, settlement
 from gridsweep.accounting.winner_caveats import winner_caveats
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import HOUR, or_none
@@ -59,21 +59,6 @@ class Outage:
     end: datetime | None
     freshness: str
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """The same work under another policy, on the same grid; `reduction` is the share saved against running at once.
-
-    `late` counts experiments that started after their tier's max_delay. Emissions are None if part of the grid is
-    unknown.
-    """
-
-    name: str
-    emissions_g: float | None
-    reduction: float | None
-    makespan_h: float
-    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,21 @@ class Promise:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """The same work under another policy, on the same grid; `reduction` is the share saved against running at once.
+
+    `late` counts experiments that started after their tier's max_delay. Emissions are None if part of the grid is
+    unknown.
+    """
+
+    name: str
+    emissions_g: float | None
+    reduction: float | None
+    makespan_h: float
+    late: int = 0
+
+
 def compare(state: State, book: Ledger, base: Ledger | None) -> Comparison:
     """Compare the ended experiments, with the idle power, with the baseline's replay.
 

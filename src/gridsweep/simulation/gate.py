@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from gridsweep.accounting.ledger import Ledger, ledger
 from gridsweep.accounting.pieces import Profile, joined, stages_of
-from gridsweep.accounting.report import Alternative, Report
+from gridsweep.accounting.report import Report
+from gridsweep.accounting.savings import Alternative
 from gridsweep.carbon.traces import HOUR
 from gridsweep.loop import Provider
 from gridsweep.policy.gates import Threshold

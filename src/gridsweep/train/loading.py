@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any  # a tokenizer and a model of transformers, which is imported late
+from typing import TYPE_CHECKING
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Assignment, Part
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # importing these takes seconds, in which the worker could no
     import torch
 
     from gridsweep.train.lean.group import Group
+    from gridsweep.train.pretrained import CausalLM, Tokenizer
     from gridsweep.train.room import Room
     from gridsweep.train.samples import Encoded, Sample
 
@@ -84,7 +85,7 @@ def whole_checkpoint(part: Part, store: Path) -> Path | None:
     return folder
 
 
-def _encoded(tokenizer: Any, pairs: data.Data, assignment: Assignment) -> tuple[Encoded, Encoded]:
+def _encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> tuple[Encoded, Encoded]:
     """The samples to train and to validate on. Raises `SpecError` where none has room for a response."""
     from gridsweep.train.samples import encode
 
@@ -97,7 +98,7 @@ def _encoded(tokenizer: Any, pairs: data.Data, assignment: Assignment) -> tuple[
     return train, validation
 
 
-def _group(assignment: Assignment, base: Any, samples: list[Sample], room: Room | None) -> Group:
+def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: Room | None) -> Group:
     """The members as one group, by the plan of its room; without a room, by the default plan of the device."""
     import torch
 
