@@ -177,7 +177,7 @@ def _pod(base_model: str, arguments: list[str], cluster: KubernetesCluster, imag
     return {
         **on_gpu_nodes(cluster),
         "automountServiceAccountToken": False,
-        "enableServiceLinks": False,  # a Service called vllm would set VLLM_PORT, which vLLM takes for its own
+        "enableServiceLinks": False,  # a Service called vllm would set VLLM_PORT, which vLLM reads as its own
         "terminationGracePeriodSeconds": 60,
         "securityContext": security(),
         "containers": [container],
