@@ -1,1 +1,1 @@
-"""Where workers run: on this machine, on Ray, on Kubernetes."""
+"""Executors, which run workers: on this machine, on Ray, or on Kubernetes."""

@@ -1,7 +1,7 @@
-"""Between the journal and the attempts' folders: what a worker is told, what its files say, what is published.
+"""Translation between the journal and the attempt folders: assignments out, events from a worker's files back.
 
-Every executor hands work over in the same way; they differ in where the worker runs and in how its folder is reached.
-One whose workers run elsewhere keeps a mirror of their folders in the store, and reads that.
+Every executor hands work over in the same way; executors differ in where the worker runs and in how its folder is
+reached. An executor with remote workers keeps a mirror of their folders in the store, and reads the mirror.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ L = TypeVar("L", Progress, EnergyLine)
 
 
 def assignment(state: State, attempt: Attempt) -> Assignment:
-    """What the worker of an attempt is told."""
+    """Return the assignment for an attempt's worker."""
     sweep = state.sweep
     parts = []
     for member in attempt.stint.members:
@@ -44,9 +44,9 @@ def assignment(state: State, attempt: Attempt) -> Assignment:
 def news(
     state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, *, ended: bool, why: str = ""
 ) -> list[Event]:
-    """What an attempt's files say that the state does not know, at most one `Progressed` a minute.
+    """Return the events in an attempt's files that the state does not have yet, at most one `Progressed` a minute.
 
-    `ended` says that the worker is gone, so that its files are complete; `why`, for one that left no result.
+    `ended`: the worker is gone, so its files are complete. `why` is the reason for a loss if there is no result.
     """
     if state.sweep.follows_work:
         return _news_by_step(state, attempt, folder, now, ended=ended, why=why)
@@ -79,9 +79,9 @@ def news(
 def _news_by_step(
     state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, *, ended: bool, why: str
 ) -> list[Event]:
-    """The same where grid time follows the work: all is placed by the steps that the worker has reported.
+    """Return the new events if grid time follows the work: times are computed from the reported steps.
 
-    Steps are told as they are reported. Energy is told up to `now`, the sweep's time, and so is the end.
+    Steps are returned as they are reported. Energy and the end are returned only up to `now`, the sweep's time.
     """
     table = timetable(state, attempt)
     lines, progress_at = read_lines(Progress, folder.path / "progress.jsonl", attempt.cursor[0])
@@ -102,7 +102,7 @@ def _news_by_step(
     due = over is not None and over <= now
     if (
         events or over != attempt.over_at or ((lines or segments) and (due or max(gained, waited) >= PROGRESS_EVERY))
-    ):  # else it is not worth a fact yet
+    ):  # otherwise the change is too small for an event
         losses = {id: loss for line in lines for id, loss in line.losses.items()}
         cursor = (progress_at, energy_at)
         events.append(Progressed(now, attempt.id, attempt.seq + 1, step, losses, tuple(segments), cursor, over))
@@ -110,7 +110,7 @@ def _news_by_step(
 
 
 def _over_at(table: Timetable, step: int, result: Result | None) -> datetime:
-    """When an attempt whose worker is gone ends, in grid time: where its steps end, scored if they are all made."""
+    """Return when an attempt without a worker ends, in grid time: after its last step, and scoring if all are made."""
     outcomes = result.outcomes if result and not result.error else ()
     step = max([step, *(outcome.step for outcome in outcomes)])
     scored = bool(outcomes) and step >= table.last and all(outcome.status != "paused" for outcome in outcomes)
@@ -120,9 +120,10 @@ def _over_at(table: Timetable, step: int, result: Result | None) -> datetime:
 def by_step(
     table: Timetable, attempt: Attempt, lines: Sequence[tuple[EnergyLine, int]], now: datetime, over: datetime | None
 ) -> tuple[list[Segment], int]:
-    """Energy lines as segments in grid time, each from the step reached before it to its own; and the byte after them.
+    """Convert energy lines to segments in grid time; also return the byte offset after the last line used.
 
-    Lines that reach beyond `now` are left for later, unless the attempt is over by then.
+    A segment lasts from the previously reached step to the line's own step. Lines that end after `now` are left for
+    the next call, unless the attempt is over by then.
     """
     reached = attempt.energy[-1].step if attempt.energy else table.first
     segments: list[Segment] = []
@@ -133,7 +134,7 @@ def by_step(
             start, end = table.start, table.ready
         else:
             start, end = table.at(min(reached, step - 1)), table.at(step)
-            if step >= table.last:  # with what was drawn while it was scored
+            if step >= table.last:  # includes the energy of scoring
                 end = table.end_at(step)
         if over is not None:
             start, end = min(start, over), min(end, over)
@@ -156,10 +157,10 @@ def _end(
 
 
 def _saved(state: State, attempt: Attempt, folder: AttemptFolder) -> tuple[Checkpoint, ...]:
-    """What a lost attempt left to go on from.
+    """Return the checkpoints from which a lost attempt's members resume.
 
-    The last step before a rung is made again, so that no rung is passed without a look. Members go on together: where
-    a worker was killed between their checkpoints of a step, all take the step before.
+    The last step before a rung is repeated, so that no rung is passed unjudged. Members resume together: if a worker
+    was killed between the members' checkpoints of one step, all members resume from the previous checkpoint.
     """
     found: dict[str, Checkpoint] = {}
     for member in attempt.stint.members:
@@ -175,14 +176,14 @@ def _saved(state: State, attempt: Attempt, folder: AttemptFolder) -> tuple[Check
 
 
 def read_lines(kind: type[L], path: Path, after: int) -> tuple[list[L], int]:
-    """The whole lines of a file after a byte, and the byte after the last of them. Lines that are none are skipped."""
+    """Return a file's complete lines from byte `after` on, and the offset after them. Malformed lines are skipped."""
     data = _after(path, after)
     found = lines_with_ends(kind, path, after, data)
     return [line for line, _ in found], after + len(data)
 
 
 def lines_with_ends(kind: type[L], path: Path, after: int, data: bytes | None = None) -> list[tuple[L, int]]:
-    """The same lines, each with the byte after it."""
+    """Return the same lines, each with the byte offset after it."""
     lines = []
     for text in (_after(path, after) if data is None else data).splitlines(keepends=True):
         after += len(text)
@@ -194,7 +195,7 @@ def lines_with_ends(kind: type[L], path: Path, after: int, data: bytes | None = 
 
 
 def _after(path: Path, after: int) -> bytes:
-    """The whole lines of a file after a byte."""
+    """Return the complete lines of a file from byte `after` on; empty if there is no file."""
     try:
         with path.open("rb") as file:
             file.seek(after)
@@ -205,9 +206,9 @@ def _after(path: Path, after: int) -> bytes:
 
 
 def merged(state: State, attempt: Attempt, lines: Sequence[EnergyLine]) -> list[Segment]:
-    """Energy lines as segments in grid time; neighbours become one where no more than a minute's detail is lost.
+    """Convert energy lines to segments in grid time; neighbours are merged up to a length of one minute.
 
-    What was drawn before the first new step stays apart: it is a reload where the attempt was not the first.
+    Energy used before the first new step stays separate: for every attempt but the first it is the cost of a reload.
     """
     segments = []
     for line in lines:
@@ -218,7 +219,7 @@ def merged(state: State, attempt: Attempt, lines: Sequence[EnergyLine]) -> list[
 
 
 def joined_up(segments: Sequence[Segment], first: int) -> list[Segment]:
-    """Neighbours as one where no more than a minute's detail is lost, and none of the step `first`."""
+    """Merge neighbouring segments up to a length of one minute; segments of step `first` stay separate."""
     found: list[Segment] = []
     for s in segments:
         last = found[-1] if found else None
@@ -231,17 +232,17 @@ def joined_up(segments: Sequence[Segment], first: int) -> list[Segment]:
 
 
 def touched(folder: Path) -> datetime:
-    """The wall time of the last thing written into a folder."""
+    """Return the wall time of the last write in a folder."""
     return max(written_at(path) for path in [folder, *folder.iterdir()])
 
 
 def written_at(path: Path) -> datetime:
-    """When a file was last written."""
+    """Return when a file was last written."""
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def last_words(folder: Path) -> str:
-    """The last line a worker printed."""
+    """Return a phrase that quotes the last line a worker printed."""
     try:
         lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
     except OSError:

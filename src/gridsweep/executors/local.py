@@ -1,7 +1,7 @@
-"""Attempts as processes of this machine, each in its own session, so that they outlive the loop and can be adopted.
+"""Attempts as processes on this machine, each in its own session, so that they outlive the loop and can be adopted.
 
-A worker is known by its folder alone: alive while the folder's lock is held, told to stop by SIGTERM, done when
-result.json is there.
+A worker is identified by its folder alone: it is alive while the folder's lock is held, SIGTERM asks it to stop, and
+it is done when result.json exists.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from gridsweep.state.state import State
 
 WORKER = (sys.executable, "-m", "gridsweep.train")
 EXIT_GRACE = timedelta(seconds=30)
-"""How long a worker that wrote its result may take to leave before its device counts as free all the same."""
+"""How long a worker may take to exit after writing its result; then its device counts as free anyway."""
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 class Local:
-    """Runs attempts below `store`. `gpus` are the CUDA devices to hand out, in the order of the sweep's devices."""
+    """Executor that runs attempts below `store`; `gpus` are its CUDA devices, in the order of the sweep's devices."""
 
     def __init__(self, store: Path, command: Sequence[str] = WORKER, gpus: Sequence[str] | None = None):
         self.store, self.command = store, tuple(command)
@@ -42,7 +42,7 @@ class Local:
     def folder(self, attempt: str) -> AttemptFolder:
         return AttemptFolder(self.store / "stints" / attempt)
 
-    # -- what the workers say
+    # -- observing the workers
 
     def observe(self, state: State, now: datetime) -> Sequence[Event]:
         self._children = [child for child in self._children if not _reaped(child)]
@@ -50,25 +50,25 @@ class Local:
         for attempt in state.active.values():
             folder = self.folder(attempt.id)
             if (folder.path / "log.txt").exists():
-                # Whether it ended, before its files are read: what it wrote until then is complete.
+                # Check for the end before reading the files, so that the files of an ended worker are complete.
                 events += news(state, attempt, folder, now, ended=self._ended(folder))
         return events
 
     def changed(self, state: State) -> bool:
-        """Whether a worker has ended since the state was folded."""
+        """Return whether a worker has ended since the state was folded."""
         return any(self._ended(self.folder(a.id)) for a in state.active.values() if a.over_at is None)
 
     def alive(self, state: State) -> bool:
-        """Whether any worker of the state lives."""
+        """Return whether any worker of the state is alive."""
         return any(self.folder(attempt).alive() for attempt in state.active if self.folder(attempt).path.exists())
 
     def last_sign(self, state: State) -> datetime | None:
-        """The wall time of the last thing any active worker wrote."""
+        """Return the wall time of the last write by any active worker."""
         signs = [touched(self.folder(a).path) for a in state.active if self.folder(a).path.exists()]
         return max(signs, default=None)
 
     def logs(self, attempt: str) -> Iterator[str]:
-        """What a worker printed so far, line by line."""
+        """Yield the lines that a worker has printed so far."""
         with suppress(FileNotFoundError), (self.folder(attempt).path / "log.txt").open(errors="replace") as file:
             yield from (line.rstrip("\n") for line in file)
 
@@ -81,7 +81,7 @@ class Local:
             return written.exists() and datetime.now(UTC) - written_at(written) > EXIT_GRACE
         return True
 
-    # -- what the loop wants
+    # -- acting for the loop
 
     def act(self, state: State) -> None:
         for attempt in state.active.values():
@@ -98,7 +98,7 @@ class Local:
             folder.prepare(assignment(state, attempt))
             lock = folder.lock()
             if lock is None:
-                return  # a worker lives there already
+                return  # a worker already runs there
             try:
                 os.set_inheritable(lock, True)
                 child = os.posix_spawnp(
@@ -131,23 +131,23 @@ class Local:
                     f"{attempt.device} is device {index + 1} of the sweep, and this machine shows {len(self.gpus)} "
                     f"GPU(s); set `devices: {len(self.gpus)}`, or CUDA_VISIBLE_DEVICES= to train on the CPU"
                 )
-            # The order of the bus is the one in which the energy counters are numbered.
+            # The energy counters are numbered in PCI bus order.
             environment |= {"CUDA_VISIBLE_DEVICES": self.gpus[index], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         else:
-            # One thread a worker: two on a busy pair of cores spin against each other, many times slower.
+            # One thread per worker: two threads on two busy cores spin against each other, many times slower.
             environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         return environment
 
     @staticmethod
     def _signal(folder: AttemptFolder, what: signal.Signals) -> None:
         pid = folder.pid()
-        if pid is not None and folder.alive():  # alive: the pid is the lock holder's, not a stranger's
-            with suppress(ProcessLookupError, PermissionError):  # it may just have gone
+        if pid is not None and folder.alive():  # alive: the pid belongs to the lock holder
+            with suppress(ProcessLookupError, PermissionError):  # the worker may have just exited
                 os.killpg(pid, what)
 
 
 def _reaped(child: int) -> bool:
-    """Whether a child has ended; no zombie is left of it then."""
+    """Reap a child if it has ended, and return whether it has."""
     try:
         return os.waitpid(child, os.WNOHANG)[0] == child
     except ChildProcessError:

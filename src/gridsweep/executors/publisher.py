@@ -1,4 +1,4 @@
-"""Publication of finished experiments: adapters and checkpoints into `store/experiments/`, by rename."""
+"""Publication of finished experiments: adapters go to `store/experiments/` by rename, checkpoints are removed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gridsweep.sweep.stints import Checkpoint
 
 
 class Publisher:
-    """Puts finished adapters into experiments/, whole or not at all, and drops checkpoints nobody needs any more.
+    """Publishes finished adapters to experiments/ atomically, and removes checkpoints that are no longer needed.
 
-    A stopped experiment keeps its last one, so that it can be looked at again.
+    A stopped experiment keeps its last checkpoint, so that it can be resumed and evaluated again.
     """
 
     def __init__(self, store: Path):
         self.store = store
-        self._published: set[str] = set()  # only to spare looking again
+        self._published: set[str] = set()  # a cache: saves repeated checks
 
     def publish(self, state: State) -> None:
-        """Publish what the state says is done; doing it again changes nothing. Raises `ExecutorError`."""
+        """Publish the finished experiments of a state; idempotent. Raise `ExecutorError` if a copy fails."""
         for id, standing in state.standings.items():
             if id in self._published:
                 continue
@@ -38,15 +38,15 @@ class Publisher:
             self._published.add(id)
 
     def _drop(self, standing: Standing, keep: Checkpoint | None = None) -> None:
-        """Remove the checkpoints of one experiment and no other's."""
+        """Remove the checkpoints of one experiment only; `keep` is spared."""
         kept = self.store / keep.path if keep and keep.path else None
         for attempt in standing.attempts:
             home = self.store / "stints" / attempt / "checkpoints"
             for step in (*home.glob("*"), home):
-                for name in (standing.experiment.id, f".{standing.experiment.id}"):  # and what a kill left half done
+                for name in (standing.experiment.id, f".{standing.experiment.id}"):  # and a draft left by a kill
                     if step / name != kept:
                         shutil.rmtree(step / name, ignore_errors=True)
-                with suppress(OSError):  # others' are in it, or it is not there
+                with suppress(OSError):  # it holds other experiments' checkpoints, or does not exist
                     step.rmdir()
 
     def _put(self, id: str, adapter: str) -> None:

@@ -1,4 +1,4 @@
-"""The executor that a spec names."""
+"""Construction of the executor that a spec names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ STORE = "GRIDSWEEP_STORE"
 
 
 def executor_for(sweep: Sweep, store: Path, command: Sequence[str] = local.WORKER) -> Workers:
-    """The executor of a sweep over its store; `command` starts a worker on an attempt folder.
+    """Return the executor of a sweep over its store; `command` starts a worker on an attempt folder.
 
-    Raises `ExecutorError` for a store that is not where the spec says the cluster sees it.
+    Raise `ExecutorError` if the store is not in the folder that the spec says is shared with the cluster.
     """
     choice = sweep.executor
     if choice.name == "ray":
@@ -44,7 +44,10 @@ def executor_for(sweep: Sweep, store: Path, command: Sequence[str] = local.WORKE
 
 
 def share(store: Path, shared: Path, name: str) -> None:
-    """Have the store lie in a folder that the cluster sees: a new one is a link into it. Raises `ExecutorError`."""
+    """Place the store in a folder shared with the cluster; a new store becomes a link into that folder.
+
+    Raise `ExecutorError` if the folder is missing, belongs to another run, or does not contain an existing store.
+    """
     if not shared.is_dir():
         raise ExecutorError(f"{shared} is no folder here; mount what the cluster shares there, or change `shared`")
     if not store.exists():

@@ -1,4 +1,4 @@
-"""What a live world asks of an executor whose workers live on their own time."""
+"""The interface a live world needs from an executor whose workers run in real time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gridsweep.state.state import State
 
 
 class Workers(Executor, Protocol):
-    """An executor whose workers live on their own time."""
+    """An executor whose workers run in real time, independently of the loop."""
 
     def changed(self, state: State) -> bool: ...
 
@@ -23,7 +23,7 @@ class Workers(Executor, Protocol):
 
 
 def let_go(executor: Workers) -> None:
-    """Close what an executor holds open towards its cluster; the workers go on."""
+    """Close an executor's connections to its cluster; the workers keep running."""
     for held in (executor, getattr(executor, "api", None)):
         close = getattr(held, "close", None)
         if close is not None:
@@ -31,7 +31,7 @@ def let_go(executor: Workers) -> None:
 
 
 def reach(executor: Workers) -> None:
-    """Raises `ExecutorError` where an executor's cluster cannot be reached, so that a run does not begin in vain."""
+    """Raise `ExecutorError` if an executor's cluster cannot be reached, before a run begins."""
     ready = getattr(executor, "ready", None)
     if ready is not None:
         ready()

@@ -1,12 +1,12 @@
-"""What every executor must do, as tests to inherit (pytest collects them; nothing here imports it).
+"""The executor contract as tests to inherit (pytest collects them; nothing here imports pytest).
 
     class TestMine(WorkerContract):
         @pytest.fixture
         def bench(self, tmp_path):
             return MyBench(tmp_path / "store")
 
-`ExecutorContract` holds for executors that only pretend, too; `WorkerContract` adds what real workers show: files,
-losses to the last digit, what is left after a kill. A `Bench` makes executors and says how a worker is killed there.
+`ExecutorContract` also applies to simulated executors; `WorkerContract` adds checks of real workers: files, losses to
+the last digit, and the state after a kill. A `Bench` makes executors and kills workers.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from gridsweep.testing.stand_in import loss_after
 
 WORD = "a word from the worker"
 QUICK, SLOW = 0.005, 0.1
-"""Seconds a step of the stand-in takes: to be over at once, and to be caught at work."""
+"""Seconds per step of the stand-in: short enough to end at once, and long enough to be interrupted."""
 
 
 def stand_in(pace: float = QUICK, misbehave: str = "") -> tuple[str, ...]:
-    """The command of a stand-in worker that says `WORD` first; its environment is part of it, so that it travels."""
+    """Return the command of a stand-in worker that prints `WORD` first; its environment is included."""
     return (
         "env",
         f"GRIDSWEEP_STEP_SECONDS={pace}",
@@ -57,7 +57,7 @@ def stand_in(pace: float = QUICK, misbehave: str = "") -> tuple[str, ...]:
 
 
 def sweep_of(n: int, *, steps: int = 6, devices: int = 2) -> Sweep:
-    """`n` experiments e00, e01, ... on a few devices, with a checkpoint every other step."""
+    """Return a sweep of `n` experiments e00, e01, ..., with a checkpoint every other step."""
     experiments = (
         Experiment(f"e{i:02}", LoraParams(8 + i, 32.0, 1e-4, 0.05), 42, "only", "a contract") for i in range(n)
     )
@@ -75,7 +75,7 @@ def sweep_of(n: int, *, steps: int = 6, devices: int = 2) -> Sweep:
 
 
 def expected_loss(sweep: Sweep, id: str, steps: int | None = None) -> float:
-    """The stand-in's loss of an experiment that nothing disturbed, after its last step or another."""
+    """Return the stand-in's loss of an undisturbed experiment after `steps` steps (default: all)."""
     experiment = next(e for e in sweep.experiments if e.id == id)
     part = Part(id, experiment.params, experiment.seed, 0, sweep.total_steps)
     loss = loss_after(part, 0)
@@ -85,7 +85,7 @@ def expected_loss(sweep: Sweep, id: str, steps: int | None = None) -> float:
 
 
 class Bench:
-    """A place with workers, on the wall clock. `patience` is how many seconds anything may take there."""
+    """A place with workers, on the wall clock. `patience` is the most seconds any wait may take."""
 
     patience = 60.0
 
@@ -93,24 +93,24 @@ class Bench:
         self.store = store
 
     def executor(self, command: Sequence[str]) -> Executor:
-        """A new executor over the same store and the same place, as after the loop died."""
+        """Return a new executor over the same store and place, as after a crash of the loop."""
         raise NotImplementedError
 
     def kill(self, attempt: str) -> None:
-        """End an attempt's worker as a crash would, without a word."""
+        """End an attempt's worker as a crash would, without a result."""
         raise NotImplementedError
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def rest(self, executor: Executor, state: State) -> None:
-        """Let a little time pass."""
+        """Let a short time pass."""
         time.sleep(0.05)
 
     def world(self, executor: Executor) -> World:
         start = self.now().replace(minute=0, second=0, microsecond=0) - HOUR
         grid = Observations(Trace(start, HOUR, [100.0] * 48), Provenance("a contract"))
-        return Live(grid, executor)  # type: ignore[arg-type]  # whoever is no worker has a world of its own
+        return Live(grid, executor)  # type: ignore[arg-type]  # executors without workers have their own world
 
 
 class Story:
@@ -126,7 +126,7 @@ class Story:
         self.state.apply(event)
 
     def request(self, id: str = "e00", device: str = "d0") -> str:
-        """Journal the next attempt at what remains of an experiment, and start it; its name."""
+        """Journal and start the next attempt at the rest of an experiment, and return its name."""
         stint = Stint((Member(id, self.state.standings[id].step, self.state.sweep.total_steps),))
         name = f"{stint.id}/{self.state.tries.get(stint.id, 0) + 1}"
         self.tell(Requested(self.bench.now(), name, stint, device, "a contract"))
@@ -138,14 +138,14 @@ class Story:
         self.executor.act(self.state)
 
     def look(self) -> list[Event]:
-        """Observe as if a minute had passed since the last look, so that all there is to tell is told."""
+        """Observe as if a minute had passed since the last time, so that all events are reported."""
         events = list(self.executor.observe(self.state, self.bench.now() + timedelta(minutes=2)))
         for event in events:
             self.tell(event)
         return events
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Act and observe until something comes true."""
+        """Act and observe until a condition is true."""
         end = time.monotonic() + self.bench.patience
         while not condition():
             assert time.monotonic() < end, f"it did not come true in {self.bench.patience} s: {self.journal[-3:]}"
@@ -154,7 +154,7 @@ class Story:
             self.executor.act(self.state)
 
     def finish(self) -> Event:
-        """Act and observe until nothing runs; the last fact."""
+        """Act and observe until nothing runs, and return the last event."""
         self.until(lambda: not self.state.active)
         return self.journal[-1]
 
@@ -162,7 +162,7 @@ class Story:
         self.until(lambda: self.state.attempts[attempt].step >= step)
 
     def die(self, executor: Executor) -> None:
-        """The loop dies: all that is left is the journal, and another executor takes over."""
+        """Simulate a crash of the loop: only the journal is left, and another executor takes over."""
         self.state, self.executor = State(self.journal), executor
 
     def facts(self, *kinds: type[object]) -> list[str]:
@@ -177,7 +177,7 @@ ATTEMPT = (Requested, Running, Paused, Ended, Lost)
 
 
 class ExecutorContract:
-    """Holds for every executor. A subclass provides the fixture `bench`."""
+    """Tests for every executor. A subclass provides the fixture `bench`."""
 
     def story(self, bench: Bench, n: int = 1, *, pace: float = QUICK, misbehave: str = "", **sweep: int) -> Story:
         return Story(bench, bench.executor(stand_in(pace, misbehave)), sweep_of(n, **sweep))
@@ -197,7 +197,7 @@ class ExecutorContract:
         self.undisturbed(story)
 
     def undisturbed(self, story: Story) -> None:
-        """What more an executor of workers shows of an attempt that nothing disturbed."""
+        """Check further properties of an undisturbed attempt; executors with workers add some."""
 
     def test_observing_twice_tells_the_same(self, bench: Bench) -> None:
         story = self.story(bench)
@@ -230,11 +230,11 @@ class ExecutorContract:
         self.same_end(story)
 
     def under_way(self, story: Story, attempt: str) -> None:
-        """Wait until an attempt has something to keep."""
+        """Wait until an attempt has work worth keeping."""
         story.bench.rest(story.executor, story.state)
 
     def same_end(self, story: Story) -> None:
-        """The end is that of a sweep nothing disturbed."""
+        """Check that the result equals that of an undisturbed sweep."""
 
     def test_another_loop_takes_over_what_runs(self, bench: Bench) -> None:
         story = self.story(bench, pace=SLOW)
@@ -259,9 +259,9 @@ class ExecutorContract:
 
 
 class WorkerContract(ExecutorContract):
-    """Holds for every executor with real workers (`worlds.Workers`)."""
+    """Tests for every executor with real workers (`worlds.Workers`)."""
 
-    wrong = "nan:e00"  # one that fails for good fails alone
+    wrong = "nan:e00"  # an experiment that fails permanently fails alone
     statuses = ("failed", "done", "done")
 
     def undisturbed(self, story: Story) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class VirtualNvml:
-    """Stands in for `pynvml`. Its fields are what a test turns; `sessions` are those open, `writes` all limits set.
+    """Stands in for `pynvml`. Tests set its fields; `sessions` counts open sessions, `writes` lists all limits set.
 
-    `counter`, `power` and `limits` say what the driver tells of, `root` whether limits may be set.
+    `counter`, `power` and `limits` say which values the driver reports, `root` whether limits may be set.
     """
 
     class NVMLError(Exception):
-        """What every call raises."""
+        """The error that every failing call raises."""
 
     def __init__(self, counter: bool = True, power: bool = True, limits: bool = True, root: bool = True):
         self.uuids = ["GPU-aaaa-1111", "GPU-bbbb-2222"]

@@ -1,10 +1,10 @@
-"""What every provider that asks over HTTP must do, as tests to inherit (pytest collects them; nothing here imports it).
+"""The contract of providers that use HTTP, as tests to inherit (pytest collects them; nothing here imports pytest).
 
     class TestMine(ProviderContract):
         dialect = MyDialect
         source = MyProvider
 
-Each behaviour of `testing_grid.behaviours` is one test, on a loopback server and with the client that production has.
+Each behaviour of `testing_grid.behaviours` is one test, on a loopback server and with the production client.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from gridsweep.testing.grid.transport import GridTransport
 
 NOW = datetime(2026, 5, 4, 14, 20, 30, tzinfo=UTC)
 DEADLINE_SECONDS, SHORT_SECONDS = 10.0, 0.3
-"""Of a request on the loopback interface, and of one that is not going to be answered."""
+"""Deadlines of a request on the loopback interface, and of a request that will not be answered."""
 RECORDED = "behaviour"
 UNNAMED = "https://no-such-host.invalid"
 
 
 class MovableClock:
-    """A clock that moves when it is told to, and when somebody sleeps."""
+    """A clock that moves only when told to, or during a sleep."""
 
     def __init__(self, now: datetime = NOW):
         self.start = self.moment = now
@@ -63,7 +63,7 @@ def truth(now: datetime = NOW) -> Trace:
 
 @dataclass(slots=True)
 class Setting:
-    """A source on a double: the double, the clock both live by, and what must stay secret."""
+    """A source on a double: the double, their common clock, and the values that must stay secret."""
 
     source: Source
     api: GridApi
@@ -72,31 +72,31 @@ class Setting:
     cache: Path
 
     def secrets_in(self, text: str) -> list[str]:
-        """Those that occur, the tokens the double handed out included."""
+        """Return the secrets that occur in a text, including tokens issued by the double."""
         return [s for s in (*self.canaries, *getattr(self.api.dialect, "issued", ())) if s in text]
 
 
 class ProviderContract:
-    """Holds for every provider that asks over HTTP. A subclass says which one, and gives a dialect for its API."""
+    """Tests for every provider that uses HTTP. A subclass names the provider and a dialect for its API."""
 
     dialect: ClassVar[Callable[[], Dialect]]
     source: ClassVar[Callable[[CarbonSource, Means], Source]]
     root: ClassVar[str] = ""
-    """What of the base URL comes after the host, such as `/v3`."""
+    """The path of the base URL, such as `/v3`."""
     settings: ClassVar[Mapping[str, Any]] = {}
     """Further settings of the section `carbon`."""
     own: ClassVar[tuple[Behaviour, ...]] = ()
     """Behaviours of this API alone."""
     otherwise: ClassVar[Mapping[str, Expected]] = {}
-    """What is expected of a canned behaviour here, where that is something else."""
+    """Expected results of canned behaviours that differ for this provider."""
     tolerance: ClassVar[float] = 1.0
-    """gCO2eq/kWh between what the double knows and what a reading tells: what the API's own rounding takes away."""
+    """The allowed difference in gCO2eq/kWh between the double and a reading, due to the API's rounding."""
 
     hours: ClassVar[int] = 24
-    """How long it is read every five minutes, to see how often it asks."""
+    """Hours of reading every five minutes, to count the provider's requests."""
 
     def make(self, folder: Path, api: GridApi, clock: MovableClock, base_url: str, **means: Any) -> Setting:
-        """A source with secrets in files and its own cache."""
+        """Return a source with secrets in files and its own cache."""
         folder.mkdir(parents=True, exist_ok=True)
         references = {}
         for key, secret in api.dialect.secrets.items():
@@ -116,7 +116,7 @@ class ProviderContract:
 
     @contextmanager
     def served(self, folder: Path, behaviour: Behaviour = GOOD, elsewhere: str = "") -> Iterator[Setting]:
-        """A source on a loopback server that behaves so."""
+        """Yield a source on a loopback server with this behaviour."""
         import httpx
 
         dialect, clock = type(self).dialect(), MovableClock()
@@ -129,12 +129,12 @@ class ProviderContract:
             answered = behaviour.place == "here" and behaviour.delivery != "drip"
             deadline = DEADLINE_SECONDS if answered else SHORT_SECONDS
             means = {"deadline": deadline, "sleep": lambda seconds: None, "budget": TokenBucket(1000, 1000.0)}
-            plain = url.startswith("http:")  # then there is no need for certificates, whose loading takes 40 ms
+            plain = url.startswith("http:")  # no certificates needed then; loading them takes 40 ms
             transport = httpx.HTTPTransport(verify=False) if plain else None
             yield self.make(folder, server, clock, url + self.root, transport=transport, **means)
 
     def virtual(self, folder: Path, transport: GridTransport, clock: MovableClock, **means: Any) -> Setting:
-        """A source on a double without a socket, on a clock that only moves when told to."""
+        """Return a source on a double without a socket, on a clock that only moves when told to."""
         virtual = {"transport": transport, "monotonic": clock.seconds, "sleep": clock.sleep}
         return self.make(folder, transport, clock, f"https://api.invalid{self.root}", **{**virtual, **means})
 
@@ -172,12 +172,12 @@ class ProviderContract:
         record_property(RECORDED, (setting.api.dialect.name, behaviour.name, spoiled))
 
     def told(self, folder: Path) -> int:
-        """How many slots a reading tells when all goes well."""
+        """Return the number of known slots in a good reading."""
         clock = MovableClock()
         return known(self.virtual(folder, self.double(clock), clock).source.read(NOW))
 
     def honest(self, reading: Reading, expected: Expected, told: int) -> None:
-        """It tells as much as it should, and nothing that is not so."""
+        """Check that a reading has the expected slots and no false values."""
         values, grid = reading.history.values, truth()
         if expected.tells == "nothing":
             assert known(reading) == 0
@@ -192,7 +192,7 @@ class ProviderContract:
             assert known(reading) == told
 
     def sound(self, reading: Reading, setting: Setting) -> None:
-        """What holds for every reading, whatever it tells."""
+        """Check the properties that hold for every reading."""
         history, now = reading.history, setting.clock.now()
         assert history.end <= floor_to(now, history.step) + history.step, "it tells the future as the past"
         assert not (history.values < 0).any() and not np.isinf(history.values).any()
@@ -214,7 +214,7 @@ class ProviderContract:
             assert not (forecast.paths < 0).any() and not np.isinf(forecast.paths).any()
 
     def quiet(self, setting: Setting, error: BaseException | None) -> None:
-        """No secret is in what was said or kept."""
+        """Check that no secret appears in messages or stored files."""
         while error is not None:
             assert setting.secrets_in(f"{error} {error!r}") == []
             error = error.__cause__ or error.__context__
@@ -268,7 +268,7 @@ class ProviderContract:
 
 
 def tally(properties: Iterable[tuple[str, object]]) -> list[str]:
-    """One line a provider: how many behaviours were tried on it, from what the contract's tests recorded."""
+    """Return one line per provider with its number of tested behaviours, from the properties the tests recorded."""
     tried: dict[str, set[str]] = {}
     for key, value in properties:
         if key == RECORDED and isinstance(value, tuple | list):
@@ -279,12 +279,12 @@ def tally(properties: Iterable[tuple[str, object]]) -> list[str]:
 
 
 def known(reading: Reading) -> int:
-    """How many slots it tells."""
+    """Return the number of known slots in a reading."""
     return int(np.isfinite(reading.history.values).sum())
 
 
 def tried(ask: Callable[[], Any]) -> tuple[Any, SignalError | None]:
-    """What came of it, or the error that providers may raise; any other goes through."""
+    """Return the result and None, or None and the `SignalError`; other errors propagate."""
     try:
         return ask(), None
     except SignalError as error:

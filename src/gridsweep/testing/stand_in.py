@@ -1,8 +1,8 @@
-"""Doubles that come with the package: a worker that trains nothing, fast, but keeps the whole protocol.
+"""A stand-in worker that follows the whole protocol but does not train.
 
 `python -m gridsweep.testing ATTEMPT_FOLDER` stands in for `python -m gridsweep.train ATTEMPT_FOLDER`. Its loss is a
 function of seed, hyperparameters and step, carried from step to step in floating point, so that a step too many or
-too few, or one from a wrong checkpoint, shows in the last digit. Two variables of the environment steer it:
+too few, or a step from a wrong checkpoint, shows in the last digit. Two environment variables control it:
 
     GRIDSWEEP_STEP_SECONDS   how long a step takes (0.01)
     GRIDSWEEP_MISBEHAVE      `WHAT:PREFIX,...`: experiments whose id starts with PREFIX go wrong: `nan` (fails
@@ -28,13 +28,13 @@ from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint
 
 STAND_IN = (sys.executable, "-m", "gridsweep.testing")
-"""The command to hand to an executor in place of its own."""
+"""The command of the stand-in, to pass to an executor in place of its default."""
 
 WATTS = 15.0
 
 
 def loss_after(part: Part, step: int, loss: float | None = None) -> float:
-    """One more step of a loss that depends on every step before it."""
+    """Return the loss after one more step; it depends on every step before."""
     if loss is None:
         return 4.0 + part.seed * 1e-3
     pull = part.params.lr * 300 * part.params.alpha / 32 + part.params.r * 1e-5 + part.params.dropout * 1e-4
@@ -42,7 +42,7 @@ def loss_after(part: Part, step: int, loss: float | None = None) -> float:
 
 
 def misbehaviour(experiment: str) -> str:
-    """What this experiment is told to do wrong."""
+    """Return the fault that this experiment is told to show."""
     for rule in os.environ.get("GRIDSWEEP_MISBEHAVE", "").split(","):
         what, _, prefix = rule.partition(":")
         if prefix and experiment.startswith(prefix):
@@ -51,14 +51,14 @@ def misbehaviour(experiment: str) -> str:
 
 
 def losses_of(loss: float, samples: int) -> Losses:
-    """Losses of that mean on validation samples that all experiments share, some harder than others."""
+    """Return losses with that mean on the validation samples shared by all experiments; some samples are harder."""
     middle = (samples - 1) / 2
     values = (loss + 0.1 * (n - middle) + 1e-4 * math.sin(loss * 1e3 + n) for n in range(samples))
     return Losses(tuple(values), (10.0,) * samples)
 
 
 def saved_loss(folder: AttemptFolder, part: Part) -> float:
-    """The loss a member goes on from. Raises `ValueError` where its checkpoint is not what was saved."""
+    """Return the loss from which a member resumes. Raise `ValueError` if its checkpoint is not what was saved."""
     if part.checkpoint is None:
         return loss_after(part, 0)
     saved = folder.store / part.checkpoint.path
@@ -96,7 +96,7 @@ def work(folder: AttemptFolder) -> None:
 class StandIn:
     """The members of one attempt that are `alive`, from step `first` to `last`, with their present losses.
 
-    Raises `ValueError` when it was told to crash, or a checkpoint is not what was saved.
+    Raise `ValueError` if a crash was requested, or if a checkpoint is not what was saved.
     """
 
     def __init__(self, folder: AttemptFolder):
@@ -114,7 +114,7 @@ class StandIn:
         self.pace = seconds * self.strides * (5 if "slow" in self.wrongs else 1)
 
     def train(self, step: int) -> None:
-        """Make one step, and write down its energy and its losses."""
+        """Make one step, and record its energy and losses."""
         begun, told = now(), self.first + (step - self.first) * self.strides
         time.sleep(self.pace)
         if "hang" in self.wrongs and step > 2:
@@ -134,11 +134,11 @@ class StandIn:
             del self.alive[id]
 
     def saves_at(self, step: int) -> bool:
-        """Whether a step ends with a checkpoint: every so many, and at a rung."""
+        """Return whether a step ends with a checkpoint: at a regular interval, and at a rung."""
         return step % self.assignment.recipe.checkpoint_every == 0 or self.last == step < self.assignment.total_steps
 
     def save(self, step: int) -> None:
-        """Write a checkpoint of every member alive."""
+        """Write a checkpoint of every active member."""
         for id in self.alive:
             with self.folder.saving(id, step) as draft:
                 (draft / "loss.txt").write_text(self.losses[id].hex())
@@ -167,14 +167,14 @@ class StandIn:
 
 
 def reached(part: Part, step: int, loss: float, checkpoint: Checkpoint | None) -> Outcome:
-    """At a rung: judged by a part of the samples."""
+    """Return the outcome at a rung, evaluated on a part of the samples."""
     return Outcome(
         part.experiment, "reached", step, "", loss, None, loss_after(part, 0), checkpoint, losses=losses_of(loss, 8)
     )
 
 
 def done(folder: AttemptFolder, part: Part, step: int, loss: float) -> Outcome:
-    """At the end, with an adapter that is none."""
+    """Return the outcome at the end, with a dummy adapter."""
     adapter = folder.path / "adapters" / part.experiment
     adapter.mkdir(parents=True, exist_ok=True)
     (adapter / "adapter_config.json").write_text(f'{{"r": {part.params.r}}}\n')

@@ -1,1 +1,1 @@
-"""Workers as RayJobs of a Kubernetes cluster."""
+"""Workers as RayJobs on a Kubernetes cluster."""

@@ -1,4 +1,4 @@
-"""What a RayJob and its pods say about an attempt, in one word and a reason. No request is made here."""
+"""The condition of an attempt, derived from its RayJob and pods: one word and a reason. Makes no requests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ BEING_MADE = ("ContainerCreating", "PodInitializing")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`waits`: not begun, `by` holds it. `runs`. `leaves`: it is being stopped. `over`: no worker of it lives.
+    """The condition of an attempt, with a reason `why`.
 
-    `why` never holds an object's name, so that alike failures read alike.
+    `waits`: not begun, held by `by`. `runs`: running. `leaves`: being stopped. `over`: none of its workers is alive.
+    `why` never contains an object's name, so that equal failures have equal text.
     """
 
     kind: Literal["waits", "runs", "leaves", "over"]
@@ -26,7 +27,7 @@ class Condition:
 
 
 def condition(job: Object | None, pods: Sequence[Object], *, started: bool) -> Condition:
-    """Where an attempt stands. `started` says that its worker has begun to work at some time."""
+    """Return the condition of an attempt. `started`: its worker has begun to work at some time."""
     alive = [pod for pod in pods if phase(pod) not in ("Succeeded", "Failed")]
     if job is None or job["metadata"].get("deletionTimestamp"):
         if alive or job is not None:
@@ -40,7 +41,7 @@ def condition(job: Object | None, pods: Sequence[Object], *, started: bool) -> C
             return Condition("over", "its RayJob is complete, and there is no result")
         case "Failed" | "ValidationFailed" as stage:
             why = failure(job, stage)
-            # Where Ray itself says that the job ended, the head may stay; else it has to be gone first.
+            # If Ray itself reports the end of the job, the head may still exist; otherwise it must be gone first.
             ended = status.get("jobStatus") in ("SUCCEEDED", "FAILED", "STOPPED") or not alive
             return Condition("over" if ended else "leaves", evicted(pods) or why, "KubeRay")
         case "" | "Initializing":
@@ -54,12 +55,12 @@ def condition(job: Object | None, pods: Sequence[Object], *, started: bool) -> C
             if started and not alive and (why := evicted(pods)):
                 return Condition("over", why)
             return Condition("runs")
-        case other:  # Retrying, Waiting, and whatever later versions know
+        case other:  # Retrying, Waiting, and states of later versions
             return Condition("waits", said(status.get("message")) or f"its RayJob is {other}", "KubeRay")
 
 
 def _waits(job: Object, pods: Sequence[Object], alive: Sequence[Object], started: bool) -> Condition:
-    """Why a RayJob is not ready yet: what holds its pod."""
+    """Return the condition of a RayJob that is not ready yet: the reason its pod is held."""
     if not alive:
         if started and (why := evicted(pods)):
             return Condition("over", why)
@@ -84,7 +85,7 @@ def phase(pod: Object) -> str:
 
 
 def evicted(pods: Sequence[Object]) -> str:
-    """Why a pod failed, where one did and said so."""
+    """Return why the first failed pod failed; "" if none has."""
     for pod in pods:
         status = pod.get("status") or {}
         if phase(pod) == "Failed":
@@ -93,7 +94,7 @@ def evicted(pods: Sequence[Object]) -> str:
 
 
 def failure(job: Object, stage: str) -> str:
-    """Why a RayJob failed: KubeRay's reason, and the last line that Ray had from the worker."""
+    """Return why a RayJob failed: KubeRay's reason, and the last line that Ray received from the worker."""
     status = job.get("status") or {}
     lines = [line.strip() for line in str(status.get("message") or "").splitlines() if line.strip()]
     last = lines[-1][:300] if lines else "no message"
@@ -106,5 +107,5 @@ def failure(job: Object, stage: str) -> str:
 
 
 def said(text: object) -> str:
-    """A message of the cluster as one short line."""
+    """Return a message of the cluster as one line of at most 300 characters."""
     return " ".join(str(text or "").split())[:300]

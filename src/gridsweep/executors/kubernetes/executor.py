@@ -1,8 +1,9 @@
-"""Attempts as RayJobs of a Kubernetes cluster, each one pod; the loop is their controller.
+"""Attempts as RayJobs on a Kubernetes cluster, each with one pod; the loop is their controller.
 
-A RayJob is made when its attempt is requested and deleted when the attempt has ended or is to pause; its pod is asked
-to stop first, so that it writes its result. What there is, is learned by listing; a watch only says when to look.
-Whether a worker lives, the API server says; what it did, its files say. No answer is no fact: nothing is lost for it.
+A RayJob is created when its attempt is requested, and deleted when the attempt has ended or must pause; its pod is
+asked to stop first, so that it writes its result. The state comes from lists; a watch only says when to list. The API
+server says whether a worker is alive; the worker's files say what it did. A missing answer is no evidence: no attempt
+is reported as lost because of it.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from gridsweep.sweep.clusters import KubernetesCluster
 Object = dict[str, Any]
 
 BRIEF_SECONDS = 2.0
-"""How long a server that did not answer is asked, once a look."""
+"""Seconds of retries in each look while the server does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the cluster held when it was last listed: RayJobs by name, pods by attempt."""
+    """The contents of the cluster when it was last listed: RayJobs by name, pods by attempt."""
 
     at: float
     jobs: dict[str, Object]
@@ -48,10 +49,10 @@ class Seen:
 
 
 class Kubernetes:
-    """Runs attempts in a cluster's namespace; `files` reaches what they write.
+    """Executor that runs attempts in a cluster's namespace; `files` gives access to the files they write.
 
-    What was listed is good for `relist` seconds, unless the watch wakes us. A worker that is gone without a result has
-    `settle` seconds for its last files to become visible.
+    A list is valid for `relist` seconds, unless the watch signals a change. After a worker is gone without a result,
+    its last files have `settle` seconds to become visible.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Kubernetes:
         self._woken = threading.Event()
         self._watch: Watch | None = None
         self._seen: Seen | None = None
-        # Only to spare work, or to be patient: nothing that a new loop could not find out again.
+        # Caches and timers only: a new loop can find all of this out again.
         self._down_since: datetime | None = None
         self._over_since: dict[str, float] = {}
         self._met: set[str] = set()
@@ -80,10 +81,10 @@ class Kubernetes:
         self._gardened: dict[str, Gardened] = {}
 
     def ready(self) -> None:
-        """Raises `ExecutorError` where the cluster lacks what a sweep takes: KubeRay, rights, the volume."""
+        """Raise `ExecutorError` if the cluster lacks a requirement of a sweep: KubeRay, rights, the volume."""
         check_cluster(self.api, self.cluster, outside=not isinstance(self.files, Mounted))
 
-    # -- what the cluster and the workers say
+    # -- observing the cluster and the workers
 
     def observe(self, state: State, now: datetime) -> Sequence[Event]:
         if not state.active:
@@ -97,14 +98,14 @@ class Kubernetes:
         return [event for attempt in state.active.values() for event in self._news(state, attempt, seen, now)]
 
     def _news(self, state: State, attempt: Attempt, seen: Seen, now: datetime) -> list[Event]:
-        """What is new of one attempt."""
+        """Return the new events of one attempt."""
         job, pods = self._job(state, attempt, seen), seen.pods.get(attempt.id, [])
         folder = self.files.folder(attempt.id)
         begun = attempt.running_at is not None or (folder.path / "worker.json").exists()
         if job is not None:
             self._met.add(attempt.id)
         if job is None and not pods and not begun and not self._known(attempt):
-            return []  # to be made
+            return []  # its RayJob is not created yet
         where = condition(job, pods, started=begun)
         if where.kind != "over":
             self._over_since.pop(attempt.id, None)
@@ -129,12 +130,12 @@ class Kubernetes:
             return [Lost(now, attempt.id, why)] if over else self._held(attempt, now, where)
         try:
             events = news(state, attempt, folder, now, ended=over, why=why)
-        except Unreachable as error:  # its checkpoints are checked where they are
+        except Unreachable as error:  # checkpoints are verified on the volume
             return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
         return [*(() if over else self._held(attempt, now, where)), *events]
 
     def _unseen(self, state: State, attempt: Attempt, now: datetime) -> list[Event]:
-        """What is new while the API server does not answer: at most what a mounted volume tells."""
+        """Return the new events while the API server does not answer: at most what a mounted volume shows."""
         why = f"the API server has not answered since {self._down_since:%Y-%m-%d %H:%M} UTC; what runs goes on"
         held = self._held(attempt, now, Condition("waits", why, "Kubernetes"))
         folder = self.files.folder(attempt.id)
@@ -145,13 +146,13 @@ class Kubernetes:
 
     @staticmethod
     def _held(attempt: Attempt, now: datetime, where: Condition) -> list[Event]:
-        """That somebody holds an attempt, or, with no reason, that nobody does any more; told when it changes."""
+        """Return a `Held` event if the reason for holding an attempt has changed; an empty reason means released."""
         why = where.why if where.kind in ("waits", "leaves") else ""
         told = attempt.held.partition(": ")[2]
         return [Held(now, attempt.id, where.by if why else "", why)] if why != told else []
 
     def _told(self, attempt: Attempt, events: list[Event]) -> list[Event]:
-        """The events, and with an end what Compute Gardener wrote on the pod."""
+        """Return the events; an end also gets the figures that Compute Gardener wrote on the pod."""
         figures = self._gardened.get(attempt.id)
         if figures is None or not events or not isinstance(end := events[-1], Ended):
             return events
@@ -159,7 +160,7 @@ class Kubernetes:
         return [*events[:-1], replace(end, facts={**end.facts, **more})]
 
     def _settled(self, state: State, attempt: Attempt, where: Condition) -> bool:
-        """Whether an attempt is over by a list made now, and has been for long enough for its files to be seen."""
+        """Return whether a fresh list confirms that an attempt is over, `settle` seconds after it was first seen so."""
         since = self._over_since.setdefault(attempt.id, self._clock())
         if self._clock() - since < self.settle:
             return False
@@ -170,11 +171,11 @@ class Kubernetes:
         return again.kind == "over"
 
     def changed(self, state: State) -> bool:
-        """Whether the cluster has changed since it was last looked at."""
+        """Return whether the cluster has changed since it was last listed."""
         return self._woken.is_set()
 
     def alive(self, state: State) -> bool:
-        """Whether any worker may live: one that cannot be seen is not dead."""
+        """Return whether any worker may be alive; workers that cannot be observed count as alive."""
         try:
             seen = self._look(state, anew=True)
         except Unreachable:
@@ -183,41 +184,41 @@ class Kubernetes:
         return any(condition(job, pods, started=True).kind != "over" for job, pods in found)
 
     def last_sign(self, state: State) -> datetime | None:
-        """The wall time of the last thing any active worker wrote, as far as it is known here."""
+        """Return the wall time of the last known write by any active worker."""
         folders = [self.files.folder(attempt).path for attempt in state.active]
         return max((touched(path) for path in folders if path.exists()), default=None)
 
     def logs(self, attempt: str) -> Iterator[str]:
-        """What a worker printed so far, line by line."""
+        """Yield the lines that a worker has printed so far."""
         with suppress(Unreachable):
             self.files.refresh(attempt)
         path = self.files.folder(attempt).path / "log.txt"
         with suppress(FileNotFoundError), path.open(errors="replace") as file:
             yield from (line.rstrip("\n") for line in file)
 
-    # -- what the loop wants
+    # -- acting for the loop
 
     def act(self, state: State) -> None:
         if self._down_since is not None and not state.finished:
-            return  # the next look asks again
+            return  # the next `observe` asks again
         try:
             self._match(state)
             self._publish(state)
         except Unreachable:
-            if state.finished:  # whoever runs this again has only this left to do
+            if state.finished:  # report it: a rerun has only this left to do
                 raise
         if state.finished:
             self.close()
 
     def _match(self, state: State) -> None:
-        """Make RayJobs for what is requested, delete those of what has ended or is to pause."""
+        """Create RayJobs for requested attempts; delete those of attempts that have ended or must pause."""
         seen = self._look(state)
         for job in seen.jobs.values():
             attempt = state.attempts.get(attempt_of(job, state))
             if job["metadata"].get("deletionTimestamp"):
                 continue
             if attempt and (attempt.id not in state.active or self._to_be_deleted(attempt, job, seen)):
-                with suppress(NotFound, Conflict):  # gone, or already another's
+                with suppress(NotFound, Conflict):  # gone, or the name belongs to another object by now
                     self.api.delete(JOBS, job["metadata"]["name"], job["metadata"].get("uid", ""))
                 self._seen = None
         for attempt in state.active.values():
@@ -226,13 +227,16 @@ class Kubernetes:
             self._create(state, attempt)
 
     def _known(self, attempt: Attempt) -> bool:
-        """Whether a RayJob of it was seen, or none is to be made: it is not made again where it is gone."""
+        """Return whether an attempt's RayJob was seen or must not be created; RayJobs that are gone stay gone."""
         seen = attempt.id in self._met or attempt.held or attempt.running_at is not None
         return bool(seen or attempt.pausing_since is not None)
 
     @staticmethod
     def _to_be_deleted(attempt: Attempt, job: Object, seen: Seen) -> bool:
-        """Told to pause; or failed for KubeRay while its pod goes on, which deletion stops with time for a result."""
+        """Return whether an attempt must pause, or its RayJob failed while its pod still runs.
+
+        In the second case deletion stops the pod, with time for a result.
+        """
         where = condition(job, seen.pods.get(attempt.id, []), started=True)
         return attempt.pausing_since is not None or where.kind == "leaves"
 
@@ -249,7 +253,7 @@ class Kubernetes:
             raise ExecutorError(no_kuberay(self.cluster, error)) from None
 
     def _job(self, state: State, attempt: Attempt, seen: Seen) -> Object | None:
-        """The RayJob of an attempt. Raises `ExecutorError` where its name is taken."""
+        """Return the RayJob of an attempt. Raise `ExecutorError` if the name belongs to another run."""
         job = seen.jobs.get(job_name(state.sweep.name, attempt.id, attempt.stint.members[0].experiment))
         if job is not None:
             self._check_ours(state, attempt, job)
@@ -265,7 +269,7 @@ class Kubernetes:
         )
 
     def _publish(self, state: State) -> None:
-        """Bring finished adapters, publish them, and free the volume of their checkpoints."""
+        """Fetch finished adapters, publish them, and remove their checkpoints from the volume."""
         done = {
             id: standing
             for id, standing in state.standings.items()
@@ -279,7 +283,7 @@ class Kubernetes:
         for id, standing in done.items():
             for attempt in standing.attempts:
                 members = state.attempts[attempt].stint.members
-                # The volume frees those of a whole attempt, so only where nobody could go on from them any more.
+                # Checkpoints are removed per attempt, so only when none of its members can resume from them any more.
                 if all(state.standings[member.experiment].status in ("done", "failed") for member in members):
                     self.files.forget(attempt)
             self._published.add(id)
@@ -287,7 +291,10 @@ class Kubernetes:
     # -- the list
 
     def _look(self, state: State, *, anew: bool = False) -> Seen:
-        """What the cluster holds, listed if it may have changed. Raises `Unreachable`, `ExecutorError`."""
+        """Return the contents of the cluster, listed again if they may have changed.
+
+        Raise `Unreachable` without an answer, `ExecutorError` without KubeRay or the namespace.
+        """
         seen = self._seen
         if seen and not anew and not self._woken.is_set() and self._clock() - seen.at < self.relist:
             return seen
@@ -301,14 +308,14 @@ class Kubernetes:
         except NotFound as error:
             raise ExecutorError(no_kuberay(self.cluster, error)) from None
         pods: dict[str, list[Object]] = defaultdict(list)
-        # After the RayJobs, so that of one that is gone by then no pod is overlooked.
+        # Pods are listed after the RayJobs, so that the pods of a RayJob that is gone are not missed.
         for pod in self.api.list(PODS, f"{selector(state)},{COMPONENT}=worker")[0]:
             pods[(pod["metadata"].get("annotations") or {}).get(ATTEMPT, "")].append(pod)
         self._seen = Seen(self._clock(), {job["metadata"]["name"]: job for job in jobs}, dict(pods))
         return self._seen
 
     def close(self) -> None:
-        """End the watch, and the pod that reads for us; whoever goes on using the executor opens them again."""
+        """End the watch and the reader pod; further use of the executor opens them again."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None

@@ -1,4 +1,4 @@
-"""Whose a RayJob is, and whose the files on the volume: which sweep, which run of it, which work."""
+"""Ownership of RayJobs and of files on the volume: by sweep, by run of the sweep, and by assignment."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 
 RUN = f"{PREFIX}run"
-"""The annotation that says which run of the sweep made a RayJob: two runs of one spec must not take each other's."""
+"""The annotation with the run of the sweep that created a RayJob: two runs of one spec must not share RayJobs."""
 EARLIER = timedelta(minutes=5)
-"""A worker that signed in so long before the submission was another run's, whatever the clocks say."""
+"""A worker that started this long before the submission belongs to another run, even if the clocks differ."""
 
 
 def selector(state: State) -> str:
-    """The labels of all that belongs to the sweep."""
+    """Return the label selector for all objects of the sweep."""
     return f"{SWEEP}={label_value(state.sweep.name)}"
 
 
 def run_of(state: State) -> str:
-    """A name for the submission, the same whenever the journal is read."""
-    # A replayed grid begins at the same time in every run; the wall tells them apart.
+    """Return a name for the submission, the same whenever the journal is read."""
+    # A replayed grid begins at the same time in every run; the wall time distinguishes the runs.
     anchored = [state.anchors[0].wall.isoformat()] if state.sweep.replay and state.anchors else []
     return digest(state.sweep.name, state.submitted_at.isoformat(), *anchored)
 
 
 def attempt_of(job: dict[str, Any], state: State) -> str:
-    """The attempt that a RayJob of this run was made for; "" where it is not this run's."""
+    """Return the attempt that a RayJob was created for; "" if another run created the RayJob."""
     notes = job["metadata"].get("annotations") or {}
     return str(notes.get(ATTEMPT, "")) if notes.get(RUN) == run_of(state) else ""
 
 
 def made_for(job: dict[str, Any], state: State, attempt: Attempt) -> bool:
-    """Whether this run made a RayJob for this very work. The device may have been described anew since."""
+    """Return whether this run created a RayJob for this same assignment; the device's description may differ."""
     theirs, ours = _work_of(job), assignment(state, attempt)
     same = theirs is not None and replace(theirs, device=ours.device) == ours
     return same and attempt_of(job, state) == attempt.id
 
 
 def _work_of(job: dict[str, Any]) -> Assignment | None:
-    """What the worker of a RayJob is told; None where that is no assignment of ours."""
+    """Return the assignment in a RayJob; None if there is no valid one."""
     try:
         containers = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
         values = {variable["name"]: variable.get("value", "") for variable in containers[0]["env"]}
@@ -57,7 +57,7 @@ def _work_of(job: dict[str, Any]) -> Assignment | None:
 
 
 def earlier_run(folder: Path, state: State) -> bool:
-    """Whether the worker of a folder signed in before this sweep was submitted."""
+    """Return whether the worker of a folder started before this sweep was submitted."""
     try:
         at = datetime.fromisoformat(json.loads((folder / "worker.json").read_text())["started_at"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What would make a sweep fail on a cluster, found before anything is submitted."""
+"""Checks before the first submission for problems that would make a sweep fail on a cluster."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from gridsweep.sweep.clusters import KubernetesCluster
 
 LOOP = ((JOBS, ("list", "watch", "get", "create", "delete")), (PODS, ("list",)))
 READER = ((PODS, ("get", "create", "delete")), (Resource("", "pods/proxy"), ("get", "delete")))
-"""What the loop does, and what reading the volume from outside the cluster takes besides."""
+"""`LOOP`: the rights the loop needs. `READER`: additional rights to read the volume from outside the cluster."""
 
 
 def check_cluster(api: Api, cluster: KubernetesCluster, *, outside: bool) -> None:
-    """Raises `ExecutorError` where there is no cluster, no KubeRay, a right missing, or no volume to be had."""
+    """Raise `ExecutorError` if there is no cluster, no KubeRay or no usable volume, or if a right is missing."""
     missing = [
         f"{verb} {resource}"
         for resource, verbs in (*LOOP, *(READER if outside else ()))
@@ -38,7 +38,7 @@ def _check_volume(api: Api, cluster: KubernetesCluster) -> None:
     try:
         claim = api.get(CLAIMS, cluster.volume)
     except Forbidden:
-        return  # not needed to run; a pod that waits for its volume says so
+        return  # this right is optional; a pod that waits for its volume reports it
     except NotFound:
         raise ExecutorError(
             f"there is no volume claim {cluster.volume} in the namespace {cluster.namespace}; "

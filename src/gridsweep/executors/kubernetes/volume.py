@@ -1,8 +1,8 @@
-"""The attempts' files on a cluster's volume: through a mount, or mirrored through a pod that reads them to us.
+"""Attempts' files on a cluster's volume: mounted, or mirrored through a reader pod.
 
-In the cluster the loop mounts the volume, and `store` is the sweep's store on it. From a laptop `store` is a mirror:
-appended files are followed from the byte where they were left, whole ones are brought whole, and everything is checked
-against a digest. A mirror is only a memory: it may be lost, and fills again.
+In the cluster the loop mounts the volume, and `store` is the sweep's store on it. Outside the cluster `store` is a
+mirror: appended files are fetched from the last byte received, other files are fetched whole, and all data is checked
+against a digest. A mirror is only a cache: it may be deleted, and is filled again.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     import httpx
 
 APPENDED = ("log.txt", "progress.jsonl", "energy.jsonl")
-WHOLE = ("stint.json", "worker.json", "result.json")  # the result last, so that it is so in the mirror too
+WHOLE = ("stint.json", "worker.json", "result.json")  # the result last, so that it is the last file in the mirror too
 
 
 class Files(Protocol):
-    """Where attempts' files are read. All but `folder` raise `Unreachable` while the volume cannot be asked."""
+    """Access to attempts' files. All methods but `folder` raise `Unreachable` while the volume cannot be reached."""
 
     store: Path
 
     def folder(self, attempt: str) -> AttemptFolder: ...
 
     def refresh(self, attempt: str) -> None:
-        """Bring what is new of an attempt's files."""
+        """Fetch new data of an attempt's files."""
         ...
 
     def bring(self, path: str) -> None:
-        """Make sure that a saved folder, named relative to the store, is here and whole."""
+        """Make sure that a saved folder, named relative to the store, is here and complete."""
         ...
 
     def forget(self, attempt: str) -> None:
@@ -57,7 +57,7 @@ class Files(Protocol):
 
 
 class Mounted:
-    """The volume as a folder of this pod: `GRIDSWEEP_STORE`."""
+    """The volume, mounted as a folder of this pod: `GRIDSWEEP_STORE`."""
 
     def __init__(self, store: Path):
         self.store = store
@@ -66,23 +66,23 @@ class Mounted:
         return AttemptFolder(self.store / "stints" / attempt)
 
     def refresh(self, attempt: str) -> None:
-        """Nothing to do; listing the folder makes a network share look again."""
+        """List the folder, which makes a network share refresh it."""
         folder = self.folder(attempt).path
         if folder.is_dir():
             list(folder.iterdir())
 
     def bring(self, path: str) -> None:
-        """Nothing to do."""
+        """Do nothing: the folder is on the mounted volume."""
 
     def forget(self, attempt: str) -> None:
         shutil.rmtree(self.folder(attempt).path / "checkpoints", ignore_errors=True)
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class MirroredFolder(AttemptFolder):
-    """An attempt's folder whose checkpoints stay on the volume, where they are checked."""
+    """An attempt's folder whose checkpoints stay on the volume and are verified there."""
 
     def __init__(self, mirror: Mirrored, attempt: str):
         super().__init__(mirror.store / "stints" / attempt)
@@ -93,7 +93,7 @@ class MirroredFolder(AttemptFolder):
 
 
 class Mirrored:
-    """A mirror below `store`, filled through a reader pod that is made when it is needed."""
+    """A mirror below `store`, filled through a reader pod that is created on demand."""
 
     def __init__(self, store: Path, api: Api, cluster: KubernetesCluster, sweep: str):
         self.store, self._api, self._cluster, self._sweep = store, api, cluster, sweep
@@ -118,7 +118,7 @@ class Mirrored:
         os.utime(folder, (tree[""][1], tree[""][1]))
 
     def bring(self, path: str) -> None:
-        """Raises `ExecutorError` where what is on the volume is not what was saved."""
+        """Fetch a saved folder. Raise `ExecutorError` if the files on the volume differ from what was saved."""
         final = self.store / path
         if final.exists():
             return
@@ -135,7 +135,7 @@ class Mirrored:
         draft.rename(final)
 
     def checkpoint(self, attempt: str, experiment: str, at_most: int | None = None) -> Checkpoint | None:
-        """The newest checkpoint whose files, read in the reader pod, match its manifest."""
+        """Return the newest checkpoint whose files match its manifest; the reader pod computes their digests."""
         place = f"stints/{attempt}/checkpoints"
         names = {name.partition("/")[0] for name in self._tree(place)}
         for step in sorted((int(name) for name in names if name.isdigit()), reverse=True):
@@ -158,18 +158,18 @@ class Mirrored:
         shutil.rmtree(self.store / "stints" / attempt / "checkpoints", ignore_errors=True)
 
     def close(self) -> None:
-        """Take the reader down; it would leave by itself after an hour."""
+        """Delete the reader pod, which otherwise exits after an hour without requests."""
         self._ready = False
         with suppress(Unreachable):
             self._remove()
 
-    # -- what is asked of the reader
+    # -- requests to the reader
 
     def _tree(self, path: str) -> dict[str, tuple[int, float]]:
         return {name: (int(size), float(at)) for name, (size, at) in self._json("/tree", path).items()}
 
     def _follow(self, path: str, size: int, at: float, *, whole: bool, to: Path | None = None) -> None:
-        """Append what is new of a file; or, `whole`, take all of it at once, by rename."""
+        """Append new data of a file; with `whole`, fetch the complete file and rename it into place."""
         final = to or self.store / path
         have = final.stat().st_size if final.exists() else 0
         if size and (have == size or (whole and have)):
@@ -190,19 +190,19 @@ class Mirrored:
             target.rename(final)
 
     def _json(self, way: str, path: str) -> dict[str, Any]:
-        """An answer as JSON; empty where there is no such folder."""
+        """Return an answer as JSON; empty if there is no such folder."""
         answer: dict[str, Any] = self._ask("GET", way, path).json()
         return answer
 
     def _ask(self, method: str, way: str, path: str, at: str = "0") -> httpx.Response:
-        """An answer of the reader, checked against its digest. Makes the reader where there is none."""
+        """Return an answer of the reader, checked against its digest; create the reader if there is none."""
         if not self._ready:
             self._wake_reader()
         try:
             answer = self._api.proxy(method, self._pod, PORT, way, {"path": path, "at": at}, self._key)
         except (NotFound, Conflict, Unreachable) as error:
             self._ready = False
-            if isinstance(error, Conflict):  # a reader of an earlier run, with that one's key
+            if isinstance(error, Conflict):  # a reader of an earlier run, with another key
                 self._remove()
             raise Unreachable(f"the pod {self._pod}, which reads the volume to us, does not answer") from None
         if hashlib.sha256(answer.content).hexdigest() != answer.headers.get("X-Digest"):
@@ -210,12 +210,12 @@ class Mirrored:
         return answer
 
     def _wake_reader(self) -> None:
-        """Raises `Unreachable` until the reader runs."""
+        """Create the reader if needed. Raise `Unreachable` until it runs."""
         try:
             status = self._api.get(PODS, self._pod).get("status") or {}
         except NotFound:
             status = {}
-            with suppress(Conflict):  # made in between, or a request that was answered too late
+            with suppress(Conflict):  # created meanwhile, or by a request whose answer was late
                 self._api.create(PODS, reader_pod(self._cluster, self._sweep, self._pod, self._key))
         if status.get("phase") in ("Succeeded", "Failed"):
             self._remove()
@@ -234,7 +234,7 @@ def _why(status: dict[str, Any]) -> str:
 
 
 def reader_pod(cluster: KubernetesCluster, sweep: str, name: str, key: str) -> Manifest:
-    """The pod that reads the volume to us. It knows the key by its digest only."""
+    """Return the manifest of the reader pod, which gets only the digest of the key."""
     source = resources_of("gridsweep.executors.kubernetes").joinpath("volume_reader.py").read_text(encoding="utf-8")
     variables = pods.environment(
         GRIDSWEEP_READER=source,

@@ -1,14 +1,15 @@
-"""A small HTTP server over a store, for a pod that mounts the volume: what a loop outside the cluster reads through.
+"""A small HTTP server over a store, in a pod that mounts the volume, through which a loop outside the cluster reads.
 
-It is reached through the API server's proxy, runs by its source alone (standard library only), and leaves when nobody
-has asked for an hour. Every request shows a key whose digest the pod was given.
+The server is reached through the API server's proxy, runs from its source alone (standard library only), and exits
+after an hour without requests. Every request carries a key; the pod has only the key's digest.
 
     GET    /tree?path=P       {name: [bytes, written at]} of all files below a folder, and of the folder itself as ""
-    GET    /file?path=P&at=N  the file from byte N on, at most 4 MiB; X-Digest is over what is sent, X-Size the whole
+    GET    /file?path=P&at=N  the file from byte N on, at most 4 MiB; X-Digest covers the bytes sent, X-Size is the
+                              size of the whole file
     GET    /sums?path=P       {name: SHA-256} of the files below a folder
     DELETE /tree?path=P       removes a folder of checkpoints
 
-What is not there is empty, and no 404: that is what the API server says of a pod that is not there.
+A missing file or folder gives an empty answer and not a 404, because the API server answers 404 for a missing pod.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ KEY = "X-Gridsweep-Key"
 
 
 class Reader(ThreadingHTTPServer):
-    """Serves `store` to whoever shows the key whose SHA-256 is `lock`."""
+    """Serves `store` to requests with the key whose SHA-256 digest is `lock`."""
 
     daemon_threads = True
 
@@ -114,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Do nothing: requests are not logged."""
 
 
 if __name__ == "__main__":

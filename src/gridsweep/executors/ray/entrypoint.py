@@ -1,10 +1,10 @@
-"""What a Ray job runs: a worker, with its inputs unpacked before and its files laid out to be fetched meanwhile.
+"""The program of a Ray job: unpack the inputs, run a worker, and publish its files for fetching while it runs.
 
-    python -m gridsweep.executors.ray.entrypoint        in the folder that came with the job, which holds job.json
+    python -m gridsweep.executors.ray.entrypoint        in the job's working folder, which holds job.json
 
-Files to be fetched lie in the session's log folder, which Ray's dashboard can read out: gridsweep/<submission id>/.
-They stay there when the worker has ended, until another job of the same run comes to the node and finds them done
-with. Ray sends SIGTERM to a job and all its children; this program stays, for the worker to save what it has.
+The files to fetch are in the session's log folder, gridsweep/<submission id>/, which Ray's dashboard can read. They
+stay there after the worker has ended, until another job of the same run on that node removes them as no longer needed.
+Ray sends SIGTERM to a job and all its children; this program keeps running, so that the worker can save its state.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from gridsweep.executors.ray.parcels import Outbox, unpack
 LOOK_SECONDS = 0.2
 PUT_SECONDS = 0.5
 EXIT_GRACE = 30.0
-"""How long a worker that wrote its result may take to leave."""
+"""Seconds a worker may take to exit after writing its result."""
 OUTBOXES = "gridsweep"
 
 _PR_SET_PDEATHSIG = 1
 
 
 class Stop:
-    """Remembers when it was asked to stop, and passes that on to the worker."""
+    """SIGTERM handler that records when a stop was first requested, and forwards the signal to the worker."""
 
     def __init__(self) -> None:
         self.since: float | None = None
@@ -48,7 +48,7 @@ class Stop:
 
 
 def main() -> int:
-    """Run one attempt's worker; its exit code, 128 and the signal's number where it was killed."""
+    """Run one attempt's worker and return its exit code: 128 plus the signal's number if it was killed."""
     stop = Stop()
     signal.signal(signal.SIGTERM, stop)
     job = json.loads(Path("job.json").read_text())
@@ -69,9 +69,9 @@ def main() -> int:
 
 
 def work(job: dict[str, Any], folder: Path, outbox: Outbox | None, stop: Stop) -> int:
-    """Start the worker and stay with it to its end."""
+    """Start the worker, wait for its end, and return its exit code."""
     lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the worker's sign of life, where others see the folder
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # shows that the worker is alive, if the folder is shared
     command = [sys.executable if word == "python" else word for word in job["command"]]
     with (folder / "log.txt").open("ab") as log:
         worker = stop.worker = subprocess.Popen(
@@ -102,23 +102,23 @@ def work(job: dict[str, Any], folder: Path, outbox: Outbox | None, stop: Stop) -
 
 
 def die_with_me() -> None:
-    """Have the kernel kill this process when its parent dies, so that no worker is left with a device."""
+    """Have the kernel kill this process when its parent dies, so that no orphaned worker holds a device."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def log_folder() -> Path:
-    """The session's log folder: where Ray sends what this job prints."""
+    """Return the session's log folder, to which Ray writes this job's output."""
     return Path("/proc/self/fd/1").readlink().parent
 
 
 def search_path() -> list[str]:
-    """Where code and inputs are: what came with this job, then what Ray put on the path."""
+    """Return the folders with code and inputs: the job's own folder, then the entries Ray put on the path."""
     listed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return list(dict.fromkeys([str(Path.cwd()), *(entry for entry in listed if entry)]))
 
 
 def piece_of(places: Sequence[str]) -> Callable[[str], bytes]:
-    """Finds a piece in any of the packages that came with this job."""
+    """Return a function that reads a piece from any of this job's packages."""
 
     def fetch(piece: str) -> bytes:
         found = next(path for place in places if (path := Path(place) / "pieces" / piece).exists())

@@ -1,8 +1,9 @@
-"""Attempts as jobs of a Ray cluster, through its Jobs API: a job an attempt, named after it, so none starts twice.
+"""Attempts as jobs of a Ray cluster, through its Jobs API: one job per attempt, named after it, so none starts twice.
 
-Where no folder is shared, inputs travel with the job, and what the worker writes is fetched into a mirror of its folder
-below the store. What lies on the cluster waits there until it is fetched: this executor keeps nothing but the mirror
-and, in store/.ray/, what it submitted. A cluster that does not answer says nothing about its workers: they are held.
+Without a shared folder, inputs travel with the job, and the worker's files are fetched into a mirror of its folder
+below the store. Files stay on the cluster until they are fetched: this executor keeps only the mirror and, in
+store/.ray/, a record of submitted jobs. A cluster that does not answer is no evidence about its workers: attempts are
+reported as held.
 """
 
 from __future__ import annotations
@@ -30,22 +31,25 @@ from gridsweep.state.state import State
 from gridsweep.sweep.clusters import RayCluster
 
 WORKER = ("python", "-m", "gridsweep.train")
-"""The Python of the cluster, where the worker runs."""
-ENTRYPOINT = "exec python -m gridsweep.executors.ray.entrypoint"  # exec: Ray is to watch it, not a shell
+"""The worker's command; `python` is the Python of the cluster."""
+ENTRYPOINT = "exec python -m gridsweep.executors.ray.entrypoint"  # exec: Ray must watch this process, not a shell
 OLDEST = (2, 54)
 GRACE = 60
-"""Seconds a worker has from being told to stop until it is killed."""
+"""Seconds between asking a worker to stop and killing it."""
 LEAVING = 60
-"""Seconds more that a job has to lay out what its worker left."""
+"""Additional seconds in which a job publishes its worker's last files."""
 LOOK_SECONDS = 1.0
 HELD_AFTER = 10.0
-"""A job that waits so many seconds for its resources is held."""
+"""Seconds a job may wait for its resources before its attempt is reported as held."""
 NODE_PATIENCE = 60.0
-"""Seconds after a job's end in which its node may come back with what the worker wrote."""
+"""Seconds after a job's end in which a lost node may return with the worker's files."""
 
 
 class Ray:
-    """Runs attempts on a cluster, with their mirror (or, where it is shared, their folders) below `store`."""
+    """Executor that runs attempts on a Ray cluster.
+
+    `store` holds the mirror of the attempts' folders, or the folders themselves if the cluster shares them.
+    """
 
     def __init__(
         self,
@@ -60,10 +64,10 @@ class Ray:
         self.api = JobsApi(cluster.address, cluster.token, timeout)
         self._publisher = Publisher(store)
         self._look_at = 0.0
-        self._told: set[str] = set()  # only to spare saying it again
+        self._told: set[str] = set()  # attempts already asked to stop; a cache
 
     def ready(self) -> None:
-        """Raises `ExecutorError` where the cluster does not answer, refuses us, or is too old."""
+        """Raise `ExecutorError` if the cluster does not answer, refuses the token, or is too old."""
         try:
             version = self.api.version()
         except Unreachable as error:
@@ -75,10 +79,10 @@ class Ray:
         return AttemptFolder(self.store / "stints" / attempt)
 
     def job_id(self, attempt: str) -> str:
-        """The name of an attempt's job: no other run of the same sweep has it."""
+        """Return the name of an attempt's job, which is unique to this run of the sweep."""
         return f"gridsweep-{self._run()}-{attempt.replace('/', '-')}"
 
-    # -- what the workers say
+    # -- observing the workers
 
     def observe(self, state: State, now: datetime) -> Sequence[Event]:
         events: list[Event] = []
@@ -98,13 +102,13 @@ class Ray:
         submitted = self._submitted(attempt.id)
         if job is None:
             if not submitted and attempt.pausing_since is None:
-                return []  # act will come to it
+                return []  # `act` will submit it
             if self.cluster.shared and folder.alive():
                 return news(state, attempt, folder, now, ended=False)
             why = f"the cluster no longer knows {self.job_id(attempt.id)}; was its head restarted?"
             return news(state, attempt, folder, now, ended=True, why=why)
         if job.waits and attempt.pausing_since is not None:
-            # Ray keeps it waiting, and stops it as soon as it has what it waits for.
+            # Ray leaves the job pending, and stops it as soon as it gets its resources.
             self.api.stop(job.id)
             return news(state, attempt, folder, now, ended=True)
         if job.waits or job.never_started:
@@ -116,7 +120,7 @@ class Ray:
         return held(attempt, now, "") + news(state, attempt, folder, now, ended=ended, why=why)
 
     def _bring(self, job: Job, folder: AttemptFolder) -> bool:
-        """Fetch what is new of a worker's files; whether no more can come of a job that is over."""
+        """Fetch new data of a worker's files, and return whether, for a finished job, no more data can arrive."""
         if job.node is None:
             return True
         node, place = job.node, f"gridsweep/{job.id}"
@@ -129,7 +133,7 @@ class Ray:
                 unpack(index, folder.path, lambda piece: self.api.log_file(node, f"{place}/pieces/{piece}"), before)
                 newest = max((entry["mtime"] for entry in index["files"].values()), default=None)
                 if newest is not None:
-                    os.utime(folder.path, (newest, newest))  # the folder's times, too, are the worker's
+                    os.utime(folder.path, (newest, newest))  # the folder's times are the worker's too
                 replace_file(record, told)
         except Missing as error:
             return not (error.node_gone and job.ended and time.time() - job.ended < NODE_PATIENCE)
@@ -138,7 +142,7 @@ class Ray:
         return True
 
     def changed(self, state: State) -> bool:
-        """Whether a worker has ended since the state was folded; asks the cluster once a second at most."""
+        """Return whether a worker has ended since the state was folded; asks the cluster at most once a second."""
         if time.monotonic() < self._look_at:
             return False
         self._look_at = time.monotonic() + LOOK_SECONDS
@@ -149,7 +153,7 @@ class Ray:
         return False
 
     def alive(self, state: State) -> bool:
-        """Whether any worker of the state lives, or might: nothing is known of one that cannot be reached."""
+        """Return whether any worker of the state is, or may be, alive: unreachable workers count as alive."""
         try:
             jobs = [self.api.job(self.job_id(id)) for id in state.active]
         except Unreachable:
@@ -157,12 +161,12 @@ class Ray:
         return any(job is not None and not job.over for job in jobs)
 
     def last_sign(self, state: State) -> datetime | None:
-        """The wall time of the last thing any active worker is known to have written."""
+        """Return the wall time of the last known write by any active worker."""
         signs = [touched(self.folder(a).path) for a in state.active if self.folder(a).path.exists()]
         return max(signs, default=None)
 
     def logs(self, attempt: str) -> Iterator[str]:
-        """What a worker printed so far, line by line."""
+        """Yield the lines that a worker has printed so far."""
         folder = self.folder(attempt)
         with suppress(Unreachable):
             if not self.cluster.shared and self._submitted(attempt) and (job := self.api.job(self.job_id(attempt))):
@@ -170,10 +174,10 @@ class Ray:
         with suppress(FileNotFoundError), (folder.path / "log.txt").open(errors="replace") as file:
             yield from (line.rstrip("\n") for line in file)
 
-    # -- what the loop wants
+    # -- acting for the loop
 
     def act(self, state: State) -> None:
-        with suppress(Unreachable):  # the next look says so, and then all this is done again
+        with suppress(Unreachable):  # the next `observe` reports it, and the next `act` retries
             for attempt in state.active.values():
                 if attempt.running_at is None:
                     self._start(state, attempt)
@@ -183,7 +187,10 @@ class Ray:
         self._publisher.publish(state)
 
     def _start(self, state: State, attempt: Attempt) -> None:
-        """Submit an attempt, unless the cluster knows it, or knew it. Raises `ExecutorError`, `Unreachable`."""
+        """Submit an attempt, unless the cluster knows it or knew it before.
+
+        Raise `ExecutorError` if the folder cannot be read or the job is another run's, `Unreachable` without an answer.
+        """
         folder = self.folder(attempt.id)
         try:
             folder.prepare(assignment(state, attempt))
@@ -219,8 +226,8 @@ class Ray:
         }
         first, *more = [self.api.upload(*package) for package in packages(job, None if shared else folder)]
         on_gpu = self.cluster.resource == "GPU"
-        # Which GPU a worker sees is Ray's to say. On the CPU it has one thread, so that it adds in the same order as
-        # a local one.
+        # Ray decides which GPU a worker sees. On the CPU a worker has one thread, so that it sums in the same order as
+        # a local worker.
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if on_gpu else threads
         experiments = [member.experiment for member in attempt.stint.members]
@@ -242,17 +249,17 @@ class Ray:
             },
         }
 
-    # -- what is kept beside the mirror
+    # -- records beside the mirror
 
     def _record(self, job: str) -> Path:
-        """Of a submitted job: the index that was fetched last."""
+        """Return the path of a submitted job's record: the last index fetched."""
         return self.store / ".ray" / f"{job}.json"
 
     def _submitted(self, attempt: str) -> bool:
         return self._record(self.job_id(attempt)).exists()
 
     def _run(self) -> str:
-        """A name of this run, made once: the same attempts of another run are other jobs."""
+        """Return this run's name, created once, so that the same attempts of another run are different jobs."""
         path = self.store / ".ray" / "run"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,11 +268,11 @@ class Ray:
 
 
 def held(attempt: Attempt, now: datetime, why: str) -> list[Event]:
-    """That an attempt is held, or no longer, where that is news."""
+    """Return a `Held` event if the reason `why` is new; an empty `why` means no longer held."""
     said = f"ray: {why}" if why else ""
     return [] if attempt.held == said else [Held(now, attempt.id, "ray", why)]
 
 
 def line_of(message: str) -> str:
-    """The first line of a job's message."""
+    """Return the first line of a job's message, at most 300 characters."""
     return message.strip().partition("\n")[0][:300] or "the job ended before its worker began"

@@ -1,6 +1,7 @@
 """Ray's Jobs API over plain HTTP: the documented endpoints, and two that Ray's own client and dashboard use.
 
-Every call has an end: one that gets no answer raises `Unreachable`, and for a few seconds the next ones do so at once.
+Every call has a timeout: a call without an answer raises `Unreachable`, and so do all calls of the next few seconds, at
+once.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from urllib.parse import quote, urlencode
 from gridsweep.errors import ExecutorError
 
 MOST = 64 << 20
-"""No answer is longer, bytes."""
+"""The longest accepted response, in bytes."""
 BREAK = 3.0
-"""Seconds for which a cluster that did not answer is not asked again."""
+"""Seconds without requests after the cluster did not answer."""
 START_ONE = "start a cluster there (`ray start --head`), open a tunnel to its dashboard, or change executor.ray.address"
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 NEVER_STARTED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 
 
 class Unreachable(Exception):
-    """The cluster does not answer, or not now, or not to us: nothing is known of what runs there."""
+    """The cluster does not answer, is temporarily unavailable, or refuses access: the state of its jobs is unknown."""
 
     def __init__(self, what: str, advice: str = "try again when it does"):
         super().__init__(what)
@@ -36,7 +37,7 @@ class Unreachable(Exception):
 
 
 class Missing(Exception):
-    """The cluster answers that a file is not there; `node_gone`: because its node is not."""
+    """The cluster answers that a file does not exist; `node_gone`: because its node is gone."""
 
     def __init__(self, what: str, node_gone: bool):
         super().__init__(what)
@@ -45,12 +46,12 @@ class Missing(Exception):
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: object) -> None:
-        return None  # a token does not go to wherever somebody points
+        return None  # a redirect must not receive the token
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the cluster says of a job; times are seconds since 1970 on its clock."""
+    """The status of a job as the cluster reports it; times are seconds since 1970 on the cluster's clock."""
 
     id: str
     status: str
@@ -71,25 +72,25 @@ class Job:
 
     @property
     def never_started(self) -> bool:
-        """Ray gives up on a job that got no resources in time (15 minutes, unless the cluster says otherwise)."""
+        """Whether Ray gave up because the job got no resources in time (15 minutes, unless configured otherwise)."""
         return self.status == "FAILED" and self.error == NEVER_STARTED
 
 
 class JobsApi:
-    """Talks to the dashboard at `address`; `token` names where its token is kept (`env:NAME`, `file:PATH`)."""
+    """Client of the dashboard at `address`; `token` names where its token is stored (`env:NAME`, `file:PATH`)."""
 
     def __init__(self, address: str, token: str | None = None, timeout: float = 10.0):
         self.address, self.token, self.timeout = address.rstrip("/"), token, timeout
-        # No proxy: a cluster's dashboard is near, or reached through a tunnel.
+        # No proxy: a cluster's dashboard is on the local network or behind a tunnel.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
         self._down_until = 0.0
 
     def version(self) -> str:
-        """The version of Ray that answers."""
+        """Return the cluster's version of Ray."""
         return str(self._json("GET", "/api/version")["ray_version"])
 
     def job(self, id: str) -> Job | None:
-        """A job, or None where the cluster knows none of that name."""
+        """Return a job, or None if the cluster knows no job of that name."""
         status, body = self._call("GET", f"/api/jobs/{quote(id)}")
         if status == 404:
             return None
@@ -106,7 +107,7 @@ class JobsApi:
         )
 
     def submit(self, request: dict[str, object]) -> bool:
-        """Submit a job; False where there is one of that id already."""
+        """Submit a job; return False if a job with that id exists already."""
         status, body = self._call("POST", "/api/jobs/", json.dumps(request).encode())
         if status != 200 and b"already exists" in body:
             return False
@@ -114,24 +115,24 @@ class JobsApi:
         return True
 
     def stop(self, id: str) -> None:
-        """Ask a job to stop; one that is gone is none to stop."""
+        """Ask a job to stop; do nothing if the job is gone."""
         self._call("POST", f"/api/jobs/{quote(id)}/stop")
 
     def delete(self, id: str) -> None:
-        """Make the cluster forget a job that has ended."""
+        """Delete the cluster's record of a job that has ended."""
         self._call("DELETE", f"/api/jobs/{quote(id)}")
 
     def upload(self, name: str, data: bytes) -> str:
-        """Put a package where the cluster's nodes find it, unless it is there; its URI."""
+        """Upload a package for the cluster's nodes, unless it is already there, and return its URI."""
         path = f"/api/packages/gcs/{quote(name)}"
-        if self._call("GET", path)[0] != 200:  # asking also keeps it until the job comes
+        if self._call("GET", path)[0] != 200:  # the request also keeps the package until the job starts
             status, body = self._call("PUT", path, data)
             if status != 200:
                 raise self._refusal(status, body)
         return f"gcs://{name}"
 
     def log_file(self, node: str, name: str) -> bytes:
-        """A file of a node's log folder. Raises `Missing`."""
+        """Return a file of a node's log folder. Raise `Missing` if the file or the node does not exist."""
         query = urlencode({"node_id": node, "filename": name, "lines": -1})
         status, body = self._call("GET", f"/api/v0/logs/file?{query}", temporary=TEMPORARY[:3] + TEMPORARY[4:])
         if status == 200:
@@ -191,7 +192,7 @@ class JobsApi:
 
 
 def secret(reference: str) -> str:
-    """A secret by where it is kept, `env:NAME` or `file:PATH`. Raises `ExecutorError` where there is none."""
+    """Return the secret stored at `env:NAME` or `file:PATH`. Raise `ExecutorError` if there is none."""
     kind, _, name = reference.partition(":")
     try:
         value = os.environ[name] if kind == "env" else Path(name).expanduser().read_text()

@@ -1,4 +1,4 @@
-"""What travels to the cluster with a job: this package's own code, what the worker is told, what it goes on from."""
+"""The packages that travel to the cluster with a job: this package's code, the assignment, and the checkpoints."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gridsweep.executors.ray.parcels import Index, Packer
 from gridsweep.records.attempts import AttemptFolder
 
 MOST = 64 << 20
-"""So many bytes of inputs go into one package; Ray's dashboard takes 100 MiB at a time."""
+"""The most bytes of inputs in one package; Ray's dashboard accepts uploads of 100 MiB."""
 
 
 def packages(job: Mapping[str, object], folder: AttemptFolder | None) -> Iterator[tuple[str, bytes]]:
-    """The packages of a job, each with its name: first the folder it runs in, which holds job.json, then the code.
+    """Yield a job's packages, each with its name: first the working folder, which holds job.json, then the code.
 
-    With a folder its inputs travel too: stint.json and the checkpoints that it names. Raises `ExecutorError` where one
-    of them is not there.
+    With a folder, its inputs follow: stint.json and the checkpoints that it names. Raise `ExecutorError` if one of
+    them does not exist.
     """
     pieces: dict[str, bytes] = {}
     inputs: Index = {}
@@ -53,14 +53,14 @@ def packages(job: Mapping[str, object], folder: AttemptFolder | None) -> Iterato
 
 @cache
 def code() -> tuple[str, bytes]:
-    """This package as it is here, so that what runs there is the same; it travels once."""
+    """Return this package as installed here, so that the cluster runs the same code; it is uploaded once."""
     root = Path(__file__).parents[2]  # src/gridsweep, wherever it is installed
     paths = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
     return named({f"gridsweep/{path.relative_to(root)}": path.read_bytes() for path in paths})
 
 
 def named(files: Mapping[str, bytes]) -> tuple[str, bytes]:
-    """A package of these files, the same for the same files, and a name by its digest."""
+    """Return a zip of these files and its name, a digest; equal files give an equal package."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as package:
         for name, data in files.items():

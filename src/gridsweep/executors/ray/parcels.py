@@ -1,6 +1,6 @@
-"""How files travel: an index of names, and pieces named by their digest. The same both ways; standard library only.
+"""File transfer as an index of names and pieces named by their digest, in both directions; standard library only.
 
-What is sent again is only what changed, and what arrives is what was sent, or it is refused. An index is
+Only changed pieces are sent again, and data that differs from what was sent is refused. An index is
 `{"files": {name: {"size": bytes, "mtime": seconds, "pieces": [sha256, ...]}}, ...}`; names are relative to a root.
 """
 
@@ -16,29 +16,29 @@ from typing import Any  # an index as JSON
 
 PIECE = 1 << 20
 GROWING_PIECE = 1 << 16
-"""Files that are appended to are cut finer: their last piece travels again whenever they grow."""
+"""The piece size of appended files: smaller, because the last piece is sent again whenever the file grows."""
 GROWING = (".jsonl", ".txt")
 LOG_LIMIT = 16 << 20
-"""So much of a log travels, and no more."""
+"""The most bytes of a log that are transferred."""
 KEEP_SECONDS = 60.0
-"""A piece outlives its index by so long: somebody may just be fetching it."""
+"""Seconds a piece outlives its index, because a fetch may be in progress."""
 
 Index = dict[str, Any]
 
 
 class Damaged(Exception):
-    """What arrived is not what was sent."""
+    """The received data differs from what was sent."""
 
 
 class Packer:
-    """Packs files below a root again and again; only what changed since the last time is read."""
+    """Packs files below a root repeatedly; each time it reads only what changed since the last."""
 
     def __init__(self, root: Path, keep: Callable[[str, bytes], None]):
         self.root, self.keep = root, keep
         self._known: dict[str, tuple[tuple[int, int, int], list[str]]] = {}
 
     def pack(self, *names: str) -> Index:
-        """The index of these files (default: of all but those still being written, whose path has a dot in front)."""
+        """Return the index of these files; by default all but drafts, which have a path part that starts with a dot."""
         return {"files": {name: self._entry(name) for name in names or self._names()}}
 
     def _names(self) -> list[str]:
@@ -70,7 +70,7 @@ class Packer:
 
 
 class Outbox:
-    """A folder that holds the index of a root and its pieces, for somebody else to fetch."""
+    """A folder that holds the index of a root and its pieces, for a remote reader to fetch."""
 
     def __init__(self, root: Path, folder: Path):
         self.folder = folder
@@ -83,11 +83,11 @@ class Outbox:
         replace_file(self.folder / "pieces" / name, data)
 
     def put(self, **facts: object) -> None:
-        """Make the index say what the files are now, and forget pieces nobody can want any more."""
+        """Update the index to the present files, and delete pieces that are no longer needed."""
         try:
             index = {**self._packer.pack(), **facts}
         except FileNotFoundError:
-            return  # something was removed meanwhile: the next time will tell
+            return  # a file was removed meanwhile: the next call picks it up
         if index != self._last:
             replace_file(self.folder / "index.json", json.dumps(index).encode())
             self._last = index
@@ -102,10 +102,10 @@ class Outbox:
 
 
 def unpack(index: Index, root: Path, fetch: Callable[[str], bytes], before: Index | None = None) -> None:
-    """Make the files below `root` those of an index; `before` is the index that was unpacked there last.
+    """Make the files below `root` match an index; `before` is the index that was last unpacked there.
 
-    Fetches only pieces that are not there already. Raises `Damaged` for a piece that is not what its name says, or a
-    file that would lie outside.
+    Only pieces that are not there already are fetched. Raise `Damaged` if a piece does not match its digest, or if a
+    file would lie outside `root`.
     """
     old = (before or {}).get("files", {})
     files = index["files"]
@@ -124,18 +124,18 @@ def unpack(index: Index, root: Path, fetch: Callable[[str], bytes], before: Inde
                         raise Damaged(f"a piece of {name} is not what was sent")
                     file.write(data)
             draft.rename(path)
-        os.utime(path, (entry["mtime"], entry["mtime"]))  # the times are those of the worker
+        os.utime(path, (entry["mtime"], entry["mtime"]))  # keep the worker's times
     for name in set(old) - set(files):
         (root / name).unlink(missing_ok=True)
 
 
 def sha256(data: bytes) -> str:
-    """The name of a piece."""
+    """Return the name of a piece: its SHA-256 digest in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically, by rename."""
     draft = path.with_name(f".{path.name}.part")
     draft.write_bytes(data)
     draft.rename(path)

@@ -1,1 +1,1 @@
-"""Doubles of carbon providers: their HTTP dialects on a loopback server."""
+"""Doubles of carbon providers: HTTP dialects on a loopback server."""

@@ -1,7 +1,7 @@
-"""How an API may answer, well or badly, and what a provider has to make of it; the same for every dialect.
+"""Good and bad behaviours of an API, and the result expected of a provider; the same for every dialect.
 
-A behaviour changes the good answer to one request. It says nothing about answers it cannot spoil: a body without
-points keeps its points, one that names no zone keeps its zone; then the good answer is given.
+A behaviour changes the good answer to one request. If it cannot change an answer, for instance a body without points
+or without a zone's name, the good answer is given.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from gridsweep.testing.grid.spoiling import (
 )
 
 Tells = Literal["truth", "part", "nothing", "zero"]
-"""What a reading may tell: all that the good answer tells; nothing false, though less; no slot at all; zeros."""
+"""The content of a reading: all of the good answer; a correct part of it; no slot at all; zeros."""
 Delivery = Literal["whole", "cut", "reset", "drip", "close", "noise"]
-"""How the bytes come: as promised; ended halfway; reset halfway; a byte a second; not at all; as no HTTP."""
+"""The delivery of the bytes: complete; ended halfway; reset halfway; a byte a second; none at all; not HTTP."""
 Place = Literal["here", "tls", "unnamed", "refused"]
-"""Where the API is said to be: here; behind TLS that is none; under a name nobody has; on a port nobody hears."""
+"""The configured place of the API: here; behind false TLS; at a name that does not resolve; on a closed port."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What may come of a behaviour: one of these errors, or (where `tells` is given) a reading that tells so much."""
+    """The allowed results of a behaviour: one of `errors` or, if `tells` is given, a reading with that content."""
 
     errors: tuple[type[SignalError], ...] = ()
     tells: Tells | None = None
@@ -163,5 +163,5 @@ BEHAVIOURS: tuple[Behaviour, ...] = (GOOD, *POINTS, *BODIES, *STATUSES, *CONNECT
 
 
 def behaviour(name: str) -> Behaviour:
-    """The canned behaviour of that name."""
+    """Return the canned behaviour of that name."""
     return next(one for one in BEHAVIOURS if one.name == name)

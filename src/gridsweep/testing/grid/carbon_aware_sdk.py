@@ -16,9 +16,9 @@ HORIZON = timedelta(hours=24)
 
 @dataclass(slots=True)
 class WebApi:
-    """`step` is how long its source's slots are, `forecast` the status it gives for one (200: it has one).
+    """The WebAPI; `step` is its source's slot length, `forecast` the status of a forecast request (200: it has one).
 
-    `reach` is how far back its source lets a question go: with 24 hours any older one is a 403.
+    `reach` is how far back its source can be queried: with 24 hours, any older query is a 403.
     """
 
     step: timedelta = HOUR
@@ -86,7 +86,7 @@ class WebApi:
         return None if isnan(level) else round(level, 2)
 
     def points(self, body: Any) -> list[dict[str, Any]] | None:
-        """Those of the history; a forecast has other keys."""
+        """Return the points of the history; a forecast has other keys."""
         found = isinstance(body, list) and body and isinstance(body[0], dict) and "rating" in body[0]
         return body if found else None
 
@@ -99,12 +99,12 @@ class WebApi:
 
 
 def problem(status: int, title: str, detail: str = "") -> Response:
-    """A ValidationProblemDetails."""
+    """Return a ValidationProblemDetails."""
     return as_json({"type": "about:blank", "title": title, "status": status, "errors": {title: [detail]}}, status)
 
 
 def span(step: timedelta) -> str:
-    """As .NET writes it."""
+    """Format a duration as .NET does."""
     hours, rest = divmod(step.seconds, 3600)
     days = f"{step.days}." if step.days else ""
     return f"{days}{hours:02}:{rest // 60:02}:{rest % 60:02}"

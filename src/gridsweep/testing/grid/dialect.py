@@ -1,4 +1,4 @@
-"""What it takes to speak like a provider: answers made from a grid's truth, and where the parts of an answer are."""
+"""The interface of a provider's dialect: answers made from a grid's truth, and the places of an answer's parts."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def as_json(value: object, status: int = 200) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The truth that a double tells: intensities of a zone in gCO2eq/kWh, and what time it is.
+    """The truth behind a double: intensities of a zone in gCO2eq/kWh, and the current time.
 
-    The trace reaches into the future, which a dialect may use for a forecast.
+    The trace extends into the future, which a dialect may use for a forecast.
     """
 
     zone: str
@@ -47,25 +47,25 @@ class Grid:
 
 
 class Dialect(Protocol):
-    """One provider's way of speaking. Stateless, but for tokens it has handed out."""
+    """One provider's API format. Stateless, except for the tokens it has issued."""
 
     name: str
     zone: str
     """A zone the provider has, for the tests."""
     secrets: Mapping[str, str]
-    """Settings of the spec's `carbon` section for credentials, to their values: {"token": "canary-..."}."""
+    """Credential settings of the spec's `carbon` section, with their values: {"token": "canary-..."}."""
     time_key: str
     value_key: str
-    """What a point calls its beginning and its value."""
+    """`time_key` and `value_key`: the keys of a point's start and of its value."""
 
     def respond(self, request: Request, grid: Grid) -> Response:
-        """The well-behaved answer, or the API's own error for a wrong path, token or zone."""
+        """Return the good answer, or the API's own error for a wrong path, token or zone."""
         ...
 
     def points(self, body: Any) -> list[dict[str, Any]] | None:
-        """The list of points within a parsed good body, to be changed in place; None where it has none."""
+        """Return the list of points within a parsed good body, to be changed in place; None if it has none."""
         ...
 
     def rename_zone(self, body: Any, zone: str) -> bool:
-        """Have a parsed good body speak of another zone, in place; False where it does not name its zone."""
+        """Rename the zone in a parsed good body, in place; return False if the body does not name its zone."""
         ...

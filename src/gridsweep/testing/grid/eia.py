@@ -16,7 +16,7 @@ from gridsweep.testing.grid.dialect import Grid, Request, Response, as_json
 PATH = "/v2/electricity/rto/fuel-type-data/data/"
 PAGE = 5000
 MWH = 20_000.0
-"""What all fuels generate in an hour."""
+"""The generation of all fuels in an hour, in MWh."""
 
 GRAMS = {"WAT": 24.0, "NG": 490.0, "COL": 820.0}
 """IPCC medians, cleanest first: two of these fuels mix to any intensity between theirs."""
@@ -27,10 +27,10 @@ _HOUR = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}", re.ASCII)
 
 @dataclass(slots=True)
 class EiaApi:
-    """The fuel mix that has the truth's intensity; the latest `lag` is not known yet.
+    """A fuel mix with the truth's intensity; the latest hours, `lag`, are not known yet.
 
-    A battery charges all the time; every seventh hour has a row twice, under two spellings. The truth must lie between
-    24 and 820 gCO2eq/kWh.
+    A battery charges all the time; every seventh hour has a row twice, in two spellings. The truth must be between 24
+    and 820 gCO2eq/kWh.
     """
 
     lag: timedelta = 2 * HOUR
@@ -93,7 +93,7 @@ class EiaApi:
 
 
 def mixed(level: float) -> dict[str, float]:
-    """MWh by fuel, of the two fuels between which the level lies; the others generate nothing."""
+    """Return MWh by fuel for the two fuels whose intensities enclose the level; the others generate nothing."""
     mix = dict.fromkeys(GRAMS, 0.0)
     for clean, dirty in pairwise(GRAMS):
         if GRAMS[clean] <= level <= GRAMS[dirty]:

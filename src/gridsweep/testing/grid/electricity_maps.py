@@ -1,4 +1,4 @@
-"""Electricity Maps, version 3, as a double: what it answers to a key of some plan."""
+"""Electricity Maps, version 3, as a double: its answers to a key of a given plan."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SANDBOX = "SANDBOX MODE: the values are random and must not be used."
 
 @dataclass(slots=True)
 class ElectricityMapsApi:
-    """`plan` is what the key may read, `lag` how far the latest value lies behind, `horizons` the hours it may ask for.
+    """The API; `plan` is the key's access, `lag` the delay of the latest value, `horizons` the allowed hours.
 
-    `disclaimer` goes along with every answer; a sandbox invents its numbers, and says so.
+    `disclaimer` is part of every answer; a sandbox invents its numbers, and its disclaimer says so.
     """
 
     plan: frozenset[str] = EVERYTHING

@@ -1,4 +1,4 @@
-"""A loopback server that speaks a provider's dialect over a grid whose truth is known, and misbehaves when told to."""
+"""A loopback server that answers in a provider's dialect from a known grid, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gridsweep.testing.grid.spoiling import Exchange
 
 REMEMBERED = 20_000
 IDLE_SECONDS = 10.0
-"""How long a connection may say nothing."""
+"""Seconds a connection may be silent."""
 DRIP_SECONDS = 1.0
-"""Between two bytes of a slow answer."""
+"""Seconds between two bytes of a slow answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that came, when (by the grid's clock), and the status it was answered with."""
+    """A received request, its time (by the grid's clock), and the status of its answer."""
 
     at: datetime
     request: Request
@@ -36,19 +36,19 @@ class Seen:
 
 
 class GridApi:
-    """What the server and the in-process transport share: the answers, the misbehaviour, and what was asked."""
+    """The common part of the server and the in-process transport: answers, misbehaviour, and the list of requests."""
 
     def __init__(self, dialect: Dialect, grid: Grid, *, elsewhere: str = ""):
         self.dialect, self.grid, self.elsewhere = dialect, grid, elsewhere
         self.seen: deque[Seen] = deque(maxlen=REMEMBERED)
         self.spoiled = 0
-        """How many answers the behaviours changed."""
+        """The number of answers that behaviours changed."""
         self.in_flight = self.most_in_flight = 0
         self._behaviour, self._left, self._paths = GOOD, 0, ""
         self._lock = threading.Lock()
 
     def misbehave(self, behaviour: Behaviour, n: int = -1, *, paths: str = "") -> None:
-        """Answer so from now on: the next `n` requests, or all; only those with `paths` in their path."""
+        """Apply a behaviour to the next `n` requests (-1: all) whose path contains `paths`."""
         with self._lock:
             self._behaviour, self._left, self._paths, self.spoiled = behaviour, n, paths, 0
 
@@ -57,7 +57,7 @@ class GridApi:
 
     @contextmanager
     def flying(self) -> Iterator[None]:
-        """While a request is being answered."""
+        """Count a request as in flight during the block."""
         with self._lock:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -68,7 +68,7 @@ class GridApi:
                 self.in_flight -= 1
 
     def answer(self, method: str, target: str, headers: Mapping[str, str]) -> tuple[Response, Delivery]:
-        """What comes of a request, and how its bytes go out."""
+        """Return the answer to a request, and its delivery."""
         url = urlsplit(target)
         named = {name.lower(): value for name, value in headers.items()}
         request = Request(method, url.path, dict(parse_qsl(url.query, keep_blank_values=True)), named)
@@ -89,11 +89,11 @@ class GridApi:
         return self._behaviour
 
     def count(self, path: str = "") -> int:
-        """How many requests came whose path has this in it."""
+        """Return the number of requests whose path contains `path`."""
         return sum(path in seen.request.path for seen in self.seen)
 
     def most_in(self, span: timedelta) -> int:
-        """The most requests that came within any window of that length."""
+        """Return the most requests within any window of that length."""
         times = [seen.at for seen in self.seen]
         return max((sum(start <= at < start + span for at in times) for start in times), default=0)
 
@@ -113,7 +113,7 @@ class GridServer(GridApi):
 
 
 class Stranger:
-    """Another host: it writes down whatever it gets, and answers with nothing of use."""
+    """Another host, which records its requests and answers with nothing useful."""
 
     url: str
 
@@ -128,7 +128,7 @@ class Stranger:
 
 
 class Listening(ThreadingHTTPServer):
-    """A server on a free port of the loopback interface, one thread a connection, until it is closed."""
+    """A server on a free port of the loopback interface, with one thread per connection, until it is closed."""
 
     daemon_threads = False
     block_on_close = True
@@ -152,10 +152,10 @@ class Listening(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever hangs up is no news."""
+        """Do nothing: closed connections are not reported."""
 
     def close(self) -> None:
-        """Hang up on everybody, and wait for the threads."""
+        """Close all connections, and wait for the threads."""
         self.closing.set()
         self.shutdown()
         for connection in list(self._open):
@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Do nothing: requests are not logged."""
 
 
 class _Answering(_Handler):
@@ -211,7 +211,7 @@ class _Answering(_Handler):
             self.wfile.flush()
             if delivery == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                socket.close(self.connection.detach())  # at once, and before anybody says goodbye
+                socket.close(self.connection.detach())  # at once, without an orderly shutdown
             self.close_connection = self.close_connection or half
 
     def _drip(self, body: bytes) -> None:
@@ -233,7 +233,7 @@ class _Hearing(_Handler):
 
 
 def nobody() -> str:
-    """The URL of a port of this machine that nobody listens on."""
+    """Return the URL of a port of this machine without a listener."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{found.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Changes of good answers into worse ones; each knows nothing of the dialect but where the points and the zone are."""
+"""Changes that spoil good answers; a change knows only where a dialect has its points and its zone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any  # JSON, as a provider's API answers
 from gridsweep.testing.grid.dialect import Dialect, Grid, Request, Response, as_json
 
 BIG = 50_000_000
-"""Bytes of a body that nobody should take."""
+"""Bytes of a body that a client must refuse."""
 OTHER_ZONE = "XX-ELSEWHERE"
 
 
@@ -30,13 +30,13 @@ class Exchange:
 
 
 Change = Callable[[Exchange], Response | None]
-"""A worse answer, or None where there is nothing to spoil."""
+"""Returns a spoiled answer, or None if there is nothing to spoil."""
 Edit = Callable[[Exchange, list[dict[str, Any]], Any], Any]
-"""Changes the points of a parsed body, or gives another body instead."""
+"""Changes the points of a parsed body, or returns another body."""
 
 
 def body_of(response: Response) -> Any:
-    """The parsed body of a good answer; None where it is no JSON."""
+    """Return the parsed body of a good answer; None if it is not JSON."""
     try:
         return json.loads(response.body) if response.status == 200 else None
     except ValueError:
@@ -44,7 +44,7 @@ def body_of(response: Response) -> Any:
 
 
 def edited(edit: Edit) -> Change:
-    """A change of the points in a body that has some."""
+    """Return a change of the points in a body, if it has any."""
 
     def change(exchange: Exchange) -> Response | None:
         body = body_of(exchange.good)
@@ -58,7 +58,7 @@ def edited(edit: Edit) -> Change:
 
 
 def each(make: Callable[[Any, Mapping[str, Any]], Any], *, time: bool = False, every: int = 1) -> Change:
-    """A change of the value (or the time) of every point, or of every so manieth; `KeyError` removes it."""
+    """Return a change of the value (or, with `time`, the time) of every `every`-th point; `KeyError` removes it."""
 
     def edit(exchange: Exchange, points: list[dict[str, Any]], body: Any) -> None:
         key = exchange.dialect.time_key if time else exchange.dialect.value_key
@@ -80,7 +80,7 @@ def removed(old: Any, point: Mapping[str, Any]) -> Any:
 
 
 def status(code: int, message: str = "told to fail", **headers: str) -> Change:
-    """Another status, with an error in JSON; underscores in header names stand for dashes."""
+    """Return a change to another status, with a JSON error; underscores in header names stand for dashes."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def change(exchange: Exchange) -> Response:
@@ -96,7 +96,7 @@ def whole(body: bytes, code: int = 200, content_type: str = "application/json", 
 
 
 def as_if(ahead: timedelta) -> Change:
-    """The good answer of an API whose clock is ahead by so much."""
+    """Return a change to the good answer of an API whose clock is ahead by this much."""
 
     def change(exchange: Exchange) -> Response | None:
         grid = replace(exchange.grid, now=lambda: exchange.grid.now() + ahead)
@@ -112,7 +112,7 @@ _FORMATS = {13: "%Y-%m-%dT%H", 17: "%Y-%m-%dT%H:%MZ", 20: "%Y-%m-%dT%H:%M:%SZ", 
 
 
 def moved(text: str, by: timedelta) -> str:
-    """A time of a body some time later, written as it was."""
+    """Shift a time in a body, in the same format."""
     moment = datetime.fromisoformat(text) + by
     return moment.strftime(_FORMATS[len(text)]) if len(text) in _FORMATS else moment.isoformat()
 
@@ -168,7 +168,7 @@ def last_tomorrow(exchange: Exchange, points: list[dict[str, Any]], body: Any) -
 
 
 def _listed(points: list[dict[str, Any]], body: Any, other: Sequence[Any]) -> Any:
-    """The body with another list of points; one that is a point itself stays as it is."""
+    """Return the body with another list of points; a body that is itself a point stays as it is."""
     if isinstance(body, list) and _holds(body, points):
         return list(other)
 
@@ -195,7 +195,7 @@ def other_zone(exchange: Exchange) -> Response | None:
 
 
 def literal(text: str) -> Change:
-    """The value of every point as a literal that JSON does not have, or that no machine can hold."""
+    """Return a change of every value to a literal that JSON does not have, or that no number type can hold."""
     mark = each(constant("@@"))
 
     def change(exchange: Exchange) -> Response | None:
@@ -224,7 +224,7 @@ def redirect(exchange: Exchange, to: str) -> Response:
 
 
 def echoed(exchange: Exchange) -> Response | None:
-    """A refusal that repeats every header it was sent, as debug pages do."""
+    """Return a refusal that repeats every header of the request, as debug pages do."""
     return status(400, " ".join(f"{name}: {value}" for name, value in sorted(exchange.request.headers.items())))(
         exchange
     )

@@ -1,4 +1,4 @@
-"""The same double without a socket, for tests in which hours pass in a moment."""
+"""A provider double without a socket, for tests in which hours pass in a moment."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import httpx
 
 Window = tuple[datetime, datetime]
-"""From, and until (without)."""
+"""Start, and end (exclusive)."""
 
 
 class GridTransport(GridApi):
-    """An httpx transport, by its shape, that answers with a dialect over a grid; nobody is reached during an outage."""
+    """An httpx transport (by its interface) that answers in a dialect from a grid; outages refuse all requests."""
 
     def __init__(self, dialect: Dialect, grid: Grid, *, outages: Sequence[Window] = ()):
         super().__init__(dialect, grid, elsewhere="https://elsewhere.invalid")
         self.outages = list(outages)
         self.refused: list[datetime] = []
-        """When somebody tried during an outage."""
+        """The times of requests during an outage."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         import httpx
@@ -46,11 +46,11 @@ class GridTransport(GridApi):
             return httpx.Response(response.status, headers=headers, stream=_stream(response.body, broken=True))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """Nobody is reached while this is open."""
+        """Refuse all requests during the block."""
         window = (
             datetime.min.replace(tzinfo=self.grid.now().tzinfo),
             datetime.max.replace(tzinfo=self.grid.now().tzinfo),
@@ -69,7 +69,7 @@ class GridTransport(GridApi):
 
 
 def _stream(body: bytes, *, broken: bool = False) -> httpx.SyncByteStream:
-    """The body in pieces; with `broken` it ends halfway, as when the connection is lost."""
+    """Return the body in pieces; with `broken` it ends halfway, as when the connection is lost."""
     import httpx
 
     class Stream(httpx.SyncByteStream):

@@ -1,4 +1,4 @@
-"""Great Britain's Carbon Intensity API as a double: national with measurements, regional without, edges told twice."""
+"""Great Britain's Carbon Intensity API as a double: national with measurements, regional without; it repeats edges."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PATH = re.compile(rf"(/regional)?/intensity/({_TIME})/(fw48h|{_TIME})(?:/region
 
 @dataclass(slots=True)
 class CarbonIntensityApi:
-    """`zone` is `GB`, or `GB-13` for a region; the latest `unmeasured` slots have no actual value yet.
+    """The API; `zone` is `GB`, or `GB-13` for a region; the latest `unmeasured` slots have no actual value yet.
 
-    Forecasts are off by `error`, gCO2eq/kWh, so that what was measured can be told from what was expected.
+    Forecasts are off by `error`, gCO2eq/kWh, so that measurements can be distinguished from forecasts.
     """
 
     zone: str = "GB"
@@ -54,7 +54,7 @@ class CarbonIntensityApi:
         return as_json({"data": [region] if until == "fw48h" else region})  # an object, or a list of one
 
     def _slots(self, start: datetime, end: datetime, grid: Grid, *, regional: bool) -> list[dict[str, Any]]:
-        """Every slot that touches the range: one that ends where it begins is told too."""
+        """Return every slot that touches the range, including a slot that ends where the range begins."""
         first = floor_to(start, SLOT)
         first = first - SLOT if first == start else first
         last = min(end, floor_to(grid.now(), SLOT) + AHEAD)
@@ -75,7 +75,7 @@ class CarbonIntensityApi:
         return found if isinstance(found, list) else None
 
     def rename_zone(self, body: Any, zone: str) -> bool:
-        """Only a region says which it is."""
+        """Rename the zone; only a regional body names it."""
         region = self._region(body)
         if region is None or "regionid" not in region:
             return False
@@ -83,7 +83,7 @@ class CarbonIntensityApi:
         return True
 
     def _region(self, body: Any) -> dict[str, Any] | None:
-        """What holds the slots: the body itself, or the region in it."""
+        """Return the object that holds the slots: the body itself, or the region in it."""
         data = body.get("data") if isinstance(body, dict) else None
         for place in (data, data[0] if isinstance(data, list) and data else None):
             if isinstance(place, dict) and "regionid" in place:

@@ -1,4 +1,4 @@
-"""WattTime, version 3, as a double: log-ins, marginal intensity in pounds a megawatthour, every five minutes."""
+"""WattTime, version 3, as a double: log-ins, and marginal intensity in lb/MWh every five minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gridsweep.carbon.traces import floor_to
 from gridsweep.testing.grid.dialect import Grid, Request, Response, as_json
 
 POUNDS = 0.45359237
-"""gCO2eq/kWh of one pound a megawatthour."""
+"""gCO2eq/kWh per lb/MWh."""
 STEP = timedelta(minutes=5)
 NGINX = b"<html><head><title>403 Forbidden</title></head><body><center>nginx</center></body></html>"
 SCOPE = (
@@ -24,9 +24,9 @@ SCOPE = (
 
 @dataclass(slots=True)
 class WattTimeApi:
-    """`plan` is the regions the account may read, `longest` the horizon in hours it may ask for.
+    """The API; `plan` is the regions the account may read, `longest` the longest horizon it may request, in hours.
 
-    `reach` is how far back there is history, `lag` how far it lies behind; `refusal` is how a bad token is refused.
+    `reach` is how far back the history goes, `lag` its delay; `refusal` is the way a bad token is refused.
     """
 
     plan: frozenset[str] = frozenset({"CAISO_NORTH"})
@@ -46,7 +46,7 @@ class WattTimeApi:
     time_key: str = "point_time"
     value_key: str = "value"
     issued: dict[str, datetime] = field(default_factory=dict)
-    """The tokens handed out, and when."""
+    """The tokens issued, with the time of issue."""
 
     def respond(self, request: Request, grid: Grid) -> Response:
         now = grid.now()

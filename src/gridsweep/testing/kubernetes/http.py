@@ -1,4 +1,4 @@
-"""The HTTP side of the API server double: paths to verbs, rights, faults, and what each answers."""
+"""The HTTP side of the API server double: paths to verbs, rights, faults, and answers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Dropped(Exception):
 
 
 def serve(server: Store) -> ThreadingHTTPServer:
-    """An HTTP server on a free port of the loopback interface."""
+    """Return an HTTP server on a free port of the loopback interface."""
 
     class Bound(Handler):
         api = server
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
     listening.daemon_threads = True
-    # A client that hangs up is no news; a method is replaced, which mypy does not allow.
+    # A closed connection is not reported; mypy does not allow replacing a method.
     listening.handle_error = lambda request, address: None  # type: ignore[method-assign,assignment]
     return listening
 
@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(*answer, cut=fault is not None and fault.how == "truncate")
 
     def _broken(self, fault: Fault) -> bool:
-        """Break as told; False where the request is to be served all the same."""
+        """Apply a fault; return False if the request must still be served."""
         if fault.how == "drop":
             raise Dropped
         if fault.how == "slow":
@@ -114,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         return fault.how in ("garbage", "status")
 
     def _done(self, verb: str, plural: str, name: str, asked: dict[str, str], body: Object) -> tuple[int, Object]:
-        """What a request does, and its answer."""
+        """Carry out a request, and return its answer."""
         with self.api.lock:
             if verb == "list":
                 return self._list(plural, asked)
@@ -187,9 +187,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Do nothing: requests are not logged."""
 
 
 def status(code: int, reason: str, message: str) -> tuple[int, Object]:
-    """A Kubernetes `Status`, as refusals are answered."""
+    """Return a Kubernetes `Status`, the answer to a refused request."""
     return code, {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}

@@ -1,4 +1,4 @@
-"""KubeRay and the schedulers in miniature: moves RayJobs and pods of the API server double through their states."""
+"""A small KubeRay and schedulers, which move RayJobs and pods of the API server double through their states."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FULL = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 
 
 class Starter(Protocol):
-    """Starts what runs in a pod: real processes, or virtual work."""
+    """Starts the work of a pod: real processes, or virtual work."""
 
     def start(self, pod: dict[str, Any], entrypoint: str = "") -> Work: ...
 
@@ -29,16 +29,16 @@ class Starter(Protocol):
 class Cluster:
     """The operator, the scheduler and the kubelet of the double.
 
-    `gpus` pods with a GPU run at a time. Pods are killed `grace` seconds after their deletion; what KubeRay made is
-    deleted `ttl` seconds after a RayJob ended, and with `vanish` the RayJob itself. `intensity` is what Compute
-    Gardener reads. Call `tick`, or let `running` do it.
+    At most `gpus` GPU pods run at a time. Pods are killed `grace` seconds after their deletion. KubeRay's objects
+    are deleted `ttl` seconds after a RayJob ended, and with `vanish` the RayJob too. `intensity` is the value Compute
+    Gardener reads. Call `tick`, or let `running` call it.
     """
 
     def __init__(self, server: ApiServer, starter: Starter, *, gpus: int = 8, grace: float = 30.0):
         self.server, self.starter, self.gpus, self.grace = server, starter, gpus, grace
         self.ttl, self.vanish = 60.0, False
         self.intensity: float | None = None
-        self.hold = ""  # why no pod is bound, if it is so
+        self.hold = ""  # the reason no pod is bound; "" if pods are bound
         self.clock: Callable[[], float] = time.monotonic
         self._works: dict[str, Work] = {}
         self._deadlines: dict[str, float] = {}
@@ -48,7 +48,7 @@ class Cluster:
 
     @contextmanager
     def running(self) -> Iterator[Cluster]:
-        """Tick in a thread; at the end all that runs is killed."""
+        """Tick in a thread; at the end kill everything that runs."""
         stop = threading.Event()
 
         def turn() -> None:
@@ -67,17 +67,17 @@ class Cluster:
                 work.kill()
 
     def tick(self) -> None:
-        """Look at everything once."""
+        """Process every object once."""
         with self._lock:
             for job in self.server.all("rayjobs"):
                 self._job(job)
             for pod in self.server.all("pods"):
                 self._pod(pod)
 
-    # -- what tests do to it
+    # -- for tests
 
     def pod_of(self, attempt: str) -> Object:
-        """The pod of an attempt."""
+        """Return the pod of an attempt."""
         pods = self.server.all("pods")
         return next(pod for pod in pods if (pod["metadata"].get("annotations") or {}).get(ATTEMPT) == attempt)
 
@@ -87,7 +87,7 @@ class Cluster:
             self._works[self.pod_of(attempt)["metadata"]["name"]].kill()
 
     def evict(self, attempt: str) -> None:
-        """The node is short of memory: the pod fails, without a word to the worker."""
+        """Fail a pod as if its node were short of memory, without a signal to the worker."""
         with self._lock:
             name = self.pod_of(attempt)["metadata"]["name"]
             self._works.pop(name).kill()
@@ -177,7 +177,7 @@ class Cluster:
         return self.server.find("rayjobs", pod["metadata"]["labels"][ORIGIN])
 
     def _held(self, pod: Object) -> str:
-        """Why a pod gets no node, as its scheduler says it."""
+        """Return the scheduler's reason why a pod gets no node; "" if it gets one."""
         if ORIGIN not in (pod["metadata"].get("labels") or {}):
             return ""
         notes, name = pod["metadata"].get("annotations") or {}, pod["metadata"]["name"]
@@ -197,7 +197,7 @@ class Cluster:
         self.server.change("pods", name, {"metadata": {"annotations": prefixed}})
 
     def _take_down(self, name: str) -> None:
-        """The preStop hook first; then, or after the grace, the end."""
+        """Run the preStop hook; when it is done or the grace period is over, end the pod."""
         work = self._works.get(name)
         deadline = self._deadlines.setdefault(name, self.clock() + self.grace)
         if work is not None and not work.stop() and self.clock() < deadline:

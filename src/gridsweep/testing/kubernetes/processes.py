@@ -1,4 +1,4 @@
-"""What runs in a pod of the double: the container's own command, as processes of this machine."""
+"""The work in a pod of the double: the container's own command, as processes on this machine."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ Object = dict[str, Any]
 
 
 class Work(Protocol):
-    """What runs in a pod."""
+    """The work in a pod."""
 
     def poll(self) -> int | None:
-        """The exit code, once it has ended."""
+        """Return the exit code; None while the work runs."""
         ...
 
     def stop(self) -> bool:
-        """Run the pod's preStop; whether that, or the work, is over. To be asked again until it is."""
+        """Run the pod's preStop; return whether it, or the work, is over. Call again until it is."""
         ...
 
     def kill(self) -> None: ...
 
     def tail(self) -> str:
-        """The last it printed."""
+        """Return the last output."""
         ...
 
 
 class Process:
-    """A container's command in a session of its own, below a home of its own."""
+    """A container's command in its own session, with its own home folder."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], home: Path, pre_stop: Sequence[str]):
         self.home, self._environment, self._pre_stop = home, environment, tuple(pre_stop)
@@ -87,7 +87,7 @@ class Process:
 class Kubelet:
     """Starts pods' containers, with the volume mounted at a folder of this machine.
 
-    `command` is the worker in place of the real one. Images in `bare` have Python, and no worker.
+    `command` replaces the real worker. Images in `bare` have Python but no worker.
     """
 
     def __init__(self, volume: Path, scratch: Path):

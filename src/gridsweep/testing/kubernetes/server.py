@@ -10,7 +10,7 @@ from gridsweep.testing.kubernetes.store import Store
 
 
 class ApiServer(Store):
-    """The double. Use it as a context; `url` is where it listens."""
+    """The API server double, a context manager; `url` is its address."""
 
     def __init__(self) -> None:
         super().__init__()

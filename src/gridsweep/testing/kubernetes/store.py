@@ -1,7 +1,7 @@
-"""An API server double: real HTTP on loopback, objects in memory, and every way to fail that a client has to survive.
+"""An API server double: real HTTP on loopback, objects in memory, and every failure that a client has to survive.
 
-It keeps what clients rely on: resourceVersions, label selectors, pages, watches, 404 / 409 / 410, rights by verb,
-deletion that waits for an operator. `fail` makes requests go wrong, `down` makes it unreachable.
+It implements the features clients rely on: resourceVersions, label selectors, pages, watches, 404 / 409 / 410, rights
+by verb, deletion that waits for an operator. `fail` makes requests fail, `down` makes the server unreachable.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Key = tuple[str, str, str]  # plural, namespace, name
 
 NAMESPACE = "gridsweep"
 FINALIZED = ("rayjobs", "pods")
-"""Objects that are deleted in two steps: marked, and removed when whoever looks after them is done."""
+"""Objects that are deleted in two steps: marked first, and removed when their operator is done."""
 
 
 @dataclass
 class Fault:
-    """What goes wrong `times` times with requests of a verb (`*`: any) on a plural: a status, or a way to break.
+    """A fault of the next `times` requests with a verb (`*`: any) on a plural: a status, or another failure.
 
     `how`: `status`, `drop` (no answer), `late` (done, then no answer), `truncate`, `garbage`, `slow`.
     """
@@ -41,7 +41,7 @@ class Fault:
 
 
 class Store:
-    """The objects of the API server double, their history, and what tests do to it."""
+    """The objects of the API server double, their history, and the controls for tests."""
 
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
@@ -55,16 +55,16 @@ class Store:
         self.kinds = {"rayjobs", "pods", "persistentvolumeclaims"}
         self.epoch = 0  # a watch ends when it changes
         self.is_down = False
-        self.ports: dict[str, int] = {}  # pod: where its server listens
+        self.ports: dict[str, int] = {}  # by pod: the port of its server
         self.before: Callable[[str, str, str], None] = lambda verb, plural, name: None
 
-    # -- what tests do to it
+    # -- for tests
 
     def fail(self, **how: Any) -> None:
         self.faults.append(Fault(**how))
 
     def fault(self, verb: str, plural: str) -> Fault | None:
-        """The fault that this request meets."""
+        """Return the fault that applies to this request, if any."""
         with self.lock:
             for fault in self.faults:
                 if fault.times > 0 and fault.verb in ("*", verb) and fault.plural in ("*", plural):
@@ -81,7 +81,7 @@ class Store:
             self.news.notify_all()
 
     def compact(self) -> None:
-        """Forget all history, so that a watch from an older version is answered 410."""
+        """Delete all history, so that a watch from an older version is answered 410."""
         with self.news:
             self.version += 1
             self.oldest = self.version
@@ -89,7 +89,7 @@ class Store:
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Unreachable for the length of the block."""
+        """Make the server unreachable during the block."""
         self.is_down = True
         self.drop_watches()
         try:
@@ -103,7 +103,7 @@ class Store:
     # -- objects
 
     def all(self, plural: str) -> list[Object]:
-        """All objects of a kind; they are never changed in place, and not to be."""
+        """Return all objects of a kind; they are never changed in place, and callers must not change them."""
         with self.lock:
             return [made for (kind, _, _), made in self.objects.items() if kind == plural]
 
@@ -117,7 +117,7 @@ class Store:
         return key if key in self.objects else None
 
     def put(self, plural: str, made: Object) -> Object | None:
-        """Create an object; None where its name is taken."""
+        """Create an object; return None if its name is taken."""
         with self.news:
             meta = made["metadata"]
             key = (plural, meta.setdefault("namespace", NAMESPACE), meta["name"])
@@ -128,7 +128,7 @@ class Store:
             return self._store("ADDED", key, made)
 
     def change(self, plural: str, name: str, patch: Object) -> Object | None:
-        """Merge a patch into an object that is still there."""
+        """Merge a patch into an object, if it still exists."""
         with self.news:
             key = self._key(plural, name)
             if key is None:
@@ -137,7 +137,7 @@ class Store:
             return self.objects[key] if changed == self.objects[key] else self._store("MODIFIED", key, changed)
 
     def mark_deleted(self, plural: str, name: str) -> Object | None:
-        """Delete as a client does: objects with a keeper are marked, others vanish."""
+        """Delete as a client does: `FINALIZED` objects are marked, others are removed."""
         with self.news:
             found = self.find(plural, name)
             if found is None:
@@ -150,7 +150,7 @@ class Store:
             return found
 
     def remove(self, plural: str, name: str) -> None:
-        """Let an object vanish at once, as its time to live or a keeper does."""
+        """Remove an object at once, as its time to live or its operator does."""
         with self.news:
             key = self._key(plural, name)
             if key is not None:
@@ -167,7 +167,7 @@ class Store:
         return made
 
     def proxied(self, pod: str, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
-        """What a server in a pod answers."""
+        """Return the answer of a server in a pod."""
         port = self.ports.get(pod)
         if port is None:
             return (404, b"{}", {}) if self.find("pods", pod) is None else (503, b"{}", {})
@@ -183,7 +183,7 @@ class Store:
 
 
 def merge(old: Any, patch: Any) -> Any:
-    """A JSON merge patch (RFC 7386)."""
+    """Apply a JSON merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     made = dict(old) if isinstance(old, dict) else {}
@@ -196,7 +196,7 @@ def merge(old: Any, patch: Any) -> Any:
 
 
 def selected(made: Object, selector: str) -> bool:
-    """Whether an object's labels satisfy `a=b,c=d`."""
+    """Return whether an object's labels satisfy `a=b,c=d`."""
     labels = made["metadata"].get("labels") or {}
     wanted = (part.partition("=") for part in selector.split(",") if part)
     return all(labels.get(key) == value for key, _, value in wanted)

@@ -1,4 +1,4 @@
-"""Work that takes virtual time only: it writes the files a worker would have written by now."""
+"""Work in virtual time only: it writes the files that a worker would have written by now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Ou
 
 
 class VirtualKubelet:
-    """Starts pods whose workers take `step` a step on the clock `now`."""
+    """Starts pods whose workers take the time `step` per step on the clock `now`."""
 
     def __init__(self, volume: Path, now: Callable[[], datetime], step: timedelta):
         self.volume, self.now, self.step = volume, now, step
@@ -38,7 +38,7 @@ class VirtualWork:
         self.code: int | None = None
         self.begun, self.done = now(), self.part.from_step
         if (folder.path / "worker.json").exists():
-            self.code = 1  # as the real start does: a folder is never used again
+            self.code = 1  # like the real start program: a folder is never reused
             return
         folder.prepare(work)
         (folder.path / "worker.json").write_text(json.dumps({"started_at": self.begun.isoformat(), "pid": 0}))

@@ -1,4 +1,4 @@
-"""Becomes the worker that a test wants, in the pod's own start: the command in `GRIDSWEEP_COMMAND`, on the folder."""
+"""Program that becomes a test's worker in the pod's start: the command in `GRIDSWEEP_COMMAND`, on the folder."""
 
 import json
 import os

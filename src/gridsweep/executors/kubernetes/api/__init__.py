@@ -1,4 +1,4 @@
-"""The one HTTP layer to a Kubernetes API server: requests with patience, watches, credentials."""
+"""The only HTTP layer for a Kubernetes API server: requests with retries, watches, credentials."""
 
 from __future__ import annotations
 

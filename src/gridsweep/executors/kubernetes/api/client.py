@@ -1,4 +1,4 @@
-"""Requests to an API server: which are made again, for how long, and what becomes of the answers."""
+"""Requests to an API server: which are retried and for how long, and how answers become objects or errors."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Object = dict[str, Any]
 
 PATIENCE_SECONDS = 30.0
 PROXY_SECONDS = 3.0
-"""A pod that does not answer is looked at instead."""
+"""Seconds of retries for a request to a pod; a pod that does not answer is inspected through the API instead."""
 REQUEST_SECONDS = 15.0
 FIRST_BACKOFF, MOST_BACKOFF = 0.25, 8.0
 PAGE = 500
 WATCH_SECONDS = 300
-"""The server ends a watch after so long; one that is silent for a minute longer is a dead connection."""
+"""Seconds after which the server ends a watch; a minute more of silence means a dead connection."""
 REVIEW = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind of object as the API server names it; the core group is ""."""
+    """A kind of object, by the API server's names; the core group is ""."""
 
     group: str
     plural: str
@@ -50,11 +50,11 @@ JOBS, PODS, CLAIMS = Resource("ray.io", "rayjobs"), Resource("", "pods"), Resour
 
 
 class Api:
-    """An API server in one namespace.
+    """Client of an API server, in one namespace.
 
-    What fails in passing (429, 5xx, no connection, half an answer) is asked again with jittered backoff, or after the
-    time that the server names, for `patience` seconds; then `Unreachable`. Every request may be made twice: creating
-    again gives `Conflict`, deleting again `NotFound`.
+    Temporary failures (429, 5xx, no connection, a truncated answer) are retried with jittered backoff, or after the
+    server's Retry-After, for `patience` seconds; then `Unreachable` is raised. Every request may reach the server
+    twice: a second create raises `Conflict`, a second delete `NotFound`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Api:
             base_url=server.url,
             verify=server.verify,
             timeout=REQUEST_SECONDS,
-            follow_redirects=False,  # a token goes to the server it belongs to, and nowhere else
+            follow_redirects=False,  # a redirect must not receive the token
             trust_env=server.trust_env,
         )
 
@@ -85,7 +85,7 @@ class Api:
     # -- objects
 
     def list(self, resource: Resource, selector: str = "") -> tuple[list[Object], str]:
-        """All objects with these labels, and the version they are of."""
+        """Return all objects with these labels, and their resourceVersion."""
         while True:
             found: list[Object] = []
             more: dict[str, str] = {}
@@ -100,7 +100,7 @@ class Api:
                     more = {"continue": token}
             except Expired:
                 if not more:
-                    raise  # else the pages took too long; from the first one again
+                    raise  # otherwise the continue token expired: list again from the first page
 
     def get(self, resource: Resource, name: str) -> Object:
         return self._json("GET", resource.path(self.namespace, name), "get", resource, name)
@@ -110,20 +110,20 @@ class Api:
         return self._json("POST", resource.path(self.namespace), "create", resource, name, body=body)
 
     def patch(self, resource: Resource, name: str, body: Object) -> Object:
-        """A merge patch; one that names a resourceVersion gives `Conflict` where the object has changed."""
+        """Apply a merge patch. With a resourceVersion, raise `Conflict` if the object has changed."""
         return self._json("PATCH", resource.path(self.namespace, name), "patch", resource, name, body=body)
 
     def delete(self, resource: Resource, name: str, uid: str = "") -> None:
-        """Delete an object, and in the background what it owns. Only the one with that uid, where it is given."""
+        """Delete an object and, in the background, its dependents; with `uid`, only if the object has that uid."""
         body: Object = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
         self._json("DELETE", resource.path(self.namespace, name), "delete", resource, name, body=body)
 
     def watch(self, resource: Resource, selector: str, version: str) -> Iterator[tuple[str, Object]]:
-        """What happens after a version: (ADDED | MODIFIED | DELETED, object), until the server ends it.
+        """Yield the events after a version, (ADDED | MODIFIED | DELETED, object), until the server ends the watch.
 
-        Not repeated by itself. Raises `Expired` where the version is too old, `Unreachable` where the line drops.
+        The watch is not retried. Raise `Expired` if the version is too old, `Unreachable` if the connection drops.
         """
         import httpx
 
@@ -152,7 +152,7 @@ class Api:
             raise Unreachable(f"the watch of {resource} broke off ({type(error).__name__})") from None
 
     def proxy(self, method: str, pod: str, port: int, path: str, params: dict[str, str], secret: str) -> httpx.Response:
-        """Ask an HTTP server in a pod, through the API server. `secret` travels in a header of ours."""
+        """Send a request to an HTTP server in a pod, through the API server; `secret` goes in X-Gridsweep-Key."""
         resource, headers = Resource("", "pods/proxy"), {"X-Gridsweep-Key": secret}
         url = Resource("", "pods").path(self.namespace, f"{pod}:{port}", "proxy", path.lstrip("/"))
         verb = {"GET": "get", "DELETE": "delete"}[method]
@@ -161,7 +161,7 @@ class Api:
         )
 
     def may(self, verb: str, resource: Resource) -> bool:
-        """Whether our account may; yes where the server does not tell."""
+        """Return whether the account has this right; True if the server does not say."""
         attributes = {"namespace": self.namespace, "verb": verb, "group": resource.group}
         plural, _, subresource = resource.plural.partition("/")
         attributes |= {"resource": plural, "subresource": subresource}
@@ -173,7 +173,7 @@ class Api:
         except (Forbidden, NotFound, KeyError):
             return True
 
-    # -- one request, again and again
+    # -- one request, with retries
 
     def _json(
         self,
@@ -209,7 +209,7 @@ class Api:
         whole: bool = False,
         patience: float | None = None,
     ) -> httpx.Response:
-        """The answer to a request, 2xx. `whole`: it has to be a JSON object."""
+        """Return the 2xx answer to a request, with retries. With `whole`, the answer must be a JSON object."""
         import httpx
 
         end = self._clock() + (self.patience if patience is None else patience)
@@ -243,7 +243,7 @@ class Api:
             self._sleep(pause)
 
     def _refusal(self, answer: httpx.Response, verb: str, resource: Resource, name: str) -> ApiError:
-        """The error for an answer that asking again would not change."""
+        """Return the error for an answer that a retry would not change."""
         try:
             status = answer.json()
             said = _short(str(status.get("message", "")))
@@ -275,7 +275,7 @@ class Api:
 
 
 def _retry_after(answer: httpx.Response) -> float:
-    """The seconds a server asks us to stay away; dates are not used by API servers."""
+    """Return the seconds in an answer's Retry-After header, else 0; API servers do not send dates."""
     try:
         return max(0.0, float(answer.headers.get("Retry-After", 0)))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where an API server is and how to show who we are: in the cluster by the pod's account, else by a kubeconfig."""
+"""Address of an API server and credentials for it: in a cluster from the pod's account, elsewhere from a kubeconfig."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PLUGIN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """An API server and our credentials for it, which no message and no `repr` shows.
+    """An API server and the credentials for it, which no message and no `repr` shows.
 
-    `token()` is asked before every request, since accounts' tokens are changed under a running pod; `forget()` drops
-    one that was refused, and says whether another may be had.
+    `token()` is called before every request, since Kubernetes rotates the token of a running pod's account. `forget()`
+    drops a refused token, and returns whether another may be available.
     """
 
     url: str
@@ -43,9 +43,9 @@ class Server:
 
 
 def server_for(context: str | None = None, environment: Mapping[str, str] = os.environ) -> Server:
-    """The server of this pod's cluster, else of a kubeconfig's context (its current one where none is named).
+    """Return the server of this pod's cluster, else of a kubeconfig's context (by default its current context).
 
-    Raises `ExecutorError` where there is neither.
+    Raise `ExecutorError` if there is neither.
     """
     host = environment.get("KUBERNETES_SERVICE_HOST")
     if host and context is None and (ACCOUNT / "token").exists():
@@ -70,7 +70,7 @@ def _kubeconfigs(environment: Mapping[str, str]) -> list[Path]:
 
 
 def _from_file(path: Path, context: str | None) -> Server:
-    """The server of a context. Raises `ExecutorError` for a file that cannot be used, without showing what is in it."""
+    """Return the server of a context. Raise `ExecutorError` for an unusable file, without showing its contents."""
     import yaml
 
     try:
@@ -115,7 +115,7 @@ def _tls(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.SSL
         trusted.check_hostname, trusted.verify_mode = False, ssl.CERT_NONE
     certificate, key = _bytes(user, "client-certificate", folder), _bytes(user, "client-key", folder)
     if certificate and key:
-        # The library reads files only; these live as long as the call, in a folder nobody else may enter.
+        # `ssl` reads certificates only from files; this one exists during the call, in a private folder.
         with tempfile.TemporaryDirectory() as private:
             pem = Path(private, "client.pem")
             pem.touch(0o600)
@@ -125,7 +125,7 @@ def _tls(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.SSL
 
 
 def _bytes(section: dict[str, Any], name: str, folder: Path) -> bytes:
-    """What a section holds under NAME-data, or in the file that NAME names, relative to the kubeconfig."""
+    """Return a section's NAME-data, decoded, or the file that NAME names, relative to the kubeconfig; else b""."""
     if data := section.get(f"{name}-data"):
         try:
             return base64.b64decode(data, validate=True)
@@ -135,7 +135,7 @@ def _bytes(section: dict[str, Any], name: str, folder: Path) -> bytes:
 
 
 class _Account:
-    """A kubeconfig's user: a token, a file with one, or a program that prints one."""
+    """A kubeconfig's user: a token, a file with a token, or a program that prints a token."""
 
     def __init__(self, user: dict[str, Any], folder: Path):
         self._user, self._folder = user, folder

@@ -1,4 +1,4 @@
-"""What an API server can answer instead of an object; none of these holds a credential."""
+"""Errors of an API server; none of them holds a credential."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ __all__ = ["ApiError", "Conflict", "Expired", "Forbidden", "NotFound", "Unreacha
 
 
 class Forbidden(ApiError):
-    """We lack a right: 403, or 401 where it does not know us."""
+    """The account lacks a right (403), or the server rejects the credentials (401)."""
 
 
 class NotFound(ApiError):
-    """There is no such object, or no such kind of object."""
+    """404: there is no such object, or no such kind of object."""
 
 
 class Conflict(ApiError):
-    """An object of that name exists, or was changed by somebody else in between."""
+    """409: an object of that name exists, or was changed in the meantime."""
 
 
 class Expired(ApiError):
-    """410: what we remember is too old to go on from; list anew."""
+    """410: the resourceVersion or continue token is too old; list again."""
 
 
 class Unreachable(ApiError):
-    """No answer that helps within our patience. Nothing is known of the cluster then; above all not that it is dead."""
+    """No usable answer within the time for retries. The state of the cluster is unknown; workers may still be alive."""

@@ -1,4 +1,4 @@
-"""A watch that only wakes: what is, is learned by listing."""
+"""A watch that only signals changes; the state itself comes from a list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 20.0
 
 
 class Watch:
-    """Calls `wake` whenever an object with the labels may have changed; lists anew after a 410 or a broken line."""
+    """Calls `wake` when an object with the labels may have changed; lists again after a 410 or a lost connection."""
 
     def __init__(self, api: Api, resource: Resource, selector: str, wake: Callable[[], object]):
         self._api, self._resource, self._selector, self._wake = api, resource, selector, wake
@@ -23,11 +23,11 @@ class Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """End it; its thread leaves when the server next says something."""
+        """End the watch; its thread exits when the server next sends something."""
         self._closed.set()
 
     def left(self, seconds: float = 0.0) -> bool:
-        """Whether its thread has left, or leaves in so many seconds."""
+        """Return whether the watch's thread has exited, or exits within this many seconds."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -37,7 +37,7 @@ class Watch:
             try:
                 if not version:
                     version = self._api.list(self._resource, self._selector)[1]
-                    self._wake()  # for whatever happened while nobody watched
+                    self._wake()  # for changes that happened while there was no watch
                 for _, object in self._api.watch(self._resource, self._selector, version):
                     version, pause = object["metadata"].get("resourceVersion", ""), FIRST_PAUSE
                     if self._closed.is_set():
@@ -45,7 +45,7 @@ class Watch:
                     self._wake()
             except Expired:
                 version = ""
-            except (ApiError, RuntimeError):  # RuntimeError: the client was closed under us
+            except (ApiError, RuntimeError):  # RuntimeError: the client was closed during the watch
                 version = ""
                 pause = min(LONGEST_PAUSE, 2 * pause)
             self._closed.wait(pause * (0.5 + random.random() / 2))

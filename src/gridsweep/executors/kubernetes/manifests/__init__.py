@@ -1,1 +1,1 @@
-"""Kubernetes objects as values: what a sweep, its workers and its server become on a cluster."""
+"""Kubernetes objects as values: the manifests of a sweep, its workers and its server."""

@@ -1,4 +1,4 @@
-"""All files of a folder for `kubectl apply -k`: what a sweep needs in a cluster, by file name."""
+"""All files of a folder for `kubectl apply -k`: the objects a sweep needs in a cluster, by file name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARK = "# Written by `gridsweep render`"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Manifests by the name of their file, and the comment that heads the kustomization."""
+    """Manifests by file name, and the comment at the top of the kustomization."""
 
     files: Mapping[str, tuple[Manifest, ...]]
     header: str
@@ -36,7 +36,7 @@ class Bundle:
         return sum(manifest["kind"] == "RayJob" for manifest in self.manifests)
 
     def texts(self) -> dict[str, str]:
-        """Every file's text, kustomization.yaml among them."""
+        """Return the text of every file, including kustomization.yaml."""
         kustomization: Manifest = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
@@ -47,9 +47,9 @@ class Bundle:
 
 
 def cluster_of(sweep: Sweep, gate: Gate | None = None) -> KubernetesCluster:
-    """The cluster a sweep names, with another gate where one is given.
+    """Return the cluster a sweep names, with `gate` in place of its own if given.
 
-    A sweep that names none gets the defaults, and the published set-up's gate: Compute Gardener.
+    A sweep without a cluster gets the defaults, and the gate of the published setup: Compute Gardener.
     """
     named = sweep.executor.kubernetes or KubernetesCluster(gate="compute-gardener")
     return replace(named, gate=gate) if gate else named
@@ -65,11 +65,11 @@ def bundle(
     tier: str | None = None,
     namespace: bool = False,
 ) -> Bundle:
-    """What drives the sweep in a cluster: RayJobs that something else holds back, or, with `gate: none`, the loop.
+    """Return the manifests that run the sweep in a cluster: gated RayJobs or, with `gate: none`, the loop.
 
-    `spec` and `spec_files` are the texts of sweep.yaml and of what it names, for the loop; `worker_sources` those of
-    the package, where a ConfigMap brings it. `tier` leaves out all other tiers' jobs. Raises `SpecError` where the
-    sweep cannot run so, `ExecutorError` where a cluster would refuse what was made.
+    `spec` and `spec_files` are the texts of sweep.yaml and of the files it names, for the loop; `worker_sources` are
+    the package's sources, if a ConfigMap delivers them. With `tier`, only that tier's jobs are included. Raise
+    `SpecError` if the sweep cannot run this way, `ExecutorError` if a cluster would refuse the manifests.
     """
     check_reachable(sweep, cluster)
     loop = cluster.gate == "none"
@@ -104,7 +104,10 @@ def _namespace(cluster: KubernetesCluster) -> Manifest:
 
 
 def _header(sweep: Sweep, cluster: KubernetesCluster, *, loop: bool) -> str:
-    """What to type. Server-side, because kubectl's own apply copies each object into an annotation of limited size."""
+    """Return the header: the commands to run.
+
+    They apply server-side, because client-side apply copies each object into an annotation of limited size.
+    """
     space = f"-n {cluster.namespace}"
     lines = [
         f"{MARK} from the sweep {sweep.name}, gate {cluster.gate}. It is written anew, not edited.",

@@ -1,4 +1,4 @@
-"""What an API server's schema lets through, and then the operator refuses, or hangs on, or silently takes otherwise."""
+"""Checks for faults that pass the API server's schema, but that the operator refuses, hangs on or misreads silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GO_DURATION = re.compile(r"(\d+(\.\d+)?(h|ms|m|s|us|ns))+")
 
 
 def problems(manifests: Sequence[Manifest]) -> list[str]:
-    """Everything that would be refused or would hang, each with the object it is in."""
+    """Return every fault that would be refused or would hang, each with its object."""
     found = []
     for manifest in manifests:
         where = f"{manifest['kind']}/{manifest['metadata']['name']}"
@@ -29,7 +29,7 @@ def problems(manifests: Sequence[Manifest]) -> list[str]:
 
 
 def pod_templates(manifest: Manifest) -> Iterator[Manifest]:
-    """The pod templates of an object."""
+    """Yield the pod templates of an object."""
     spec = manifest.get("spec", {})
     if manifest["kind"] == "RayJob":
         cluster = spec["rayClusterSpec"]

@@ -1,4 +1,4 @@
-"""The loop as a Deployment in the cluster: it creates the RayJobs, and has no more rights than that takes."""
+"""The loop as a Deployment in the cluster, with only the rights it needs to create RayJobs and follow their pods."""
 
 from __future__ import annotations
 
@@ -25,11 +25,17 @@ RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ray.io", "rayjobs", ("get", "list", "watch", "create", "delete")),
     ("", "pods", ("get", "list", "watch")),
 )
-"""What the loop does, and why a stint waits is read from its pod. A RayJob is never changed, only made and deleted."""
+"""The rights of the loop, as group, resource and verbs.
+
+Pods are read for the reason a stint waits. RayJobs are only created and deleted, never changed.
+"""
 
 
 def controller(sweep: Sweep, cluster: KubernetesCluster, spec: str, files: dict[str, str]) -> list[Manifest]:
-    """All objects of the loop. `spec` is the text of sweep.yaml; `files` are those it names, by name beside it."""
+    """Return all objects of the loop. `spec` is the text of sweep.yaml; `files` are the texts of the files it names.
+
+    Raise `SpecError` if the worker's code comes from a ConfigMap: the loop needs gridsweep in its image.
+    """
     if cluster.worker == "configmap":
         raise SpecError(
             "the loop needs gridsweep in its image; set executor.kubernetes.worker: image, or render with another gate"
@@ -60,7 +66,7 @@ def controller(sweep: Sweep, cluster: KubernetesCluster, spec: str, files: dict[
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": cluster.namespace}],
         },
         config_map(cluster, name, own, {"sweep.yaml": spec, **files}),
-        # A journal of a few megabytes; SQLite's locks do not hold on a share, so that one pod alone may mount it.
+        # A journal of a few megabytes; SQLite's locks do not work on a network share, so only one pod may mount it.
         claim_of(cluster, object_name(sweep.name, "journal"), "1Gi", "ReadWriteOnce", sweep),
         _deployment(sweep, cluster, name, own),
         controller_policy(sweep, cluster),
@@ -87,9 +93,9 @@ def _deployment(sweep: Sweep, cluster: KubernetesCluster, name: str, own: dict[s
     }
     pod = {
         "serviceAccountName": name,
-        "automountServiceAccountToken": True,  # the one pod that speaks to the API server
+        "automountServiceAccountToken": True,  # the only pod that talks to the API server
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 180,  # it stops its workers at their checkpoints before it leaves
+        "terminationGracePeriodSeconds": 180,  # the loop stops its workers at their checkpoints first
         "securityContext": security(),
         "containers": [container],
         "volumes": [

@@ -1,8 +1,8 @@
-"""How work comes into a worker's pod: its assignment, the program that starts it, the one that stops it.
+"""Delivery of work into a worker's pod: the assignment, the start program and the stop program.
 
-The assignment travels inside the RayJob, in a variable of the container: whoever creates the RayJob needs no access to
-the volume. The start is a program and not a line of shell because a folder has one writer, and KubeRay submits a job
-again, to the same folder, when it finds the head new.
+The assignment travels inside the RayJob, in a variable of the container: creating a RayJob needs no access to the
+volume. The start is a program and not a line of shell, because a folder may have only one writer, and KubeRay submits a
+job again, to the same folder, when the head has been replaced.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ worker = os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")
 os.execv(sys.executable, [sys.executable, "-m", worker, str(folder.path)])
 """
 )
-"""Makes the attempt's folder and becomes its worker, with the folder's lock and its log.
+"""The start program: creates the attempt's folder and becomes its worker, with the folder's lock and log.
 
-Where `GRIDSWEEP_AGAIN` is 1 (nobody but Kubernetes drives: a resumed RayJob) it goes on in the next folder, from the
-newest whole checkpoint; where it is 0 (the loop drives) it refuses. Finished work is not done again.
+If the folder is already used and `GRIDSWEEP_AGAIN` is 1 (no loop: a resumed RayJob), the program continues in the next
+folder, from the newest complete checkpoint; if it is 0 (the loop drives), the program refuses. Finished work is not
+repeated.
 """
 
 STOP = """\
@@ -71,11 +72,11 @@ read -r pid folder < "$HOME/worker" || exit 0
 kill -TERM "$pid" || exit 0
 while kill -0 "$pid" && [ ! -e "$folder/result.json" ]; do sleep 1; done
 """
-"""Run before a pod is taken down: asks the worker to stop, and waits until its result is written."""
+"""The preStop program of a pod: asks the worker to stop, and waits until its result is written."""
 
 GRACE_SECONDS = 120
 STOP_WAIT_SECONDS = 110
-"""What Ray gives a stopped job before it kills it; 3 s unless told, too short for a checkpoint."""
+"""Seconds Ray gives a stopped job before killing it; the default of 3 s is too short for a checkpoint."""
 
 PACKAGE = "/opt/gridsweep"
 CONFIGMAP_LIMIT = 1 << 20
@@ -133,11 +134,11 @@ WORKER_SOURCES = (
     "train/stdlib.py",
     "train/worker.py",
 )
-"""The files of the package that a worker needs, without the tiny base model, which no ConfigMap could hold."""
+"""The files of the package that a worker needs, without the tiny base model, which is too large for a ConfigMap."""
 
 
 def assignment_of(sweep: Sweep, id: str) -> Assignment:
-    """The whole of one experiment as the first attempt of its stint: what is rendered where no loop decides."""
+    """Return the assignment of one whole experiment, as its stint's first attempt, for rendering without the loop."""
     experiment = sweep.experiment(id)
     stint = Stint((Member(id, 0, sweep.total_steps),))
     part = Part(id, experiment.params, experiment.seed, 0, sweep.total_steps)
@@ -149,7 +150,7 @@ def assignment_of(sweep: Sweep, id: str) -> Assignment:
 
 
 def check_reachable(sweep: Sweep, cluster: KubernetesCluster) -> None:
-    """Raises `SpecError` where a pod could not find the model or the data."""
+    """Raise `SpecError` if a pod could not find the model or the data."""
     for what, id in (("model", sweep.model.id), ("dataset", sweep.dataset.id)):
         if is_local(id):
             raise SpecError(f"the {what} {id} lies on this machine, where no pod can read it; name a Hugging Face id")
@@ -162,7 +163,7 @@ def sources_name(sweep: str) -> str:
 
 
 def sources(sweep: Sweep, cluster: KubernetesCluster, texts: dict[str, str]) -> Manifest:
-    """The worker's source files as a ConfigMap; a key has `.` where a path has `/`. Raises `SpecError` over 1 MiB."""
+    """Return the worker's sources as a ConfigMap; keys have `.` in place of `/`. Raise `SpecError` over 1 MiB."""
     return config_map(
         cluster,
         sources_name(sweep.name),
@@ -172,7 +173,7 @@ def sources(sweep: Sweep, cluster: KubernetesCluster, texts: dict[str, str]) -> 
 
 
 def config_map(cluster: KubernetesCluster, name: str, labels: dict[str, str], data: dict[str, str]) -> Manifest:
-    """A ConfigMap. Raises `SpecError` where it is larger than Kubernetes stores."""
+    """Return a ConfigMap. Raise `SpecError` if it is larger than the 1 MiB that Kubernetes stores."""
     size = sum(len(key) + len(text.encode()) for key, text in data.items())
     if size > CONFIGMAP_LIMIT:
         raise SpecError(

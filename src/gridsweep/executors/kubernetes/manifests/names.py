@@ -1,4 +1,4 @@
-"""Names, labels and annotations: what joins objects and pods to a sweep, and keeps sweeps apart in one namespace."""
+"""Names, labels and annotations that tie objects and pods to a sweep, and keep sweeps in one namespace apart."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ ATTEMPT, REASON, DIGEST = (PREFIX + word for word in ("attempt", "tier-reason", 
 NAME, COMPONENT, MANAGED_BY = (f"app.kubernetes.io/{word}" for word in ("name", "component", "managed-by"))
 
 STORE = "/store"
-"""Where the volume is mounted, in every pod."""
+"""The mount path of the volume in every pod."""
 MODELS = f"{STORE}/huggingface"
 """The cache of base models and datasets, shared by all sweeps of the volume."""
 
-RAYJOB_LIMIT = 47  # KubeRay makes longer names from it, and refuses more
+RAYJOB_LIMIT = 47  # KubeRay derives longer names from it, and refuses longer ones
 _DIGEST = 10
 
 
 def digest(*parts: str) -> str:
-    """Ten hexadecimal digits over the parts, in their order."""
+    """Return ten hexadecimal digits of a SHA-256 digest over the parts, in order."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:_DIGEST]
 
 
 def dns_label(text: str, limit: int = 63) -> str:
-    """A DNS-1035 label made of a text; one that had to be changed gets a digest, so that two stay two."""
+    """Return a DNS-1035 label for a text; a changed text gets a digest, so that different texts stay different."""
     clean = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     clean = clean if clean[:1].isalpha() else f"x-{clean}".rstrip("-")
     if clean == text and len(clean) <= limit:
@@ -41,7 +41,7 @@ def dns_label(text: str, limit: int = 63) -> str:
 
 
 def label_value(text: str) -> str:
-    """A text as a label's value: itself where it is allowed, else its allowed characters and a digest."""
+    """Return a text as a label value: unchanged if valid, else its allowed characters and a digest."""
     if re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?", text):
         return text
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-_.")
@@ -49,32 +49,32 @@ def label_value(text: str) -> str:
 
 
 def job_name(sweep: str, attempt: str, experiment: str) -> str:
-    """The RayJob of an attempt: the experiment's readable part, and a digest over sweep and attempt.
+    """Return the name of an attempt's RayJob: the experiment's readable part, and a digest over sweep and attempt.
 
-    At most 47 characters, a DNS-1035 label, the same whenever it is asked for.
+    The name is a DNS-1035 label of at most 47 characters, and the same at every call.
     """
     stem = dns_label(experiment.rpartition("-")[0] or experiment)[: RAYJOB_LIMIT - _DIGEST - 1].rstrip("-")
     return f"{stem}-{digest(sweep, attempt)}"
 
 
 def object_name(sweep: str, suffix: str) -> str:
-    """The name of an object that a sweep has one of."""
+    """Return the name of an object that exists once per sweep."""
     return dns_label(f"{dns_label(sweep, 63 - len(suffix) - 1)}-{suffix}")
 
 
 def store_of(sweep: str) -> str:
-    """The store of a sweep on the volume; of its own, since sweeps may share experiments."""
+    """Return the path of a sweep's store on the volume; each sweep has its own, since sweeps may share experiments."""
     return f"{STORE}/{dns_label(sweep)}"
 
 
 def labels(sweep: str, component: str, **more: str) -> dict[str, str]:
-    """The labels of an object; `more` are further ones below our prefix."""
+    """Return the labels of an object; `more` are further labels, to which `PREFIX` is added."""
     own = {PREFIX + name: label_value(value) for name, value in more.items()}
     return {NAME: "gridsweep", COMPONENT: component, MANAGED_BY: "gridsweep", SWEEP: label_value(sweep), **own}
 
 
 def experiment_annotations(sweep: Sweep, id: str) -> dict[str, str]:
-    """The hyperparameters of an experiment, and why it is in its tier."""
+    """Return annotations with an experiment's hyperparameters and the reason for its tier."""
     experiment = sweep.experiment(id)
     params = experiment.params
     values = {"r": params.r, "alpha": params.alpha, "lr": params.lr, "dropout": params.dropout}
@@ -82,9 +82,9 @@ def experiment_annotations(sweep: Sweep, id: str) -> dict[str, str]:
 
 
 def go_duration(span: timedelta) -> str:
-    """A span as Go reads it, which knows no days: `96h`, `1h30m`; in whole seconds, rounded up.
+    """Format a span as a Go duration, which has no days: `96h`, `1h30m`; in whole seconds, rounded up.
 
-    Raises `ValueError` for a negative one.
+    Raise `ValueError` for a negative span.
     """
     if span < timedelta(0):
         raise ValueError(f"a duration of {span} is negative")

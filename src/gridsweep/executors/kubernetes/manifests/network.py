@@ -1,4 +1,4 @@
-"""Who may talk to our pods, and to whom they may talk."""
+"""Network policies: the allowed connections to and from the pods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def policy(
     egress: Iterable[int],
     own: dict[str, str],
 ) -> Manifest:
-    """A NetworkPolicy: ingress as given, egress to name servers and to these TCP ports anywhere."""
+    """Return a NetworkPolicy: ingress as given, egress to name servers and to these TCP ports on any host."""
     names: list[dict[str, Any]] = [{"protocol": protocol, "port": DNS} for protocol in ("UDP", "TCP")]
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -45,9 +45,10 @@ def policy(
 
 
 def worker_policy(sweep: Sweep, cluster: KubernetesCluster) -> Manifest:
-    """Workers: the Ray dashboard, which runs what it is sent, for the KubeRay operator and this sweep's pods alone.
+    """Return the policy of workers: only the KubeRay operator and this sweep's pods may reach the Ray dashboard.
 
-    The operator submits the job through it. Helm's and kustomize's installations share one label, in any namespace.
+    The dashboard runs any code it is sent; the operator submits the job through it. Installations of the operator by
+    Helm and by kustomize share one label, in any namespace.
     """
     mine = {SWEEP: label_value(sweep.name)}
     operator = {
@@ -61,7 +62,7 @@ def worker_policy(sweep: Sweep, cluster: KubernetesCluster) -> Manifest:
 
 
 def controller_policy(sweep: Sweep, cluster: KubernetesCluster) -> Manifest:
-    """The loop: nobody comes in; out to the API server, which is reached by either port, and to the carbon provider."""
+    """Return the policy of the loop: no ingress; egress to the API server, on either port, and the carbon provider."""
     selected = {SWEEP: label_value(sweep.name), COMPONENT: "controller"}
     name = object_name(sweep.name, "controller")
     own = labels(sweep.name, "controller")

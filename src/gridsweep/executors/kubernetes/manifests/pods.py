@@ -1,4 +1,4 @@
-"""What every pod has in common: the restricted security profile, scratch space, the volume."""
+"""Parts common to all pods: the restricted security profile, scratch space, the volume."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ GPU = "nvidia.com/gpu"
 
 
 def security() -> Manifest:
-    """A pod's security context: the `restricted` profile of Pod Security, and a group that may write the volume."""
+    """Return a pod's security context: Pod Security's `restricted` profile, and a group that may write the volume."""
     return {
         "runAsNonRoot": True,
         "runAsUser": USER,
         "runAsGroup": USER,
         "fsGroup": USER,
-        "fsGroupChangePolicy": "OnRootMismatch",  # else a volume of many files is walked at every start
+        "fsGroupChangePolicy": "OnRootMismatch",  # otherwise all files of the volume are walked at every start
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
@@ -30,24 +30,27 @@ def container_security() -> Manifest:
 
 
 def environment(**values: str) -> list[Manifest]:
-    """Variables of a container, protected from the kubelet, which would expand `$(NAME)` in them."""
+    """Return variables of a container, escaped because the kubelet would expand `$(NAME)` in them."""
     return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in values.items()]
 
 
 def secret(name: str, secret_name: str, key: str) -> Manifest:
-    """A variable whose value stays in a Secret."""
+    """Return a variable whose value stays in a Secret."""
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret_name, "key": key}}}
 
 
 def hugging_face(cluster: KubernetesCluster) -> list[Manifest]:
-    """Where models are kept, and the token for gated ones."""
+    """Return the variables for the model cache, and the token for gated models."""
     variables = environment(HF_HOME=MODELS, HF_HUB_DISABLE_TELEMETRY="1")
     token = cluster.hugging_face_secret
     return [*variables, secret("HF_TOKEN", token, "HF_TOKEN")] if token else variables
 
 
 def resources(cpu: str, memory: str, gpus: int = 0, scratch: str = "10Gi") -> Manifest:
-    """Requests equal to limits, so that a pod is the last to be evicted; `scratch` is for logs and temporary files."""
+    """Return resources with requests equal to limits, so that the pod is evicted last.
+
+    `scratch` is the space for logs and temporary files.
+    """
     amounts = {"cpu": cpu, "memory": memory, "ephemeral-storage": scratch}
     if gpus:
         amounts[GPU] = str(gpus)
@@ -55,7 +58,7 @@ def resources(cpu: str, memory: str, gpus: int = 0, scratch: str = "10Gi") -> Ma
 
 
 def scratch(name: str, size: str, *, memory: bool = False) -> Manifest:
-    """A volume that lives as long as its pod."""
+    """Return a volume that lives as long as its pod."""
     return {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": size} if memory else {"sizeLimit": size}}
 
 
@@ -69,7 +72,7 @@ def mount(name: str, path: str = STORE, *, read_only: bool = False) -> Manifest:
 
 
 def on_gpu_nodes(cluster: KubernetesCluster) -> Manifest:
-    """The fields of a pod that bring it to a node with a GPU."""
+    """Return the fields of a pod that place it on a node with a GPU."""
     fields: Manifest = {"tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]}
     if cluster.runtime_class:
         fields["runtimeClassName"] = cluster.runtime_class

@@ -1,6 +1,6 @@
 """An attempt as a RayJob: one pod, a Ray head that has the GPU and trains on it.
 
-No worker group, so that no head idles while its worker waits; `HTTPMode`, so that no submitter pod is needed.
+There is no worker group, so that no head idles while its worker waits; `HTTPMode` needs no submitter pod.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ COMPUTE_GARDENER = "compute-gardener-scheduler"
 THRESHOLD = f"{COMPUTE_GARDENER}.kubernetes.io/carbon-intensity-threshold"
 MAX_DELAY = f"{COMPUTE_GARDENER}.kubernetes.io/max-scheduling-delay"
 QUEUE = "kueue.x-k8s.io/queue-name"
-OBJECT_STORE_BYTES = 100_000_000  # Ray keeps nothing of ours in it, and would take 30 % of the memory for it.
+OBJECT_STORE_BYTES = 100_000_000  # The worker does not use it; Ray's default is 30 % of the memory.
 
 
 def rayjob(
     sweep: Sweep, cluster: KubernetesCluster, work: Assignment, *, gate: Gate | None = None, again: bool = False
 ) -> Manifest:
-    """The RayJob of an attempt. `again` lets it go on by itself when it is resumed: where no loop drives.
+    """Return the RayJob of an attempt. With `again`, a resumed RayJob continues by itself: for use without the loop.
 
-    Equal arguments give equal manifests; the annotation `gridsweep.io/digest` is over all the rest. Raises `SpecError`
-    where `gate` (the cluster's, unless given) is `kueue` and no queue is named.
+    Equal arguments give equal manifests; the annotation `gridsweep.io/digest` covers all the rest. Raise `SpecError`
+    if `gate` (by default the cluster's) is `kueue` and no queue is named.
     """
     gate = gate or cluster.gate
     first = work.members[0].experiment
     tier = sweep.tier(sweep.experiment(first).tier)
-    # A label has one value: a pack's is its first member, and the assignment names them all.
+    # A label has one value: for a pack it is the first member; the assignment names all members.
     joined = labels(sweep.name, "worker", experiment=first, tier=tier.name, stint=work.attempt.rpartition("/")[0])
     notes = {**experiment_annotations(sweep, first), ATTEMPT: work.attempt}
     own = dict(joined)
-    if gate == "kueue":  # Kueue suspends it on creation; a value of ours would suspend it again at every apply
+    if gate == "kueue":  # Kueue sets `suspend` on creation; setting it here would suspend the job again at every apply
         if not cluster.queue:
             raise SpecError("gate: kueue needs the name of a local queue; set executor.kubernetes.queue")
         own[QUEUE] = cluster.queue
@@ -91,7 +91,7 @@ def rayjob(
 
 
 def _spec(template: Manifest, longest: timedelta, gate: Gate) -> Manifest:
-    """The RayJob's own part: a cluster of one head, which ends with the job and is stopped after `longest`."""
+    """Return the spec of a RayJob: a cluster of one head, which ends with the job and is stopped after `longest`."""
     spec: Manifest = {
         "entrypoint": delivery.ENTRYPOINT,
         "submissionMode": "HTTPMode",
@@ -117,9 +117,9 @@ def _spec(template: Manifest, longest: timedelta, gate: Gate) -> Manifest:
 
 
 def _template(gate: Gate, tier: Tier, joined: dict[str, str], notes: dict[str, str], pod: Manifest) -> Manifest:
-    """The head's pod, with what Compute Gardener reads where it is the gate."""
+    """Return the head's pod template, with Compute Gardener's annotations and scheduler if that is the gate."""
     template: Manifest = {
-        # Without the labels of applications: KubeRay sets its own on a head, and selects by them.
+        # Without the app.kubernetes.io name and managed-by: KubeRay sets its own on a head, and selects by them.
         "metadata": {
             "labels": {key: value for key, value in joined.items() if key not in (NAME, MANAGED_BY)},
             "annotations": notes | _held(gate, tier),
@@ -132,10 +132,10 @@ def _template(gate: Gate, tier: Tier, joined: dict[str, str], notes: dict[str, s
 
 
 def deadline(sweep: Sweep, cluster: KubernetesCluster, tier: Tier, gate: Gate) -> timedelta:
-    """How long a RayJob may take from the moment KubeRay begins to count.
+    """Return how long a RayJob may take from the moment KubeRay begins to count.
 
-    With Compute Gardener the pod waits while KubeRay counts: for the grid, at most the tier's delay, and then for a
-    device, at most until all others have run. Suspended, nothing is counted.
+    With Compute Gardener, KubeRay also counts the time the pod waits: for the grid, at most the tier's delay, and then
+    for a device, at most until all other experiments have run. Time in suspension is not counted.
     """
     if gate != "compute-gardener":
         return cluster.run_deadline
@@ -144,7 +144,7 @@ def deadline(sweep: Sweep, cluster: KubernetesCluster, tier: Tier, gate: Gate) -
 
 
 def _held(gate: Gate, tier: Tier) -> dict[str, str]:
-    """The annotations by which Compute Gardener holds a pod."""
+    """Return the annotations by which Compute Gardener holds a pod; empty for other gates."""
     if gate != "compute-gardener":
         return {}
     assert not isinstance(tier.threshold, Percentile), "a spec without faults gives this gate numbers"
@@ -160,7 +160,7 @@ def _pod(sweep: Sweep, cluster: KubernetesCluster, work: Assignment, again: bool
         HOME="/tmp",
         USER="gridsweep",  # the user id need not be in the image's passwd file, and torch asks for a name
         PYTHONDONTWRITEBYTECODE="1",
-        NVIDIA_DRIVER_CAPABILITIES="compute,utility",  # utility is NVML: the energy counter
+        NVIDIA_DRIVER_CAPABILITIES="compute,utility",  # utility includes NVML, the energy counter
         RAY_JOB_STOP_WAIT_TIME_S=str(delivery.STOP_WAIT_SECONDS),
         RAY_USAGE_STATS_ENABLED="0",
         RAY_worker_niceness="0",

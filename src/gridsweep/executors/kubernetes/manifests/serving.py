@@ -1,4 +1,4 @@
-"""Adapters of a volume behind vLLM: a Deployment with what it needs, the base model in the cache the workers filled."""
+"""Adapters on a volume served by vLLM: a Deployment and its objects; the base model comes from the workers' cache."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from gridsweep.sweep.clusters import KubernetesCluster
 IMAGE = "docker.io/vllm/vllm-openai:v0.33.0"
 PORT = 8000
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM allows as the largest rank; a larger one than needed costs GPU memory."""
+"""The values vLLM allows for the largest rank; a value larger than needed costs GPU memory."""
 MOST_LOADED = 8  # adapters on the GPU at once; others wait in the host's memory
 DOWNLOAD_BYTES_PER_S = 25e6
 LOAD_SECONDS = 600
@@ -55,10 +55,10 @@ def serving(
     max_model_len: int | None = 16384,
     api_key_secret: str | None = None,
 ) -> list[Manifest]:
-    """All objects of a server of these adapters, each by its name and its path on the volume.
+    """Return all objects of a server for `adapters`, a mapping of names to paths on the volume.
 
-    The key is read from the Secret `api_key_secret` (the name of the server, unless given), which is not made here.
-    Raises `SpecError` for a name or a path that vLLM could not read, and for a rank it does not allow.
+    The API key is read from the Secret `api_key_secret` (default: the server's name), which is not created here.
+    Raise `SpecError` for a name or a path that vLLM could not read, and for a rank vLLM does not allow.
     """
     own = {NAME: "gridsweep", COMPONENT: "serving", MANAGED_BY: "gridsweep", "app.kubernetes.io/instance": name}
     selected = {key: own[key] for key in own if key != MANAGED_BY}
@@ -72,7 +72,7 @@ def serving(
             "metadata": metadata(cluster.namespace, name, own),
             "spec": {
                 "replicas": 1,
-                "strategy": {"type": "Recreate"},  # a second pod would wait for the first one's GPU for ever
+                "strategy": {"type": "Recreate"},  # a second pod would wait forever for the first one's GPU
                 "progressDeadlineSeconds": startup_seconds(base_model) + 600,
                 "revisionHistoryLimit": 2,
                 "selector": {"matchLabels": selected},
@@ -100,7 +100,7 @@ def serving(
 
 
 def max_rank(ranks: Iterable[int]) -> int:
-    """The smallest rank vLLM allows that fits all. Raises `SpecError` where none does."""
+    """Return the smallest rank vLLM allows that fits all ranks. Raise `SpecError` if there is none."""
     needed = max(ranks, default=1)
     for allowed in RANKS:
         if allowed >= needed:
@@ -109,7 +109,7 @@ def max_rank(ranks: Iterable[int]) -> int:
 
 
 def startup_seconds(base_model: str) -> int:
-    """How long a first start may take: the download of the base at 25 MB/s, and its loading."""
+    """Return the seconds a first start may take: the download of the base at 25 MB/s, and its loading."""
     return math.ceil(base_bytes(base_model) / DOWNLOAD_BYTES_PER_S) + LOAD_SECONDS
 
 
@@ -163,7 +163,7 @@ def _pod(base_model: str, arguments: list[str], cluster: KubernetesCluster, imag
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": resources(cluster.cpu, cluster.memory, gpus=1, scratch="20Gi"),
         "securityContext": container_security(),
-        # Until the first success nothing else is asked: too short a budget kills the server while it loads.
+        # The other probes begin after the first success here; too short a limit would kill the server while it loads.
         "startupProbe": {**health, "failureThreshold": math.ceil(startup_seconds(base_model) / PROBE_SECONDS)},
         "readinessProbe": {**health, "failureThreshold": 3},
         "livenessProbe": {**health, "failureThreshold": 6},
@@ -177,7 +177,7 @@ def _pod(base_model: str, arguments: list[str], cluster: KubernetesCluster, imag
     return {
         **on_gpu_nodes(cluster),
         "automountServiceAccountToken": False,
-        "enableServiceLinks": False,  # a Service called vllm would set VLLM_PORT, which vLLM takes for its own
+        "enableServiceLinks": False,  # a Service called vllm would set VLLM_PORT, which vLLM reads as its own
         "terminationGracePeriodSeconds": 60,
         "securityContext": security(),
         "containers": [container],

@@ -1,4 +1,4 @@
-"""The volume: how large it must be, and its claim."""
+"""The volume: its required size, and its claim."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gridsweep.sweep.sweep import Sweep
 
 FALLBACK_PARAMETERS = 8e9
 NOMINAL = 1.25
-"""Real parameters to those in a name, at most: 7.6 for Qwen2.5-7B, 8.5 for Gemma-7B."""
+"""Upper bound on the ratio of actual to nominal parameters: 7.6 for Qwen2.5-7B, 8.5 for Gemma-7B."""
 LORA_PER_RANK = 3.4e6
-"""Weights an adapter on all seven projections has for each unit of its rank, of a base called 7B.
+"""Weights per unit of rank of an adapter on all seven projections, for a 7B base.
 
-Qwen2.5-7B has 2.52 million (28 layers x 90,112); the larger number leaves room for shapes deeper than their size says.
+Qwen2.5-7B has 2.52 million (28 layers x 90,112); the larger number leaves room for models deeper than typical.
 Other sizes scale by the power 2/3: a base grows with layers x width^2, an adapter with layers x width.
 """
-ADAPTER_BYTES = 4  # PEFT keeps the adapter of a bf16 base in fp32
-CHECKPOINT_BYTES = 12  # and AdamW two moments beside it
+ADAPTER_BYTES = 4  # PEFT stores the adapter of a bf16 base in fp32
+CHECKPOINT_BYTES = 12  # the adapter and AdamW's two moments, in fp32
 KEPT_CHECKPOINTS = 2
-OTHER_BYTES = 2e9  # the data set's cache, logs, energy, progress
+OTHER_BYTES = 2e9  # the dataset's cache, logs, energy, progress
 HEADROOM = 1.2
 GIB = 1 << 30
 _SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IGNORECASE)
@@ -31,7 +31,7 @@ _BUNDLED = {"tiny-qwen2": 2e6}
 
 @dataclass(frozen=True, slots=True)
 class VolumeSize:
-    """What fills the volume, in bytes, and why that much."""
+    """The contents of the volume, in bytes, and an explanation of the size."""
 
     base: float
     adapters: float
@@ -48,7 +48,7 @@ class VolumeSize:
 
 
 def parameters(model: str) -> tuple[float, bool]:
-    """The weights of a base model by its name, and whether the name tells: the largest `7B` or `135M` in it."""
+    """Return the weights of a base model by its name (the largest `7B` or `135M`), and whether the name has one."""
     if model in _BUNDLED:
         return _BUNDLED[model], True
     found = [float(n) * (1e9 if unit in "bB" else 1e6) for n, unit in _SIZE.findall(model.rpartition("/")[2])]
@@ -56,34 +56,34 @@ def parameters(model: str) -> tuple[float, bool]:
 
 
 def base_bytes(model: str) -> float:
-    """What a base model takes in bf16."""
+    """Return the bytes of a base model in bf16."""
     return parameters(model)[0] * 2
 
 
 def lora_parameters(model: str, r: int) -> float:
-    """The weights of an adapter of rank `r`."""
+    """Return the weights of an adapter of rank `r`."""
     scale: float = (parameters(model)[0] / NOMINAL / 7e9) ** (2 / 3)
     return LORA_PER_RANK * r * scale
 
 
 def _joining(sweep: Sweep) -> int:
-    """How many experiments may join on the way."""
+    """Return how many experiments may be added during the sweep."""
     repeats = sweep.repeats.finalists * (sweep.repeats.seeds - 1) if sweep.repeats else 0
     return repeats + (sweep.propose.most if sweep.propose else 0)
 
 
 def volume_size(sweep: Sweep, *, loop: bool) -> VolumeSize:
-    """How much the volume must hold. `loop` says that gridsweep's loop drives, and removes what is done with.
+    """Return the size of the volume. `loop`: gridsweep's loop runs the sweep, and removes what is no longer needed.
 
-    Without it every experiment keeps its last checkpoints; with it only those that run do, and adapters are there
-    twice, in the attempt and published.
+    Without the loop every experiment keeps its last checkpoints. With it only running experiments do, and adapters are
+    stored twice: in the attempt, and published.
     """
     model = sweep.model.id
     each = sorted((lora_parameters(model, e.params.r) for e in sweep.experiments), reverse=True)
-    if loop:  # the largest may join
+    if loop:  # added experiments may all have the largest rank
         each = each[:1] * _joining(sweep) + each
     working = len(sweep.devices) * (sweep.pack if loop else 1)
-    writing = sum(each[:working])  # the draft of a checkpoint, beside those that are kept
+    writing = sum(each[:working])  # the draft of a checkpoint, in addition to the kept ones
     kept = KEPT_CHECKPOINTS * sum(each[:working] if loop else each)
     size = (
         base_bytes(model),
@@ -101,7 +101,7 @@ def volume_size(sweep: Sweep, *, loop: bool) -> VolumeSize:
 
 
 def volume_claim(sweep: Sweep, cluster: KubernetesCluster, *, loop: bool) -> Manifest:
-    """The claim that holds base models, attempts and adapters; it outlives the sweep, and sweeps may share it."""
+    """Return the volume claim for base models, attempts and adapters; it outlives the sweep and may be shared."""
     size = volume_size(sweep, loop=loop)
     made = claim_of(cluster, cluster.volume, cluster.volume_size or size.quantity, cluster.access_mode, sweep)
     if cluster.volume_size is None:

@@ -1,4 +1,4 @@
-"""Manifests as YAML that kubectl reads as it was meant."""
+"""Manifests as YAML that kubectl parses unambiguously."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import yaml
 
 from gridsweep.executors.kubernetes.manifests.names import Manifest
 
-# YAML 1.2 and Go read as numbers and truths what PyYAML thinks safe to leave bare: `1e-4` would reach the API server as
-# a number, where an annotation must be text. So whatever does not begin like a word is quoted.
+# YAML 1.2 and Go read as numbers and booleans some values that PyYAML leaves unquoted: `1e-4` would reach the API
+# server as a number, but an annotation must be text. So every value that does not begin like a word is quoted.
 _WORD = re.compile(r"[A-Za-z_/][\w./:@ -]*[\w./]")
 _TRUTHS = re.compile(r"(?i)y|n|yes|no|on|off|true|false|null|nan|inf|none")
 
@@ -33,10 +33,10 @@ _Dumper.add_representer(str, _text)
 
 
 def document(value: Manifest) -> str:
-    """One object."""
+    """Return one object as YAML."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
 
 
 def documents(values: Iterable[Manifest]) -> str:
-    """Several objects, one after the other."""
+    """Return several objects as one YAML stream."""
     return "---\n".join(map(document, values))
