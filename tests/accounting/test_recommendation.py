@@ -140,7 +140,9 @@ def test_what_to_type_is_the_shortest_part_that_is_one_experiments_own():
     twins = ["r8-a1-d0-11111111", "r8-a1-d0-22222222"]
     assert ambiguous("r8", twins, twins).endswith("type one of r8-a1-d0-11111111, r8-a1-d0-22222222")
     many = [f"r8-a{i}-d0" for i in range(100, 120)]
-    assert "any of 20 experiments" in ambiguous("r8", many, many) and ambiguous("r8", many, many).endswith("and 8 more")
+    assert "matches 20 experiments" in ambiguous("r8", many, many) and ambiguous("r8", many, many).endswith(
+        "and 8 more"
+    )
 
 
 def test_the_interval_of_a_loss_is_that_of_a_mean_over_tokens():

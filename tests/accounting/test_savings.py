@@ -81,7 +81,7 @@ def test_nothing_is_settled_before_anything_has_ended(tmp_path):
         journal = Journal(place.journal, epoch=epoch)
         journal.extend([Submitted(START, make_sweep(1))])
         journal.close()
-    with pytest.raises(SpecError, match="nothing to settle"):
+    with pytest.raises(SpecError, match="no experiment has ended yet"):
         settle(place.path, Revised(REVISED), after(99))
 
 

@@ -83,7 +83,7 @@ def test_the_schema_knows_what_is_read(line):
         ("rungs: {at: [1/8, 1/4], keep: [3, 5]}", "each rung must keep fewer experiments than the one before it"),
         ("rungs: {when: eech}", "did you mean each?"),
         ("rungs: {carry: bseline}", "did you mean baseline?"),
-        ("rungs: 3", "must be none, default, or a mapping with at and keep"),
+        ("rungs: 3", "must be none, default or a mapping with at and keep"),
         ("repeats: 0", "at least 2"),
         ("repeats: many", "whole number"),
         ("repeats: {seed: 3}", "did you mean seeds?"),

@@ -253,7 +253,8 @@ def documented() -> Iterator[tuple[Path_, str]]:
         keys = re.findall(r"`(\w+)`", cells[0])
         if cells[1] in ("what", "trains", "starts an experiment"):
             options_last = cells[2] == "options"
-            sections = [f"executor.{keys[0]}"] if keys else sections
+            above = sections[0] if cells[0].startswith("option of") else "executor"
+            sections = [f"{above}.{keys[0]}"] if keys else sections
         elif options_last:
             for option, value in re.findall(r"`(\w+)`[^`(]*\(`([^`]+)`[:)]", cells[2]):
                 yield known[f"{sections[0]}.{keys[0]}.{option}"], value
