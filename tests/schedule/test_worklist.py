@@ -146,7 +146,7 @@ def test_the_best_by_the_averaged_weights_go_on():
         "e00": "stopped", "e01": "waiting", "e02": "waiting", "e03": "stopped",
     }  # fmt: skip
     assert state.standings["e00"].ended_at == after(1)
-    assert "2 of 4 go on" in state.standings["e00"].reason
+    assert "2 of 4 continue" in state.standings["e00"].reason
     assert [(w.members, w.from_step, w.to_step) for w in waiting(state)] == [(("e01",), 10, 80), (("e02",), 10, 80)]
 
 
