@@ -354,7 +354,7 @@ def test_every_fault_of_a_spec_is_listed(gridsweep, place):
     text = SPEC.replace("devices: 2", "devices: -2").replace("lr:", "learning:") + "\ncolour: blue\n"
     (place / "small.yaml").write_text(text)
     code, told = failed(gridsweep, "check", "small.yaml")
-    assert code == 2 and told["error"]["what"] == f"{len(told['errors'])} faults in small.yaml"
+    assert code == 2 and told["error"]["what"] == f"{len(told['errors'])} errors in small.yaml"
     by_key = {fault["key"]: fault for fault in told["errors"]}
     assert by_key["colour"]["line"] == 11 and by_key["devices"]["line"] == 7
     assert all(fault["file"] == "small.yaml" and fault["what"] for fault in told["errors"])

@@ -278,7 +278,7 @@ def test_an_outage_stampedes_nobody_and_everything_starts_by_its_deadline(length
         if isinstance(event, Requested):
             begun[event.at] = begun.get(event.at, 0) + 1
     assert max(begun.values()) <= len(state.sweep.devices)
-    rungs = [event.freshness for event in journal if isinstance(event, Answered)]
+    rungs = [event.rung for event in journal if isinstance(event, Answered)]
     expected = {
         timedelta(minutes=5): [],
         timedelta(hours=6): ["stale", "live"],

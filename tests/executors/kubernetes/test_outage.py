@@ -35,6 +35,9 @@ class OutOfSight:
     def clock(self, state):
         return ()
 
+    def silences(self, state):
+        return None
+
     def wait(self, until, state):
         self.stage.time += min(until - self.stage.time, timedelta(minutes=20))
         self.stage.server.is_down = 5 * HOUR < self.stage.time - BEGIN < 29 * HOUR
