@@ -391,6 +391,6 @@ def test_the_server_refuses_what_the_check_refuses(tmp_path):
     folder = write_adapter(tmp_path / "a", base_model_name_or_path="other")
     asked = [sys.executable, "-m", "gridsweep.serving.server", "--base", "tiny-qwen2", "--adapter", f"e00={folder}"]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1 and "error: the adapter e00" in done.stderr and "'other'" in done.stderr
+    assert done.returncode == 1 and "error: cannot serve the adapter e00" in done.stderr and "'other'" in done.stderr
     done = subprocess.run([*asked, "--host", "0.0.0.0"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and "a key is needed" in done.stderr

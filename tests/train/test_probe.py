@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from gridsweep import doctor
+from gridsweep import doctor, load
+from gridsweep.records import codec
 from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.train import probing
 from gridsweep.train.footprint import Footprint, of_model
@@ -43,6 +44,13 @@ def write(tmp_path: Path):
     return spec
 
 
+def as_json(spec: Path) -> str:
+    """A spec as the program gets it: the sweep as a run folder keeps it."""
+    path = spec.with_suffix(".json")
+    path.write_text(codec.dumps(load(spec)))
+    return str(path)
+
+
 def test_doctor_measures_and_writes_it_down(gridsweep, write, tmp_path: Path) -> None:
     code, out, err = gridsweep("doctor", "--train", "--seconds", "3", "--json", write())
     assert code == 0 and "for about 3 s" in err
@@ -55,7 +63,7 @@ def test_doctor_measures_and_writes_it_down(gridsweep, write, tmp_path: Path) ->
     assert "samples of stdlib" in made["samples"]
     seen = [finding["seen"] for finding in told["findings"] if finding["what"].startswith("train ")]
     assert sum(line.endswith("<- best") for line in seen) == 1
-    assert any("no counter" in line for line in seen) is (made["energy_source"] is None)
+    assert any("no readable energy counter" in line for line in seen) is (made["energy_source"] is None)
     file = tmp_path / "cache" / "gridsweep" / "devices" / f"{file_name(made['device'])}.json"
     assert str(file) == made["path"] and list(file.parent.iterdir()) == [file]
     assert json.loads(file.read_text())["models"]["tiny-qwen2"]["best"] == made["best"]
@@ -63,14 +71,14 @@ def test_doctor_measures_and_writes_it_down(gridsweep, write, tmp_path: Path) ->
 
 def test_what_was_measured_of_another_model_stays(write, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert main([str(write(dataset="somebody/else")), "--seconds", "1", "--json"]) == 0
+    assert main([as_json(write(dataset="somebody/else")), "--seconds", "1", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["samples"] == "random tokens, 48 a sample, as somebody/else is not a local dataset"
     file = Path(made["written"])
     kept = json.loads(file.read_text())
     kept["models"] = {"another": kept["models"].pop("tiny-qwen2")}
     file.write_text(json.dumps(kept))
-    assert main([str(write()), "--seconds", "1"]) == 0
+    assert main([as_json(write()), "--seconds", "1"]) == 0
     assert "(best)" in capsys.readouterr().out
     assert set(json.loads(file.read_text())["models"]) == {"another", "tiny-qwen2"}
 
