@@ -125,6 +125,7 @@ def test_a_folder_with_work_left_ends_with_the_losses_of_then(
         monkeypatch.setenv(variable, value)
     assert gridsweep("run", name)[0] in (0, 124)  # how late a start is on a clock of numeric speed is the machine's
     wanted, found = expected(name, "resumed.json"), resumed(folder)
+    assert found.pop("exit_code") in (0, 124) and wanted.pop("exit_code") == 0
     if "train" not in OLD[name]:
         assert found == alike(wanted)
     elif same_machine():
