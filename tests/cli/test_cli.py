@@ -148,7 +148,7 @@ def test_a_run_from_its_spec_to_its_report(gridsweep, spec, tmp_path):
 def test_explain_knows_nearly_right_names(gridsweep, spec):
     gridsweep("run", spec)
     code, _, err = gridsweep("explain", "r16", "runs/small")
-    assert code == 2 and "matches" in err
+    assert code == 2 and "'r16' matches 4 experiments; type one of" in err
     code, _, err = gridsweep("explain", "q16-a32", "runs/small")
     assert code == 2 and "did you mean" in err
 

@@ -165,7 +165,7 @@ def test_a_port_in_use_is_said_before_anything_starts():
 def test_the_best_is_served_where_none_is_named(run_folder):
     assert [a.name for a in launch.chosen(run_folder)] == [best(run_folder)[0].experiment]
     assert [a.name for a in launch.chosen(run_folder, ["e02", "e00"])] == ["e02", "e00"]
-    with pytest.raises(AdapterError, match="matches"):
+    with pytest.raises(AdapterError, match=r"'e' matches \d+ experiments; type one of"):
         launch.chosen(run_folder, ["e"])
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gridsweep.errors import PolicyError
-from gridsweep.policy.situation import Decision, Pause, Situation, Start, Wait, Work
+from gridsweep.policy.situation import Busy, Decision, Pause, Situation, Start, Wait, Work
 from gridsweep.schedule.deadlines import Pressure
 from gridsweep.sweep.stints import device_named
 
@@ -20,13 +20,14 @@ def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = Tr
     in order starts.
     """
     starts, known = _Starts(seen), {work.experiment for work in seen.waiting}
+    running = {busy.attempt: busy for busy in seen.running}
     kept: list[Decision] = []
     for decision in decisions:
         match decision:
             case Start():
                 starts.take(decision)
             case Pause(attempt):
-                if _may_pause(seen, attempt):
+                if _may_pause(running, attempt):
                     kept.append(decision)
             case Wait(experiment):
                 if experiment not in known:
@@ -93,9 +94,9 @@ class _Starts:
             self.taken.append(Start((work.experiment,), work.to_step, name, why, True))
 
 
-def _may_pause(seen: Situation, attempt: str) -> bool:
+def _may_pause(running: Mapping[str, Busy], attempt: str) -> bool:
     """Whether an attempt may pause: not if it was due or is pausing. Raise `PolicyError` if it is not running."""
-    busy = next((busy for busy in seen.running if busy.attempt == attempt), None)
+    busy = running.get(attempt)
     if busy is None:
         raise PolicyError(f"the policy paused {attempt}, which is not running")
     return not (busy.due or busy.pausing)
