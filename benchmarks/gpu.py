@@ -37,6 +37,7 @@ import gc
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -73,8 +74,16 @@ warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
 class Bench:
     """All ways, timed in rounds until `until` (monotonic seconds)."""
 
-    def __init__(self, device: torch.device, base_bytes: int, meter: Meter | None, until: float):
+    def __init__(
+        self,
+        device: torch.device,
+        base_bytes: int,
+        meter: Meter | None,
+        until: float,
+        now: Callable[[], float] = time.monotonic,
+    ):
         self.device, self.base_bytes, self.meter, self.until = device, base_bytes, meter, until
+        self.now = now
         self.clock = time.perf_counter if device.type == "cuda" else time.process_time
         self.ways: list[Way] = []
         self.took: dict[int, float] = {}  # wall seconds of a way's last turn
@@ -83,7 +92,7 @@ class Bench:
     def run(self, begun: float) -> None:
         last = begun + WARM_UP * (self.until - begun)
         for way in self.ways:
-            if not way.why and time.monotonic() > last:
+            if not way.why and self.now() > last:
                 way.why = "not reached in the time given"
             if not way.why:
                 self._turn(way, 0, 0.0)
@@ -91,7 +100,7 @@ class Bench:
                 print(f"  warm: {way.name}{f': {way.why}' if way.why else ''}", flush=True)
         while self._round():
             self.rounds += 1
-            print(f"  round {self.rounds}, {max(0.0, self.until - time.monotonic()):.0f} s left", flush=True)
+            print(f"  round {self.rounds}, {max(0.0, self.until - self.now()):.0f} s left", flush=True)
         for way in self.ways:
             if not way.why and not way.seconds:
                 way.why = "not reached in the time given"
@@ -102,16 +111,16 @@ class Bench:
             if way.why:
                 continue
             need = max(AT_LEAST_S[self.device.type], self.took[id(way)])
-            if self.rounds and time.monotonic() + need > self.until:
+            if self.rounds and self.now() + need > self.until:
                 return False
-            if time.monotonic() > self.until:
+            if self.now() > self.until:
                 return False
             self._turn(way, 10 * self.rounds + 1, AT_LEAST_S[self.device.type])
         return any(not way.why for way in self.ways)
 
     def _turn(self, way: Way, step: int, at_least: float) -> None:
         """Time one way; where memory is too small, as it can be made to fit, or not at all."""
-        begun, fits = time.monotonic(), False
+        begun, fits = self.now(), False
         while not fits and not way.why:
             try:
                 self._timed(way, step, at_least)
@@ -129,7 +138,7 @@ class Bench:
                     way.why = "out of memory"
                 elif how not in way.name:
                     way.name += f", {how}"
-        self.took[id(way)] = time.monotonic() - begun
+        self.took[id(way)] = self.now() - begun
 
     def _timed(self, way: Way, step: int, at_least: float) -> None:
         on_gpu = self.device.type == "cuda"
@@ -139,8 +148,8 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
             lived = torch.cuda.memory_allocated()
         joules = self.meter.joules() if self.meter else 0.0
-        wall, start, tokens = time.monotonic(), self.clock(), 0
-        while not tokens or time.monotonic() - wall < at_least:
+        wall, start, tokens = self.now(), self.clock(), 0
+        while not tokens or self.now() - wall < at_least:
             tokens += way.make(step)
             step += 1
             if on_gpu:
