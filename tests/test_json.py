@@ -322,6 +322,7 @@ def test_an_error_says_what_where_and_what_to_do(
     error = told["error"]
     assert (ended, error["code"], error["where"]) == (exit_code, code, where)
     assert words in error["what"] and error["remedy"]
+    assert "; " not in error["what"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)

@@ -13,12 +13,12 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.schedule.worklist import ahead, deadline_for, makespan_of, waiting
+from gridsweep.schedule.worklist import ahead, deadline_for, makespan_of, submitted, waiting
 from gridsweep.selection.rung_decisions import ranked
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
-from gridsweep.state.events import Ended, Ranked, Requested, Running, Submitted
+from gridsweep.state.events import Added, Ended, Ranked, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
@@ -55,6 +55,16 @@ def test_without_packs_or_rungs_each_experiment_is_a_stint_to_the_end():
     assert [(w.members, w.from_step, w.to_step, w.duration) for w in works] == [
         ((f"e0{i}",), 0, 6, HOUR) for i in range(3)
     ]
+
+
+def test_what_was_submitted_leaves_out_later_additions_whenever_it_is_first_asked_for():
+    whole = make_sweep(5)
+    sweep = make_sweep(3)
+    late = Added(START + HOUR, 6, whole.experiments[3:], "proposed")
+    asked_early, asked_late = fresh(sweep), fresh(sweep)
+    before = submitted(asked_early)
+    asked_early.apply(late), asked_late.apply(late)
+    assert len(before) == 3 and submitted(asked_early) == submitted(asked_late) == before
 
 
 def test_all_devices_get_an_even_share_of_what_is_on_its_way_to_a_rung():

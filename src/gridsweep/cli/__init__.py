@@ -10,7 +10,7 @@ import click
 
 from gridsweep.cli import grid, studies, sweeps, winners
 from gridsweep.cli.group import cli, print_json
-from gridsweep.errors import INTERRUPTED, USAGE, GridsweepError
+from gridsweep.errors import INTERRUPTED, USAGE, GridsweepError, remedied
 
 __all__ = ["cli", "grid", "main", "studies", "sweeps", "winners"]
 
@@ -51,8 +51,9 @@ def _document(error: BaseException) -> int:
     if isinstance(error, GridsweepError):
         made = failure_of(error)
     elif isinstance(error, click.ClickException):
-        where, remedy = _usage(error)
-        made = failure("usage", USAGE, error.format_message(), where, remedy)
+        where, help_ = _usage(error)
+        what, remedy = remedied(error.format_message())
+        made = failure("usage", USAGE, what, where, remedy or help_)
     elif isinstance(error, Exception) and not isinstance(error, click.Abort):
         made = failure("internal", 1, f"{type(error).__name__}: {error}", remedy="report it with the output on stderr")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,35 +15,53 @@ from gridsweep.errors import (
 from gridsweep.records.lease import holder
 from gridsweep.runs.folder import RunFolder
 
-DETACH_PATIENCE = 20.0
+WORDS = 2000
+"""Bytes of the output shown for a run that did not start."""
 
 
 def detach(spec: str | Path, folder: Path) -> int:
     """Run a sweep in the background, in its own session; return the process id once the run holds the folder.
 
-    The output goes to state/run.log. Raise `LeaseError` if another run holds the folder, and `ExecutorError` with the
-    end of the output if the run does not start.
+    A slow start is waited for while the process lives; Ctrl-C ends the process. The output goes to state/run.log.
+    Raise `LeaseError` if another run holds the folder, and `ExecutorError` with the output if the run does not start.
     """
     place = RunFolder(folder)
     place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     if (pid := holder(place.state)) is not None:
         raise LeaseError(f"process {pid} is already running the sweep in {folder}")
-    log = str(place.state / "run.log")
+    log = place.state / "run.log"
+    before = log.stat().st_size if log.exists() else 0
     pid = os.posix_spawn(
         sys.executable,
         [sys.executable, "-m", "gridsweep.cli", "run", str(spec), "--folder", str(folder)],
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
     )
-    end = time.monotonic() + DETACH_PATIENCE
-    while not (place.driver() == pid and place.submitted()):
-        if os.waitpid(pid, os.WNOHANG)[0] or time.monotonic() > end:
-            words = (place.state / "run.log").read_text(errors="replace").strip()[-500:]
-            raise ExecutorError(f"the background run did not start: {words}")
-        time.sleep(0.05)
+    try:
+        while not (place.driver() == pid and place.submitted()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended and os.waitstatus_to_exitcode(status) == 0:
+                return pid  # there was nothing left to run
+            if ended:
+                raise _not_started(os.waitstatus_to_exitcode(status), log, before)
+            time.sleep(0.05)
+    except KeyboardInterrupt:
+        os.kill(pid, signal.SIGINT)
+        raise
     return pid
+
+
+def _not_started(code: int, log: Path, before: int) -> ExecutorError:
+    """Return the error of a run that ended early: its exit code and what it has written after `before` bytes."""
+    with log.open("rb") as file:
+        file.seek(max(before, log.stat().st_size - WORDS))
+        words = file.read().decode(errors="replace").strip() or "no output"
+    return ExecutorError(
+        f"the background run did not start (exit code {code}): {words}",
+        remedy=f"run it without --detach; the whole output is in {log}",
+    )

@@ -164,9 +164,16 @@ def deadline_for(state: State) -> datetime | None:
 
 @kept_until("sweep")
 def submitted(state: State) -> list[Work]:
-    """Return all the work as submitted, by the spec's estimates, including the work expected after rungs."""
-    fresh = _fresh(state.sweep, state.submitted_at)
-    return [*remaining(fresh), *ahead(fresh)] if state.sweep.staged else waiting(fresh)
+    """Return all the work as submitted, by the spec's estimates, including the work expected after rungs.
+
+    Experiments added later do not count, whenever this is first asked for.
+    """
+    added = {experiment.id for addition in state.additions for experiment in addition.experiments}
+    sweep = state.sweep
+    if added:
+        sweep = replace(sweep, experiments=tuple(e for e in sweep.experiments if e.id not in added))
+    fresh = _fresh(sweep, state.submitted_at)
+    return [*remaining(fresh), *ahead(fresh)] if sweep.staged else waiting(fresh)
 
 
 def stages_at_once(sweep: Sweep, start: datetime) -> list[list[Work]]:

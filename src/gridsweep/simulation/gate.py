@@ -14,6 +14,7 @@ from gridsweep.loop import Provider
 from gridsweep.policy.gates import Threshold
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
 from gridsweep.sweep.designs import PUBLISHED_TIERS
 from gridsweep.sweep.sweep import Sweep
@@ -77,19 +78,10 @@ def beside(report: Report, other: tuple[State, Ledger]) -> tuple[Alternative, ..
 
     return (
         row("this run", kept, report.makespan_h),
-        row(_name(gate.sweep), emitted, book.makespan / HOUR, _late(gate)),
+        row(_name(gate.sweep), emitted, book.makespan / HOUR, sum(missed.kind == "start" for missed in overdue(gate))),
         row("at once", report.immediate_g, report.immediate_makespan_h or 0.0),
     )
 
 
 def _name(sweep: Sweep) -> str:
     return "published gate" if sweep.tiers == PUBLISHED_TIERS else "gate of the tiers"
-
-
-def _late(state: State) -> int:
-    """Return how many experiments started after their tier's max_delay."""
-    late = 0
-    for standing in state.standings.values():
-        latest = state.submitted_at + state.sweep.tier(standing.experiment.tier).max_delay
-        late += standing.first_running_at is not None and standing.first_running_at > latest
-    return late
