@@ -51,6 +51,7 @@ NAMES: dict[str, dict[str, str]] = {
         "wasted_g": "wasted_emissions_g",
         "wasted_kwh": "wasted_energy_kwh",
     },
+    "Best": {"experiments": "experiment_count"},
     "Certificate": {
         "actual_g": "actual_emissions_g",
         "optimum_g": "optimum_emissions_g",
@@ -100,6 +101,7 @@ NAMES: dict[str, dict[str, str]] = {
         "stopped": "stopped_ids",
         "tied": "tied_ids",
     },
+    "Scope": {"experiments": "experiment_count"},
     "Settlement": {"largest": "largest_revision_g_per_kwh"},
     "Window": {"saving": "reduction"},
 }
