@@ -100,7 +100,7 @@ def test_sigterm_makes_it_pause_at_the_step_it_had_begun(stint, monkeypatch):
 
 def test_a_wrong_checkpoint_is_an_error_and_no_result(stint):
     folder, code = stint("1", 4, 10, Checkpoint("e00", 4, "stints/nowhere", "digest"))
-    assert code == 1 and "is not what was saved" in folder.result().error
+    assert code == 1 and "differs from the saved one" in folder.result().error
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ class Resolver:
         if not missing:
             return Reading(known, lambda: self._ahead(known, now, told), stretches, freshness, self.why or self.note)
         values, quality, title = self._filled(known, after, missing, freshness)
-        base = stretches[-1].provenance if stretches else self.average or Provenance("nobody", zone="")
+        base = stretches[-1].provenance if stretches else self.average or Provenance("no source", zone="")
         fill = Provenance(
             title, quality, base.provider, base.zone, base.kind, base.basis, fetched_at=self.archive.fetched_at
         )
@@ -118,7 +118,7 @@ class Resolver:
     ) -> tuple[np.ndarray, Quality, str]:
         """Return values for the unreported slots up to the present one, their quality, and the source of the values."""
         if freshness == "none":
-            return np.full(slots, np.nan), "estimated", "nobody"
+            return np.full(slots, np.nan), "estimated", "no source"
         if freshness == "static":
             return np.full(slots, self.level), "static", self.average.title if self.average else ""
         quality: Quality = "stale" if freshness == "stale" else "forecast"
@@ -132,7 +132,7 @@ class Resolver:
             values[better] = np.array(expected)[better]
             if better.any():
                 titles.append(forecast.source)
-        return values, quality, titles[-1] if titles else "nobody"
+        return values, quality, titles[-1] if titles else "no source"
 
     def _ahead(self, history: Trace, now: datetime, told: Forecast | None) -> Forecast | None:
         own = from_history(history, now, HORIZON)

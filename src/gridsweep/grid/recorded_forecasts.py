@@ -180,7 +180,7 @@ def _step(told: Mapping[datetime, Mapping[datetime, float]], problems: Problems)
     """Return the most common distance between a forecast's slots."""
     steps = Counter(b - a for issue in told.values() for a, b in pairwise(sorted(issue)))
     if not steps:
-        raise problems.error("no forecast has two slots, so that nobody can say how long one is; add rows")
+        raise problems.error("no forecast has two slots, so their length is unknown; add rows")
     step = max(steps, key=lambda span: (steps[span], -span))
     if not SHORTEST <= step <= LONGEST:
         raise problems.error(f"its slots would last {step}; give slots of a minute to a day")

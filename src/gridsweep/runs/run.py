@@ -228,6 +228,6 @@ def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
     end = time.monotonic() + STOP_PATIENCE
     while holder(place.state) == pid:
         if time.monotonic() > end:
-            raise LeaseError(f"process {pid} was told to stop {folder} and still runs; its workers may be saving")
+            raise LeaseError(f"process {pid} was asked to stop {folder} and still runs; its workers may be saving")
         time.sleep(0.1)
     return place.read()

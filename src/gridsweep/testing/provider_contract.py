@@ -157,7 +157,7 @@ class ProviderContract:
             if not spoiled:
                 expected = Expected((), "truth")
             if reading is None:
-                assert isinstance(error, expected.errors), f"{error!r} is none of {expected.errors}"
+                assert isinstance(error, expected.errors), f"{error!r} is not one of {expected.errors}"
                 assert len(str(error)) > 20, "the message says too little"
             else:
                 assert expected.tells, f"an error was expected, and this came: {reading!r}"
@@ -194,7 +194,7 @@ class ProviderContract:
     def sound(self, reading: Reading, setting: Setting) -> None:
         """Check the properties that hold for every reading."""
         history, now = reading.history, setting.clock.now()
-        assert history.end <= floor_to(now, history.step) + history.step, "it tells the future as the past"
+        assert history.end <= floor_to(now, history.step) + history.step, "the history reaches into the future"
         assert not (history.values < 0).any() and not np.isinf(history.values).any()
         assert reading.stretches[0].start <= history.start
         starts = [stretch.start for stretch in reading.stretches]

@@ -58,12 +58,12 @@ def losses_of(loss: float, samples: int) -> Losses:
 
 
 def saved_loss(folder: AttemptFolder, part: Part) -> float:
-    """Return the loss from which a member resumes. Raise `ValueError` if its checkpoint is not what was saved."""
+    """Return the loss from which a member resumes. Raise `ValueError` if its checkpoint differs from the saved one."""
     if part.checkpoint is None:
         return loss_after(part, 0)
     saved = folder.store / part.checkpoint.path
     if not verify(saved, part.checkpoint.digest):
-        raise ValueError(f"the checkpoint {saved} is not what was saved")
+        raise ValueError(f"the checkpoint {saved} differs from the saved one")
     return float.fromhex((saved / "loss.txt").read_text())
 
 
@@ -96,7 +96,7 @@ def work(folder: AttemptFolder) -> None:
 class StandIn:
     """The members of one attempt that are `alive`, from step `first` to `last`, with their present losses.
 
-    Raise `ValueError` if a crash was requested, or if a checkpoint is not what was saved.
+    Raise `ValueError` if a crash was requested, or if a checkpoint differs from the saved one.
     """
 
     def __init__(self, folder: AttemptFolder):

@@ -23,7 +23,7 @@ def cache_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"gridsweep-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else; set XDG_CACHE_HOME to a folder of your own")
+        raise PermissionError(f"{folder} belongs to another user; set XDG_CACHE_HOME to a folder of your own")
     return folder
 
 

@@ -34,7 +34,7 @@ def condition(job: Object | None, pods: Sequence[Object], *, started: bool) -> C
             return Condition(
                 "leaves", "its pod is being stopped" if alive else "its RayJob is being deleted", "KubeRay"
             )
-        return Condition("over", evicted(pods) or "its RayJob was deleted by somebody else, or expired")
+        return Condition("over", evicted(pods) or "its RayJob was deleted by another client, or expired")
     status = job.get("status") or {}
     match status.get("jobDeploymentStatus") or "":
         case "Complete":

@@ -130,7 +130,7 @@ class Mirrored:
         if not sums or not same or (MANIFEST in sums and not verify(draft)):
             shutil.rmtree(draft, ignore_errors=True)
             raise ExecutorError(
-                f"{path} on the volume is not what was saved; look at it there, or run the experiment again"
+                f"{path} on the volume differs from the saved files; inspect it there, or run the experiment again"
             )
         draft.rename(final)
 

@@ -121,7 +121,7 @@ def unpack(index: Index, root: Path, fetch: Callable[[str], bytes], before: Inde
                 for number, piece in enumerate(entry["pieces"]):
                     data = there[number * GROWING_PIECE : (number + 1) * GROWING_PIECE]
                     if sha256(data) != piece and sha256(data := fetch(piece)) != piece:
-                        raise Damaged(f"a piece of {name} is not what was sent")
+                        raise Damaged(f"a piece of {name} differs from the sent data")
                     file.write(data)
             draft.rename(path)
         os.utime(path, (entry["mtime"], entry["mtime"]))  # keep the worker's times

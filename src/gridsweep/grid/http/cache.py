@@ -79,7 +79,7 @@ class AnswerCache:
         """Make the folder private to the user. Raises `OSError` unless the user owns it."""
         found = self.folder.lstat()
         if found.st_uid != os.getuid():
-            raise PermissionError(f"{self.folder} belongs to somebody else")
+            raise PermissionError(f"{self.folder} belongs to another user")
         if found.st_mode & 0o077:
             self.folder.chmod(0o700)
 

@@ -34,9 +34,11 @@ def base_of(base_url: str, name: str) -> httpx.URL:
     if url.userinfo:
         raise SignalError(f"carbon.base_url of {name} names a user; use carbon.username and carbon.password")
     if url.scheme not in _PORTS or not url.host or url.query or url.fragment:
-        raise SignalError(f"carbon.base_url of {name} is no address of a server; {_LIKE}, with nothing after the path")
+        raise SignalError(
+            f"carbon.base_url of {name} is not the address of a server; {_LIKE}, with nothing after the path"
+        )
     if url.scheme == "http" and not _is_loopback(url.host):
-        raise SignalError(f"carbon.base_url of {name} is http://{url.host}, which anybody can read along; use https")
+        raise SignalError(f"carbon.base_url of {name} is http://{url.host}, which is not encrypted; use https")
     return url
 
 

@@ -86,7 +86,7 @@ def parsed(answer: Answer, asked: str, redact: Redact) -> object:
         return strict_json(text)
     except ValueError as error:
         why = clean(str(error), redact)
-    raise AnswerError(f"{asked} answered {status} with what is not JSON, or only part of it ({why})", status)
+    raise AnswerError(f"{asked} answered {status} with text that is not JSON, or is cut off ({why})", status)
 
 
 def strict_json(text: bytes | str) -> object:

@@ -34,7 +34,7 @@ class Static:
 
     def __init__(self, settings: CarbonSource, means: Means) -> None:
         basis: Basis = "unknown"
-        self.level, title = nan, "nothing: neither a value nor a zone was told"
+        self.level, title = nan, "nothing: the spec gives neither a value nor a zone"
         if settings.value is not None:
             self.level = float(settings.value)
             title = f"a constant, {number(self.level)} gCO2eq/kWh, as the spec says"

@@ -104,7 +104,7 @@ class WattTime:
         fresh(first, ahead.step, now, f"{NAME}: forecast")
         near = [p for p in ahead.points if p.start <= present] if first >= now - OLDEST else []
         if not near:
-            trouble.append(f"the forecast begins at {first:%Y-%m-%d %H:%M} UTC, which does not tell the present")
+            trouble.append(f"the forecast begins at {first:%Y-%m-%d %H:%M} UTC, after the present")
             near = [Point(present, None)]
         provenance = self._provenance(ahead.fetched_at)
         history, stretches = history_of(near, ahead.step, provenance, "forecast")

@@ -37,7 +37,7 @@ class GridTransport(GridApi):
             request.read()
             response, delivery = self.answer(request.method, request.url.raw_path.decode(), dict(request.headers))
             if delivery in ("close", "noise"):
-                raise httpx.RemoteProtocolError("nothing of HTTP came", request=request)
+                raise httpx.RemoteProtocolError("the answer is not HTTP", request=request)
             if delivery == "drip":
                 raise httpx.ReadTimeout("it took too long", request=request)
             headers = {**response.headers, "content-length": str(len(response.body))}

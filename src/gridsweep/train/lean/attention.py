@@ -59,7 +59,7 @@ def packed_attention(
     not.
     """
     if packed is None:
-        raise ValueError("packed attention needs to be told of the samples")
+        raise ValueError("packed attention needs the samples' lengths")
     longest = max(alike.longest for alike in packed.alike)
     if softcap is not None or (sliding_window is not None and longest > sliding_window):
         kind = "softcapped" if softcap is not None else f"limited to a window of {sliding_window} tokens"

@@ -265,7 +265,7 @@ class Api:
             case 404:
                 return NotFound(f"there is no {what} {where}: {said}")
             case 409:
-                return Conflict(f"{what} {where} conflicts with what is there: {said}")
+                return Conflict(f"{what} {where} conflicts with the stored object: {said}")
             case 410:
                 return Expired(f"the version of {resource} is too old: {said}")
             case code if code in AGAIN:

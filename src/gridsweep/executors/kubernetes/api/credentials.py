@@ -57,7 +57,7 @@ def server_for(context: str | None = None, environment: Mapping[str, str] = os.e
         if path.exists():
             return _from_file(path, context)
     raise ExecutorError(
-        "there is no cluster to talk to: neither a pod's service account nor a kubeconfig "
+        "no cluster is configured: neither a pod's service account nor a kubeconfig was found "
         f"({', '.join(str(path) for path in _kubeconfigs(environment))}); "
         "log in to the cluster, or set KUBECONFIG"
     )

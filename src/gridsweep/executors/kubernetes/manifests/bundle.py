@@ -124,7 +124,7 @@ def _header(sweep: Sweep, cluster: KubernetesCluster, *, loop: bool) -> str:
     if not loop and (sweep.rungs or sweep.repeats or sweep.propose):
         lines += [
             "#",
-            "# Rungs, and whoever joins on the way, need gridsweep's loop (gate: none): these jobs train every",
+            "# Rungs and experiments added later need gridsweep's loop (gate: none): these jobs train every",
             "# experiment to its end.",
         ]
     if cluster.gate == "suspend":

@@ -62,7 +62,7 @@ def _rayjob(name: str, spec: Mapping[str, Any]) -> Iterator[str]:
         if spec.get(field, 0) < 0:
             yield f"{field} is {spec[field]}, and must not be negative"
     if spec.get("submissionMode", "HTTPMode") not in SUBMISSION_MODES:
-        yield f"submissionMode {spec['submissionMode']!r} is none of {', '.join(SUBMISSION_MODES)}"
+        yield f"submissionMode {spec['submissionMode']!r} is not one of {', '.join(SUBMISSION_MODES)}"
     shutdown = spec.get("shutdownAfterJobFinishes", False)
     if spec.get("suspend") and not shutdown:
         yield "suspend needs shutdownAfterJobFinishes"
