@@ -1,1 +1,1 @@
-"""The worker, a program of its own: `python -m gridsweep.train ATTEMPT_FOLDER`. Imported by no one."""
+"""The worker, a separate program: `python -m gridsweep.train ATTEMPT_FOLDER`. No other package imports it."""

@@ -19,8 +19,8 @@ def _stop(*_: object) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Work through one attempt's folder. Exit code 0 with a result, 1 with a result that holds an error."""
-    # First of all, so that a stop while the libraries load is heard.
+    """Run the attempt in a folder. Return 0 for a result, 1 for a result that holds an error, 2 for wrong usage."""
+    # Before anything else, so that a stop request while the libraries load is not lost.
     signal.signal(signal.SIGTERM, _stop)
     if len(arguments) != 1:
         print("usage: python -m gridsweep.train ATTEMPT_FOLDER", file=sys.stderr)
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         assignment = folder.assignment()
         from gridsweep.train.model import offline_if_local
 
-        offline_if_local(assignment.model, assignment.dataset)  # before anything of Hugging Face is imported
+        offline_if_local(assignment.model, assignment.dataset)  # before any Hugging Face library is imported
         from gridsweep.train.worker import Worker
 
         result = Worker(folder, assignment, lambda: stop_asked).run()
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 
 def explained(error: Exception) -> str:
-    """One line: what happened, to which thing, what to do."""
+    """Return an error as one line: what happened, to which thing, what to do."""
     from gridsweep.errors import GridsweepError
 
     text = " ".join(str(error).split())
@@ -70,8 +70,8 @@ def explained(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    gc.disable()  # until all is loaded (see worker.py): it makes the imports a quarter slower
+    gc.disable()  # until loading is done (see worker.py): the collector makes the imports a quarter slower
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # everything is on the disk; taking torch down in good order would cost another second
+    os._exit(code)  # all files are written; an orderly shutdown of torch would take another second

@@ -1,4 +1,4 @@
-"""What is costly to make and the same for every worker of a machine: made once, by whoever comes first."""
+"""The machine-wide cache: costly files that are the same for all workers, made by the first worker that needs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/gridsweep`, else `~/.cache/gridsweep`, else one in the temp folder."""
+    """Return `$XDG_CACHE_HOME/gridsweep`, else `~/.cache/gridsweep`, else a folder in the temp folder.
+
+    The folder is created. Raise `PermissionError` if the folder in the temp folder belongs to another user.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     folder = Path(base) / "gridsweep"
     try:
@@ -28,16 +31,17 @@ def cache_folder() -> Path:
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """The cached file or folder of that name; `make(draft)` writes it if it is not there yet.
+    """Return the cached file or folder of that name; `make(draft)` writes it if it does not exist yet.
 
-    It appears by rename, so it is whole or not there; of workers that start together one makes it.
+    The entry appears by rename, so it is either complete or absent. A lock ensures that only one of several workers
+    that start together makes it.
     """
     final = cache_folder() / name
     if final.exists():
         return final
     with (final.parent / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not final.exists():  # somebody may have made it while we waited
+        if not final.exists():  # another worker may have made it during the wait
             draft = final.with_name(f".{name}.{os.getpid()}")
             try:
                 make(draft)

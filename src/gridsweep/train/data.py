@@ -1,4 +1,4 @@
-"""The data of a sweep: which pairs train, which validate, and what is known about them."""
+"""The data of a sweep: the pairs for training, the pairs for validation, and facts about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST = 400  # characters of a stdlib pair: about 110 tokens of tiny-qwen2, so
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Pairs to train and to validate on, and facts about them for the result."""
+    """Pairs for training and validation, and facts about them for the result."""
 
     train: list[Pair]
     validation: list[Pair]
@@ -30,14 +30,14 @@ class Data:
 def load(dataset: Dataset, recipe: Recipe) -> Data:
     """Read a dataset and split it, the same way for every experiment of a sweep.
 
-    Raises `SpecError` when it is missing, has unknown columns, or has fewer pairs than asked for.
+    Raise `SpecError` if the dataset is missing, has unknown columns, or has fewer pairs than requested.
     """
     train, validation, facts = _stdlib(dataset, recipe) if dataset.id == "stdlib" else _rows(dataset, recipe)
     return Data(train, validation, facts | {"dataset_digest": digest(train + validation)})
 
 
 def _stdlib(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dict[str, str]]:
-    """The short functions of half `b` of the standard library; those of its held-out modules validate."""
+    """Return the short functions of half `b` of the standard library; functions of held-out modules are validation."""
     functions = [f for f in stdlib.functions() if stdlib.half(f.module) == "b" and f.length <= LONGEST]
     sides: list[list[Pair]] = []
     for held_out, wanted in ((False, dataset.train_samples), (True, dataset.validation_samples)):
@@ -51,7 +51,7 @@ def _stdlib(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], d
 
 
 def _rows(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dict[str, str]]:
-    """The first pairs of a file or a Hugging Face dataset, split by the recipe's seed."""
+    """Return the first pairs of a file or a Hugging Face dataset, split by the recipe's seed."""
     train, validation = dataset.train_samples, dataset.validation_samples
     wanted = None if train is None else train + (validation or _share(train, recipe))
     pairs, skipped = _first(dataset, wanted)
@@ -70,7 +70,7 @@ def _rows(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dic
 
 
 def _first(dataset: Dataset, wanted: int | None) -> tuple[list[Pair], int]:
-    """The first `wanted` pairs (all, if None), and how many rows without text were passed over."""
+    """Return the first `wanted` pairs (all if None) and the number of skipped rows without text."""
     source = _source(dataset)
     found = (pair_of(row, f"the dataset {dataset.id}") for row in source)
     pairs, skipped = [], 0
@@ -96,12 +96,12 @@ def _source(dataset: Dataset) -> Iterable[Mapping[str, object]]:
 
 
 def _share(train: int, recipe: Recipe) -> int:
-    """How many validate beside `train` samples when only the share is given: 4,000 at 0.2 go with 1,000."""
+    """Return the number of validation samples for `train` samples when only the share is given: 4,000, 0.2 -> 1,000."""
     return max(1, round(train * recipe.validation_share / (1 - recipe.validation_share)))
 
 
 def digest(pairs: Iterable[Pair]) -> str:
-    """sha256 over the pairs in their order."""
+    """Return the sha256 over the pairs in their order."""
     sha = hashlib.sha256()
     for pair in pairs:
         sha.update(json.dumps([list(map(dict, pair.prompt)), pair.response]).encode())

@@ -1,11 +1,11 @@
-"""What this worker computes on."""
+"""The device that this worker computes on."""
 
 from __future__ import annotations
 
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any  # pynvml has no types, and a double may take its place
+from typing import TYPE_CHECKING, Any  # pynvml has no types, and tests may pass a double
 
 import pynvml
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def accelerator_index(nvml: Any = pynvml) -> int | str | None:
-    """What NVML calls the GPU this process will use; None without one. Answers before torch is imported."""
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # CUDA is to count as NVML does
+    """Return NVML's index or UUID of the GPU this process will use; None without a GPU. Needs no torch import."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # CUDA must number GPUs as NVML does
     try:
         nvml.nvmlInit()
         present = nvml.nvmlDeviceGetCount() > 0
@@ -28,23 +28,23 @@ def accelerator_index(nvml: Any = pynvml) -> int | str | None:
 
 
 def device_and_dtype() -> tuple[torch.device, torch.dtype]:
-    """A GPU, with bfloat16 where it has it; else the CPU with float32, the same bits every time."""
+    """Return a GPU, with bfloat16 if supported; else the CPU with float32, reproducible bit for bit."""
     import torch
 
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    # More threads than free cores make a small model ten times slower: they wait for each other, spinning.
+    # More threads than free cores make a small model ten times slower: the threads spin while they wait for each other.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would load the compiler
-    # Filling costs time, and nothing here reads such memory. The module gets this property when it is imported.
+    # Filling costs time, and no code here reads uninitialized memory. torch adds this property to the module on import.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cpu"), torch.float32
 
 
 def memory_at_hand(device: torch.device, stated_gb: float | None) -> float:
-    """Bytes for the base and all that is to live beside it: what is free, or what was stated if that is less.
+    """Return the bytes available for the base and everything beside it: free memory, or `stated_gb` if that is less.
 
-    A CPU shares its memory with everybody; there all there is counts, which is the same at every start.
+    On a CPU, memory is shared with other processes; there the total counts, which is the same at every start.
     """
     import torch
 
@@ -58,14 +58,14 @@ def memory_at_hand(device: torch.device, stated_gb: float | None) -> float:
 
 
 def described(device: torch.device) -> str:
-    """For the facts of a result."""
+    """Return the device's description for the facts of a result."""
     import torch
 
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 def device_name(device: torch.device) -> str:
-    """A GPU's or processor's name."""
+    """Return the name of the GPU or processor."""
     if device.type == "cuda":
         import torch
 

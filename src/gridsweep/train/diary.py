@@ -1,4 +1,4 @@
-"""What a worker tells while it works: progress and energy, often enough to follow and no more."""
+"""The lines a worker writes during its work: progress and energy, rate-limited."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENERGY_EVERY = 1.0
 
 
 class Diary:
-    """Appends progress and energy lines to the attempt's folder: one for all members."""
+    """Appends progress and energy lines to the attempt's folder; one diary serves all members."""
 
     def __init__(self, folder: AttemptFolder, meter: Meter):
         self.folder = folder
@@ -24,12 +24,12 @@ class Diary:
         self._use(meter)
 
     def measure_with(self, meter: Meter, step: int) -> None:
-        """Close the lap of the present meter and go on with another."""
+        """Close the current meter's lap and continue with `meter`."""
         self.close(step)
         self._use(meter)
 
     def close(self, step: int) -> None:
-        """The last lap."""
+        """Write the last lap."""
         self.lap(step)
         self.meter.close()
 
@@ -41,7 +41,7 @@ class Diary:
         *,
         surely: bool = False,
     ) -> None:
-        """Say where the work stands; left out when something was said just now, unless `surely`."""
+        """Write a progress line; skip it if the last line was written just now, unless `surely`."""
         moment = time.monotonic()
         if surely or moment - self._told >= PROGRESS_EVERY:
             self.folder.append(Progress(now(), phase, step, dict(losses or {})))
@@ -50,7 +50,7 @@ class Diary:
             self.lap(step)
 
     def lap(self, step: int) -> None:
-        """Write down the energy since the last lap, with the step reached."""
+        """Write the energy since the last lap, with the step reached."""
         moment, joules = time.monotonic(), self.meter.joules()
         kwh = (joules - self._joules) / JOULES_PER_KWH
         seconds = moment - self._moment

@@ -1,7 +1,8 @@
-"""A frozen base in four bits: NF4 by bitsandbytes, 4.5 bits a weight with its scales, restored for each product.
+"""A frozen base in four bits: NF4 by bitsandbytes, 4.5 bits per weight including scales, dequantized for each product.
 
-Embeddings, norms, biases and the language head stay as they are. A restored matrix lives as long as its product: what
-a backward pass needs is restored anew. Another base is another training; see docs/decisions/014-four-bit-proxy.md.
+Embeddings, norms, biases and the language head are not quantized. A dequantized matrix lives only as long as its
+product; the backward pass dequantizes it again. A different base makes a different training; see
+docs/decisions/014-four-bit-proxy.md.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ WORST = 0.16  # of a block's largest weight: half of NF4's widest gap is 0.152
 
 
 class FourBitLinear(nn.Linear):
-    """A linear layer whose `weight` is made anew whenever it is asked for, in the type it had."""
+    """A linear layer whose `weight` is dequantized on every access, in its original type."""
 
     def __init__(self, linear: nn.Linear, device: torch.device, name: str):
         nn.Module.__init__(self)  # without nn.Linear's own weight
@@ -32,7 +33,7 @@ class FourBitLinear(nn.Linear):
         weight = linear.weight.detach().to(device)
         if weight.numel() % BLOCK:
             raise SpecError(f"{name} has {weight.numel()} weights, no multiple of {BLOCK}; train without proxy")
-        # In one row: bitsandbytes' kernel for CPUs misreads rows that are no multiple of a block long.
+        # In one row: bitsandbytes' CPU kernel misreads rows whose length is not a multiple of the block size.
         packed, state = _library().quantize_4bit(weight.reshape(1, -1), blocksize=BLOCK, quant_type="nf4")
         self.packed = nn.Parameter(packed, requires_grad=False)
         self.scales = nn.Parameter(state.absmax, requires_grad=False)
@@ -43,7 +44,7 @@ class FourBitLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # a property where nn.Linear keeps a parameter
-        """[out, in], about what it was."""
+        """Return the dequantized weight [out, in], close to the original."""
         state = _library().QuantState(
             absmax=self.scales, shape=torch.Size((1, self.in_features * self.out_features)), dtype=self.made,
             blocksize=BLOCK, quant_type="nf4",
@@ -56,7 +57,7 @@ class FourBitLinear(nn.Linear):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + bias that keeps no W."""
+    """x W^T + bias, without keeping W for the backward pass."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, linear: FourBitLinear) -> Tensor:
@@ -69,9 +70,9 @@ class _Product(torch.autograd.Function):
 
 
 def in_four_bits(base: CausalLM, device: torch.device) -> CausalLM:
-    """The model with all linear layers but its head in four bits, a matrix at a time moved to `device`.
+    """Return the model with all linear layers except its head in four bits, moved to `device` one matrix at a time.
 
-    Raises `SpecError` without bitsandbytes, or where a matrix cannot be packed.
+    Raise `SpecError` if bitsandbytes is missing or a matrix cannot be packed.
     """
     head = base.get_output_embeddings()
     for name, module in list(base.named_modules()):
@@ -82,7 +83,7 @@ def in_four_bits(base: CausalLM, device: torch.device) -> CausalLM:
 
 
 def described() -> str:
-    """For the facts of a result."""
+    """Return the quantization's description for the facts of a result."""
     from importlib.metadata import version
 
     return f"4-bit NF4 (bitsandbytes {version('bitsandbytes')}), a proxy for the full one"

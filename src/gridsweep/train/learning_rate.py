@@ -9,11 +9,11 @@ from gridsweep.sweep.experiments import Recipe
 
 
 def learning_rate(recipe: Recipe, peak: float, step: int, total: int) -> float:
-    """The learning rate of optimizer step `step` (from 0) of `total`.
+    """Return the learning rate of optimizer step `step` (from 0) of `total`.
 
-    A warm-up over the first `recipe.warmup` share of the steps rises linearly and reaches the peak in its
-    last step; then `constant` stays there, `linear` and `cosine` fall to reach 0 when all steps are done.
-    Raises `SpecError` for another name.
+    The warm-up over the first `recipe.warmup` share of the steps rises linearly and reaches the peak in its
+    last step. After that, `constant` stays at the peak; `linear` and `cosine` fall and reach 0 when all steps are
+    done. Raise `SpecError` for an unknown schedule.
     """
     warmup = round(recipe.warmup * total)
     if step < warmup:

@@ -1,4 +1,4 @@
-"""From an assignment to a group that is ready for its first step."""
+"""Loading: turn an assignment into a group that is ready for its first step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gridsweep.records.attempts import Assignment, Part
 from gridsweep.records.files import verify
 from gridsweep.train import data
 
-if TYPE_CHECKING:  # importing these takes seconds, in which the worker could not be told to stop
+if TYPE_CHECKING:  # importing these takes seconds, during which the worker could not react to a stop request
     import torch
 
     from gridsweep.train.lean.group import Group
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # importing these takes seconds, in which the worker could no
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All members as one group, its room where there is a model of it, the samples to validate on, and facts."""
+    """All members as one group, its room (None without a memory model), the validation samples, and facts."""
 
     group: Group
     room: Room | None
@@ -34,14 +34,14 @@ class Ready:
 
 
 def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Ready:
-    """Load data, model and checkpoints; call `breathe` in between. Raises `SpecError` if one is wrong."""
+    """Load data, model and checkpoints; call `breathe` in between. Raise `SpecError` if any of them is invalid."""
     checkpoints = {part.experiment: whole_checkpoint(part, store) for part in assignment.members}
     pairs = data.load(assignment.dataset, assignment.recipe)
     breathe()
 
     from gridsweep.train.device import device_and_dtype, memory_at_hand
     from gridsweep.train.model import load_base
-    from gridsweep.train.room import room_for  # brings torch, which takes seconds
+    from gridsweep.train.room import room_for  # imports torch, which takes seconds
 
     breathe()
     device, dtype = device_and_dtype()
@@ -72,7 +72,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
 
 
 def whole_checkpoint(part: Part, store: Path) -> Path | None:
-    """The folder to go on from, after a look at whether it is whole; None at step 0."""
+    """Return the checkpoint folder to resume from, after checking that it is complete; None at step 0."""
     if part.checkpoint is None:
         if part.from_step:
             raise SpecError(f"{part.experiment} is to go on from step {part.from_step}, but no checkpoint is named")
@@ -86,7 +86,7 @@ def whole_checkpoint(part: Part, store: Path) -> Path | None:
 
 
 def _encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> tuple[Encoded, Encoded]:
-    """The samples to train and to validate on. Raises `SpecError` where none has room for a response."""
+    """Return the training and validation samples. Raise `SpecError` if no sample has room for a response."""
     from gridsweep.train.samples import encode
 
     length = assignment.recipe.max_length
@@ -99,7 +99,7 @@ def _encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> 
 
 
 def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: Room | None) -> Group:
-    """The members as one group, by the plan of its room; without a room, by the default plan of the device."""
+    """Return the members as one group, with the room's plan; without a room, with the device's default plan."""
     import torch
 
     from gridsweep.train.lean.fitting import CPU_TOKENS
@@ -124,7 +124,7 @@ def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: 
 
 
 def _machine(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
-    """What the work is computed on, and with which versions."""
+    """Return facts about the device, the number type and the library versions."""
     from gridsweep.train.device import described
 
     return {
@@ -136,7 +136,7 @@ def _machine(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
 
 
 def _cut(train: Encoded, validation: Encoded, max_length: int) -> dict[str, str]:
-    """What did not fit, where something did not."""
+    """Return facts about truncated and dropped samples; empty if all samples fit."""
     truncated, dropped = train.truncated + validation.truncated, train.dropped + validation.dropped
     facts = {}
     if truncated:

@@ -1,4 +1,4 @@
-"""The frozen base model: found and loaded."""
+"""Find and load the frozen base model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Base, Dataset, Model, is_local
 
-if TYPE_CHECKING:  # torch is imported where used, for it takes seconds
+if TYPE_CHECKING:  # torch is imported where it is used, because the import takes seconds
     import torch
 
     from gridsweep.train.pretrained import CausalLM, Tokenizer
@@ -19,16 +19,16 @@ BUNDLED = ("tiny-qwen2", "smollm2-135m-instruct")
 
 
 def offline_if_local(model: Model, dataset: Dataset) -> None:
-    """Keep Hugging Face's libraries, once imported, off the network when nothing is needed from it."""
+    """Keep the Hugging Face libraries off the network if model and dataset are local; call before importing them."""
     here = model.id in BUNDLED or is_local(model.id) or Path(model.id).is_dir()
     if here and (dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).is_dir()):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def resolve(model: Model) -> str:
-    """Where to load the model from: a folder, or a Hugging Face id.
+    """Return where to load the model from: a folder, or a Hugging Face id.
 
-    Raises `SpecError` when a folder is missing or holds weights in pickle only, which could run code.
+    Raise `SpecError` if a folder is missing or holds only pickled weights, which could run code.
     """
     if model.id == "tiny-qwen2":
         return str(TINY_QWEN2)
@@ -50,11 +50,11 @@ def resolve(model: Model) -> str:
 def load_base(
     model: Model, device: torch.device, dtype: torch.dtype, kind: Base = "full"
 ) -> tuple[Tokenizer, CausalLM]:
-    """(tokenizer, frozen model in evaluation mode). Raises `SpecError` when they cannot be loaded."""
+    """Return (tokenizer, frozen model in evaluation mode). Raise `SpecError` if they cannot be loaded."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # it would fill the log
+    disable_progress_bar()  # progress bars would fill the log
     where = resolve(model)
     revision = {} if Path(where).is_dir() else {"revision": model.revision or "main"}
     try:
@@ -62,7 +62,7 @@ def load_base(
         base: CausalLM = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **revision
         )
-    except (OSError, ValueError, KeyError) as error:  # not there, no network, no safetensors, unknown kind
+    except (OSError, ValueError, KeyError) as error:  # missing, no network, no safetensors, unknown architecture
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
             f"the model {model.id} cannot be loaded: {cause}; check its name and the network, or name a local folder"

@@ -1,4 +1,4 @@
-"""Pairs of prompt and response, from whichever columns a dataset has."""
+"""Pairs of prompt and response, read from the column layouts that are supported."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ KNOWN = "(prompt, response), (instruction, input, output) or (messages)"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What is asked, and the answer to learn. `prompt` holds turns: {"role": ..., "content": ...}."""
+    """A prompt and the response to learn. `prompt` holds turns: {"role": ..., "content": ...}."""
 
     prompt: tuple[Mapping[str, str], ...]
     response: str
 
 
 def asked(prompt: str, response: str) -> Pair:
-    """A pair of one question and its answer."""
+    """Return a pair of one user turn and its response."""
     return Pair(({"role": "user", "content": prompt},), response)
 
 
 def pair_of(row: Mapping[str, object], source: str) -> Pair | None:
-    """The pair in a row; None where a text is missing or blank. Raises `SpecError` for unknown columns.
+    """Return the pair in a row; None if a text is missing or blank. Raise `SpecError` for unknown columns.
 
-    HelpSteer2 has the columns (prompt, response) and five scores beside them; as in the published sweep every
-    pair counts, whatever its scores.
+    HelpSteer2 has the columns (prompt, response) and five scores; as in the published sweep, every pair counts,
+    regardless of its scores.
     """
     if "messages" in row:
         return _last_answer(row["messages"])
@@ -46,7 +46,7 @@ def pair_of(row: Mapping[str, object], source: str) -> Pair | None:
 
 
 def _last_answer(messages: object) -> Pair | None:
-    """The conversation up to the last turn of the assistant, which is the response."""
+    """Return the conversation up to the assistant's last turn, which is the response."""
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         return None
     turns = [{"role": str(turn.get("role")), "content": turn.get("content")} for turn in messages]
@@ -58,7 +58,7 @@ def _last_answer(messages: object) -> Pair | None:
 
 
 def json_rows(path: Path) -> Iterator[Mapping[str, object]]:
-    """The rows of a .jsonl file (an object a line) or a .json file (a list). Raises `SpecError`."""
+    """Yield the rows of a .jsonl file (one object per line) or a .json file (a list). Raise `SpecError` if invalid."""
     with path.open(encoding="utf-8") as file:
         if path.suffix == ".jsonl":
             for number, line in enumerate(file, 1):
@@ -77,12 +77,12 @@ def json_rows(path: Path) -> Iterator[Mapping[str, object]]:
 
 
 def hub_rows(id: str, split: str, revision: str | None) -> Iterable[Mapping[str, object]]:
-    """The rows of a Hugging Face dataset, or of a folder of data files. Never runs a dataset's own code."""
+    """Return the rows of a Hugging Face dataset, or of a folder of data files. Never runs a dataset's own code."""
     from datasets import load_dataset
 
     try:
         rows: Iterable[Mapping[str, object]] = load_dataset(id, split=split, revision=revision)
-    except Exception as error:  # whatever the hub, the network or the format has against it
+    except Exception as error:  # any error of the hub, the network or the format
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
             f"the dataset {id} ({split}) cannot be loaded: {cause}; check the id, the split and the network, "

@@ -1,4 +1,4 @@
-"""The most memory that something took: of a GPU as torch counts it, or of this process."""
+"""Peak memory: of a GPU as torch counts it, or of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class Peak:
-    """Counts from when it is made. Of a process Linux alone can say it; elsewhere `bytes` is None."""
+    """Peak memory since construction. A process's peak is known on Linux only; elsewhere `bytes` returns None."""
 
     def __init__(self, device: torch.device):
         self.device, self.before = device, 0
@@ -18,14 +18,14 @@ class Peak:
             torch.cuda.reset_peak_memory_stats(device)
             return
         try:
-            ctypes.CDLL(None).malloc_trim(0)  # what was freed earlier, or the next would seem to take less
+            ctypes.CDLL(None).malloc_trim(0)  # else memory freed earlier makes the peak look too low
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except (OSError, AttributeError):
             return
         self.before = int(psutil.Process().memory_info().rss)
 
     def bytes(self, held: int) -> int | None:
-        """All that torch had on a GPU; of a process `held`, which was there before, and the rise since."""
+        """Return torch's peak on a GPU; for a process, `held` (present before) plus the rise since construction."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         if not self.before:

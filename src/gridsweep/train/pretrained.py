@@ -1,7 +1,7 @@
 """The parts of transformers' models and tokenizers that this package uses, as protocols.
 
-For the type checker alone: no module imports this one when it runs. transformers builds these objects from a model's
-files, and its own types differ from release to release.
+For the type checker only: no module imports this one at run time. transformers builds these objects from a model's
+files, and its own types differ between releases.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Config(Protocol):
-    """The configuration of a model of Qwen2's or Llama's shape; another one may lack some of these sizes."""
+    """The configuration of a Qwen2- or Llama-shaped model; other models may lack some of these sizes."""
 
     vocab_size: int
     hidden_size: int
@@ -27,7 +27,7 @@ class Config(Protocol):
 
 
 class GenerationConfig(Protocol):
-    """How a model writes text: the tokens that end one."""
+    """How a model generates text: the tokens that end a text."""
 
     eos_token_id: int | list[int] | None
 
@@ -46,7 +46,7 @@ class Predicted(Protocol):
 
 
 class Decoder(Protocol):
-    """The layers below the head; what is `packed` goes to their attention as it is."""
+    """The layers below the head; `packed` is passed to their attention unchanged."""
 
     def __call__(self, *, input_ids: Tensor, position_ids: Tensor, use_cache: bool, packed: object) -> Hidden: ...
 

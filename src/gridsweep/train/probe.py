@@ -1,8 +1,8 @@
 """python -m gridsweep.train.probe [SWEEP_OR_MODEL] [--seconds N] [--json]
 
-Measures on this device how a sweep's adapters are trained fastest (a sweep.json, as a run folder keeps it), and
-writes it to the cache's `devices/<device>.json`. A program of its own: `gridsweep doctor --train` starts it. It
-downloads nothing.
+Measures on this device how a sweep's adapters are trained fastest (the sweep is a sweep.json, as a run folder keeps
+it), and writes the result to `devices/<device>.json` in the cache. The probe is a separate program that
+`gridsweep doctor --train` starts. It downloads nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # importing it takes seconds
+if TYPE_CHECKING:  # importing the module takes seconds
     from gridsweep.train.probing import Measurement, Subject
 
 DEFAULT_MODEL = "tiny-qwen2"
@@ -22,11 +22,11 @@ SECONDS = 60.0
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, write, print. Exit code 2 where that cannot be, with a line on stderr."""
+    """Measure, write, print. Return 2 if that is impossible, with a line on stderr."""
     options = _options(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before anything of Hugging Face is imported
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library is imported
 
     from gridsweep.errors import GridsweepError
 
@@ -60,7 +60,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _subject(named: str, kind: type[Subject]) -> Subject:
-    """A sweep's model, data and experiments; of a model alone the published design on the standard library."""
+    """Return a sweep's model, data and experiments; for a model alone, the published design on the standard library."""
     from gridsweep.records import codec
     from gridsweep.sweep.experiments import Dataset, Model, Recipe
     from gridsweep.sweep.sweep import Sweep
@@ -74,7 +74,7 @@ def _subject(named: str, kind: type[Subject]) -> Subject:
 
 
 def _write(result: Measurement) -> Path:
-    """Beside what was measured of other models on this device; the file appears by rename."""
+    """Add the result to this device's results of other models and return the file, which appears by rename."""
     from gridsweep.train.cache import cache_folder
     from gridsweep.train.probing import SCHEMA_VERSION, file_name
 
@@ -86,7 +86,7 @@ def _write(result: Measurement) -> Path:
         if before["schema_version"] == SCHEMA_VERSION:
             models = dict(before["models"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there yet, or nothing that could be kept
+        pass  # missing or unreadable: start a new file
     models[result["model"]] = result
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     text = json.dumps({"schema_version": SCHEMA_VERSION, "device": result["device"], "models": models}, indent=1)

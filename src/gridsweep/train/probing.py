@@ -1,4 +1,7 @@
-"""What a device does best for a model: groups of several sizes timed, weighed and, where a meter counts, metered."""
+"""Find a device's best settings for a model: time groups of several sizes, and measure their memory and energy.
+
+Energy is measured only where a meter counts it.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,12 @@ SIZES = (1, 2, 4, 8, 16, 32)
 DEFAULT_PARAMS = tuple(LoraParams((16, 32)[n % 2], 64, 5e-5, 0.1) for n in range(16))
 METERED_S = 1.0  # a GPU's counter moves a few times a second
 ROUNDS = 3
-MANY = 10_000  # samples of random tokens are not made beyond a step's
+MANY = 10_000  # the most random-token samples to make; never more than one step needs
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is tried out; `params` are the experiments', `memory` the device's in bytes where the spec says it."""
+    """The sweep to measure; `params` are the experiments', `memory` is the device's in bytes if the spec states it."""
 
     model: Model
     dataset: Dataset
@@ -55,7 +58,7 @@ class Subject:
 
 
 class Weighed(TypedDict):
-    """A choice that was timed and weighed; `joules_per_token` and `peak_bytes` are None where nothing counts them."""
+    """A choice with its speed, memory and energy; `joules_per_token` and `peak_bytes` are None if not measurable."""
 
     members: int
     tokens_in_a_pass: int
@@ -79,14 +82,14 @@ class Memory(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """A number of members that was not measured, and why."""
+    """A number of members that was not measured, and the reason."""
 
     members: int
     why: str
 
 
 class Measurement(TypedDict):
-    """All that was found of a device and a model, as it is printed and kept in the cache."""
+    """All results for a device and a model, as printed and kept in the cache."""
 
     schema_version: int
     device: str
@@ -102,11 +105,11 @@ class Measurement(TypedDict):
     choices: list[Weighed]
     best: Weighed
     left_out: list[LeftOut]
-    written: NotRequired[str]  # the file, once there is one
+    written: NotRequired[str]  # the file, once written
 
 
 def measured(subject: Subject, seconds: float) -> Measurement:
-    """Everything found within about `seconds`, loading not counted. Raises `SpecError` where the model is not here."""
+    """Measure for about `seconds`, not counting loading. Raise `SpecError` if the model is not on this machine."""
     index = accelerator_index()  # before torch counts GPUs
     device, dtype = device_and_dtype()
     try:
@@ -153,12 +156,12 @@ def measured(subject: Subject, seconds: float) -> Measurement:
 
 
 def file_name(device: str) -> str:
-    """A device's name as a file's."""
+    """Return a device's name as a file name."""
     return re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-").lower() or "device"
 
 
 def _samples(subject: Subject, tokenizer: Tokenizer, vocabulary: int) -> tuple[list[Sample], str]:
-    """Samples of the dataset where it is at hand, else random tokens as long as may be; and which they are."""
+    """Return samples and their origin: the dataset if it is local, else random tokens of the maximum length."""
     recipe, dataset = subject.recipe, subject.dataset
     if dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).is_dir():
         found = encode(tokenizer, data.load(dataset, recipe).train, recipe.max_length).samples
@@ -175,10 +178,10 @@ def _samples(subject: Subject, tokenizer: Tokenizer, vocabulary: int) -> tuple[l
 
 
 def _group(base: CausalLM, subject: Subject, samples: list[Sample]) -> Group:
-    """As many members as are asked for and fit, the first experiments of the sweep."""
+    """Return a group of the sweep's first experiments, as many as requested and as fit the memory."""
     params = (subject.params or DEFAULT_PARAMS)[: SIZES[-1]]
     total = 1000
-    if base.device.type == "cuda":  # so many that one of them can pass beside them
+    if base.device.type == "cuda":  # leave room for a pass of one member
         longest = round(SHORT_LIVED * max(len(sample.ids) for sample in samples))
         free = weights_of(base) + torch.cuda.mem_get_info(base.device)[0]
         footprint = of_model(base, subject.recipe.target_modules)
@@ -196,12 +199,12 @@ def _group(base: CausalLM, subject: Subject, samples: list[Sample]) -> Group:
 
 
 def _affordable(group: Group, seconds: float) -> tuple[list[int], dict[int, str]]:
-    """The sizes that can be timed in `seconds`, judged by one member's pass; and why the others cannot."""
+    """Return the sizes that can be timed in `seconds`, estimated from one member's pass, and why the others cannot."""
     wanted = [n for n in SIZES if n < len(group.members)] + [len(group.members)]
     took = _seconds_of_a_pass(group)
     sizes, left_out, spent = [1], {}, took * 2 * (ROUNDS + 1)
     for n in wanted[1:]:
-        spent += took * n * 2 * 2  # masks kept and made again, once to warm up and once at least for the clock
+        spent += took * n * 2 * 2  # masks kept and recomputed, each with one warm-up and at least one timed pass
         if spent > seconds:
             left_out[n] = f"would take longer than {seconds:.0f} s"
         else:
@@ -210,7 +213,7 @@ def _affordable(group: Group, seconds: float) -> tuple[list[int], dict[int, str]
 
 
 def _tokens(group: Group, sizes: list[int]) -> tuple[dict[int, int | None], dict[int, str]]:
-    """How many tokens of each member pass at once by the model of memory (None: a step's); why a size cannot be."""
+    """Return, by the memory model, each size's tokens per member in a pass (None: a step's), and why others are out."""
     lengths = [len(sample.ids) for sample in group.batch(0)]
     if group.device.type != "cuda":
         return dict.fromkeys(sizes), {}
@@ -227,13 +230,13 @@ def _tokens(group: Group, sizes: list[int]) -> tuple[dict[int, int | None], dict
         else:
             found[n] = None if each >= sum(lengths) else int(each)
     if not found:
-        found[1] = max(lengths)  # the model may be too strict
+        found[1] = max(lengths)  # the memory model may be too strict
         del left_out[1]
     return found, left_out
 
 
 def _measured(group: Group, tokens: dict[int, int | None], seconds: float) -> list[Choice]:
-    """All choices, timed in turns; one size after another where they differ in how many tokens pass at once."""
+    """Return all choices, timed in turns; sizes that differ in tokens per pass are timed one after another."""
     if set(tokens.values()) == {None}:
         return list(measure(group, sizes=tuple(tokens), rounds=ROUNDS, seconds=seconds).choices)
     found: list[Choice] = []
@@ -244,7 +247,7 @@ def _measured(group: Group, tokens: dict[int, int | None], seconds: float) -> li
 
 
 def _seconds_of_a_pass(group: Group) -> float:
-    """Of a step's samples of one member, one after another: what fits if anything does."""
+    """Return the seconds of a step of one member, one sample per pass: the smallest memory need there is."""
     lengths = [len(sample.ids) for sample in group.batch(0)]
     before, group.plan = group.plan, replace(group.plan, tokens=max(lengths), remember=False)
     try:
@@ -253,13 +256,13 @@ def _seconds_of_a_pass(group: Group) -> float:
             tokens = _pass(group, 1)
         return (time.perf_counter() - start) * sum(lengths) / tokens
     except torch.OutOfMemoryError:
-        return 0.0  # `measure` will say so
+        return 0.0  # `measure` reports the problem
     finally:
         group.plan = before
 
 
 def _pass(group: Group, members: int) -> int:
-    """One forward and backward pass of the first step's samples; how many tokens of all members it computed."""
+    """Run one forward and backward pass of the first step's samples; return the number of tokens of all members."""
     packed = pack(runs(group.batch(0), group.plan.tokens)[0], group.device)
     names = group.roster.portions(members)[0]
     group.forward_backward(names, packed, 0, max(1, len(packed.targets)))
@@ -269,7 +272,7 @@ def _pass(group: Group, members: int) -> int:
 
 
 def _weighed(group: Group, choice: Choice, at_once: int | None, meter: Meter | None, seconds: float) -> Weighed:
-    """A choice with the peak of memory and, where a meter counts, the energy of passes for `seconds`, at least one."""
+    """Measure a choice's peak memory and, if a meter counts, its energy, over passes for `seconds` (at least one)."""
     before, group.plan = group.plan, Plan(choice.members, at_once, choice.remember)
     length = sum(len(sample.ids) for sample in runs(group.batch(0), at_once)[0])
     peak = Peak(group.device)
@@ -306,7 +309,7 @@ def _footprint(group: Group, remember: bool) -> Footprint:
 
 
 def _memory(group: Group, subject: Subject, device: torch.device) -> Memory:
-    """The memory model's figures, masks made again, and how many adapters of the largest rank fit."""
+    """Return the memory model's figures for recomputed masks, and how many adapters of the largest rank fit."""
     if subject.memory is not None:
         memory = subject.memory
     elif device.type == "cuda":
@@ -328,17 +331,17 @@ def _memory(group: Group, subject: Subject, device: torch.device) -> Memory:
 
 
 def _power(device: torch.device, index: int | str | None) -> dict[str, float] | None:
-    """The GPU's power limits in W and whether they may be set here; None where nothing tells."""
+    """Return the GPU's power limits in W and whether this process may set them; None if unknown."""
     try:
         limits, may = seen(0 if index is None else index, trying=True) if device.type == "cuda" else (None, False)
-    except Exception:  # whatever a driver answers
+    except Exception:  # any error of the driver
         return None
     return None if limits is None else {**asdict(limits), "may_be_set": may}
 
 
 def _meter(device: torch.device, index: int | str | None) -> Meter | None:
-    """One that counts, never a model."""
+    """Return a meter that measures; None instead of a meter that only models."""
     try:
         return NvmlMeter(0 if index is None else index) if device.type == "cuda" else RaplMeter()
-    except Exception:  # whatever a driver or a kernel answers
+    except Exception:  # any error of the driver or the kernel
         return None

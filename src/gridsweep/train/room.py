@@ -1,4 +1,4 @@
-"""The memory a group has: a plan that fits it, and what the first step really took of it."""
+"""The memory budget of a group: a plan that fits it, and the memory that the first step really took."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Room:
-    """Of a group of a model of Qwen2's or Llama's shape, in `memory` bytes.
+    """Memory budget of a group, for Qwen2- and Llama-shaped models; `memory` in bytes.
 
-    `fit` is the plan to begin with. `factor` is what a pass was seen to keep, as a share of what the model of memory
-    says: 1 before the first step. Raises `SpecError` when the memory is too small for anything.
+    `fit` is the initial plan. `factor` is the ratio of what a pass was measured to keep to what the memory model
+    predicts: 1 before the first step. Raise `SpecError` if the memory is too small for any plan.
     """
 
     def __init__(self, footprint: Footprint, work: Work, memory: float):
@@ -35,7 +35,7 @@ class Room:
         self.fit = fitting(footprint, work, memory)
 
     def predicted(self, plan: Plan) -> float:
-        """Bytes that a step takes at its height."""
+        """Return the predicted peak bytes of a step."""
         return needed(self.footprint, self.work, plan, away=self.fit.away, factor=self.factor)
 
     def has(self, plan: Plan) -> bool:
@@ -43,10 +43,10 @@ class Room:
 
     @contextmanager
     def counting(self, group: Group) -> Iterator[Callable[[], float]]:
-        """Counts while it is entered; what is given says the most bytes there were.
+        """Count memory inside the context; the yielded function returns the peak bytes.
 
-        On a GPU that is all that torch had. On a CPU it is the base, the adapters and what autograd kept, which is the
-        same every time; what single operations make and drop again is reckoned as the model does.
+        On a GPU that is torch's peak. On a CPU it is the base, the adapters and what autograd kept, which is the same
+        every time; temporaries of single operations are estimated as in the memory model.
         """
         before = held(self.footprint, self.work, group.plan, away=self.fit.away)
         if group.device.type == "cuda":
@@ -68,9 +68,9 @@ class Room:
             group.before_pass = told
 
     def corrected(self, plan: Plan, taken: float) -> Plan:
-        """The plan to go on with after a step by `plan` took so many bytes.
+        """Return the plan to continue with, after a step with `plan` took `taken` bytes.
 
-        A plan that was not found by timing is chosen anew; one that was stays while it fits.
+        A plan that was not found by timing is chosen again; a timed plan stays as long as it fits.
         """
         away, chosen = self.fit.away, plan == self.fit.plan
         rest = taken - held(self.footprint, self.work, plan, away=away) - self.footprint.logits(plan.members)
@@ -79,7 +79,7 @@ class Room:
             return plan
         try:
             self.fit = fitting(self.footprint, self.work, self.memory, factor=self.factor, away=away)
-        except SpecError:  # by the model, that is; it did run
+        except SpecError:  # too large by the memory model, although the step did run
             return plan
         return self.fit.plan
 
@@ -87,7 +87,7 @@ class Room:
 def room_for(
     base: CausalLM, members: Sequence[Part], recipe: Recipe, train: Sequence[Sample], memory: float
 ) -> Room | None:
-    """None for a model of another shape, of whose memory there is no model. Raises `SpecError`."""
+    """Return the group's room; None for model shapes without a memory model. Raise `SpecError` if nothing fits."""
     lengths = [len(sample.ids) for sample in train]
     work = Work(
         tuple(part.params.r for part in members),

@@ -1,4 +1,4 @@
-"""Pairs as token ids: which count, which samples a step sees and which judge at a rung."""
+"""Pairs as token ids: which tokens count, which samples a step uses, and which samples are evaluated at a rung."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ TEMPLATE = "### Instruction:\n{prompt}\n\n### Response:\n"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Token ids of prompt and response, the first `prompt` of which are the prompt's."""
+    """Token ids of prompt and response; the first `prompt` ids are the prompt's."""
 
     ids: tuple[int, ...]
     prompt: int
 
     @property
     def counted(self) -> int:
-        """How many tokens the loss is over: the response's."""
+        """The number of tokens in the loss: those of the response."""
         return len(self.ids) - self.prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Samples, and what was cut: `truncated` had their end cut off, `dropped` had no room for a response."""
+    """Samples, and how many were cut: `truncated` lost their end, `dropped` had no room for a response."""
 
     samples: list[Sample]
     truncated: int
@@ -42,11 +42,11 @@ class Encoded:
 def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> Encoded:
     """Tokenize pairs: the prompt in the model's template, then the response and the token that ends it.
 
-    What is longer than `max_length` tokens is cut at its end; a pair whose prompt alone fills it is dropped.
+    A pair longer than `max_length` tokens is cut at its end; a pair whose prompt alone fills `max_length` is dropped.
     """
     if tokenizer.eos_token_id is None:
         raise SpecError("the model's tokenizer names no token that ends a text (eos_token); set one")
-    # A chat template writes the special tokens itself; without one the tokenizer has to.
+    # A chat template writes the special tokens itself; without a template the tokenizer must add them.
     special = not tokenizer.chat_template
     prompts = tokenizer([prompt_text(tokenizer, pair) for pair in pairs], add_special_tokens=special)["input_ids"]
     responses = tokenizer([pair.response for pair in pairs], add_special_tokens=False)["input_ids"]
@@ -63,7 +63,7 @@ def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> Enco
 
 
 def prompt_text(tokenizer: Tokenizer, pair: Pair) -> str:
-    """The prompt as the model wants to be asked."""
+    """Return the prompt as text, in the model's chat template if it has one."""
     if tokenizer.chat_template:
         turns = [dict(turn) for turn in pair.prompt]
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -71,10 +71,10 @@ def prompt_text(tokenizer: Tokenizer, pair: Pair) -> str:
 
 
 def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) -> list[Sample]:
-    """The samples of one optimizer step, shortest first: a function of (seed, step).
+    """Return the samples of one optimizer step, shortest first: a function of (seed, step).
 
-    Epochs follow one another without a gap, each a new order of all samples. Shortest first, because
-    micro-batches of like lengths need little padding; within a step the order changes nothing.
+    Epochs follow each other without a gap, each a new order of all samples. Samples are sorted because
+    micro-batches of similar lengths need little padding; the order within a step changes nothing.
     """
     positions = range(step * size, (step + 1) * size)
     count = len(samples)
@@ -83,12 +83,15 @@ def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) 
 
 
 def judging(count: int, seed: int) -> list[int]:
-    """Which of `count` validation samples judge at a rung: a quarter, but 8 if there are as many; the same for all."""
+    """Return which of `count` validation samples are evaluated at a rung: a quarter, at least 8 if available.
+
+    All experiments use the same samples.
+    """
     chosen = random.Random(f"judging by {seed}").sample(range(count), min(count, max(8, -(-count // 4))))
     return sorted(chosen)
 
 
-@lru_cache(maxsize=2)  # two, for the step that lies across the end of an epoch
+@lru_cache(maxsize=2)  # two, because a step can span the end of an epoch
 def _order(count: int, seed: int, epoch: int) -> list[int]:
     order = list(range(count))
     random.Random(f"epoch {epoch} of {seed}").shuffle(order)

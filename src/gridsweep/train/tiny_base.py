@@ -1,11 +1,11 @@
-"""Pre-trains the base model that comes along, `tiny-qwen2`, from nothing but the standard library.
+"""Pre-train the bundled base model, `tiny-qwen2`, on the standard library alone.
 
     python -m gridsweep.train.tiny_base --to FOLDER
 
-A Qwen2 of 2 M parameters over a byte-level BPE of 2,048 tokens, both made of half `a` of the modules (see
-`stdlib`). About 150 seconds on one core. The text depends on the Python version, so the weights do too: the
-ones in the package come from Python 3.11. Their loss over the last steps, on text not seen before, is
-EXPECTED_LOSS nats a token.
+The model is a Qwen2 of 2 M parameters over a byte-level BPE of 2,048 tokens, both trained on half `a` of the modules
+(see `stdlib`). Pre-training takes about 150 seconds on one core. The text depends on the Python version, and so do
+the weights: those in the package come from Python 3.11. Their loss over the last steps, on unseen text, is
+EXPECTED_LOSS nats per token.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from gridsweep.train import stdlib
 
 VOCABULARY = 2048
-LENGTH = 128  # tokens a row
-ROWS = 8  # rows a step
+LENGTH = 128  # tokens per row
+ROWS = 8  # rows per step
 STEPS = 600
 WARMUP = 30
 PEAK_LEARNING_RATE = 3e-3
@@ -56,7 +56,7 @@ token.
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE; its first two tokens end a text and pad a batch."""
+    """Return a byte-level BPE tokenizer; its first two tokens are end-of-text and padding."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -70,7 +70,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def tiny_qwen2(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """The untrained model."""
+    """Return the untrained model."""
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=VOCABULARY,
@@ -89,7 +89,7 @@ def tiny_qwen2(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
 
 
 def pretrain(model: Qwen2ForCausalLM, tokens: torch.Tensor, steps: int = STEPS) -> float:
-    """Train on shuffled rows of the text, none seen twice. Returns the mean loss of the last 20 steps."""
+    """Train on shuffled rows of the text, each used at most once. Return the mean loss of the last 20 steps."""
     rows = tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))]
     assert len(rows) >= steps * ROWS, "not enough text"
@@ -116,7 +116,7 @@ def pretrain(model: Qwen2ForCausalLM, tokens: torch.Tensor, steps: int = STEPS) 
 
 
 def _name_class_for_older_readers(file: Path) -> None:
-    """Versions before 5 of transformers do not know the name that version 5 writes for the same class."""
+    """Rename the tokenizer class: transformers before version 5 does not know the name that version 5 writes."""
     config = json.loads(file.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

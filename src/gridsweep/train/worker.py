@@ -1,4 +1,4 @@
-"""An attempt from its assignment to its result: load, train, evaluate, save; stop where asked."""
+"""Run an attempt from its assignment to its result: load, train, evaluate, save; stop when requested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal  # pynvml has no types, and a double may take its place
+from typing import TYPE_CHECKING, Any, Literal  # pynvml has no types, and tests may pass a double
 
 import pynvml
 
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
     from gridsweep.train.lean.group import Scores
 
 MEASURE_FROM = 2000
-"""So many steps of single members are worth trying out how many to take at a time."""
+"""The least remaining work, in steps times members, for which measuring the best group size pays off."""
 MEASURE_SECONDS = 5.0
 MEBIBYTE = 2**20
 
 
 class Stopped(Exception):
-    """Somebody asked this worker to stop."""
+    """This worker was asked to stop."""
 
 
 class Worker:
-    """Does what an attempt's folder assigns. `stopping()` says whether it was asked to stop.
+    """Executes the assignment in an attempt's folder. `stopping()` returns whether a stop was requested.
 
-    `step` is how many optimizer steps are made; `saved` are the checkpoints to go on from, all of step `saved_step`;
-    `outcomes` are those of members that came to an end. Raises `SpecError` when members do not go side by side.
+    `step` is the number of optimizer steps made; `saved` holds the checkpoints to resume from, all of step
+    `saved_step`; `outcomes` holds the outcomes of finished members. Raise `SpecError` if members cannot share an
+    attempt.
     """
 
     def __init__(self, folder: AttemptFolder, assignment: Assignment, stopping: Callable[[], bool], nvml: Any = pynvml):
@@ -59,7 +60,7 @@ class Worker:
         self.diary = Diary(folder, meter_for(assignment.device, self.accelerator, nvml=nvml))
 
     def run(self) -> Result:
-        """Work until all are done, failed for good, or asked to stop. Raises whatever else goes wrong."""
+        """Work until all members are done or failed for good, or a stop is requested. Other errors propagate."""
         facts: dict[str, str] = {}
         try:
             with limited(self.assignment.device, self.accelerator, self.nvml) as told:
@@ -72,22 +73,22 @@ class Worker:
                 saved = self.saved.get(name)
                 self.outcomes[name] = Outcome(name, "paused", saved.step if saved else 0, checkpoint=saved)
         except Exception:
-            with suppress(OSError):  # a full disk, perhaps; the first error is the one to tell
+            with suppress(OSError):  # perhaps a full disk; the first error is the one to report
                 self.diary.close(self.step)
             raise
         self.diary.close(self.step)
         return Result(now(), tuple(self.outcomes[name] for name in self.parts), facts=facts)
 
     def _work(self, facts: dict[str, str]) -> None:
-        """Load, train, evaluate. Raises `Stopped`."""
+        """Load, train, evaluate. Raise `Stopped` on a stop request."""
         self.diary.tell("loading", self.step, surely=True)
         ready = load(self.assignment, self.folder.store, self._breathing("loading"))
         facts.update(ready.facts)
-        gc.freeze()  # what is loaded stays; from here on garbage is looked for among what is new
+        gc.freeze()  # loaded objects stay; from here on the collector looks only at new objects
         gc.enable()
         on_gpu = ready.facts["device"] != "cpu"
         if on_gpu != (self.accelerator is not None):
-            # There is a GPU that torch cannot use, or one that NVML does not know.
+            # torch and NVML disagree: a GPU that torch cannot use, or a GPU unknown to NVML.
             self.diary.measure_with(meter_for(self.assignment.device, 0 if on_gpu else None, nvml=self.nvml), self.step)
         else:
             self.diary.lap(self.step)
@@ -97,7 +98,7 @@ class Worker:
         try:
             self._make_steps(ready, facts)
         finally:
-            if (count := len(self.parts)) > 1:  # at a time: fewer now, if there was no memory for more
+            if (count := len(self.parts)) > 1:  # the plan may have shrunk during the steps for lack of memory
                 facts["group"] = f"{count} members, {min(ready.group.plan.members, count)} at a time{speed}"
         if self.to_step == self.assignment.total_steps:
             self._end(ready)
@@ -105,7 +106,7 @@ class Worker:
             self._reach(ready)
 
     def _look_at_the_base(self, ready: Ready) -> None:
-        """The loss before the first step: one for all, for an adapter starts as nothing."""
+        """Evaluate the loss before the first step; all members share it, because a new adapter changes nothing."""
         new = [history for history in ready.group.histories.values() if history.initial_validation_loss is None]
         if new:
             loss = ready.group.evaluate_base(ready.validation, self._breathing("evaluating")).mean
@@ -113,7 +114,7 @@ class Worker:
                 history.initial_validation_loss = loss
 
     def _measured(self, ready: Ready) -> str:
-        """Try out how many members to take at a time, where that is worth the while; how fast the best was."""
+        """Measure how many members to train at a time, if that pays off; return the best speed as text."""
         if len(self.parts) == 1 or (self.to_step - self.step) * len(self.parts) < MEASURE_FROM:
             return ""
         from gridsweep.train.lean.measure import measure
@@ -148,14 +149,14 @@ class Worker:
             self.step += 1
             last = self.step == self.to_step
             self.diary.tell("training", self.step, {name: losses[name] for name in group.members}, surely=last)
-            # One step before the end, so that a stop during the last evaluation leaves work, but hardly any, to do
-            # again. At a rung there is one of the last step too, but only when it has been evaluated: whoever goes on
-            # from there has been there.
+            # Save one step before the end, so that a stop during the last evaluation leaves one step to repeat.
+            # A rung also saves its last step, but only after the evaluation: an experiment that resumes from that
+            # checkpoint has then been evaluated at the rung.
             if (self.step % every == 0 and not last) or self.step == self.to_step - 1:
                 self._save(ready)
 
     def _end(self, ready: Ready) -> None:
-        """All steps are made."""
+        """Evaluate all members after the last step, save their adapters, and set their outcomes."""
         from gridsweep.train.samples import judging
 
         judges = judging(len(ready.validation), self.assignment.recipe.seed)
@@ -180,7 +181,10 @@ class Worker:
             )
 
     def _reach(self, ready: Ready) -> None:
-        """The rung is reached. Where the learning rate decays it is decided by averaged weights."""
+        """Save all members at a rung and set their outcomes; evaluate averaged weights if the rung is decided by them.
+
+        That is the case for schedules in which the learning rate decays.
+        """
         from gridsweep.train.samples import judging
 
         group, recipe = ready.group, self.assignment.recipe
@@ -202,14 +206,14 @@ class Worker:
             )
 
     def _finite(self, ready: Ready, scores: Mapping[str, Scores]) -> dict[str, Scores]:
-        """Those whose loss is a number; the others fail."""
+        """Return the scores with a finite loss; the other members fail and leave the group."""
         lost = {n: f"the validation loss is {s.mean} at step {self.step}" for n, s in scores.items() if not finite(s)}
         self._fail(lost)
         ready.group.drop(lost)
         return {name: score for name, score in scores.items() if name not in lost}
 
     def _fail(self, reasons: Mapping[str, str]) -> None:
-        """These members have failed, and would again."""
+        """Mark these members as failed for good: a retry would fail again."""
         for name in reasons.keys() - self.outcomes.keys():
             self.outcomes[name] = Outcome(name, "failed", self.step, reason=reasons[name])
 
@@ -219,7 +223,7 @@ class Worker:
         return sum(recent) / len(recent)
 
     def _save(self, ready: Ready) -> None:
-        """Save checkpoints of the present step, unless there are."""
+        """Save checkpoints of the current step, unless they exist."""
         if self.step == self.saved_step:
             return
         for name in ready.group.members:
@@ -232,7 +236,7 @@ class Worker:
         self.diary.lap(self.step)
 
     def _first_step(self, ready: Ready, facts: dict[str, str]) -> dict[str, float]:
-        """Make it and count what memory it takes, beside what it should; the plan of the others follows from that."""
+        """Make the first step, record predicted and measured memory, and correct the plan for the following steps."""
         group, room, breathe = ready.group, ready.room, self._breathing("training")
         if room is None:
             return group.step(self.step, breathe)
@@ -241,12 +245,12 @@ class Worker:
         with room.counting(group) as taken:
             losses = group.step(self.step, breathe)
         facts["memory_peak_mb"] = f"{taken() / MEBIBYTE:.0f}"
-        if group.plan == plan:  # else it did not fit, and was made smaller
+        if group.plan == plan:  # otherwise the plan did not fit and was made smaller
             group.plan = replace(room.corrected(plan, taken()))
         return losses
 
     def _breathing(self, phase: Literal["loading", "training", "evaluating"]) -> Callable[[], None]:
-        """To be called often: tells that work goes on, and raises `Stopped` when it should not."""
+        """Return a function to call often: it reports that work continues, and raises `Stopped` on a stop request."""
 
         def breathe() -> None:
             if self.stopping():
@@ -258,7 +262,7 @@ class Worker:
 
 
 def losses_of(scores: Scores) -> Losses:
-    """Sample by sample, as means over tokens."""
+    """Return the losses by sample, as means over tokens."""
     pairs = list(zip(scores.sums.tolist(), scores.counts.tolist(), strict=True))
     return Losses(tuple(total / max(1, count) for total, count in pairs), tuple(float(count) for _, count in pairs))
 
