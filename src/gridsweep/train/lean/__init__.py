@@ -1,1 +1,1 @@
-"""A group of LoRA adapters that train together over one frozen base model, each exactly as if it were alone."""
+"""Train a group of LoRA adapters together over one frozen base model, each exactly as if it were trained alone."""

@@ -15,7 +15,7 @@ NAME = "gridsweep_packed"
 
 
 class Select(torch.autograd.Function):
-    """Rows `places` (all different) of x [members, rows, ...], without the slow sum that indexing needs for repeats."""
+    """Select rows `places` (all distinct) of x [members, rows, ...], without the slow sum for repeated indices."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, places: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class Select(torch.autograd.Function):
 
 
 class Spread(torch.autograd.Function):
-    """x [members, tokens, ...] as rows `places` of `rows` rows, the others 0: the inverse of `Select`."""
+    """Place x [members, tokens, ...] at rows `places` of `rows` rows, the other rows 0: the inverse of `Select`."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, places: Tensor, rows: int) -> Tensor:
@@ -52,11 +52,11 @@ def packed_attention(
     softcap: float | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each sample. query [members, heads, tokens, width] -> [members, tokens, heads, width].
+    """Compute causal attention within each sample: [members, heads, tokens, width] -> [members, tokens, heads, width].
 
-    Samples of like lengths go together, padded on the right to the longest of them, here and nowhere else: what is
-    right of a token does not reach it, so no mask is needed. Raises `SpecError` for attention of a kind that this is
-    not.
+    Samples of similar lengths are computed together, padded on the right to the longest of them; there is no padding
+    anywhere else. A causal query does not see what is on its right, so no mask is needed. Raise `SpecError` for
+    unsupported kinds of attention.
     """
     if packed is None:
         raise ValueError("packed attention needs the samples' lengths")
@@ -81,7 +81,7 @@ def _attention(alike: Alike, query: Tensor, key: Tensor, value: Tensor, scaling:
 
 
 def _samples(tensor: Tensor, alike: Alike) -> Tensor:
-    """[members, heads, tokens, width] -> [members * samples, heads, longest, width]."""
+    """Split rows into samples: [members, heads, tokens, width] -> [members * samples, heads, longest, width]."""
     if alike.samples == 1:
         return tensor
     tensor = tensor.transpose(1, 2)

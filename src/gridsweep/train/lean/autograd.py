@@ -1,15 +1,15 @@
-"""What torch leaves untyped about functions with a backward pass of their own."""
+"""Types for autograd functions with their own backward pass, which torch leaves untyped."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol  # a context holds whatever its function puts there
+from typing import Any, Protocol  # a context holds any value that its function stores
 
 import torch
 from torch import Tensor
 
 
 class Context(Protocol):
-    """What a function's `forward` leaves for its `backward`: tensors, and attributes of any name."""
+    """The values a function's `forward` stores for its `backward`: tensors, and attributes of any name."""
 
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]

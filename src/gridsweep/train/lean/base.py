@@ -1,4 +1,4 @@
-"""The frozen base model with places for adapters, run on packed samples for all members at once."""
+"""The frozen base model with slots for adapters, run on packed samples for all members at once."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _LAYER = re.compile(r"(.*?\.(\d+))\.")
 
 
 class LeanBase:
-    """Puts a `LoraLinear` in the place of every target, until `close`.
+    """Replaces every target module with a `LoraLinear`, until `close`.
 
-    Below the first decoder layer with adapters everything is the same for all members, and is run once.
-    Raises `SpecError` when the model has no such modules, or is one whose losses would come out otherwise.
+    Layers below the first decoder layer with adapters are the same for all members and are computed once.
+    Raise `SpecError` if the model has no such modules, or if its losses would differ from the plain model's.
     """
 
     def __init__(self, base: CausalLM, targets: tuple[str, ...], layers: Layers = "all"):
@@ -63,7 +63,7 @@ class LeanBase:
             raise
 
     def losses(self, now: Pass, packed: Packed) -> Tensor:
-        """The cross-entropy of every counted token: [members, counted], float32."""
+        """Return the cross-entropy of every counted token: [members, counted], float32."""
         self.now = now
         for linear in self.linears:
             linear.now = now if now.blocks else None
@@ -74,7 +74,7 @@ class LeanBase:
         return applied(TokenLosses, applied(Select, hidden, packed.predicting), self.head.weight, packed.targets)
 
     def close(self) -> None:
-        """Leave the base as it was."""
+        """Restore the base model."""
         self.hook.remove()
         for name, module in reversed(self.replaced.items()):
             self._put(name, module)
@@ -95,7 +95,7 @@ class LeanBase:
         setattr(self.base.get_submodule(parent), own, module)
 
     def _example(self) -> list[Sample]:
-        """Two short samples of different lengths, to compare on."""
+        """Return two short samples of different lengths, for comparing lean with plain losses."""
         size = self.base.config.vocab_size
         return [Sample(tuple((7 * n * n + 3 * k) % size for n in range(1, 9 + 4 * k)), 1) for k in range(2)]
 
@@ -110,9 +110,9 @@ class LeanBase:
 
 
 def targeted(base: CausalLM, targets: tuple[str, ...], layers: Layers) -> tuple[dict[str, nn.Linear], list[int] | None]:
-    """The linear layers to adapt, in the model's order, and the numbers of their decoder layers if not all.
+    """Return the linear layers to adapt, in the model's order, and the numbers of their decoder layers (None: all).
 
-    Raises `SpecError` when there is no such.
+    Raise `SpecError` if the model has no module of a target name.
     """
     linear = {name: module for name, module in base.named_modules() if isinstance(module, nn.Linear)}
     inner = {name: module for name, module in linear.items() if module is not base.get_output_embeddings()}

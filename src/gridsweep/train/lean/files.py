@@ -1,4 +1,4 @@
-"""A member's files: its adapter as plain PEFT reads it, and what is needed to go on from it."""
+"""A member's files: its adapter in plain PEFT format, and the state needed to resume training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_adapter(
     folder: Path, weights: Mapping[str, Tensor], part: Part, variant: Variant, model: Model, targets: Sequence[str],
     layers: list[int] | None,
 ) -> None:  # fmt: skip
-    """adapter_config.json and adapter_model.safetensors; `weights` are by PEFT's names, as `named` makes them."""
+    """Write adapter_config.json and adapter_model.safetensors; `weights` are keyed by PEFT's names, as in `named`."""
     alpha = part.params.alpha
     config = {
         "base_model_name_or_path": model.id,
@@ -47,7 +47,7 @@ def write_adapter(
 
 
 def named(weights: Pairs, adapter: str = "") -> dict[str, Tensor]:
-    """A and B of every module by PEFT's names; with `adapter` by those its parameters have in a model."""
+    """Return A and B of every module by PEFT's file names; with `adapter`, by PEFT's parameter names in a model."""
     names = {}
     for module, pair in weights.items():
         for letter, tensor in zip("AB", pair, strict=True):
@@ -58,16 +58,16 @@ def named(weights: Pairs, adapter: str = "") -> dict[str, Tensor]:
 def identity(
     part: Part, variant: Variant, recipe: Recipe, total_steps: int, layers: list[int] | None
 ) -> dict[str, str]:
-    """What a checkpoint must share with the run that goes on from it."""
+    """Return the facts that a checkpoint must share with the run that resumes from it."""
     facts = {**asdict(part.params), **asdict(variant), "seed": part.seed, "total_steps": total_steps}
     facts["layers_to_transform"] = layers
-    facts["averaged_over"] = "a growing window"  # not so in checkpoints of before
+    facts["averaged_over"] = "a growing window"  # older checkpoints used another window
     facts |= {f"recipe.{name}": value for name, value in asdict(recipe).items() if name != "checkpoint_every"}
     return {name: json.dumps(value) for name, value in facts.items()}
 
 
 def write_state(folder: Path, mean: Pairs, square: Pairs, average: Pairs, steps: int, facts: Mapping[str, str]) -> None:
-    """optimizer.safetensors, by the names torch's AdamW on a PEFT model would have, and average.safetensors."""
+    """Write optimizer.safetensors, with the names that torch's AdamW on a PEFT model has, and average.safetensors."""
     states = {
         **{f"exp_avg/{name}": tensor for name, tensor in named(mean, "default").items()},
         **{f"exp_avg_sq/{name}": tensor for name, tensor in named(square, "default").items()},
@@ -78,9 +78,9 @@ def write_state(folder: Path, mean: Pairs, square: Pairs, average: Pairs, steps:
 
 
 def read_state(folder: Path, facts: Mapping[str, str]) -> tuple[dict[str, dict[str, Tensor]], int]:
-    """What was saved, each by module and letter under `weights`, `mean`, `square`, `average`; and the steps made.
+    """Return the saved tensors, by module and letter under `weights`, `mean`, `square`, `average`; and the steps made.
 
-    Raises `SpecError` when the checkpoint is of another recipe or member, naming what differs.
+    Raise `SpecError` if the checkpoint belongs to another recipe or member; the message names the differences.
     """
     try:
         with safe_open(folder / "optimizer.safetensors", "pt") as file:
@@ -108,6 +108,6 @@ def read_state(folder: Path, facts: Mapping[str, str]) -> tuple[dict[str, dict[s
 
 
 def _write(tensors: Mapping[str, Tensor], file: Path, facts: Mapping[str, str]) -> None:
-    """A safetensors file that others may read as far as the umask lets them (`save_file` lets nobody)."""
+    """Write a safetensors file with the umask's permissions (`save_file` makes it unreadable for other users)."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     file.write_bytes(save(plain, metadata={"format": "pt", **facts}))

@@ -1,9 +1,10 @@
-"""The plan that memory allows: what passes together, what is kept, and where adapters wait, by the model of memory.
+"""Choose the plan that fits the memory, by the memory model: pass sizes, kept masks, and where adapters are stored.
 
-Given up first is what costs least time: dropout's masks, which a few integer operations make again; then members in a
-pass, down to one, for a pass over a whole step's tokens fills a device by itself; then tokens, in halves down to the
-longest sample, for small passes starve it. Last of all adapters and optimizer states go to the host's memory: every
-pass then copies weights in and gradients out, and the host's processor makes the optimizer's steps.
+Memory is saved in the order of the least cost in time. First, dropout masks are recomputed, which takes a few integer
+operations. Second, fewer members share a pass, down to one, because one member's whole step fills a device by itself.
+Third, a pass has fewer tokens, in halves down to the longest sample; small passes leave the device underused. Last,
+adapters and optimizer states move to host memory: every pass then copies weights in and gradients out, and the host's
+processor makes the optimizer steps.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint
 from gridsweep.train.lean.group import Plan
 
 CPU_TOKENS = 512
-"""In a pass on a CPU, where fewer stay in its caches. A constant: it decides about rounding, so memory may not."""
+"""Tokens in a pass on a CPU, where small passes stay in the caches.
+
+The value is a constant, not derived from the memory, because it affects rounding.
+"""
 MEMBERS = {"cpu": 4, "cuda": 8}
-"""In a pass, before anything was timed: on a CPU more gain nothing."""
+"""Members in a pass before any timing, by device type; on a CPU, more members gain nothing."""
 GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be trained: every member's rank, in the passes' order, and how many tokens samples have.
+    """The training work: every member's rank, in the order of the passes, and token counts.
 
-    `step` are those of the largest optimizer step there may be, `longest` those of one sample. `drops` says that there
-    is dropout, whose masks can be kept.
+    `step` is the number of tokens of the largest possible optimizer step, `longest` that of the longest sample.
+    `drops` says whether there is dropout, whose masks can be kept.
     """
 
     ranks: tuple[int, ...]
@@ -38,7 +42,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A plan and whether adapters wait at `home`, in the host's memory; `bytes` are needed by the model."""
+    """A plan, whether adapters are stored in host memory (`home`), and the `bytes` needed by the memory model."""
 
     plan: Plan
     away: bool
@@ -46,9 +50,9 @@ class Fit:
 
 
 def fitting(footprint: Footprint, work: Work, memory: float, *, factor: float = 1.0, away: bool | None = None) -> Fit:
-    """The best of `fits` in `memory` bytes, less headroom. `away` says where adapters are, where that is settled.
+    """Return the first of `fits` within `memory` bytes, less headroom. `away`, if given, fixes where adapters are.
 
-    `factor` is what passes were seen to keep, as a share of what the model says. Raises `SpecError` when there is none.
+    `factor` is the ratio of what passes were measured to keep to the memory model. Raise `SpecError` if nothing fits.
     """
     least = None
     for fit in fits(footprint, work, factor):
@@ -67,10 +71,10 @@ def fitting(footprint: Footprint, work: Work, memory: float, *, factor: float = 
 
 
 def fits(footprint: Footprint, work: Work, factor: float = 1.0) -> Iterator[Fit]:
-    """All ways to make a step, from the one that costs least time to the one that needs least memory."""
+    """Yield all ways to make a step, from the least time to the least memory."""
     on_cpu = footprint.device == "cpu"
     most = min(len(work.ranks), MEMBERS["cpu" if on_cpu else "cuda"])
-    # On a CPU adapters have no other memory to go to.
+    # On a CPU there is no other memory to move adapters to.
     for away in (False,) if on_cpu else (False, True):
         for tokens in _tokens(work, on_cpu):
             for members in range(most, 0, -1):
@@ -80,24 +84,24 @@ def fits(footprint: Footprint, work: Work, factor: float = 1.0) -> Iterator[Fit]
 
 
 def needed(footprint: Footprint, work: Work, plan: Plan, *, away: bool = False, factor: float = 1.0) -> float:
-    """Bytes of the base, the adapters on the device and the largest pass, by the model; `factor` as in `fitting`."""
+    """Return the modeled bytes of base, adapters on the device and largest pass; `factor` as in `fitting`."""
     ranks = _largest_pass(work, plan)
     return held(footprint, work, plan, away=away) + footprint.logits(len(ranks)) + factor * kept(footprint, work, plan)
 
 
 def held(footprint: Footprint, work: Work, plan: Plan, *, away: bool = False) -> float:
-    """Bytes that are there before a pass begins."""
+    """Return the bytes in use before a pass begins."""
     if not away:
         return footprint.base + sum(map(footprint.adapter, work.ranks))
     lent = sum(footprint.parameters(r) for r in _largest_pass(work, plan))
     return footprint.base + 4 * LENT * lent
 
 
-LENT = 2  # rows of a stack, weights and gradients, are with a pass where the others wait elsewhere
+LENT = 2  # rows of a stack (weights and gradients) are on the device in a pass when adapters are in host memory
 
 
 def kept(footprint: Footprint, work: Work, plan: Plan) -> float:
-    """Bytes that the largest pass keeps for its backward pass, and what single operations make and drop again."""
+    """Return the bytes that the largest pass keeps for its backward pass, plus temporaries of single operations."""
     ranks = _largest_pass(work, plan)
     tokens = work.step if plan.tokens is None else min(work.step, max(plan.tokens, work.longest))
     per = replace(footprint, remembered=plan.remember and work.drops)
@@ -109,7 +113,7 @@ def _largest_pass(work: Work, plan: Plan) -> Sequence[int]:
 
 
 def _tokens(work: Work, on_cpu: bool) -> list[int | None]:
-    """Tokens of each member in a pass, from most to least; None is a whole step's."""
+    """Return the possible tokens of each member in a pass, from most to least; None is a whole step's."""
     if on_cpu:
         return [CPU_TOKENS]
     found: list[int | None] = [None]

@@ -1,8 +1,8 @@
-"""A group: several experiments of one sweep trained together over one frozen base, step by step.
+"""A group: several experiments of one sweep, trained together over one frozen base, step by step.
 
-What a member's numbers are depends on its own values only. On a CPU, with one thread, that is exact: every product is
-made in blocks of one member, so a member alone, in any group, after others have left or after a pause goes through the
-same losses bit for bit. On a GPU the products of all members are one, and differ by their rounding.
+A member's numbers depend on its own values only. On a CPU with one thread this is exact: every product is computed in
+blocks of one member, so a member has the same losses bit for bit when it trains alone, in any group, after other
+members have left, or after a pause. On a GPU the products of all members are one operation, and differ by rounding.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WINDOW, SO_FAR = 0.08, 6  # of all steps, but a sixth of those made, the weights are averaged over
+WINDOW, SO_FAR = 0.08, 6  # weights are averaged over this share of all steps, at most a sixth of those made
 EVALUATED_AT_ONCE = 1024  # tokens of each member; nothing is kept for a backward pass
 
 
 @dataclass(slots=True)
 class History:
-    """What the result needs to know of steps made earlier, perhaps by other attempts."""
+    """The facts about earlier steps that the result needs; other attempts may have made these steps."""
 
     recent: list[float] = field(default_factory=list)  # training losses of the last tenth of all steps
     initial_validation_loss: float | None = None
@@ -49,28 +49,28 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A member's summed loss and counted tokens of every sample, in the order they were given."""
+    """A member's summed loss and number of counted tokens for every sample, in the given order."""
 
     sums: Tensor  # [samples], float64
     counts: Tensor  # [samples], int64
 
     @property
     def mean(self) -> float:
-        """The mean loss over all counted tokens."""
+        """Return the mean loss over all counted tokens."""
         return (self.sums.sum() / self.counts.sum()).item()
 
     def of(self, samples: Sequence[int]) -> Scores:
-        """Those of some samples, by their places."""
+        """Return the scores of some samples, given by index."""
         places = torch.tensor(samples)
         return Scores(self.sums[places], self.counts[places])
 
 
 @dataclass(slots=True)
 class Plan:
-    """How a step is cut up: members in a pass, tokens of each in a pass (None: all), and whether masks are kept.
+    """How a step is split: members in a pass, tokens of each in a pass (None: all), and whether masks are kept.
 
-    Members and masks change no loss on a CPU, tokens only its rounding. `gridsweep.train.lean.measure` finds the
-    fastest; the default is a safe one.
+    On a CPU, members and masks change no loss, and tokens change only its rounding. `gridsweep.train.lean.measure`
+    finds the fastest plan; the default is a safe one.
     """
 
     members: int = 4
@@ -79,21 +79,22 @@ class Plan:
 
 
 def newest_share(step: int, total_steps: int) -> float:
-    """Which share of the moving average the weights after step `step` (from 0) get.
+    """Return the share of the weights after step `step` (from 0) in the moving average.
 
-    An average over a fixed window holds, early on, mostly weights that the training has long left: it ranked at random
-    at an eighth of the steps. So the window grows with the steps made; the first share is 1.
+    Early in training, an average over a fixed window consists mostly of outdated weights: at an eighth of the steps it
+    ranked experiments at random. The window therefore grows with the steps made; the first share is 1.
     """
     return 1 / max(1.0, min(WINDOW * total_steps, (step + 1) / SO_FAR))
 
 
 class Group:
-    """Members on their way through `total_steps` optimizer steps over one frozen base, whose layers it takes over.
+    """Members trained for `total_steps` optimizer steps over one frozen base; the group replaces layers of the base.
 
-    `train` are the samples all of them see, in the order of the seed `order` (the recipe's, unless given). `variants`
-    names members with rsLoRA or LoRA+; `layers` says which have adapters; `home` is where adapters and optimizer states
-    wait when it is not the base's device (the host's memory, say); `before_pass(members, tokens)` is called before each
-    training pass. Raises `SpecError` when a member does not fit the model.
+    `train` holds the samples, the same for all members, in the order of the seed `order` (default: the recipe's).
+    `variants` names members with rsLoRA or LoRA+; `layers` says which layers have adapters; `home` is the device that
+    stores adapters and optimizer states if it is not the base's (for example, host memory);
+    `before_pass(members, tokens)` is called before each training pass. Raise `SpecError` if a member does not fit the
+    model.
     """
 
     def __init__(
@@ -121,21 +122,21 @@ class Group:
         self.lean = LeanBase(base, recipe.target_modules, layers)
         try:
             self.roster = Roster(members, variants or {}, self.lean.shapes, self.device, home)
-        except BaseException:  # out of memory too: the base is to be of use to a smaller group
+        except BaseException:  # including out of memory: a smaller group must be able to use the base
             self.close()
             raise
 
     @property
     def members(self) -> list[str]:
-        """Who trains on, in the order of the passes."""
+        """The names of the remaining members, in the order of the passes."""
         return list(self.roster.parts)
 
     def step(self, step: int, breathe: Callable[[], None]) -> dict[str, float]:
-        """Make optimizer step `step` (from 0) for all members: each one's mean loss over its response tokens.
+        """Make optimizer step `step` (from 0) for all members; return each member's mean loss over response tokens.
 
-        Calls `breathe` before each pass; what that raises leaves the state as it was before the step. A member whose
-        loss is no finite number makes no step: it is dropped, and `diverged` says why. Out of memory halves what is
-        in a pass and begins the step anew.
+        `breathe` is called before each pass; if it raises, the state stays as before the step. A member whose loss is
+        not finite makes no step: the member is dropped, and `diverged` holds the reason. On out of memory, the size of
+        a pass is halved and the step starts over.
         """
         losses = self._fitting(lambda: self._losses(step, breathe), self.batch(step))
         lost = {n: f"the training loss is {x} at step {step + 1}" for n, x in losses.items() if not math.isfinite(x)}
@@ -157,7 +158,7 @@ class Group:
     def evaluate(
         self, samples: Sequence[Sample], breathe: Callable[[], None], averaged: bool = False
     ) -> dict[str, Scores]:
-        """Every member's loss on every sample, with its weights or their average. Calls `breathe` before a pass."""
+        """Return every member's loss on every sample, with its weights or their average; `breathe` before each pass."""
         weights = {r: stack.average if averaged else stack.weights for r, stack in self.roster.stacks.items()}
 
         def losses(names: Sequence[str], packed: Packed) -> Tensor:
@@ -168,7 +169,7 @@ class Group:
 
     @torch.no_grad()
     def evaluate_base(self, samples: Sequence[Sample], breathe: Callable[[], None]) -> Scores:
-        """The loss of the base without adapters, which is every member's before its first step: B is 0 there."""
+        """Return the loss of the base without adapters: every member's loss before its first step, because B = 0."""
 
         def losses(names: Sequence[str], packed: Packed) -> Tensor:
             return self.lean.losses(Pass(1, []), packed)
@@ -176,26 +177,26 @@ class Group:
         return self._scores(samples, breathe, [[""]], losses)[""]
 
     def drop(self, experiments: Collection[str]) -> None:
-        """These leave; nothing changes for the others."""
+        """Remove these members; the others do not change."""
         if experiments:
             self.roster.drop(experiments)
 
     def weights(self, experiment: str, averaged: bool = False) -> dict[str, Tensor]:
-        """A copy of the adapter, A and B of every module, by PEFT's names; or of its moving average."""
+        """Return a copy of the adapter or its moving average: A and B of every module, by PEFT's names."""
         pairs = self.roster.pairs(experiment, "average" if averaged else "weights")
         return {
             name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in files.named(pairs).items()
         }
 
     def save_adapter(self, experiment: str, folder: Path, averaged: bool = False) -> None:
-        """The adapter alone, as plain PEFT reads it: its weights, or their moving average."""
+        """Save only the adapter, in plain PEFT format: its weights, or their moving average."""
         files.write_adapter(
             folder, self.weights(experiment, averaged), self.roster.parts[experiment],
             self.roster.variants[experiment], self.model, self.recipe.target_modules, self.lean.upper,
         )  # fmt: skip
 
     def save(self, experiment: str, folder: Path) -> None:
-        """Adapter, optimizer state, average and history; together with the step all there is to know. No pickle."""
+        """Save adapter, optimizer state, average and history: with the step number, the complete state. No pickle."""
         self.save_adapter(experiment, folder)
         stack, row = self.roster.seat(experiment)
         mean, square, average = (self.roster.pairs(experiment, kind) for kind in ("mean", "square", "average"))
@@ -203,7 +204,7 @@ class Group:
         (folder / "history.json").write_text(json.dumps(asdict(self.histories[experiment])), encoding="utf-8")
 
     def load(self, experiment: str, folder: Path) -> None:
-        """Take up a member's saved state. Raises `SpecError` when it is of another training."""
+        """Load a member's saved state. Raise `SpecError` if it belongs to another training."""
         stack, row = self.roster.seat(experiment)
         saved, steps = files.read_state(folder, self._identity(experiment))
         try:
@@ -221,15 +222,15 @@ class Group:
         self.histories[experiment] = history
 
     def close(self) -> None:
-        """Give the base model back as it was."""
+        """Restore the base model."""
         self.lean.close()
 
     def batch(self, step: int) -> list[Sample]:
-        """The samples of one optimizer step."""
+        """Return the samples of one optimizer step."""
         return effective_batch(self.train, step, self.recipe.batch_size * self.recipe.accumulation, self.order)
 
     def forward_backward(self, names: Sequence[str], packed: Packed, step: int, counted: int) -> Tensor:
-        """Add to the gradients of a portion of the members; their share of the mean loss over `counted` tokens."""
+        """Add to the gradients of some members; return their shares of the mean loss over `counted` tokens."""
         self.before_pass(len(names), packed.tokens)
         bench = self.roster.to_train(names)
         now = Pass(len(names), bench.blocks, self._bits(names, packed, step), self.plan.remember)
@@ -239,7 +240,7 @@ class Group:
         return each.detach()
 
     def _losses(self, step: int, breathe: Callable[[], None]) -> dict[str, float]:
-        """Each member's loss; the gradients lie in the stacks."""
+        """Return each member's loss; the gradients are left in the stacks."""
         for stack in self.roster.stacks.values():
             stack.grads.zero_()
         samples = self.batch(step)
@@ -276,7 +277,7 @@ class Group:
         return {name: Scores(total, counts) for name, total in sums.items()}
 
     def _bits(self, names: Sequence[str], packed: Packed, step: int) -> Bits | None:
-        """The dropout masks of one pass."""
+        """Return the dropout masks of one pass."""
         parts = [self.roster.parts[name] for name in names]
         if not any(part.params.dropout for part in parts):
             return None
@@ -286,7 +287,7 @@ class Group:
         return lambda module, width, rows: keep_bits(keys[rows], module, width, limit[rows])
 
     def _fitting(self, passes: Callable[[], T], batch: Sequence[Sample]) -> T:
-        """What `passes` returns; out of memory, half the members in a pass, or else half the tokens, and anew."""
+        """Return `passes()`; on out of memory, halve the members in a pass, or else the tokens, and retry."""
         while True:
             try:
                 return passes()
@@ -297,7 +298,7 @@ class Group:
                 torch.cuda.empty_cache()
 
     def _smaller(self, lengths: Sequence[int]) -> bool:
-        """Plan half as much in a pass; whether that can be."""
+        """Halve the plan's pass; return whether that was possible."""
         members = min(self.plan.members, len(self.members))
         tokens = min(self.plan.tokens or sum(lengths), sum(lengths))
         if members > 1:

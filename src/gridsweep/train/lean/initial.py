@@ -1,4 +1,4 @@
-"""The adapter a member starts from: what PEFT would draw for it alone from its seed."""
+"""A member's initial adapter: the one PEFT draws from the member's seed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gridsweep.train.lean.stack import Shapes
 
 
 def initial_row(r: int, shapes: Shapes, seed: int) -> Tensor:
-    """Every A and then every B of a fresh adapter in one row, float32: A as PEFT draws it, B zero.
+    """Return every A and then every B of a new adapter in one row, float32: A as PEFT draws it, B zero.
 
-    PEFT makes two linear layers a module, each of which draws its weights, and then draws A's again.
+    PEFT makes two linear layers per module, each of which draws its weights, and then draws A again.
     """
     generator = torch.Generator().manual_seed(seed)
     firsts, seconds = [], []

@@ -1,8 +1,8 @@
-"""RMSNorm and SwiGLU that keep less for the backward pass, put in place only where they are seen to be the same."""
+"""RMSNorm and SwiGLU that keep less for the backward pass; used only where an example gives the same results."""
 
 from __future__ import annotations
 
-from typing import Any  # transformers' modules, of whichever class has these attributes
+from typing import Any  # transformers modules, of any class with these attributes
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from gridsweep.train.lean.autograd import Context, applied
 
 
 class RmsNorm(torch.autograd.Function):
-    """x / rms(x) * weight, of which x and one number a row are kept."""
+    """x / rms(x) * weight; keeps x and one number per row."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -31,7 +31,7 @@ class RmsNorm(torch.autograd.Function):
 
 
 class SwiGlu(torch.autograd.Function):
-    """silu(gate) * up, of which gate and up are kept."""
+    """silu(gate) * up; keeps gate and up."""
 
     @staticmethod
     def forward(ctx: Context, gate: Tensor, up: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class LeanMlp(nn.Module):
 
 
 def lean_instead(module: nn.Module) -> nn.Module | None:
-    """A lean module that computes what `module` does on an example, or None."""
+    """Return a lean module that gives the same results as `module` on an example, or None."""
     name = type(module).__name__
     lean: LeanNorm | LeanMlp
     if name.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
@@ -90,7 +90,7 @@ def lean_instead(module: nn.Module) -> nn.Module | None:
 
 
 def _is_swiglu(module: nn.Module) -> bool:
-    """Whether it is made of three linear layers without biases."""
+    """Return whether a module consists of three linear layers without biases."""
     linears = {n: m for n, m in module.named_children() if isinstance(m, nn.Linear) and m.bias is None}
     owners = {n.partition(".")[0] for n, _ in module.named_parameters()}
     return linears.keys() == owners == {f"{part}_proj" for part in ("gate", "up", "down")}

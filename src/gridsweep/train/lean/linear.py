@@ -1,4 +1,4 @@
-"""A frozen linear layer with the LoRA adapters of all members of a group beside it."""
+"""A frozen linear layer with the LoRA adapters of all members of a group."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Bits = Callable[[str, int, slice], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Members of one rank, next to each other in the pass: their rows, scale [members, 1, 1] and weights by module.
+    """Members of one rank, adjacent in the pass: their rows, scale [members, 1, 1] and weights by module.
 
-    `grads` is what a backward pass adds to; None when none is to come.
+    A backward pass adds to `grads`; None if there is no backward pass.
     """
 
     rows: slice
@@ -32,7 +32,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one forward pass computes with; `bits(module, width, rows)` are dropout's, `remember` keeps them."""
+    """The inputs of one forward pass; `bits(module, width, rows)` gives dropout masks, `remember` keeps them."""
 
     members: int
     blocks: Sequence[Block]
@@ -41,7 +41,7 @@ class Pass:
 
 
 class Frozen(Protocol):
-    """What a linear layer has: W [out, in], perhaps restored whenever it is asked for, and a bias [out]."""
+    """A linear layer's parameters: W [out, in], perhaps dequantized on every access, and a bias [out]."""
 
     @property
     def weight(self) -> Tensor: ...
@@ -50,7 +50,7 @@ class Frozen(Protocol):
 
 
 class LoraLinear(nn.Module):
-    """Takes the place of a target `nn.Linear`: x [members, tokens, in] -> [members, tokens, out]."""
+    """Replacement of a target `nn.Linear`: x [members, tokens, in] -> [members, tokens, out]."""
 
     def __init__(self, name: str, base: nn.Linear):
         super().__init__()
@@ -65,14 +65,14 @@ class LoraLinear(nn.Module):
 
 
 def lora_product(x: Tensor, base: Frozen, name: str, now: Pass) -> Tensor:
-    """x W^T + bias + scale * drop(x) A^T B^T, member by member, with W and bias those of `base`.
+    """Return x W^T + bias + scale * drop(x) A^T B^T, member by member, with W and bias from `base`.
 
-    The frozen product keeps nothing for the backward pass. x is kept as it came, so that the projections that read the
-    same x keep it once; so is A drop(x)^T, which is as narrow as the rank. Masks are made again, or remembered. The
-    gradients of A and B are added to the blocks' own. What is narrow is long and flat here, [r, tokens]: on a CPU
-    products of such shapes are up to five times as fast as of [tokens, r].
+    The frozen product keeps nothing for the backward pass. x is kept unchanged, so that projections that read the same
+    x keep it once; A drop(x)^T is also kept, and is as narrow as the rank. Masks are recomputed or kept. The gradients
+    of A and B are added to the blocks' `grads`. Narrow matrices are stored as [r, tokens]: on a CPU, products of this
+    shape are up to five times as fast as of [tokens, r].
     """
-    # Autograd does not know of A and B; what asks it for a backward pass, where even x does not, is this.
+    # Autograd does not know A and B; this tensor requests a backward pass even where x needs no gradient.
     asks = x.new_zeros((), requires_grad=any(block.grads is not None for block in now.blocks))
     return applied(_LoraProduct, x, base, name, now, asks)
 
@@ -93,7 +93,7 @@ class _LoraProduct(torch.autograd.Function):
             h = torch.bmm(a, inner.mT).mul_(block.scale)
             out[block.rows].baddbmm_(h.mT, b)
             narrow.append(h)
-        # Not W: a base in four bits restores it anew.
+        # W is not saved: a base in four bits dequantizes it again.
         ctx.base, ctx.name, ctx.now = base, name, now
         ctx.save_for_backward(x, *narrow, *kept)
         return out
@@ -134,10 +134,10 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [members, tokens, in] @ weight [in, out] + bias.
+    """Return x [members, tokens, in] @ weight [in, out] + bias.
 
-    On a CPU in a block for each member, because a matrix product's rounding may depend on how many rows it has: so a
-    member's numbers are the same bit for bit whoever trains beside it, at no cost. Elsewhere as one product.
+    On a CPU each member is a separate block, because the rounding of a matrix product may depend on its number of
+    rows. A member's numbers are then the same bit for bit in any group, at no cost. Elsewhere it is one product.
     """
     if x.device.type != "cpu":
         return x @ weight if bias is None else torch.addmm(bias, x.flatten(0, -2), weight).view(*x.shape[:-1], -1)

@@ -1,4 +1,4 @@
-"""The cross-entropy of every counted token, from hidden states, without ever holding all logits."""
+"""The cross-entropy of every counted token, from hidden states, without holding all logits at once."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from gridsweep.train.lean.autograd import Context
 from gridsweep.train.lean.linear import frozen_product
 
 LOGITS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
-"""On a CPU of each member, whose company may not decide about its rounding; elsewhere of all members of a pass."""
+"""The number of logits alive at once, by device type.
+
+On a CPU the number is per member, so that the group does not affect a member's rounding; elsewhere it is for all
+members of a pass.
+"""
 FEWEST_ROWS = 16
 
 
 def rows_at_once(members: int, vocabulary: int, device: str) -> int:
-    """Of so many tokens of each member the logits live at once; `device` is a type of device."""
+    """Return the number of tokens of each member whose logits are alive at once; `device` is a device type."""
     if device == "cpu":
         members = 1
     return max(FEWEST_ROWS, LOGITS_AT_ONCE["cpu" if device == "cpu" else "cuda"] // (members * vocabulary))
 
 
 class TokenLosses(torch.autograd.Function):
-    """hidden [members, counted, hidden size], head [vocabulary, hidden size], targets [counted] -> [members, counted].
+    """Cross-entropy of every counted token, float32: [members, counted].
 
-    In float32. The gradient is made in the forward pass, while the logits are there; only it is kept, as large as
-    `hidden`.
+    Inputs are hidden [members, counted, hidden size], head [vocabulary, hidden size] and targets [counted]. The
+    gradient is computed in the forward pass, while the logits are alive; only the gradient, as large as `hidden`, is
+    kept.
     """
 
     @staticmethod
@@ -41,7 +46,7 @@ class TokenLosses(torch.autograd.Function):
             wants = targets[part].expand(hidden.shape[0], -1).unsqueeze(-1)
             losses[:, part] = -logs.gather(-1, wants).squeeze(-1)
             if kept is not None:
-                # The derivative by the logits: the probabilities, less one for the target.
+                # The derivative by the logits: the probabilities, minus one at the target.
                 slope = logs.exp_()
                 slope.scatter_(-1, wants, slope.gather(-1, wants) - 1)
                 kept[:, part] = frozen_product(slope.to(hidden.dtype), head)

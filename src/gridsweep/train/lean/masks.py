@@ -1,8 +1,8 @@
-"""Dropout masks keyed by identity: a function of (seed, step, token, module, column), on any device the same.
+"""Dropout masks keyed by identity: a function of (seed, step, token, module, column), the same on any device.
 
-A mask costs a few integer operations, so it can be made again in the backward pass instead of being kept. It is kept
-as bits, -1 (all ones) where a value stays and 0 where it is dropped: `&` on the value's own bits is then the cheapest
-masking there is, and drops a NaN too.
+A mask costs a few integer operations, so the backward pass can recompute it instead of keeping it. A mask is stored
+as bits, -1 (all ones) where a value stays and 0 where it is dropped: `&` on the value's bits is the cheapest masking,
+and drops NaN too.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def token_keys(seed: int, step: int, positions: Tensor) -> Tensor:
-    """A key for each token of one member's optimizer step: int32 [tokens].
+    """Return a key for each token of one member's optimizer step: int32 [tokens].
 
-    `positions` are the tokens' places in the packed effective batch, so that micro-batches change nothing.
+    `positions` are the tokens' places in the packed effective batch, so that micro-batches do not change the keys.
     """
     z = positions.long() * _GOLDEN + _integer(f"{seed} {step}", 8)
     z = (z ^ (z >> 30)) * _SPLIT[0]
@@ -32,25 +32,25 @@ def token_keys(seed: int, step: int, positions: Tensor) -> Tensor:
 
 
 def limits(dropouts: list[float], device: torch.device) -> Tensor:
-    """What `keep_bits` compares with, for members with these dropout probabilities: int32 [members, 1, 1]."""
+    """Return the thresholds of `keep_bits` for members with these dropout probabilities: int32 [members, 1, 1]."""
     return torch.tensor([-(2**30) + round(p * 2**31) - 1 for p in dropouts], dtype=torch.int32, device=device).view(
         -1, 1, 1
     )
 
 
 def keep_bits(keys: Tensor, module: str, width: int, limit: Tensor) -> Tensor:
-    """-1 where the input of `module` stays, 0 where it is dropped: int32 [members, tokens, width].
+    """Return -1 where the input of `module` stays, 0 where it is dropped: int32 [members, tokens, width].
 
     `keys` [members, tokens] are from `token_keys`, `limit` [members, 1, 1] is from `limits`. A dropout of 0 keeps all.
     """
     rows = _mixed(keys ^ _integer(module, 4)).unsqueeze(-1)
     bits = _mixed(rows ^ _columns(width, keys.device))
-    # 31 bits are left, so that the difference cannot overflow; its sign is the answer.
+    # The shift leaves 31 bits, so that the difference cannot overflow; the sign of the difference is the mask.
     return torch.sub(limit, bits.bitwise_right_shift_(1), out=bits).bitwise_right_shift_(31)
 
 
 def masked(values: Tensor, bits: Tensor) -> Tensor:
-    """`values` with those dropped that `bits` says, not scaled up."""
+    """Return `values` with 0 where `bits` is 0; the rest is not scaled up."""
     kind = _INTEGERS[values.element_size()]
     return (values.view(kind) & bits.to(kind)).view(values.dtype)
 

@@ -1,4 +1,4 @@
-"""How many members to take into one pass, and whether to keep dropout's masks: tried out on the device at hand."""
+"""Measure on this device how many members to put into one pass, and whether to keep dropout masks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.packing import Packed, pack, runs
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-CLEARLY = 1.03  # times as fast as the plan's own must a choice be, for a clock is not quite steady
-SHARE = 0.005  # of the time of the steps ahead is what it may take to find out how to make them
+CLEARLY = 1.03  # a choice must be this many times as fast as the plan's own, because timings are noisy
+SHARE = 0.005  # the share of the remaining steps' time that measuring may take
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A way to cut up a step, and how fast it was; `tokens_per_s` counts every member's tokens."""
+    """A way to split a step, and its speed; `tokens_per_s` counts every member's tokens."""
 
     members: int
     remember: bool
@@ -28,7 +28,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that was timed, and the fastest; nothing, where not even one member's pass fits the memory."""
+    """All timed choices, and the fastest; empty if not even one member's pass fits the memory."""
 
     choices: tuple[Choice, ...]
 
@@ -37,7 +37,7 @@ class Measured:
         return max(self.choices, key=lambda choice: choice.tokens_per_s, default=None)
 
     def plan(self, plan: Plan) -> Plan:
-        """`plan` with the fastest choice in it, unless its own was hardly slower or nothing was timed."""
+        """Return `plan` with the fastest choice, unless its own was hardly slower or nothing was timed."""
         own = next((c for c in self.choices if (c.members, c.remember) == (plan.members, plan.remember)), None)
         if self.best is None or (own is not None and self.best.tokens_per_s < CLEARLY * own.tokens_per_s):
             return plan
@@ -48,13 +48,13 @@ def measure(
     group: Group, *, sizes: Sequence[int] = SIZES, rounds: int = 5, seconds: float = 50.0, ahead: int | None = None,
     fits: Callable[[Plan], bool] = lambda plan: True, clock: Callable[[], float] | None = None,
 ) -> Measured:  # fmt: skip
-    """Time forward and backward passes of the first samples for portions of these sizes; leaves the group as it was.
+    """Time forward and backward passes of the first samples for portions of these sizes; the group does not change.
 
-    The plan's own choice comes first, then the others from the least memory to the most; one whose two passes would
-    lead beyond `seconds` of wall clock is not begun, nor is one beyond `SHARE` of what `ahead` steps will take. Each
-    warms up once. Then follow rounds over all, so that another load on the machine meets them alike: one, and up to
-    `rounds` while they fit in. `fits` says which plans the memory has room for; what runs out of it all the same is
-    left out, with all that needs more. `clock` is the process's CPU time on a CPU, else the wall clock.
+    The plan's own choice comes first, then the others from the least memory to the most. A choice is not started if
+    its two passes would exceed `seconds` of wall clock, or `SHARE` of the time of `ahead` steps. Each choice warms up
+    once. Then follow rounds over all choices, so that other load on the machine affects them equally: one round, and
+    up to `rounds` if time allows. `fits` says which plans fit the memory; a choice that runs out of memory anyway is
+    left out, with all that need more. `clock` is the process's CPU time on a CPU, else the wall clock.
     """
     clock = clock or (time.process_time if group.device.type == "cpu" else time.perf_counter)
     batch = group.batch(0)
@@ -62,12 +62,12 @@ def measure(
     left = [(n, kept) for n, kept in _choices(group, sizes) if fits(replace(group.plan, members=n, remember=kept))]
     times: dict[tuple[int, bool], list[float]] = {}
     before, begun = group.plan, time.monotonic()
-    round_s = 0.0  # of all that is in `times`
+    round_s = 0.0  # of all choices in `times`
     try:
         while left:
             members, kept = choice = left.pop(0)
             start = time.monotonic()
-            if times:  # a member more in a pass costs about as much as each of those before it
+            if times:  # one more member in a pass costs about as much as each of the others
                 each = round_s / sum(n for n, _ in times)
                 if ahead is not None:
                     whole = each * ahead * len(group.members) * sum(len(s.ids) for s in batch) / packed.tokens
@@ -84,7 +84,7 @@ def measure(
                 break
             for (members, kept), took in list(times.items()):
                 again = _once(group, replace(before, members=members, remember=kept), packed, clock)
-                if again is None:  # what warmed up fitted by a hair
+                if again is None:  # the warm-up only just fitted the memory
                     del times[members, kept]
                 else:
                     took.append(again)
@@ -96,7 +96,7 @@ def measure(
 
 
 def _choices(group: Group, sizes: Sequence[int]) -> list[tuple[int, bool]]:
-    """(members, whether masks are kept) to be tried, in this order."""
+    """Return the (members, whether masks are kept) to measure, in order."""
     dropping = any(part.params.dropout for part in group.roster.parts.values())
     masks = (False, True) if dropping else (True,)
     found = [(n, kept) for n in sorted(sizes) if n <= len(group.members) for kept in masks]
@@ -105,7 +105,7 @@ def _choices(group: Group, sizes: Sequence[int]) -> list[tuple[int, bool]]:
 
 
 def _once(group: Group, plan: Plan, packed: Packed, clock: Callable[[], float]) -> float | None:
-    """The seconds of one pass; None where memory is too small."""
+    """Return the seconds of one pass; None if memory is too small."""
     group.plan = plan
     names = group.members[: plan.members]
     _synchronize(group.device)

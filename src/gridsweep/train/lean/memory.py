@@ -1,4 +1,4 @@
-"""What a training pass keeps for its backward pass: a model of it, and a count of it."""
+"""The memory that a training pass keeps for its backward pass: a model, and a measurement."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def bytes_per_token(
     shapes: Shapes, config: Config, r: int, element: int, *, members: int = 1, counted: float = 1.0,
     remembered: bool = False,
 ) -> float:  # fmt: skip
-    """Bytes that one token of one member of rank `r` keeps for the backward pass, in samples of one length.
+    """Return the bytes that one token of a member of rank `r` keeps for the backward pass, in samples of one length.
 
-    `shapes` are the adapted modules' (in, out), all of some decoder layers', in a model of Qwen2's or Llama's shape
-    with this config, whose numbers have `element` bytes. `members` share a pass, `counted` is the share of tokens with
-    a loss, `remembered` says that dropout's masks are kept. Weights, gradients and optimizer states come on top, as
-    does a portion of the logits.
+    `shapes` holds the adapted modules' (in, out), all of which are in decoder layers, in a Qwen2- or Llama-shaped
+    model with this config, whose numbers have `element` bytes. `members` share a pass, `counted` is the share of
+    tokens with a loss, `remembered` says whether dropout masks are kept. Weights, gradients and optimizer states are
+    not included, nor is a portion of the logits.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     head: int = getattr(config, "head_dim", None) or hidden // heads
     layers = {name.split(".layers.")[1].split(".")[0] for name in shapes}
-    # Both norms' inputs and outputs (the outputs once for all that read them), queries, keys, values and their result,
-    # gate, up and their product.
+    # Inputs and outputs of both norms (each output once for all its readers), queries, keys, values, the attention
+    # output, gate, up and their product.
     numbers: float = len(layers) * (4 * hidden + 2 * heads * head + 2 * groups * head + 3 * inner)
     numbers += r * len(shapes)  # drop(x) A^T
-    numbers += counted * hidden  # the gradient that the losses are made with
-    numbers += 2 * head / members  # the rotary embedding's sines and cosines, for all
-    single = len(layers) * (2 + heads) + 1  # a float32 a row: of every norm, and of every head's softmax
-    # The last norm's input, but not the first's, below which nothing is trained.
+    numbers += counted * hidden  # the gradient computed with the losses
+    numbers += 2 * head / members  # the rotary embedding's sines and cosines, shared by all members
+    single = len(layers) * (2 + heads) + 1  # one float32 per row of every norm, and of every head's softmax
+    # The last norm's input is kept; the first norm's is not, because nothing below it is trained.
     total = numbers * element + (single - 1) * 4
     if remembered:
         total += 4 * sum(width for width, _ in shapes.values())
@@ -44,9 +44,9 @@ def bytes_per_token(
 
 
 class Kept:
-    """Counts what autograd keeps in the passes made while it is entered; `weights` do not count.
+    """Counts the bytes autograd keeps in the passes inside the context; `weights` do not count.
 
-    `most` is the bytes of the largest pass so far; `begin` is to be called before each.
+    `most` is the bytes of the largest pass so far; call `begin` before each pass.
     """
 
     def __init__(self, weights: Iterable[Tensor]):

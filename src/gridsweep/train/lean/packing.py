@@ -1,4 +1,4 @@
-"""Samples one after another without padding, and what is read from them."""
+"""Packed samples: several samples in one row without padding, with the indices needed to read them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from gridsweep.train.samples import Sample
 
-PADDED = 1.25  # times as long as the shortest of them may samples be that are padded to one length
+PADDED = 1.25  # samples padded to one length may be this many times as long as the shortest of them
 
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """Samples of like lengths, next to each other in a row, of so many tokens together.
+    """Samples of similar lengths, adjacent in a row, with `tokens` tokens in total.
 
-    `places` [tokens] is where each token lies in [samples, longest], None where all are of one length.
+    `places` [tokens] is the index of each token in [samples, longest]; None if all samples have the same length.
     """
 
     samples: int
@@ -30,9 +30,9 @@ class Alike:
 class Packed:
     """Token ids of several samples in one row, with their positions, each [1, tokens].
 
-    `predicting` are the positions whose next token counts, `targets` those tokens and `owner` the sample each belongs
-    to, each [counted]. `first` is where the row begins in the packed effective batch, `alike` are its samples as
-    attention takes them.
+    `predicting` holds the positions whose next token counts, `targets` these next tokens, `owner` the sample of each:
+    all [counted]. `first` is the row's start in the packed effective batch; `alike` holds the samples as grouped for
+    attention.
     """
 
     ids: Tensor
@@ -49,14 +49,14 @@ class Packed:
 
 
 def pack(samples: Sequence[Sample], device: torch.device, first: int = 0) -> Packed:
-    """The samples in one row, in this order."""
+    """Pack the samples into one row, in this order."""
     lengths = [len(sample.ids) for sample in samples]
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)
     ids = torch.tensor([token for sample in samples for token in sample.ids])
     positions = torch.cat([torch.arange(length) for length in lengths])
-    # A first token has no predecessor that could predict it.
+    # A sample's first token has no predecessor to predict it.
     counted = [range(start + max(1, s.prompt), start + len(s.ids)) for start, s in zip(starts, samples, strict=False)]
     at = torch.tensor([index for positions in counted for index in positions], dtype=torch.long)
     owner = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(c) for c in counted]))
@@ -68,9 +68,10 @@ def pack(samples: Sequence[Sample], device: torch.device, first: int = 0) -> Pac
 
 
 def _by_likeness(lengths: Sequence[int]) -> list[list[int]]:
-    """Consecutive lengths in groups, the longest of one at most `PADDED` times the shortest.
+    """Group consecutive lengths; the longest of a group is at most `PADDED` times the shortest.
 
-    A function of the lengths alone: who else is in a pass must not decide how a sample's attention is rounded.
+    The result depends on the lengths alone: the other members of a pass must not affect how a sample's attention is
+    rounded.
     """
     groups: list[list[int]] = []
     for length in lengths:
@@ -89,7 +90,7 @@ def _alike(lengths: list[int], device: torch.device) -> Alike:
 
 
 def runs(samples: Sequence[Sample], tokens: int | None) -> list[list[Sample]]:
-    """Consecutive samples in runs of at most `tokens` tokens (or a single sample); None is one run."""
+    """Split consecutive samples into runs of at most `tokens` tokens (or a single sample); None: one run."""
     parts: list[list[Sample]] = []
     room = 0
     for sample in samples:

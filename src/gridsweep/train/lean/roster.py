@@ -1,4 +1,4 @@
-"""Who is in a group, and what each of them computes with: members in the order of the passes, in stacks by rank."""
+"""The members of a group, in the order of the passes, and their tensors, in stacks by rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gridsweep.train.lean.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The blocks of a training pass, and the gradients to be carried home after it: (there, here)."""
+    """The blocks of a training pass, and the gradients to copy back after it: (there, here)."""
 
     blocks: list[Block]
     loans: list[tuple[Tensor, Tensor]]
@@ -31,10 +31,10 @@ class Bench:
 
 
 class Roster:
-    """Members by name, those of one rank next to each other.
+    """Members by name, with members of one rank adjacent.
 
-    Passes are computed on `device`; where `home` is given the stacks are there, and copied in for each pass.
-    Raises `SpecError` when a member's rank is above a layer's width.
+    Passes are computed on `device`; if `home` is given, the stacks are stored there and copied in for each pass.
+    Raise `SpecError` if a member's rank exceeds a layer's width.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class Roster:
             self.stacks[r] = Stack(r, shapes, rows, scales, home or device)
 
     def of_rank(self, r: int) -> list[Part]:
-        """The members of one rank, as they lie in its stack."""
+        """Return the members of one rank, in the order of its stack."""
         return [part for part in self.parts.values() if part.params.r == r]
 
     def portions(self, size: int) -> list[list[str]]:
-        """All members, dealt evenly into as few portions as have at most `size`."""
+        """Split all members evenly into the fewest portions of at most `size` members."""
         names = list(self.parts)
         count = max(1, -(-len(names) // size))
         ends = [len(names) * n // count for n in range(count + 1)]
         return [names[first:last] for first, last in itertools.pairwise(ends) if first < last]
 
     def seats(self, names: Sequence[str]) -> Iterator[tuple[Stack, slice, slice]]:
-        """Where the members of a portion are: a stack, its rows, and their rows in the pass."""
+        """Yield the location of a portion's members: a stack, their rows in the stack, and their rows in the pass."""
         at = 0
         for r, stack in self.stacks.items():
             rows = [row for row, part in enumerate(self.of_rank(r)) if part.experiment in names]
@@ -74,19 +74,19 @@ class Roster:
                 yield stack, slice(rows[0], rows[-1] + 1), slice(at, at := at + len(rows))
 
     def seat(self, experiment: str) -> tuple[Stack, int]:
-        """A member's stack, and its row there. Raises `SpecError` when there is no such member."""
+        """Return a member's stack and row. Raise `SpecError` if there is no such member."""
         if experiment not in self.parts:
             raise SpecError(f"{experiment} is not in this group of {', '.join(self.parts)}")
         ((stack, span, _),) = self.seats([experiment])
         return stack, span.start
 
     def pairs(self, experiment: str, rows: str) -> Pairs:
-        """Views of one member's A and B in its stack's `weights`, `mean`, `square` or `average`."""
+        """Return views of one member's A and B in its stack's `weights`, `mean`, `square` or `average`."""
         stack, row = self.seat(experiment)
         return stack.of_member(getattr(stack, rows), row)
 
     def drop(self, experiments: Collection[str]) -> None:
-        """These leave; nothing changes for the others."""
+        """Remove these members; the others do not change."""
         for name in experiments:
             self.seat(name)
         for r, stack in list(self.stacks.items()):
@@ -99,7 +99,7 @@ class Roster:
         self.benches.clear()
 
     def to_train(self, names: Sequence[str]) -> Bench:
-        """What a portion is trained with: views of the stacks, unless those are elsewhere."""
+        """Return the blocks to train a portion: views of the stacks, or copies if the stacks are on another device."""
         bench = self.benches.get(tuple(names))
         if bench is None:
             bench = Bench([], [])
@@ -115,7 +115,7 @@ class Roster:
         return bench
 
     def to_evaluate(self, names: Sequence[str], weights: Mapping[int, Tensor]) -> list[Block]:
-        """What a portion is evaluated with, without gradients and dropout; `weights` are each stack's, by rank."""
+        """Return the blocks to evaluate a portion, without gradients or dropout; `weights` are the stacks', by rank."""
         return [
             _block(stack, span, rows, weights[stack.r][span].to(self.device), None, [1.0] * (rows.stop - rows.start))
             for stack, span, rows in self.seats(names)
@@ -125,7 +125,7 @@ class Roster:
 def _block(
     stack: Stack, span: slice, rows: slice, weights: Tensor, grads: Tensor | None, kept: Sequence[float]
 ) -> Block:
-    """`kept` is the share of values that dropout keeps; they are scaled up by it."""
+    """Return the block of some rows of a stack; `kept` is the share of values that dropout keeps and scales up by."""
     scales = [scale / share for scale, share in zip(stack.scales[span], kept, strict=True)]
     scale = torch.tensor(scales, dtype=weights.dtype, device=weights.device).view(-1, 1, 1)
     slopes = None if grads is None else stack.by_module(grads)

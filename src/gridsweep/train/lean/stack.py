@@ -1,9 +1,9 @@
-"""The adapters of all members of one rank as rows of one matrix, with AdamW and a moving average over it.
+"""The adapters of all members of one rank as rows of one matrix, with AdamW and a moving average over the rows.
 
-A row holds every A of an adapter and then every B^T, each contiguous. So A [members, r, in] and B^T [members, r, out]
-of a module are views, one optimizer step is a few operations whatever the number of members and modules, and members
-leave by picking rows. Members of another rank have another stack: padding ranks would cost work, and would change how
-a product is rounded with who else is there.
+A row holds every A of an adapter and then every B^T, each contiguous. A [members, r, in] and B^T [members, r, out] of
+a module are therefore views, one optimizer step is a few operations for any number of members and modules, and members
+are removed by selecting rows. Each rank has its own stack: padding ranks would cost work, and the rounding of a
+product would depend on the other members.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BETAS, EPS = (0.9, 0.999), 1e-8  # torch's own defaults
 
 
 class Stack:
-    """Weights, gradients, Adam's moments and the average of members of rank `r`: each [members, weights], float32."""
+    """Weights, gradients, Adam moments and the average of members of rank `r`: each [members, weights], float32."""
 
     def __init__(self, r: int, shapes: Shapes, rows: Sequence[Tensor], scales: Sequence[float], device: torch.device):
         self.r, self.shapes, self.device = r, shapes, device
@@ -37,7 +37,7 @@ class Stack:
         return len(self.steps)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Only these members stay."""
+        """Keep only the members in these rows."""
         index = torch.tensor(rows, dtype=torch.long, device=self.device)
         for name in ("weights", "grads", "mean", "square", "average"):
             setattr(self, name, getattr(self, name).index_select(0, index))
@@ -45,7 +45,7 @@ class Stack:
         self.steps = [self.steps[row] for row in rows]
 
     def by_module(self, rows: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Views of A and B^T of every module in some rows [members, weights]."""
+        """Return views of A and B^T of every module in some rows [members, weights]."""
         views = {}
         for module, (a, b) in self.places.items():
             width, out = self.shapes[module]
@@ -53,15 +53,15 @@ class Stack:
         return views
 
     def of_member(self, rows: Tensor, row: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Views of one member's A [r, in] and B [out, r] of every module in `rows`."""
+        """Return views of one member's A [r, in] and B [out, r] of every module in `rows`."""
         return {module: (a[0], b[0].mT) for module, (a, b) in self.by_module(rows[row : row + 1]).items()}
 
     def step(self, rates: Sequence[float], ratios: Sequence[float], decay: float, clip: float, average: float) -> None:
-        """One step of AdamW for each member, as torch makes it.
+        """Make one AdamW step for each member, as torch does.
 
-        `rates` are learning rates, `ratios` how much larger B's is (LoRA+), `decay` the weight decay; each member's
-        gradient is scaled to a norm of at most `clip` (0: not at all). The new weights get the share `average` of the
-        moving average.
+        `rates` are learning rates, `ratios` the factors on B's learning rate (LoRA+), `decay` the weight decay; each
+        member's gradient is clipped to a norm of at most `clip` (0: no clipping). The new weights get the share
+        `average` of the moving average.
         """
         beta, beta_square = BETAS
         if clip > 0:
@@ -86,7 +86,7 @@ class Stack:
 
 
 def _places(r: int, shapes: Shapes) -> dict[str, tuple[slice, slice]]:
-    """Where A and B of every module lie in a row."""
+    """Return the slices of A and B of every module in a row."""
     ends, at = {}, 0
     for module, (width, _) in shapes.items():
         ends[module] = slice(at, at := at + r * width)
