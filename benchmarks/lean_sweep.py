@@ -3,13 +3,13 @@
     python benchmarks/lean_sweep.py [--quick] [--out FILE]
 
 21 configurations, tiny-qwen2, functions of the standard library, effective batches of 8, one thread, one warm process.
-Two kinds of data: `equal`, samples of exactly 64 tokens, so that nobody computes padding; and `mixed`, all functions of
+Two kinds of data: `equal`, samples of exactly 64 tokens, without any padding to compute; and `mixed`, all functions of
 the data's half cut at 384 tokens, whose lengths vary widely. For every 12 samples trained on one validates, as in the
 published sweep (1,000 beside 3 epochs of 4,000).
 
 (i) Plain PEFT: micro-batches of 2, 4 to a step, as they come, each padded to its longest; all steps, and the validation
 loss before and after. (ii) Tuned PEFT, the faster of one micro-batch of 8 and of 4 micro-batches of 2 sorted by length
-within the step. (iii) Ours: rungs at 1/8, 1/4 and 1/2 of the steps keep 11, 6, 3 and whoever is tied, nobody else;
+within the step. (iii) Ours: rungs at 1/8, 1/4 and 1/2 of the steps keep 11, 6, 3 and those tied with the last;
 all members together, in passes of at most 512 tokens a member and of as many members as
 `gridsweep.train.lean.measure` found best (its time is counted); averaged weights judged on a quarter of the validation
 samples at a rung, the last few on all of it. (iii) runs in full. (i) and (ii) run on one configuration of rank 16 and

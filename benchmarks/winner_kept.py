@@ -11,7 +11,7 @@ edge and beyond. (At 30 it would lie between two rates, and all would end within
 whose winner 480 samples do not know.)
 
 What an experiment goes through does not depend on the others, so a rule is replayed on the recorded losses: rungs at
-1/8, 1/4 and 1/2 of the steps keep 11, 6, 3, and whoever is tied (`gridsweep.selection.halving.cut`). Rungs score
+1/8, 1/4 and 1/2 of the steps keep 11, 6, 3, and ties (`gridsweep.selection.halving.cut`). Rungs score
 120 validation samples, the last comparison all 480 (the published sweep has 1,000). Three scores decide by turns: the
 validation loss with averaged weights (what is shipped for a cosine), that of the weights as they are, and the training
 loss of the last tenth of all steps. Nothing in the rule was chosen by these 18 seeds; the window of the
@@ -170,8 +170,8 @@ def losses_at(found: dict[str, Any], rung: dict[str, Any], score: str, name: str
 
 def finals(found: dict[str, Any]) -> dict[str, Losses | None]:
     tokens = tuple(found["tokens"]["validation"])
-    everybody = names(found["multiple"])
-    return {n: Losses(tuple(found["final"][n]), tokens) if n in found["final"] else None for n in everybody}
+    total = names(found["multiple"])
+    return {n: Losses(tuple(found["final"][n]), tokens) if n in found["final"] else None for n in total}
 
 
 def loss(losses: Losses | None) -> float:
@@ -186,10 +186,10 @@ def ends(found: dict[str, Any]) -> tuple[dict[str, float], str, float]:
 
 
 def replay(found: dict[str, Any], score: str, baseline_stays: bool = False, room: float = TIE_ROOM) -> Replayed:
-    """Stop whom `cut` stops when `score` decides."""
+    """Stop those that `cut` stops when `score` decides."""
     alive = list(names(found["multiple"]))
     baseline, made, before, ties, disagreed = alive[0], 0, 0, 0, []
-    everybody = len(alive)
+    total = len(alive)
     for rung, places in zip(found["rungs"], RUNGS.keep, strict=True):
         made += len(alive) * (rung["step"] - before)
         before = rung["step"]
@@ -214,7 +214,7 @@ def replay(found: dict[str, Any], score: str, baseline_stays: bool = False, room
     if chosen != winner and one is not None and other is not None and math.isfinite(regret):
         apart = difference(one, other)
         tied = apart.mean <= TIE_ERRORS * apart.standard_error and regret <= TIE_SPREAD * spread
-    share = made / (everybody * STEPS)
+    share = made / (total * STEPS)
     return Replayed(chosen == winner, tied, regret / spread, regret, share, ties, disagreed, chosen)
 
 
@@ -229,7 +229,7 @@ def agreement(found: dict[str, Any], score: str) -> list[float]:
 
 
 def by_the_quarter(found: dict[str, Any]) -> float:
-    """The regret of whoever is best at the very end on the rungs' samples: what no score on them can be blamed for."""
+    """The regret of the finally best experiment on the rungs' samples: no score on them can be blamed for it."""
     last, winner, spread = ends(found)
     few = VALIDATION // 4
     there = {name: Losses(all_.values[:few], all_.tokens[:few]) for name, all_ in finals(found).items() if all_}
@@ -367,7 +367,7 @@ def report(sweeps: list[dict[str, Any]], out: Path, command: str) -> bool:
     print(
         "\nhow well the end itself is known, medians: (median - best); the bound of the winner's own regret at 95 %, of"
     )
-    print("that; and the mean regret of whoever is best at the very end on the rungs' samples alone")
+    print("that; and the mean regret of the best experiment at the very end on the rungs' samples alone")
     for kind, row in noise.items():
         print(
             f"{kind:8}{row['median_less_best_nats']:.4f} nats{100 * row['winner_known_to']:6.0f}%"

@@ -75,19 +75,19 @@ def certificate(state: State, found: Comparison, grid: Trace | None = None) -> C
     immediate, actual = found.immediate_g, found.actual_g
     if immediate is None:
         return None
-    nobody = Certificate(None, None, immediate, actual, None, None, False, None, "")
+    unknown = Certificate(None, None, immediate, actual, None, None, False, None, "")
     if found.saving_g is None:
-        return replace(nobody, why="part of the energy was used in hours without observed intensity")
+        return replace(unknown, why="part of the energy was used in hours without observed intensity")
     case = _case(state, grid or _known(state))
     if not case.works:
-        return replace(nobody, why="no ended experiment took any time")
+        return replace(unknown, why="no ended experiment took any time")
     if len(case.works) > MOST:
         why = f"{len(case.works)} experiments are too many for the optimum in a report; the limit is {MOST}"
-        return replace(nobody, why=why)
+        return replace(unknown, why=why)
     try:
         pausing = min(case.pausing(), actual)  # the real schedule is one of the choices
     except GridsweepError as error:
-        return replace(nobody, why=str(error))
+        return replace(unknown, why=str(error))
     whole, exact = case.whole()
     paused = any(attempt.end == "paused" for attempt in state.attempts.values())
     if whole is not None:

@@ -57,8 +57,8 @@ class Forecast:
     @cached_property
     def past(self) -> tuple[Column, Column]:
         """Expected and observed values of earlier issues, shapes (issues, slots); no rows if unknown."""
-        nobody = np.empty((0, len(self.mean)))
-        return self._past() if self._past else (nobody, nobody)
+        empty = np.empty((0, len(self.mean)))
+        return self._past() if self._past else (empty, empty)
 
     @cached_property
     def error(self) -> Column:

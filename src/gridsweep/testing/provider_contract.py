@@ -28,7 +28,7 @@ from gridsweep.grid.source import Means, Source
 from gridsweep.sweep.sweep import CarbonSource
 from gridsweep.testing.grid.behaviours import BEHAVIOURS, GOOD, Behaviour, Expected
 from gridsweep.testing.grid.dialect import Dialect, Grid
-from gridsweep.testing.grid.server import GridApi, GridServer, Stranger, nobody
+from gridsweep.testing.grid.server import GridApi, GridServer, Stranger, silent_address
 from gridsweep.testing.grid.transport import GridTransport
 
 NOW = datetime(2026, 5, 4, 14, 20, 30, tzinfo=UTC)
@@ -125,7 +125,7 @@ class ProviderContract:
             server.elsewhere = elsewhere
             server.misbehave(behaviour)
             places = {"here": server.url, "tls": server.url.replace("http:", "https:"), "unnamed": UNNAMED}
-            url = places.get(behaviour.place) or nobody()
+            url = places.get(behaviour.place) or silent_address()
             answered = behaviour.place == "here" and behaviour.delivery != "drip"
             deadline = DEADLINE_SECONDS if answered else SHORT_SECONDS
             means = {"deadline": deadline, "sleep": lambda seconds: None, "budget": TokenBucket(1000, 1000.0)}

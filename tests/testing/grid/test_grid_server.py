@@ -10,7 +10,7 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.testing.grid.behaviours import BEHAVIOURS, STATUSES, behaviour
 from gridsweep.testing.grid.dialect import Grid
 from gridsweep.testing.grid.electricity_maps import ElectricityMapsApi
-from gridsweep.testing.grid.server import GridServer, Stranger, nobody
+from gridsweep.testing.grid.server import GridServer, Stranger, silent_address
 from gridsweep.testing.grid.spoiling import moved
 from gridsweep.testing.grid.transport import GridTransport
 from gridsweep.testing.provider_contract import NOW, MovableClock, truth
@@ -110,7 +110,7 @@ def test_a_slow_answer_is_one_byte_a_second(server):
 
 def test_nobody_listens_where_nobody_is_said_to():
     with pytest.raises(httpx.ConnectError):
-        get(nobody())
+        get(silent_address())
 
 
 def test_a_redirect_leads_to_a_stranger_who_writes_down_what_he_hears(server):

@@ -232,7 +232,7 @@ class _Hearing(_Handler):
         self.wfile.write(b"{}")
 
 
-def nobody() -> str:
+def silent_address() -> str:
     """Return the URL of a port of this machine without a listener."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

@@ -31,7 +31,7 @@ task = codec.loads(Assignment, os.environ["GRIDSWEEP_ASSIGNMENT"])
 stint, _, number = task.attempt.rpartition("/")
 home = Path(os.environ["GRIDSWEEP_STORE"], "stints", stint)
 folder = AttemptFolder(home / number)
-while (folder.path / "worker.json").exists():  # somebody has worked here; a folder is never used again
+while (folder.path / "worker.json").exists():  # a worker was here before; folders are never reused
     result = folder.result()
     if result and not result.error and all(o.status != "paused" for o in result.outcomes):
         sys.exit(1 if any(o.status == "failed" for o in result.outcomes) else 0)
