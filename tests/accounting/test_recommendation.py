@@ -80,13 +80,13 @@ def test_best_as_json_is_the_same_for_programs(run):
     assert (made["id"], made["validation_loss"]) == (row["id"], row["validation_loss"])
     assert made["params"] == {key: row[key] for key in ("r", "alpha", "lr", "dropout")}
     assert made["recipe"]["rslora"] is True and made["recipe"]["steps"] == made["total_steps"] == 12
-    assert made["warmup_steps"] == 3 and made["left"] == 0 and made["experiments"] == 4
+    assert made["warmup_steps"] == 3 and made["left"] == 0 and made["experiment_count"] == 4
     assert made["interval"][0] < made["validation_loss"] < made["interval"][1]
     assert made["adapter"] == f"runs/small/store/experiments/{made['id']}/adapter"
     tied = [(row["id"], row["validation_loss"]) for row in rows[1:] if row["tied"]]
     assert [(other["id"], other["validation_loss"]) for other in made["tied"]] == tied
     code, out, _ = run("best", "--json", "--as", "peft")
-    assert code == 2 and "choose one" in json.loads(out)["error"]["what"]
+    assert code == 2 and "choose one" in json.loads(out)["error"]["remedy"]
 
 
 def test_an_unfinished_sweep_has_a_best_so_far_and_says_how_many_are_left(run, tmp_path, capsys):
