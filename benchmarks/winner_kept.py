@@ -63,10 +63,10 @@ from gridsweep.sweep.experiments import Dataset, Model, Recipe, number
 from gridsweep.sweep.losses import Losses, ScoreName
 from gridsweep.sweep.rungs import Rungs, steps
 from gridsweep.train import data
+from gridsweep.train.conversations import Conversation
 from gridsweep.train.lean.group import Group, Plan, Scores
 from gridsweep.train.lean.measure import measure
 from gridsweep.train.model import load_base
-from gridsweep.train.pairs import Pair
 from gridsweep.train.samples import Sample, encode
 
 MODEL, DATASET = Model("tiny-qwen2"), Dataset("stdlib")
@@ -92,7 +92,7 @@ def names(multiple: float) -> dict[str, Any]:
     return found
 
 
-def texts(tokenizer: Any, pairs: list[Pair]) -> list[Sample]:
+def texts(tokenizer: Any, pairs: list[Conversation]) -> list[Sample]:
     """The answers alone, cut; the first token is all that is given."""
     whole = encode(tokenizer, pairs, 4096).samples
     return [Sample(sample.ids[sample.prompt : sample.prompt + TOKENS], 1) for sample in whole]

@@ -8,7 +8,8 @@ import pytest
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe
 from gridsweep.train import data, stdlib
-from gridsweep.train.pairs import asked, pair_of
+from gridsweep.train.conversations import asked
+from gridsweep.train.pairs import pair_of
 
 pytestmark = pytest.mark.train
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
+from gridsweep.train.conversations import Conversation, asked
 from gridsweep.train.model import TINY_QWEN2
-from gridsweep.train.pairs import Pair, asked
 from gridsweep.train.samples import Sample, effective_batch, encode, judging
 
 pytestmark = pytest.mark.train
@@ -39,9 +39,23 @@ def test_a_chat_template_is_used_where_there_is_one() -> None:
     tokenizer = AutoTokenizer.from_pretrained(TINY_QWEN2)
     turns = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"
     tokenizer.chat_template = turns + "{% if add_generation_prompt %}<assistant>{% endif %}"
-    pair = Pair(({"role": "system", "content": "s"}, {"role": "user", "content": "u"}), "r")
-    (sample,) = encode(tokenizer, [pair], 64).samples
+    turns = [{"role": r, "content": c} for r, c in (("system", "s"), ("user", "u"), ("assistant", "r"))]
+    (sample,) = encode(tokenizer, [Conversation(tuple(turns), (2,))], 64).samples
     assert tokenizer.decode(sample.ids) == "<system>s<user>u<assistant>r<|endoftext|>"
+
+
+def test_the_learned_positions_leave_out_context_and_what_has_no_predecessor() -> None:
+    def learned(*arguments):
+        sample = Sample(tuple(range(20, 30)), *arguments)
+        positions = [at for part in sample.learned for at in part]
+        assert sample.counted == len(positions)
+        return positions
+
+    assert learned(0) == learned(1) == [*range(1, 10)]
+    assert learned(4) == [*range(4, 10)]
+    assert learned(2, ((4, 6), (7, 8))) == [2, 3, 6, 8, 9]
+    assert learned(2, ((4, 6), (8, 12))) == [2, 3, 6, 7]  # the last answer was cut off
+    assert learned(10) == []
 
 
 def test_every_epoch_sees_every_sample_once_in_another_order() -> None:

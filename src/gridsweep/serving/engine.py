@@ -16,7 +16,6 @@ from gridsweep.serving.wire import Sampling
 from gridsweep.sweep.experiments import Model
 from gridsweep.train.device import device_and_dtype
 from gridsweep.train.model import load_base
-from gridsweep.train.pairs import Pair
 from gridsweep.train.samples import prompt_text
 
 UNKNOWN_LENGTH = 2048
@@ -63,7 +62,7 @@ class Engine:
         from jinja2 import TemplateError
 
         try:
-            text = prompt_text(self.tokenizer, Pair(tuple(turns), ""))
+            text = prompt_text(self.tokenizer, turns)
         except TemplateError as error:
             raise ValueError(f"the model's chat template refuses these messages: {error}") from None
         return list(self.tokenizer(text, add_special_tokens=not self.has_chat_template)["input_ids"])

@@ -13,7 +13,8 @@ from pathlib import Path
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe, is_local
 from gridsweep.train import stdlib
-from gridsweep.train.pairs import Pair, asked, hub_rows, json_rows, pair_of
+from gridsweep.train.conversations import Conversation, asked
+from gridsweep.train.pairs import hub_rows, json_rows, pair_of
 
 LONGEST = 400  # characters of a stdlib pair: about 110 tokens of tiny-qwen2, so that a demo takes minutes
 
@@ -22,8 +23,8 @@ LONGEST = 400  # characters of a stdlib pair: about 110 tokens of tiny-qwen2, so
 class Data:
     """Pairs for training and validation, and facts about them for the result."""
 
-    train: list[Pair]
-    validation: list[Pair]
+    train: list[Conversation]
+    validation: list[Conversation]
     facts: dict[str, str]
 
 
@@ -36,10 +37,10 @@ def load(dataset: Dataset, recipe: Recipe) -> Data:
     return Data(train, validation, facts | {"dataset_digest": digest(train + validation)})
 
 
-def _stdlib(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dict[str, str]]:
+def _stdlib(dataset: Dataset, recipe: Recipe) -> tuple[list[Conversation], list[Conversation], dict[str, str]]:
     """Return the short functions of half `b` of the standard library; functions of held-out modules are validation."""
     functions = [f for f in stdlib.functions() if stdlib.half(f.module) == "b" and f.length <= LONGEST]
-    sides: list[list[Pair]] = []
+    sides: list[list[Conversation]] = []
     for held_out, wanted in ((False, dataset.train_samples), (True, dataset.validation_samples)):
         pairs = [asked(f.prompt, f.response) for f in functions if stdlib.held_out(f.module) == held_out]
         if len(pairs) < (wanted or 1):
@@ -50,7 +51,7 @@ def _stdlib(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], d
     return sides[0], sides[1], {"dataset_version": f"standard library of Python {platform.python_version()}"}
 
 
-def _rows(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dict[str, str]]:
+def _rows(dataset: Dataset, recipe: Recipe) -> tuple[list[Conversation], list[Conversation], dict[str, str]]:
     """Return the first pairs of a file or a Hugging Face dataset, split by the recipe's seed."""
     train, validation = dataset.train_samples, dataset.validation_samples
     wanted = None if train is None else train + (validation or _share(train, recipe))
@@ -69,7 +70,7 @@ def _rows(dataset: Dataset, recipe: Recipe) -> tuple[list[Pair], list[Pair], dic
     return pairs[:train], pairs[train:], {"skipped_rows": str(skipped)} if skipped else {}
 
 
-def _first(dataset: Dataset, wanted: int | None) -> tuple[list[Pair], int]:
+def _first(dataset: Dataset, wanted: int | None) -> tuple[list[Conversation], int]:
     """Return the first `wanted` pairs (all if None) and the number of skipped rows without text."""
     source = _source(dataset)
     found = (pair_of(row, f"the dataset {dataset.id}") for row in source)
@@ -100,7 +101,7 @@ def _share(train: int, recipe: Recipe) -> int:
     return max(1, round(train * recipe.validation_share / (1 - recipe.validation_share)))
 
 
-def digest(pairs: Iterable[Pair]) -> str:
+def digest(pairs: Iterable[Conversation]) -> str:
     """Return the sha256 over the pairs in their order."""
     sha = hashlib.sha256()
     for pair in pairs:

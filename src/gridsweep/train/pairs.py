@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
 from gridsweep.errors import SpecError
+from gridsweep.train.conversations import Conversation, asked
 
 KNOWN = "(prompt, response), (instruction, input, output) or (messages)"
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A prompt and the response to learn. `prompt` holds turns: {"role": ..., "content": ...}."""
-
-    prompt: tuple[Mapping[str, str], ...]
-    response: str
-
-
-def asked(prompt: str, response: str) -> Pair:
-    """Return a pair of one user turn and its response."""
-    return Pair(({"role": "user", "content": prompt},), response)
-
-
-def pair_of(row: Mapping[str, object], source: str) -> Pair | None:
+def pair_of(row: Mapping[str, object], source: str) -> Conversation | None:
     """Return the pair in a row; None if a text is missing or blank. Raise `SpecError` for unknown columns.
 
     HelpSteer2 has the columns (prompt, response) and five scores; as in the published sweep, every pair counts,
@@ -45,7 +32,7 @@ def pair_of(row: Mapping[str, object], source: str) -> Pair | None:
     return asked(prompt, response) if _is_text(prompt) and _is_text(response) else None
 
 
-def _last_answer(messages: object) -> Pair | None:
+def _last_answer(messages: object) -> Conversation | None:
     """Return the conversation up to the assistant's last turn, which is the response."""
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         return None
@@ -54,7 +41,7 @@ def _last_answer(messages: object) -> Pair | None:
         turns.pop()
     if len(turns) < 2 or not all(_is_text(turn["content"]) for turn in turns):
         return None
-    return Pair(tuple(turns[:-1]), turns[-1]["content"])
+    return Conversation(tuple(turns), (len(turns) - 1,))
 
 
 def json_rows(path: Path) -> Iterator[Mapping[str, object]]:

@@ -7,7 +7,7 @@ files, and its own types differ between releases.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Protocol, Self, overload
+from typing import Any, Literal, Protocol, Self, overload  # a turn holds what templates read
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,6 @@ class Tokenizer(Protocol):
         self, text: list[str], *, add_special_tokens: bool = True
     ) -> Mapping[Literal["input_ids"], list[list[int]]]: ...
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: Literal[False], add_generation_prompt: bool
+        self, conversation: list[dict[str, Any]], *, tokenize: Literal[False], add_generation_prompt: bool
     ) -> str: ...
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...

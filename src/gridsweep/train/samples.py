@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gridsweep.errors import SpecError
-from gridsweep.train.pairs import Pair
+from gridsweep.train.conversations import Conversation, Turn
 
 if TYPE_CHECKING:
     from gridsweep.train.pretrained import Tokenizer
@@ -19,15 +19,29 @@ TEMPLATE = "### Instruction:\n{prompt}\n\n### Response:\n"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Token ids of prompt and response; the first `prompt` ids are the prompt's."""
+    """Token ids, and which of them are learned: all from `prompt` on, without the half-open spans of `context`.
+
+    A conversation with several learned answers has context between them.
+    """
 
     ids: tuple[int, ...]
     prompt: int
+    context: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def learned(self) -> list[range]:
+        """The positions of the learned tokens; the first token has no predecessor to predict it."""
+        found, start = [], max(1, self.prompt)
+        for begin, end in (*self.context, (len(self.ids), len(self.ids))):
+            if start < min(begin, len(self.ids)):
+                found.append(range(start, min(begin, len(self.ids))))
+            start = max(start, end)
+        return found
 
     @property
     def counted(self) -> int:
-        """The number of tokens in the loss: those of the response."""
-        return len(self.ids) - self.prompt
+        """The number of learned tokens."""
+        return sum(map(len, self.learned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +53,7 @@ class Encoded:
     dropped: int
 
 
-def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> Encoded:
+def encode(tokenizer: Tokenizer, pairs: Sequence[Conversation], max_length: int) -> Encoded:
     """Tokenize pairs: the prompt in the model's template, then the response and the token that ends it.
 
     A pair longer than `max_length` tokens is cut at its end; a pair whose prompt alone fills `max_length` is dropped.
@@ -48,7 +62,9 @@ def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> Enco
         raise SpecError("the model's tokenizer names no token that ends a text (eos_token); set one")
     # A chat template writes the special tokens itself; without a template the tokenizer must add them.
     special = not tokenizer.chat_template
-    prompts = tokenizer([prompt_text(tokenizer, pair) for pair in pairs], add_special_tokens=special)["input_ids"]
+    prompts = tokenizer([prompt_text(tokenizer, pair.prompt) for pair in pairs], add_special_tokens=special)[
+        "input_ids"
+    ]
     responses = tokenizer([pair.response for pair in pairs], add_special_tokens=False)["input_ids"]
 
     samples, truncated, dropped = [], 0, 0
@@ -62,12 +78,12 @@ def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> Enco
     return Encoded(samples, truncated, dropped)
 
 
-def prompt_text(tokenizer: Tokenizer, pair: Pair) -> str:
+def prompt_text(tokenizer: Tokenizer, turns: Sequence[Turn]) -> str:
     """Return the prompt as text, in the model's chat template if it has one."""
     if tokenizer.chat_template:
-        turns = [dict(turn) for turn in pair.prompt]
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    return TEMPLATE.format(prompt="\n\n".join(turn["content"] for turn in pair.prompt))
+        conversation = [dict(turn) for turn in turns]
+        return tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    return TEMPLATE.format(prompt="\n\n".join(turn["content"] for turn in turns))
 
 
 def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) -> list[Sample]:

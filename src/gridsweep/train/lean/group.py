@@ -261,7 +261,7 @@ class Group:
         self, samples: Sequence[Sample], breathe: Callable[[], None], portions: Sequence[Sequence[str]],
         losses_of: Callable[[Sequence[str], Packed], Tensor],
     ) -> dict[str, Scores]:  # fmt: skip
-        counts = torch.tensor([len(sample.ids) - max(1, sample.prompt) for sample in samples])
+        counts = torch.tensor([sample.counted for sample in samples])
         sums = {name: torch.zeros(len(samples), dtype=torch.float64) for names in portions for name in names}
         order = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))
         at = 0

@@ -56,8 +56,7 @@ def pack(samples: Sequence[Sample], device: torch.device, first: int = 0) -> Pac
         starts.append(starts[-1] + length)
     ids = torch.tensor([token for sample in samples for token in sample.ids])
     positions = torch.cat([torch.arange(length) for length in lengths])
-    # A sample's first token has no predecessor to predict it.
-    counted = [range(start + max(1, s.prompt), start + len(s.ids)) for start, s in zip(starts, samples, strict=False)]
+    counted = [[start + at for part in s.learned for at in part] for start, s in zip(starts, samples, strict=False)]
     at = torch.tensor([index for positions in counted for index in positions], dtype=torch.long)
     owner = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(c) for c in counted]))
     row, places, predicting, targets, owner = (

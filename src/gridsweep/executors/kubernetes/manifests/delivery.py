@@ -100,6 +100,7 @@ WORKER_SOURCES = (
     "train/__init__.py",
     "train/__main__.py",
     "train/cache.py",
+    "train/conversations.py",
     "train/data.py",
     "train/device.py",
     "train/diary.py",
