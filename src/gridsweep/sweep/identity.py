@@ -11,9 +11,15 @@ from pathlib import PurePath
 
 from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe, is_local, number
 
-NEW_KEYS = {"layers": "all", "rslora": False, "lora_plus": 1.0}
-"""Keys added to the recipe later; they count in an id only if they differ from these defaults."""
+NEW_KEYS: dict[str, dict[str, object]] = {
+    "model": {},
+    "dataset": {},
+    "recipe": {"layers": "all", "rslora": False, "lora_plus": 1.0},
+}
+"""Keys added later, by section; they count in an id only if they differ from these defaults."""
 
+UNDECIDING = {"recipe": ("seed", "checkpoint_every")}
+"""Keys that never count in an id: the seed counts by itself, the others do not decide a result."""
 
 MOST_NAMED = 12
 """The largest number of experiments that a message names."""
@@ -36,9 +42,9 @@ def experiment_id(
     values: dict[str, object] = {
         "params": _canonical(asdict(params)),
         "seed": seed,
-        "model": {**asdict(model), "id": _name(model.id)},
-        "dataset": {**asdict(dataset), "id": _name(dataset.id)},
-        "recipe": _canonical({k: v for k, v in asdict(recipe).items() if _decides(k, v)}),
+        "model": _deciding("model", model) | {"id": _name(model.id)},
+        "dataset": _deciding("dataset", dataset) | {"id": _name(dataset.id)},
+        "recipe": _canonical(_deciding("recipe", recipe)),
     }
     if base != "full":
         values["base"] = base
@@ -62,9 +68,10 @@ def _shortest(id: str, among: Sequence[str]) -> str:
     return next((id[:end] for end in ends if not any(other.startswith(id[:end]) for other in others)), id)
 
 
-def _decides(key: str, value: object) -> bool:
-    """Whether a value of the recipe counts in an experiment's id."""
-    return key not in ("seed", "checkpoint_every") and not (key in NEW_KEYS and NEW_KEYS[key] == value)
+def _deciding(section: str, values: Model | Dataset | Recipe) -> dict[str, object]:
+    """Return the values of a section that count in an experiment's id."""
+    spared, never = NEW_KEYS[section], UNDECIDING.get(section, ())
+    return {k: v for k, v in asdict(values).items() if k not in never and not (k in spared and spared[k] == v)}
 
 
 def _canonical(values: dict[str, object]) -> dict[str, object]:
