@@ -170,6 +170,13 @@ class PolicyError(GridsweepError):
     code = "policy"
 
 
+class CheckpointError(GridsweepError):
+    """A checkpoint is missing, damaged, or of another step; another attempt may continue from an earlier one."""
+
+    exit_code = EXECUTOR
+    code = "checkpoint"
+
+
 class ExecutorError(GridsweepError):
     """Work cannot be started or observed."""
 

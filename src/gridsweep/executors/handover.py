@@ -7,6 +7,7 @@ reached. An executor with remote workers keeps a mirror of their folders in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
-from gridsweep.state.events import Ended, Event, Lost, Paused, Progressed, Running, Segment
+from gridsweep.state.events import Ended, Event, Fingerprinted, Lost, Paused, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, device_named
@@ -36,8 +37,19 @@ def assignment(state: State, attempt: Attempt) -> Assignment:
         parts.append(Part(experiment.id, experiment.params, experiment.seed, member.from_step, member.to_step, saved))
     device = device_named(state.sweep.devices, attempt.device)
     base = state.standings[attempt.stint.members[0].experiment].experiment.base  # of all: packs share one
+    known = state.constants.things
     return Assignment(
-        attempt.id, sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, tuple(parts), base
+        attempt.id,
+        replace(sweep.model, revision=known.get("model commit", sweep.model.revision)),
+        replace(sweep.dataset, revision=known.get("data commit", sweep.dataset.revision)),
+        sweep.recipe,
+        sweep.total_steps,
+        device,
+        tuple(parts),
+        base,
+        state.constants.encoding,
+        known,
+        state.submitted_at,
     )
 
 
@@ -53,6 +65,7 @@ def news(
     lines, progress_at = read_lines(Progress, folder.path / "progress.jsonl", attempt.cursor[0])
     energy, energy_at = read_lines(EnergyLine, folder.path / "energy.jsonl", attempt.cursor[1])
     events: list[Event] = []
+    events += told_constants(state, attempt, lines, now)
     begun = next((line for line in lines if line.phase == "training"), None)
     if begun and attempt.running_at is None:
         events.append(Running(state.grid_time(begun.at), attempt.id))
@@ -87,6 +100,7 @@ def _news_by_step(
     lines, progress_at = read_lines(Progress, folder.path / "progress.jsonl", attempt.cursor[0])
     drawn = lines_with_ends(EnergyLine, folder.path / "energy.jsonl", attempt.cursor[1])
     events: list[Event] = []
+    events += told_constants(state, attempt, lines, now)
     if attempt.running_at is None and any(line.phase == "training" for line in lines):
         events.append(Running(attempt.requested_at, attempt.id))
     step = max([attempt.step, *(line.step for line in lines), *(line.step for line, _ in drawn)])
@@ -107,6 +121,13 @@ def _news_by_step(
         cursor = (progress_at, energy_at)
         events.append(Progressed(now, attempt.id, attempt.seq + 1, step, losses, tuple(segments), cursor, over))
     return events + _end(state, attempt, folder, result, now, why) if due else events
+
+
+def told_constants(state: State, attempt: Attempt, lines: Sequence[Progress], now: datetime) -> list[Event]:
+    """Return what the worker says of the constants, if it says something that is not known yet."""
+    things = {name: value for line in lines for name, value in (line.constants or {}).items()}
+    new = any(state.constants.things.get(name) != value for name, value in things.items())
+    return [Fingerprinted(now, things, attempt.id)] if new else []
 
 
 def _over_at(table: Timetable, step: int, result: Result | None) -> datetime:
@@ -150,7 +171,8 @@ def _end(
 ) -> list[Event]:
     if result is None or result.error:
         why = result.error if result else attempt.reason or why or f"the worker vanished ({last_words(folder.path)})"
-        return [Lost(at, attempt.id, why, _saved(state, attempt, folder))]
+        refused = result is not None and result.refused
+        return [Lost(at, attempt.id, why, _saved(state, attempt, folder), refused)]
     if any(outcome.status == "paused" for outcome in result.outcomes):
         return [Paused(at, attempt.id, result.outcomes)]
     return [Ended(at, attempt.id, result.outcomes, result.facts or {})]

@@ -22,7 +22,7 @@ import os
 import shutil
 import socket
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -60,7 +60,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The work of an attempt, as given to the worker."""
+    """The work of an attempt, as given to the worker.
+
+    `encoding` is the version of how rows become tokens, `constants` are the digests that the worker compares with its
+    own, and `submitted` is the date for chat templates that write one.
+    """
 
     attempt: str
     model: Model
@@ -70,17 +74,24 @@ class Assignment:
     device: Device
     members: tuple[Part, ...]
     base: Base = "full"
+    encoding: int = 1
+    constants: dict[str, str] = field(default_factory=dict)
+    submitted: datetime | None = None
     schema_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One line of progress.jsonl; the first `training` line says that the worker is ready."""
+    """One line of progress.jsonl; the first `training` line says that the worker is ready.
+
+    A line before it holds the `constants`: digests of what the worker has loaded.
+    """
 
     at: datetime
     phase: Literal["loading", "training", "evaluating"]
     step: int
     losses: dict[str, float | None]
+    constants: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +107,16 @@ class EnergyLine:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The content of result.json. `error` is set if the attempt failed (out of memory, no model) and may be retried."""
+    """The content of result.json. `error` is set if the attempt failed.
+
+    It may be retried unless it was `refused`: then what the sweep asks for is at fault.
+    """
 
     ended_at: datetime
     outcomes: tuple[Outcome, ...]
     error: str = ""
     facts: dict[str, str] | None = None
+    refused: bool = False
     schema_version: int = 1
 
 

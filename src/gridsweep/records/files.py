@@ -20,7 +20,7 @@ def appearing(final: Path, step: int) -> Iterator[Path]:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     yield draft
-    files = {str(p.relative_to(draft)): _sha256(p) for p in sorted(draft.rglob("*")) if p.is_file()}
+    files = {str(p.relative_to(draft)): file_digest(p) for p in sorted(draft.rglob("*")) if p.is_file()}
     write_file(draft / MANIFEST, json.dumps({"step": step, "files": files}, indent=1))
     sync(draft)
     if final.exists():
@@ -31,14 +31,14 @@ def appearing(final: Path, step: int) -> Iterator[Path]:
 
 def digest(folder: Path) -> str:
     """Return the digest of a saved folder: the digest of its manifest, which holds those of its files."""
-    return _sha256(folder / MANIFEST)[:16]
+    return file_digest(folder / MANIFEST)[:16]
 
 
 def verify(folder: Path, expected: str | None = None) -> bool:
     """Return whether a saved folder is complete: each file of its manifest exists and matches its digest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        whole = all(_sha256(folder / name) == sha for name, sha in manifest["files"].items())
+        whole = all(file_digest(folder / name) == sha for name, sha in manifest["files"].items())
         return whole and (expected is None or digest(folder) == expected)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -71,6 +71,7 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

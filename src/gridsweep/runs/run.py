@@ -26,6 +26,7 @@ from gridsweep.errors import (
     INTERRUPTED,
     SIGNALLED,
     SOME_FAILED,
+    USAGE,
     ExecutorError,
     GridsweepError,
     LeaseError,
@@ -54,6 +55,7 @@ from gridsweep.simulation.promises import promise, promised
 from gridsweep.state.events import Event, Promised, Resumed, Submitted
 from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
+from gridsweep.sweep.constants import ENCODING
 from gridsweep.sweep.sweep import Sweep
 
 PATIENCE = timedelta(minutes=10)
@@ -160,7 +162,7 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
         assert sweep is not None
         now = sweep.replay.start if sweep.replay else datetime.now(UTC)
         speed = sweep.replay.per_second if sweep.replay else 1.0
-        return [Submitted(now, sweep, PATIENCE * speed)]
+        return [Submitted(now, sweep, PATIENCE * speed, ENCODING)]
     now = state.now or state.submitted_at
     if not state.sweep.replay:
         now = max(now, datetime.now(UTC))
@@ -180,7 +182,7 @@ def the_promise(opened: Submitted | Resumed, provider: Provider) -> list[Promise
 def exit_code(state: State) -> int:
     """Return the exit code of a run that ended in this state."""
     if state.halted:
-        return EXECUTOR
+        return USAGE if state.refused else EXECUTOR
     if state.stopping and state.left:
         return INTERRUPTED if state.stopping == CTRL_C else SIGNALLED
     if state.count("failed"):

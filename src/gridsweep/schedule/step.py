@@ -13,7 +13,7 @@ from gridsweep.schedule.capacity import hours
 from gridsweep.schedule.checks import checked
 from gridsweep.schedule.deadlines import Pressure
 from gridsweep.schedule.pace import scale
-from gridsweep.schedule.watchdog import _all_alike, _silent
+from gridsweep.schedule.watchdog import _all_alike, _mixed, _silent
 from gridsweep.schedule.worklist import ahead, deadline_for, remaining, submitted
 from gridsweep.state.events import Decided, Event, Halted, Pausing, Requested, Stopping
 from gridsweep.state.overdue import overdue_by
@@ -75,8 +75,8 @@ def step(
     ending = state.stopping or state.halted
     if stop and not state.stopping:
         events.append(Stopping(now, ending := stop))
-    elif not ending and (why := _all_alike(state)):
-        events.append(Halted(now, ending := why))
+    elif not ending and (why := (refusal := state.constants.refusal or _mixed(state)) or _all_alike(state)):
+        events.append(Halted(now, ending := why, refused=bool(refusal)))
     if ending:
         told = {event.attempt for event in events if isinstance(event, Pausing)}
         deaf = [a.id for a in state.active.values() if a.pausing_since is None and a.id not in told]
@@ -88,6 +88,8 @@ def step(
     decisions = blind(seen, how) if reading.lost else policy.decide(seen)
     for decision in checked(seen, decisions, forced=not (reading.lost and how == "wait")):
         match decision:
+            case Start() if state.constants.missing and (state.active or any(isinstance(e, Requested) for e in events)):
+                continue  # the first attempt tells what the sweep takes as constant; the others are compared with it
             case Start():
                 packs = [works[id] for id in decision.members]
                 members = [Member(id, work.from_step, decision.to_step) for work in packs for id in work.members]

@@ -27,6 +27,10 @@ IDENTICAL_FAILURES = 3
 """This many attempts lost in a row, each in its first minute and for the same reason, stop the sweep."""
 
 
+BEFORE_FIRST_STEP, BEFORE_FIRST_STEP_ROUNDED = 1e-4, 1e-3
+"""Largest relative difference of two losses before the first step: in float32, and in shorter data types."""
+
+
 def _silent(state: State, now: datetime, silences: Mapping[str, timedelta] | None) -> list[Event]:
     """Ask workers that are silent for too long to stop, and kill workers that do not react.
 
@@ -57,6 +61,27 @@ def _silent(state: State, now: datetime, silences: Mapping[str, timedelta] | Non
         if silent > limit:
             events.append(Pausing(now, attempt.id, f"no progress for {limit}"))
     return events
+
+
+def _mixed(state: State) -> str:
+    """Return why the sweep should halt: losses before the first step differ, though base and data are one; else ''.
+
+    An adapter starts as nothing, so experiments over one base have the same loss before their first step.
+    """
+    allowed = BEFORE_FIRST_STEP if state.facts.get("dtype", "float32") == "float32" else BEFORE_FIRST_STEP_ROUNDED
+    first: dict[str, tuple[str, float]] = {}
+    for id, standing in state.standings.items():
+        for outcome in (*standing.scores.values(), standing.outcome):
+            loss = outcome.initial_validation_loss if outcome else None
+            if loss is None:
+                continue
+            other, expected = first.setdefault(standing.experiment.base, (id, loss))
+            if abs(loss - expected) > allowed * abs(expected):
+                return (
+                    f"the losses before the first step differ: {expected:.6g} for {other}, {loss:.6g} for {id}; "
+                    "their base or data are not the same, so they cannot be compared: a bug, please report it"
+                )
+    return ""
 
 
 def _all_alike(state: State) -> str:

@@ -29,12 +29,30 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The sweep as submitted. `patience` is how long a worker may be silent; None if workers cannot be silent."""
+    """The sweep as submitted. `patience` is how long a worker may be silent; None if workers cannot be silent.
+
+    `encoding` is the version of how rows become tokens; sweeps submitted before there were versions have the first.
+    """
 
     at: datetime
     sweep: Sweep
     patience: timedelta | None = None
+    encoding: int = 1
     kind: Literal["Submitted"] = "Submitted"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprinted:
+    """Digests of what the sweep takes as constant, by name; `by` is the submission, a resume, or an attempt.
+
+    `missing` names what could not be read: the first attempt tells it, and no other attempt starts before.
+    """
+
+    at: datetime
+    things: dict[str, str]
+    by: str
+    missing: tuple[str, ...] = ()
+    kind: Literal["Fingerprinted"] = "Fingerprinted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +207,16 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The attempt is gone without a result; steps after its last checkpoints remain to be done."""
+    """The attempt is gone without a result; steps after its last checkpoints remain to be done.
+
+    `refused`: what the sweep asks for is at fault, so every other attempt would fail too.
+    """
 
     at: datetime
     attempt: str
     why: str
     checkpoints: tuple[Checkpoint, ...] = ()
+    refused: bool = False
     kind: Literal["Lost"] = "Lost"
 
 
@@ -252,10 +274,11 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Halted:
-    """The sweep stops itself because attempts fail repeatedly for the same reason."""
+    """The sweep stops itself: attempts fail repeatedly for the same reason, or what it asks for is `refused`."""
 
     at: datetime
     why: str
+    refused: bool = False
     kind: Literal["Halted"] = "Halted"
 
 
@@ -275,6 +298,7 @@ class ClockAnchored:
 
 Event = (
     Submitted
+    | Fingerprinted
     | Promised
     | Resumed
     | Observed

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias  # Any: a fold takes its own kind of 
 
 from gridsweep.carbon.readings import Freshness
 from gridsweep.carbon.traces import Trace
+from gridsweep.state.constants import Constants
 from gridsweep.state.events import (
     Added,
     Answered,
@@ -65,6 +66,8 @@ class State:
         self.promised: Promised | None = None
         self.stopping: str = ""
         self.halted: str = ""
+        self.refused = False  # halted because of what the sweep asks for
+        self.constants = Constants()
         self.facts: dict[str, str] = {}
         self.grid = Grid()
         self.rankings: list[Ranked] = []
@@ -148,6 +151,7 @@ class State:
 
     def _submitted(self, event: Submitted) -> None:
         self.sweep, self.submitted_at, self.patience = event.sweep, event.at, event.patience
+        self.constants.encoding = event.encoding
         self.standings = {e.id: Standing(e, event.at) for e in event.sweep.experiments}
         self._changed("sweep", "work")
 
@@ -166,6 +170,7 @@ class State:
                 if standing.status == "failed" and standing.outcome is None:
                     standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
         self.stopping = self.halted = ""
+        self.refused, self.constants.refusal = False, ""
         self.early_losses.clear()
         self._changed("sweep", "work", "pace")
 
@@ -173,7 +178,7 @@ class State:
         self.stopping = event.why
 
     def _halted(self, event: Halted) -> None:
-        self.halted = event.why
+        self.halted, self.refused = event.why, event.refused
 
     def _decided(self, event: Decided) -> None:
         standing = self.standings[event.experiment]
@@ -289,12 +294,14 @@ class State:
             standing = self.standings[member.experiment]
             fruitful = self._keep(standing, attempt, kept.get(member.experiment))
             fruits = fruits or fruitful
-            if not told:
+            if not told and not event.refused:
                 standing.fruitless = 0 if fruitful else standing.fruitless + 1
             standing.status, standing.reason = "waiting", event.why
             if standing.fruitless >= FRUITLESS_ATTEMPTS:
                 standing.status, standing.ended_at = "failed", event.at
                 standing.reason = f"{standing.fruitless} attempts without progress; the last: {event.why}"
+        if event.refused:
+            self.constants.refusal = event.why
         if early and not fruits:
             self.early_losses.append((tuple(m.experiment for m in attempt.stint.members), event.why))
         elif not told:
@@ -319,6 +326,7 @@ class State:
 
 _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Submitted": State._submitted,
+    "Fingerprinted": lambda state, event: state.constants.take(event),
     "Promised": State._promised,
     "Resumed": State._resumed,
     "Observed": State._observed,

@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> int:
         result = Worker(folder, assignment, lambda: stop_asked).run()
     except Exception as error:
         traceback.print_exc()
-        folder.finish(Result(now(), (), error=explained(error)))
+        from gridsweep.errors import SpecError
+
+        refused = isinstance(error, SpecError)  # the next attempt would get the same assignment
+        folder.finish(Result(now(), (), error=explained(error), refused=refused))
         return 1
     folder.finish(result)
     return 0

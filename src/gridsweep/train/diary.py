@@ -40,11 +40,12 @@ class Diary:
         losses: Mapping[str, float] | None = None,
         *,
         surely: bool = False,
+        constants: Mapping[str, str] | None = None,
     ) -> None:
         """Write a progress line; skip it if the last line was written just now, unless `surely`."""
         moment = time.monotonic()
         if surely or moment - self._told >= PROGRESS_EVERY:
-            self.folder.append(Progress(now(), phase, step, dict(losses or {})))
+            self.folder.append(Progress(now(), phase, step, dict(losses or {}), dict(constants) if constants else None))
             self._told = moment
         if moment - self._moment >= ENERGY_EVERY and phase != "loading":
             self.lap(step)

@@ -9,9 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridsweep.errors import SpecError
+from gridsweep.errors import CheckpointError, SpecError
 from gridsweep.records.attempts import Assignment, Part
 from gridsweep.records.files import verify
+from gridsweep.sweep.constants import check_constant
 from gridsweep.train import data
 
 if TYPE_CHECKING:  # importing these takes seconds, during which the worker could not react to a stop request
@@ -31,24 +32,33 @@ class Ready:
     room: Room | None
     validation: list[Sample]
     facts: dict[str, str]
+    constants: dict[str, str]
 
 
 def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Ready:
     """Load data, model and checkpoints; call `breathe` in between. Raise `SpecError` if any of them is invalid."""
+    known = assignment.constants
     checkpoints = {part.experiment: whole_checkpoint(part, store) for part in assignment.members}
     pairs = data.load(assignment.dataset, assignment.recipe)
+    found = {"training data": pairs.facts["dataset_digest"]}
+    check_constant(known, found)
     breathe()
 
+    from gridsweep.train.constants import of_model, of_samples, of_tokenizer
     from gridsweep.train.device import device_and_dtype, memory_at_hand
     from gridsweep.train.model import load_base
     from gridsweep.train.room import room_for  # imports torch, which takes seconds
 
     breathe()
     device, dtype = device_and_dtype()
+    found["dtype"] = str(dtype).removeprefix("torch.")
     tokenizer, base = load_base(assignment.model, device, dtype, assignment.base)
     breathe()
     recipe = assignment.recipe
     train, validation = _encoded(tokenizer, pairs, assignment)
+    found |= of_model(assignment.model) | of_tokenizer(tokenizer) | of_samples([*train.samples, *validation.samples])
+    check_constant(known, found)
+    breathe()
     memory = memory_at_hand(device, assignment.device.memory_gb)
     room = room_for(base, assignment.members, recipe, train.samples, memory)
     group = _group(assignment, base, train.samples, room)
@@ -68,20 +78,26 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
         from gridsweep.train.four_bit import described as packed
 
         facts["base"] = packed()
-    return Ready(group, room, validation.samples, facts)
+    return Ready(group, room, validation.samples, facts, found)
 
 
 def whole_checkpoint(part: Part, store: Path) -> Path | None:
     """Return the checkpoint folder to resume from, after checking that it is complete; None at step 0."""
     if part.checkpoint is None:
         if part.from_step:
-            raise SpecError(f"{part.experiment} is to go on from step {part.from_step}, but no checkpoint is named")
+            raise CheckpointError(
+                f"{part.experiment} is to go on from step {part.from_step}, but no checkpoint is named"
+            )
         return None
     folder = store / part.checkpoint.path
     if not verify(folder, part.checkpoint.digest):
-        raise SpecError(f"the checkpoint {folder} is missing or damaged: its digests differ; go on from an earlier one")
+        raise CheckpointError(
+            f"the checkpoint {folder} is missing or damaged: its digests differ; go on from an earlier one"
+        )
     if part.checkpoint.step != part.from_step:
-        raise SpecError(f"the checkpoint {folder} is of step {part.checkpoint.step}, not of step {part.from_step}")
+        raise CheckpointError(
+            f"the checkpoint {folder} is of step {part.checkpoint.step}, not of step {part.from_step}"
+        )
     return folder
 
 

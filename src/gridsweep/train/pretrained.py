@@ -79,8 +79,10 @@ class Tokenizer(Protocol):
     """Text to token ids and back."""
 
     eos_token_id: int | None
-    chat_template: str | None
+    chat_template: str | dict[str, str] | None
+    special_tokens_map: Mapping[str, object]
 
+    def get_vocab(self) -> dict[str, int]: ...
     @overload
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> Mapping[Literal["input_ids"], list[int]]: ...
     @overload

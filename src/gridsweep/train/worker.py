@@ -84,6 +84,7 @@ class Worker:
         self.diary.tell("loading", self.step, surely=True)
         ready = load(self.assignment, self.folder.store, self._breathing("loading"))
         facts.update(ready.facts)
+        self.diary.tell("loading", self.step, surely=True, constants=ready.constants)
         gc.freeze()  # loaded objects stay; from here on the collector looks only at new objects
         gc.enable()
         on_gpu = ready.facts["device"] != "cpu"

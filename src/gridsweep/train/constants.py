@@ -1,0 +1,80 @@
+"""What this machine reads of what a sweep takes as constant: digests of data, base and tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gridsweep.records.files import file_digest, replace_file
+from gridsweep.sweep.experiments import Model
+from gridsweep.train.cache import cache_folder
+from gridsweep.train.model import resolve
+
+if TYPE_CHECKING:
+    from gridsweep.train.pretrained import Tokenizer
+    from gridsweep.train.samples import Sample
+
+
+def of_model(model: Model) -> dict[str, str]:
+    """Return the digests of a base's files: its commit on the hub, or its config and weights in a local folder.
+
+    The files must be there; weights are hashed again only if a file's path, inode, size or time has changed.
+    """
+    where = resolve(model)
+    if not Path(where).is_dir():
+        return {"model commit": commit_of(where, model.revision)}
+    folder = Path(where)
+    weights = {path.name: cached_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {
+        "model config": file_digest(folder / "config.json"),
+        "model weights": _digest(sorted(weights.values())),
+    }
+
+
+def commit_of(id: str, revision: str | None) -> str:
+    """Return the commit that a revision of a hub model names, as its files lie in the cache."""
+    from transformers.utils import cached_file
+
+    path = cached_file(id, "config.json", revision=revision or "main")
+    assert path is not None, "a missing config raises"
+    return Path(path).parent.name
+
+
+def of_tokenizer(tokenizer: Tokenizer) -> dict[str, str]:
+    """Return the digests of a tokenizer, by what it does, and of its chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    does = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return {
+        "tokenizer": _digest([does, json.dumps(special, sort_keys=True)]),
+        "chat template": _digest([json.dumps(tokenizer.chat_template, sort_keys=True)]),
+    }
+
+
+def of_samples(samples: Iterable[Sample]) -> dict[str, str]:
+    """Return the digest of token ids and of which of them are learned, in order."""
+    sha = hashlib.sha256()
+    for sample in samples:
+        sha.update(json.dumps([sample.ids, sample.prompt, sample.context]).encode())
+    return {"encoded samples": sha.hexdigest()}
+
+
+def cached_digest(path: Path) -> str:
+    """Return the sha256 of a file's content, from the machine's cache if the file has not changed since."""
+    real = path.resolve()
+    seen = real.stat()
+    key = _digest([str(real), str(seen.st_ino), str(seen.st_size), str(seen.st_mtime_ns)])
+    kept = cache_folder() / "digests" / key
+    if kept.is_file() and len(text := kept.read_text()) == hashlib.sha256().digest_size * 2:
+        return text
+    found = file_digest(real)
+    kept.parent.mkdir(exist_ok=True)
+    replace_file(kept, found)
+    return found
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
