@@ -184,6 +184,12 @@ class ExecutorError(GridsweepError):
     code = "executor"
 
 
+class HubError(ExecutorError):
+    """The model hub cannot be reached; a later attempt may reach it."""
+
+    code = "hub"
+
+
 class ApiError(ExecutorError):
     """A cluster's API server refused a request permanently."""
 

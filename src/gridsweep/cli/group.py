@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +34,11 @@ def cli() -> None:
 def worker() -> list[str]:
     """Return the command that starts a worker; GRIDSWEEP_WORKER names another module (gridsweep.testing.stand_in)."""
     return [sys.executable, "-m", os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")]
+
+
+def notice(*, quiet: bool) -> Callable[[str], None]:
+    """Return a listener that prints a line to stderr, or nothing."""
+    return (lambda text: None) if quiet else lambda text: click.echo(text, err=True)
 
 
 def load(path: Path) -> Sweep:

@@ -16,11 +16,12 @@ from gridsweep.cli.group import (
     folder_of,
     json_option,
     load,
+    notice,
     one_of,
     print_json,
     worker,
 )
-from gridsweep.errors import DEADLINE, INTERRUPTED, GridsweepError, SignalError
+from gridsweep.errors import DEADLINE, INTERRUPTED, GridsweepError, SignalError, SpecError
 
 
 @cli.command()
@@ -52,6 +53,7 @@ def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
     from gridsweep.grid.registry import provider_for
     from gridsweep.policy.limits import useless_limits
+    from gridsweep.runs.looking import looked
     from gridsweep.sweep.search_space import near_duplicates
 
     sweep = load(spec)
@@ -61,14 +63,18 @@ def check(spec: Path, as_json: bool) -> None:
     except SignalError as error:
         warnings = [f"cannot read the grid: {error}"]
     warnings += [str(alike) for alike in near_duplicates([e.params for e in sweep.experiments], same_rank=True)]
+    notice(quiet=as_json)("looking at the model and the data ...")
+    look = looked(sweep, now, worker())
+    if look is not None and look.error:
+        raise SpecError(look.error)
     if as_json:
         from gridsweep.render import answers
 
-        print_json(answers.check(sweep, warnings))
+        print_json(answers.check(sweep, warnings, look))
         return
     from gridsweep.render import terminal
 
-    terminal.check(sweep, warnings)
+    terminal.check(sweep, warnings, look)
 
 
 @cli.command()
@@ -140,7 +146,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     again = shlex.join(["gridsweep", "run", str(spec), *(() if folder == usual else ("--folder", str(folder)))])
     try:
         with progress.watching(quiet=as_json) as tell:
-            done = runs.run(sweep, folder, tell=tell, command=worker())
+            done = runs.run(sweep, folder, tell=tell, command=worker(), noticed=notice(quiet=as_json))
     except KeyboardInterrupt:
         if as_json:
             print_json(failures.left_at_once(again))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args  # arguments of a dataclass, by name
 
 from gridsweep.accounting.recommendation import Recommendation
+from gridsweep.records.looks import Look, Piece
 from gridsweep.render.terminal import held, latest_start
 from gridsweep.runs.folder import RunFolder
 from gridsweep.serving.adapters import Adapter
@@ -53,11 +54,15 @@ class CheckedExperiment:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A valid spec and its warnings."""
+    """A valid spec, its warnings, and what was seen of its data and model."""
 
     sweep: str
     experiments: tuple[CheckedExperiment, ...]
     warnings: tuple[str, ...]
+    seen: Mapping[str, str]
+    constants: Mapping[str, str]
+    unseen: Mapping[str, str]
+    first_sample: tuple[Piece, ...]
     schema_version: int = 1
 
 
@@ -236,13 +241,14 @@ def best(made: Recommendation, adapter: Path | None) -> Best:
     )
 
 
-def check(sweep: Sweep, warnings: Sequence[str]) -> Check:
+def check(sweep: Sweep, warnings: Sequence[str], look: Look | None = None) -> Check:
     """Return the document of a checked spec."""
     listed = [
         CheckedExperiment(e.id, e.params.r, e.params.alpha, e.params.lr, e.params.dropout, e.tier, e.reason)
         for e in sweep.experiments
     ]
-    return Check(sweep.name, tuple(listed), tuple(warnings))
+    seen = look or Look(unseen={"model and data": "another program trains this sweep"})
+    return Check(sweep.name, tuple(listed), tuple(warnings), seen.facts, seen.constants, seen.unseen, seen.first)
 
 
 def status(place: RunFolder) -> SweepStatus:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from rich.markup import escape
+from rich.text import Text
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
@@ -17,6 +18,7 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.doctor import Finding
 from gridsweep.errors import DONE, EXIT_CODES
 from gridsweep.policy.registry import uses_limits
+from gridsweep.records.looks import Look
 from gridsweep.render import promises, wording
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
@@ -30,8 +32,8 @@ from gridsweep.sweep.experiments import number
 from gridsweep.sweep.sweep import Sweep
 
 
-def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
-    """Print a sweep's experiments, each with its tier and the reason for the tier, and the warnings."""
+def check(sweep: Sweep, warnings: Sequence[str] = (), look: Look | None = None) -> None:
+    """Print a sweep's experiments, each with its tier and the reason for it, what the look saw, and the warnings."""
     out = console()
     rows = table("experiment", "r", "alpha", "lr", "dropout", "tier", "because", right=("r", "alpha", "lr", "dropout"))
     for e in sweep.experiments:
@@ -57,8 +59,29 @@ def check(sweep: Sweep, warnings: Sequence[str] = ()) -> None:
         )
     if sweep.repeats is not None:
         out.print(f"Then the best {sweep.repeats.finalists} are trained with {sweep.repeats.seeds} seeds each.")
+    if look is not None:
+        seen(look)
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {escape(warning)}")
+
+
+def seen(look: Look) -> None:
+    """Print what a look saw of data and model, the first sample with its learned parts marked, and what it missed."""
+    out = console()
+    out.print()
+    for name, fact in look.facts.items():
+        out.print(f"{name}: {escape(fact)}")
+    if look.first:
+        out.print("first sample, [reverse]learned[/reverse] in reverse (in » « without colours):")
+        marks = ("", "") if out.is_terminal else ("»", "«")
+        text = Text("  ")
+        for piece in look.first:
+            words = f"{marks[0]}{piece.text}{marks[1]}" if piece.learned else piece.text
+            text.append(words.replace("\n", "\n  "), "reverse" if piece.learned else "")
+        out.print(text, soft_wrap=True)
+    for why in dict.fromkeys(look.unseen.values()):
+        names = [name for name, reason in look.unseen.items() if reason == why]
+        out.print(f"[yellow]not looked at[/yellow]: {', '.join(names)}: {escape(why)}")
 
 
 def report(made: Report, *, short: bool = False) -> None:

@@ -46,6 +46,7 @@ from gridsweep.records.lease import holder, lease
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import CTRL_C, Interrupt
+from gridsweep.runs.looking import fingerprinted, seen
 from gridsweep.runs.worlds import Following, Live, Replayed
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.registry import proposers_for
@@ -79,11 +80,13 @@ def run(
     tell: Callable[[State, Sequence[Event]], None] = nothing,
     command: Sequence[str] = WORKER,
     stop: str = "",
+    noticed: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Run a sweep on this machine, or resume the one in the folder; return when it is done or was stopped.
 
     With `sweep` None, the run resumes the sweep in the journal. `command` starts a worker on an attempt folder. `stop`
-    is a reason to stop the running attempts and start no others. Raise `LeaseError` while another run holds the folder.
+    is a reason to stop the running attempts and start no others. `noticed` gets lines on what happens before the
+    start. Raise `LeaseError` while another run holds the folder.
     """
     if sweep is None and folder is None:
         raise SpecError("no sweep and no folder given; name one of them")
@@ -100,7 +103,13 @@ def run(
             provider = provider_for(begun.sweep.carbon)
             executor = executor_for(begun.sweep, place.store, command)
             ready(begun, provider, executor, command)
-            opened: list[Event] = [begun, *the_promise(begun, provider)]
+            if not stop and (state.left or not state.standings):
+                noticed("looking at the model and the data ...")
+                look = seen(begun.sweep, begun.at, command, state)
+            else:
+                look = None  # nothing will be trained
+            constants = fingerprinted(look, state, begun.at)
+            opened: list[Event] = [begun, *constants, *the_promise(begun, provider)]
             journal.extend(opened)
             for event in opened:
                 state.apply(event)

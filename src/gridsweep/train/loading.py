@@ -55,7 +55,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     tokenizer, base = load_base(assignment.model, device, dtype, assignment.base)
     breathe()
     recipe = assignment.recipe
-    train, validation = _encoded(tokenizer, pairs, assignment)
+    train, validation = encoded(tokenizer, pairs, assignment)
     found |= of_model(assignment.model) | of_tokenizer(tokenizer) | of_samples([*train.samples, *validation.samples])
     check_constant(known, found)
     breathe()
@@ -101,7 +101,7 @@ def whole_checkpoint(part: Part, store: Path) -> Path | None:
     return folder
 
 
-def _encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> tuple[Encoded, Encoded]:
+def encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> tuple[Encoded, Encoded]:
     """Return the training and validation samples. Raise `SpecError` if no sample has room for a response."""
     from gridsweep.train.samples import encode
 

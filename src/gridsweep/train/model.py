@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridsweep.errors import SpecError
+from gridsweep.errors import HubError, SpecError
 from gridsweep.sweep.experiments import Base, Dataset, Model, is_local
 
 if TYPE_CHECKING:  # torch is imported where it is used, because the import takes seconds
@@ -15,6 +17,8 @@ if TYPE_CHECKING:  # torch is imported where it is used, because the import take
     from gridsweep.train.pretrained import CausalLM, Tokenizer
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
+UNREACHABLE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ReadTimeout"}
+"""Names of the errors of Hugging Face's libraries and of HTTP clients, which are imported late or not at all."""
 BUNDLED = ("tiny-qwen2", "smollm2-135m-instruct")
 
 
@@ -47,26 +51,43 @@ def resolve(model: Model) -> str:
     return str(folder)
 
 
+def load_tokenizer(model: Model) -> Tokenizer:
+    """Return the tokenizer of a base. Raise `SpecError` if it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    where = resolve(model)
+    with _told(model):
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **_revision(model, where))
+    return tokenizer
+
+
+def load_shape(model: Model) -> CausalLM:
+    """Return the base without weights, on the device "meta". Raise `SpecError` if its config cannot be loaded."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    where = resolve(model)
+    with _told(model):
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **_revision(model, where))
+        with torch.device("meta"):
+            shape: CausalLM = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return shape
+
+
 def load_base(
     model: Model, device: torch.device, dtype: torch.dtype, kind: Base = "full"
 ) -> tuple[Tokenizer, CausalLM]:
     """Return (tokenizer, frozen model in evaluation mode). Raise `SpecError` if they cannot be loaded."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # progress bars would fill the log
+    tokenizer = load_tokenizer(model)
     where = resolve(model)
-    revision = {} if Path(where).is_dir() else {"revision": model.revision or "main"}
-    try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **revision)
+    with _told(model):
         base: CausalLM = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **revision
+            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **_revision(model, where)
         )
-    except (OSError, ValueError, KeyError) as error:  # missing, no network, no safetensors, unknown architecture
-        cause = (str(error) or type(error).__name__).splitlines()[0]
-        raise SpecError(
-            f"the model {model.id} cannot be loaded: {cause}; check its name and the network, or name a local folder"
-        ) from error
     base.config.use_cache = False
     base.requires_grad_(False)
     if kind == "4-bit":
@@ -74,3 +95,33 @@ def load_base(
 
         base = in_four_bits(base, device)
     return tokenizer, base.to(device).eval()
+
+
+@contextmanager
+def _told(model: Model) -> Iterator[None]:
+    """Turn what a library says of a model that cannot be loaded into a `SpecError`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:  # not there, no network, no safetensors, unknown kind
+        if unreachable(error):
+            raise HubError(
+                f"the model {model.id} is not on this machine and the hub cannot be reached",
+                remedy="check the network, or name a local folder",
+            ) from error
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise SpecError(
+            f"the model {model.id} cannot be loaded: {cause}; check its name and the network, or name a local folder"
+        ) from error
+
+
+def unreachable(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that a hub could not be reached, rather than that it refused."""
+    while error is not None:
+        if type(error).__name__ in UNREACHABLE or isinstance(error, ConnectionError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _revision(model: Model, where: str) -> dict[str, str]:
+    return {} if Path(where).is_dir() else {"revision": model.revision or "main"}

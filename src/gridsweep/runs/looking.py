@@ -1,0 +1,95 @@
+"""A look at a sweep's data and model before anything waits, by the worker's own code in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+from gridsweep.errors import ExecutorError, HubError, SpecError
+from gridsweep.executors.local import WORKER
+from gridsweep.records import codec
+from gridsweep.records.attempts import Assignment
+from gridsweep.records.looks import Look
+from gridsweep.state.events import Fingerprinted
+from gridsweep.state.state import State
+from gridsweep.sweep.constants import ENCODING, check_constant
+from gridsweep.sweep.sweep import Sweep
+
+LOOK_SECONDS = 1800.0
+NEEDED = ("torch", "transformers", "datasets")
+TOLD_BY_THE_FIRST = ("training data", "tokenizer", "chat template", "encoded samples")
+
+
+def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encoding: int = ENCODING) -> Look | None:
+    """Return what can be seen of a sweep's data and model; None if another program than ours trains it.
+
+    Without the extra `train` nothing can be seen, and the look says so. Raise `ExecutorError` if the look itself fails.
+    """
+    if tuple(command) != WORKER:
+        return None
+    if sweep.executor.name != "local" and (away := _away(sweep)):
+        return Look(unseen=dict.fromkeys(TOLD_BY_THE_FIRST, f"{away} is read where the workers are"))
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        why = f"{missing[0]} is not installed here (pip install 'gridsweep[train]')"
+        return Look(unseen=dict.fromkeys(TOLD_BY_THE_FIRST, why))
+    asked = Assignment(
+        "look", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, sweep.devices[0], (), "full", encoding,
+        {}, at.replace(hour=0, minute=0, second=0, microsecond=0),
+    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "gridsweep.train.look"],
+            input=codec.dumps(asked),
+            capture_output=True,
+            text=True,
+            timeout=LOOK_SECONDS,
+            check=False,
+        )
+        return codec.loads(Look, done.stdout)
+    except subprocess.TimeoutExpired:
+        raise ExecutorError(f"looking at {sweep.model.id} and {sweep.dataset.id} took half an hour") from None
+    except ValueError:
+        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ExecutorError(
+            f"data and model could not be looked at: {words[-1][:500]}", remedy="run `gridsweep doctor`"
+        ) from None
+
+
+def _away(sweep: Sweep) -> str:
+    """Return the model or dataset that is on the hub, or on a path that only workers see; '' if both are here."""
+    bundled = ("stdlib", "tiny-qwen2", "smollm2-135m-instruct")
+    ids = [id for id in (sweep.model.id, sweep.dataset.id) if id not in bundled]
+    return next((id for id in ids if not Path(id).expanduser().exists()), "")
+
+
+def fingerprinted(look: Look | None, state: State, at: datetime) -> list[Fingerprinted]:
+    """Return what a look adds to the constants of a sweep, to be journaled.
+
+    Raise `SpecError` if anything differs from what the sweep began with. A folder of an earlier version has only the
+    digest of its data, if a result told it.
+    """
+    if look is None:
+        return []
+    known = dict(state.constants.things)
+    if not known and (digest := state.facts.get("dataset_digest")):
+        known["training data"] = digest
+    check_constant(known, look.constants)
+    if state.standings and not look.constants.keys() - state.constants.things.keys():
+        return []
+    missing = tuple(name for name in look.unseen if name not in known)
+    return [Fingerprinted(at, known | look.constants, "resume" if state.standings else "submission", missing)]
+
+
+def seen(sweep: Sweep, at: datetime, command: Sequence[str], state: State) -> Look | None:
+    """Return the look at a sweep that is submitted or resumed. Raise `SpecError` if a worker would refuse it."""
+    encoding, at = (state.constants.encoding, state.submitted_at) if state.standings else (ENCODING, at)
+    look = looked(sweep, at, command, encoding=encoding)
+    if look is not None and look.error:
+        raise SpecError(look.error)
+    if look is not None and look.unreachable and sweep.executor.name == "local":
+        raise HubError(look.unreachable)
+    return look

@@ -1,0 +1,164 @@
+"""`python -m gridsweep.train.look < assignment.json`: what a worker would load, looked at without training.
+
+Data on this machine are read and encoded as a whole, the model's shape is built without weights. What an attempt would
+refuse is refused here, before anything waits. Prints a `Look` as JSON; a look without an error is kept in the cache
+until a file changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from gridsweep import __version__
+from gridsweep.errors import GridsweepError, HubError
+from gridsweep.records import codec
+from gridsweep.records.attempts import Assignment
+from gridsweep.records.files import replace_file
+from gridsweep.records.looks import Look, Piece
+from gridsweep.sweep.experiments import Dataset, is_local
+from gridsweep.train.cache import cache_folder
+from gridsweep.train.model import offline_if_local, resolve
+
+if TYPE_CHECKING:
+    from gridsweep.train.data import Data
+    from gridsweep.train.pretrained import Tokenizer
+    from gridsweep.train.samples import Encoded, Sample
+
+SHOWN_TOKENS = 400
+"""At most this many tokens of the first sample are shown."""
+
+
+def main(text: str) -> Look:
+    """Return the look at an assignment, from the cache if nothing has changed."""
+    assignment = codec.loads(Assignment, text)
+    offline_if_local(assignment.model, assignment.dataset)
+    key = _key(assignment, text)
+    kept = cache_folder() / "looks" / key if key else None
+    if kept is not None and kept.is_file():
+        try:
+            return codec.loads(Look, kept.read_text())
+        except ValueError:
+            pass  # written by another version
+    found = look(assignment)
+    if kept is not None and not found.error and not found.unreachable:
+        kept.parent.mkdir(exist_ok=True)
+        replace_file(kept, codec.dumps(found))
+    return found
+
+
+def look(assignment: Assignment) -> Look:
+    """Look at data, tokenizer and model of an assignment; an error is returned, not raised."""
+    seen = _Seen(assignment)
+    try:
+        pairs = seen.data()
+        try:
+            seen.model(pairs)
+        except HubError as error:
+            seen.unseen |= dict.fromkeys(("tokenizer", "chat template", "encoded samples"), str(error))
+            return Look(seen.constants, seen.unseen, seen.facts, (), unreachable=str(error))
+    except GridsweepError as error:
+        return Look(seen.constants, seen.unseen, seen.facts, seen.first, str(error))
+    return Look(seen.constants, seen.unseen, seen.facts, seen.first)
+
+
+class _Seen:
+    """What has been seen so far; each step raises what a worker would."""
+
+    def __init__(self, assignment: Assignment):
+        self.assignment = assignment
+        self.constants: dict[str, str] = {}
+        self.unseen: dict[str, str] = {}
+        self.facts: dict[str, str] = {}
+        self.first: tuple[Piece, ...] = ()
+
+    def data(self) -> Data | None:
+        """Read the data as a whole; None if they are on the hub."""
+        from gridsweep.train import data
+
+        if not on_this_machine(self.assignment.dataset):
+            why = "on the hub; the first attempt reads it"
+            self.unseen |= dict.fromkeys(("training data", "encoded samples"), why)
+            return None
+        pairs = data.load(self.assignment.dataset, self.assignment.recipe)
+        self.constants["training data"] = pairs.facts["dataset_digest"]
+        self.facts["data"] = f"{len(pairs.train)} to train, {len(pairs.validation)} to validate"
+        return pairs
+
+    def model(self, pairs: Data | None) -> None:
+        """Load the tokenizer, encode the data, build the model's shape and look for its target modules."""
+        from gridsweep.train.constants import of_model, of_samples, of_tokenizer
+        from gridsweep.train.lean.base import targeted
+        from gridsweep.train.loading import encoded
+        from gridsweep.train.model import load_shape, load_tokenizer
+
+        model, recipe = self.assignment.model, self.assignment.recipe
+        tokenizer = load_tokenizer(model)
+        self.constants |= of_tokenizer(tokenizer)
+        if pairs is not None:
+            train, validation = encoded(tokenizer, pairs, self.assignment)
+            self.constants |= of_samples([*train.samples, *validation.samples])
+            self.facts |= told(train, validation, recipe.max_length)
+            self.first = tuple(pieces(tokenizer, train.samples[0]))
+        shape = load_shape(model)
+        targeted(shape, recipe.target_modules, recipe.layers)
+        self.facts["model"] = f"{type(shape).__name__}, {sum(p.numel() for p in shape.parameters()):,} parameters"
+        self.constants |= of_model(model)
+
+
+def on_this_machine(dataset: Dataset) -> bool:
+    """Whether a dataset needs no hub."""
+    return dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).expanduser().exists()
+
+
+def told(train: Encoded, validation: Encoded, max_length: int) -> dict[str, str]:
+    """Return how long the samples are, and how many are cut or dropped."""
+    samples = [*train.samples, *validation.samples]
+    lengths = [len(sample.ids) for sample in samples]
+    learned = sum(sample.counted for sample in samples)
+    truncated, dropped = train.truncated + validation.truncated, train.dropped + validation.dropped
+    return {
+        "tokens": f"{sum(lengths):,} ({learned:,} learned), {median(lengths):.0f} in the middle sample, "
+        f"{max(lengths)} in the longest",
+        "cut": f"{truncated} of {len(samples) + dropped} samples cut at {max_length} tokens, {dropped} dropped because "
+        "nothing to learn is left",
+    }
+
+
+def pieces(tokenizer: Tokenizer, sample: Sample) -> Iterator[Piece]:
+    """Yield a sample's text in parts: learned, or not."""
+    learned = {at for part in sample.learned for at in part}
+    begin, shown = 0, min(len(sample.ids), SHOWN_TOKENS)
+    for at in range(1, shown + 1):
+        if at == shown or (at in learned) != (begin in learned):
+            yield Piece(tokenizer.decode(sample.ids[begin:at]), begin in learned)
+            begin = at
+
+
+def _key(assignment: Assignment, text: str) -> str:
+    """Return the name of the kept look; '' if it depends on the hub."""
+    places = []
+    if not on_this_machine(assignment.dataset):
+        return ""
+    if assignment.dataset.id != "stdlib":
+        places.append(Path(assignment.dataset.id).expanduser())
+    where = Path(resolve(assignment.model)) if assignment.model.id != "smollm2-135m-instruct" else Path()
+    if not where.is_dir():
+        return ""
+    places.append(where)
+    files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
+    seen = [f"{f} {s.st_ino} {s.st_size} {s.st_mtime_ns}" for f in files if f.is_file() for s in (f.stat(),)]
+    parts = [__version__, sys.version, str(Path.cwd()), text, *seen]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    print(codec.dumps(main(sys.stdin.read())))
