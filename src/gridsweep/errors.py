@@ -7,6 +7,7 @@ separately or as one text, which is split by that form; it has all three attribu
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ EXIT_CODES: dict[int, str] = {
 
 _WHERE = re.compile(r"([^\s:]+(?::\d+)?): (?=\S)")
 """A file (with its line) or a key at the start of a message: one word, an optional number, then `: `."""
+
+
+def word(path: object) -> str:
+    """Return a path as one word of a shell, for commands in messages."""
+    return shlex.quote(str(path))
 
 
 @dataclass(frozen=True, slots=True)

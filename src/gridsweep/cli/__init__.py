@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from itertools import takewhile
@@ -27,6 +28,12 @@ def main() -> None:
         # The reader of the pipe is gone, so no message can be delivered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would try to flush it again
+        click.echo(f"error: cannot write the output: {error.strerror}", err=True)
+        sys.exit(1)
     except Exception as error:
         if as_json:
             _document(error)

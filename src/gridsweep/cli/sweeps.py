@@ -21,7 +21,7 @@ from gridsweep.cli.group import (
     print_json,
     worker,
 )
-from gridsweep.errors import DEADLINE, INTERRUPTED, GridsweepError, SignalError, SpecError
+from gridsweep.errors import DEADLINE, INTERRUPTED, ExecutorError, GridsweepError, SignalError, SpecError, word
 
 
 @cli.command()
@@ -41,9 +41,10 @@ def init(path: Path, as_json: bool) -> None:
     if as_json:
         from gridsweep.render.answers import Written
 
-        print_json(Written(path, next=f"gridsweep check {path}"))
+        print_json(Written(path, next=f"gridsweep check {word(path)}"))
     else:
-        click.echo(f"wrote {path}; next: gridsweep check {path}, gridsweep plan {path}, then gridsweep run {path}")
+        here = word(path)
+        click.echo(f"wrote {path}; next: gridsweep check {here}, gridsweep plan {here}, then gridsweep run {here}")
 
 
 @cli.command()
@@ -255,10 +256,10 @@ def stop(folder: Path | None, as_json: bool) -> None:
     if as_json:
         from gridsweep.render.answers import Stopped
 
-        print_json(Stopped(place.path, left, next=f"gridsweep run {place.path}" if left else None))
+        print_json(Stopped(place.path, left, next=f"gridsweep run {word(place.path)}" if left else None))
         return
     click.echo(
-        f"{place.path} is stopped; {left} experiments remain; resume with: gridsweep run {place.path}"
+        f"{place.path} is stopped; {left} experiments remain; resume with: gridsweep run {word(place.path)}"
         if left
         else "nothing is left to stop"
     )
@@ -290,6 +291,8 @@ def report(folder: Path | None, as_json: bool, markdown: bool, settled: bool) ->
     elif markdown:
         click.echo(markdown_.render(made))
     else:
-        paths = files.publish(place.path, made)
         terminal.report(made)
-        terminal.wrote(paths)
+        try:
+            terminal.wrote(files.publish(place.path, made))
+        except ExecutorError as error:  # the folder may belong to another user, or be mounted for reading
+            click.echo(f"not written: {error.what}", err=True)

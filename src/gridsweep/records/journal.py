@@ -7,7 +7,10 @@ Events are committed with WAL and synchronous=FULL: after `extend` returns, they
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +23,8 @@ from gridsweep.records.files import sync
 from gridsweep.state.events import Event
 
 VERSION = 1
+COPIES = 5
+"""Tries to copy a journal that is written meanwhile."""
 _EVENT = Annotated[Event, Field(discriminator="kind")]
 _TABLES = """
 CREATE TABLE events (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
@@ -34,7 +39,7 @@ class Journal:
         self.path, self.epoch = path, epoch
         try:
             if epoch is None:
-                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+                self._db = _readable(path)
             else:
                 if not path.exists():
                     _create(path)
@@ -112,6 +117,36 @@ def _create(path: Path) -> None:
         raise _unwritable(path, error) from None
     draft.rename(path)
     sync(path.parent)
+
+
+def _readable(path: Path) -> sqlite3.Connection:
+    """Open a journal for reading, from a copy in memory if its folder does not allow SQLite's own files beside it."""
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError:
+        if os.access(path.parent, os.W_OK) or not os.access(path, os.R_OK):
+            raise
+        return _copied(path)
+    return db
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """Return a journal's content in memory, copied with the changes that are not yet in its main file."""
+    for attempt in range(COPIES):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            for suffix in ("", "-wal"):
+                if (file := path.with_name(path.name + suffix)).exists():
+                    shutil.copyfile(file, copy.with_name(copy.name + suffix))
+            db, held = sqlite3.connect(copy), sqlite3.connect(":memory:", isolation_level=None)
+            try:
+                db.backup(held)
+                if held.execute("PRAGMA quick_check(1)").fetchone() == ("ok",) or attempt == COPIES - 1:
+                    return held
+            finally:
+                db.close()
+    raise AssertionError("the last copy is returned, whole or not")
 
 
 def _unwritable(path: Path, error: sqlite3.Error) -> JournalError:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gridsweep.errors import LeaseError, SpecError
+from gridsweep.errors import LeaseError, SpecError, word
 
 LOOKS = 10
 """`holder` locks the lease for a moment, so a run that finds it locked tries this many times."""
@@ -43,7 +43,7 @@ def _take(state: Path) -> tuple[int, int]:
             who = f"process {pid}" if pid else "another process"
             raise LeaseError(
                 f"{who} is already running the sweep in {state.parent}; watch it with `gridsweep status --watch "
-                f"{state.parent}`, or end it with `gridsweep stop {state.parent}`"
+                f"{state.parent}`, or end it with `gridsweep stop {word(state.parent)}`"
             )
         text = os.pread(handle, 64, 0).split()
         epoch = int(text[1]) + 1 if len(text) == 2 and text[1].isdigit() else 1

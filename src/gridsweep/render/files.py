@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gridsweep.accounting.report import Report
-from gridsweep.errors import ExecutorError
+from gridsweep.errors import ExecutorError, word
 from gridsweep.records.files import replace_file
 from gridsweep.render import card, documents, html, markdown
 from gridsweep.runs.folder import RunFolder
@@ -32,6 +32,6 @@ def publish(folder: Path, made: Report) -> list[Path]:
     except OSError as error:
         raise ExecutorError(
             f"cannot write the report into {place.state}: {error.strerror}; fix this and run "
-            f"`gridsweep report {folder}` (no result is lost)"
+            f"`gridsweep report {word(folder)}` (no result is lost)"
         ) from None
     return [place.state / name for name in texts]

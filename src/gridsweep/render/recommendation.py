@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gridsweep.accounting.recommendation import Recommendation
+from gridsweep.errors import word
 from gridsweep.render.figures import percent
 from gridsweep.render.screen import console
 from gridsweep.sweep.experiments import number
@@ -32,10 +33,10 @@ def text(made: Recommendation, folder: Path, adapter: Path | None) -> None:
         ("of", f"{made.model.id} on {made.dataset.id}"),
         ("adapter", str(adapter) if adapter else f"not in {folder}: restore it, or train it again"),
         *(("" if i else "caveats", caveat) for i, caveat in enumerate(made.caveats)),
-        ("paste", f"gridsweep best {folder} --as peft (or trl, axolotl)"),
+        ("paste", f"gridsweep best {word(folder)} --as peft (or trl, axolotl)"),
     ]
     if adapter:
-        rows.append(("take", f"gridsweep export {made.id} {folder} --to DIR"))
+        rows.append(("take", f"gridsweep export {made.id} {word(folder)} --to DIR"))
     out = console()
     for what, said in rows:
         out.print(f"{what:<10}{said}", markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.carbon.traces import HOUR
 from gridsweep.doctor import Finding
-from gridsweep.errors import DONE, EXIT_CODES
+from gridsweep.errors import DONE, EXIT_CODES, word
 from gridsweep.policy.registry import uses_limits
 from gridsweep.records.looks import Look
 from gridsweep.render import promises, wording
@@ -189,7 +189,7 @@ def ending(made: Report, exit_code: int, paths: Sequence[Path], again: str) -> N
 def configuration(made: Report, folder: Path) -> None:
     """Print the command that shows the recommended configuration, once there is one."""
     if made.best:
-        print(f"configuration: gridsweep best {shlex.quote(str(folder))} --as peft (or trl, axolotl)")
+        print(f"configuration: gridsweep best {word(folder)} --as peft (or trl, axolotl)")
 
 
 def wrote(paths: Sequence[Path]) -> None:
@@ -232,8 +232,10 @@ def status(place: RunFolder, *, watch: bool) -> None:
     counts = ", ".join(f"{count} {status}" for status in get_args(Status) if (count := state.count(status)))
     out.print(f"{counts}\n{place.path}: {f'process {pid} drives it' if pid else 'no run drives it'}", markup=False)
     if pid is None:
-        then = f"resume with: gridsweep run {folder}" if state.left else f"next: gridsweep report {folder}"
-        out.print(f"next: gridsweep best {folder}" if state.count("done") and not state.left else then, markup=False)
+        then = f"resume with: gridsweep run {word(folder)}" if state.left else f"next: gridsweep report {word(folder)}"
+        out.print(
+            f"next: gridsweep best {word(folder)}" if state.count("done") and not state.left else then, markup=False
+        )
 
 
 def held(state: State, standing: Standing) -> str:

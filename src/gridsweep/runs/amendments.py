@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from gridsweep.errors import SpecError
 from gridsweep.records import codec
@@ -17,12 +18,14 @@ AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "prop
 def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]:
     """Return the changes from one spec to the next, one line each; `added` are experiments added during the sweep.
 
-    Raise `SpecError` if a change is not allowed.
+    A model or dataset may have moved to another folder under its own name: its content is compared elsewhere. Raise
+    `SpecError` if a change is not allowed.
     """
     old, new = (replace(s, experiments=tuple(e for e in s.experiments if e.id not in added)) for s in (old, new))
     bare = [[replace(e, tier="", reason="") for e in sweep.experiments] for sweep in (old, new)]
     changed = list(_differences("", *(_plain(replace(sweep, experiments=())) for sweep in (old, new))))
-    refused = [line for line in changed if re.split(r"[.:\[]", line)[0] not in AMENDABLE]
+    allowed = (*AMENDABLE, *_moved(old, new))
+    refused = [line for line in changed if re.split(r"[:\[]", line)[0] not in allowed and _section(line) not in allowed]
     if bare[0] != bare[1]:
         refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and they differ")
     if refused:
@@ -34,6 +37,24 @@ def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]
     pairs = zip(old.experiments, new.experiments, strict=True)
     moved = sum((was.tier, was.reason) != (now.tier, now.reason) for was, now in pairs)
     return changed + ([f"tiers of {moved} experiments"] if moved else [])
+
+
+def _moved(old: Sweep, new: Sweep) -> list[str]:
+    """Return the keys of files and folders that lie elsewhere now, under their own names."""
+    places = {
+        "model.id": (old.model.id, new.model.id),
+        "dataset.id": (old.dataset.id, new.dataset.id),
+        "carbon.file": (old.carbon.file or "", new.carbon.file or ""),
+    }
+    return [
+        key
+        for key, (before, now) in places.items()
+        if before != now and Path(before).is_absolute() and Path(before).name == Path(now).name
+    ]
+
+
+def _section(line: str) -> str:
+    return re.split(r"[.:\[]", line)[0]
 
 
 def _plain(sweep: Sweep) -> object:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gridsweep.accounting.recommendation import Recommendation, recommend
 from gridsweep.accounting.report import Report
-from gridsweep.errors import AdapterError
+from gridsweep.errors import AdapterError, word
 from gridsweep.records.files import MANIFEST, verify
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
@@ -47,12 +47,14 @@ def best(folder: str | Path) -> tuple[Adapter, list[Adapter]]:
     report = summarize(place.read())
     listed = _listed(place, report)
     if not listed:
-        raise AdapterError(f"{folder} holds no finished adapter yet; `gridsweep status {folder}` shows the progress")
+        raise AdapterError(
+            f"{folder} holds no finished adapter yet; `gridsweep status {word(folder)}` shows the progress"
+        )
     winner = listed[0]
     if report.best and winner.experiment != report.best.experiment:
         raise AdapterError(
             f"the best is {report.best.experiment}, but its adapter is not in {place.store / 'experiments'}; "
-            f"restore it, or run `gridsweep run {folder}`, or name another of {_names(listed)}"
+            f"restore it, or run `gridsweep run {word(folder)}`, or name another of {_names(listed)}"
         )
     return winner, [adapter for adapter in listed[1:] if adapter.tied]
 
@@ -76,10 +78,11 @@ def recommended(folder: str | Path) -> tuple[Recommendation, Path | None]:
 def _nothing_yet(folder: str | Path, state: State) -> str:
     if state.left:
         return (
-            f"{folder} has no finished experiment yet, {state.left} remain; `gridsweep status {folder}` "
-            f"shows their progress, `gridsweep run {folder}` resumes the sweep"
+            f"{folder} has no finished experiment yet, {state.left} remain; `gridsweep status {word(folder)}` "
+            f"shows their progress, `gridsweep run {word(folder)}` resumes the sweep"
         )
-    return f"all {len(state.standings)} experiments of {folder} failed; `gridsweep report {folder}` shows the reasons"
+    count = len(state.standings)
+    return f"all {count} experiments of {folder} failed; `gridsweep report {word(folder)}` shows the reasons"
 
 
 def _layers(adapter: Path) -> list[int] | None:
