@@ -183,7 +183,7 @@ def _provider(carbon: CarbonSource) -> Finding:
 DEFAULT_MODEL = "tiny-qwen2"
 
 
-PROGRAM = (sys.executable, "-m", "gridsweep.train.probe")
+PROGRAM = (sys.executable, "-P", "-m", "gridsweep.train.probe")
 
 
 LOADING_S = 900.0

@@ -46,4 +46,4 @@ def test_a_run_with_nothing_left_to_do_is_no_error(program, tmp_path):
     program("import json, sys; print(json.dumps(sys.argv[1:]))")
     detach("sweep.yaml", tmp_path / "run")
     words = json.loads((tmp_path / "run/state/run.log").read_text())
-    assert words == ["-m", "gridsweep.cli", "run", "sweep.yaml", "--folder", str(tmp_path / "run")]
+    assert words == ["-P", "-m", "gridsweep.cli", "run", "sweep.yaml", "--folder", str(tmp_path / "run")]

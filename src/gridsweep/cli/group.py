@@ -33,7 +33,7 @@ def cli() -> None:
 
 def worker() -> list[str]:
     """Return the command that starts a worker; GRIDSWEEP_WORKER names another module (gridsweep.testing.stand_in)."""
-    return [sys.executable, "-m", os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")]
+    return [sys.executable, "-P", "-m", os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")]
 
 
 def notice(*, quiet: bool) -> Callable[[str], None]:

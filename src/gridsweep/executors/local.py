@@ -23,7 +23,7 @@ from gridsweep.state.events import Event
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 
-WORKER = (sys.executable, "-m", "gridsweep.train")
+WORKER = (sys.executable, "-P", "-m", "gridsweep.train")
 EXIT_GRACE = timedelta(seconds=30)
 """How long a worker may take to exit after writing its result; then its device counts as free anyway."""
 

@@ -33,7 +33,7 @@ def detach(spec: str | Path, folder: Path) -> int:
     before = log.stat().st_size if log.exists() else 0
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-m", "gridsweep.cli", "run", str(spec), "--folder", str(folder)],
+        [sys.executable, "-P", "-m", "gridsweep.cli", "run", str(spec), "--folder", str(folder)],
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -42,7 +42,7 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
     )  # fmt: skip
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "gridsweep.train.look"],
+            [sys.executable, "-P", "-m", "gridsweep.train.look"],
             input=codec.dumps(asked),
             capture_output=True,
             text=True,

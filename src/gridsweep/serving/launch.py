@@ -150,7 +150,7 @@ def own_command(adapters: Sequence[Servable], host: str, port: int, key: str | N
             "pip install 'gridsweep[train,serve]', or vllm on a machine with a GPU"
         )
     base = adapters[0].base
-    argv = [sys.executable, "-m", "gridsweep.serving.server", f"--base={base.id}"]
+    argv = [sys.executable, "-P", "-m", "gridsweep.serving.server", f"--base={base.id}"]
     argv += [f"--revision={base.revision}"] if base.revision else []
     argv += [f"--adapter={adapter.name}={adapter.folder}" for adapter in adapters]
     argv += ["--host", host, "--port", str(port), "--leave-with-parent"]
@@ -187,7 +187,7 @@ def located(id: str, revision: str | None) -> tuple[str, str | None]:
     Raise `SpecError` if the model cannot be found.
     """
     words = [id, revision] if revision else [id]
-    asking = [sys.executable, "-m", "gridsweep.serving.base", *words]
+    asking = [sys.executable, "-P", "-m", "gridsweep.serving.base", *words]
     try:
         seconds = CONVERTING.total_seconds()
         asked = subprocess.run(asking, capture_output=True, text=True, timeout=seconds, check=False)

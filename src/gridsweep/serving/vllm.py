@@ -18,7 +18,7 @@ def installed() -> list[str] | None:
     beside = shutil.which("vllm", path=str(Path(sys.executable).parent))
     if found := beside or shutil.which("vllm"):
         return [found]
-    return [sys.executable, "-m", "vllm.entrypoints.cli.main"] if find_spec("vllm") else None
+    return [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main"] if find_spec("vllm") else None
 
 
 def argv(

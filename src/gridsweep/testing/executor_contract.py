@@ -51,6 +51,7 @@ def stand_in(pace: float = QUICK, misbehave: str = "") -> tuple[str, ...]:
         "-c",
         f'echo "{WORD}"; exec "$0" "$@"',
         sys.executable,
+        "-P",
         "-m",
         "gridsweep.testing",
     )

@@ -27,7 +27,7 @@ from gridsweep.records.files import verify
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint
 
-STAND_IN = (sys.executable, "-m", "gridsweep.testing")
+STAND_IN = (sys.executable, "-P", "-m", "gridsweep.testing")
 """The command of the stand-in, to pass to an executor in place of its default."""
 
 WATTS = 15.0

@@ -57,7 +57,7 @@ os.dup2(log, 1)
 os.dup2(log, 2)
 Path(os.environ["HOME"], "worker").write_text(f"{os.getpid()} {folder.path}\\n")
 worker = os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")
-os.execv(sys.executable, [sys.executable, "-m", worker, str(folder.path)])
+os.execv(sys.executable, [sys.executable, "-P", "-m", worker, str(folder.path)])
 """
 )
 """The start program: creates the attempt's folder and becomes its worker, with the folder's lock and log.
