@@ -125,7 +125,7 @@ def _readable(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError:
-        if os.access(path.parent, os.W_OK) or not os.access(path, os.R_OK):
+        if os.access(path.parent, os.W_OK, effective_ids=True) or not os.access(path, os.R_OK, effective_ids=True):
             raise
         return _copied(path)
     return db

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from gridsweep.errors import (
     GridsweepError,
     SpecError,
+    word,
 )
 from gridsweep.executors.registry import STORE
 from gridsweep.records.journal import Journal
@@ -48,8 +50,20 @@ class RunFolder:
             return False
 
     def read(self) -> State:
-        """Return the state as journaled so far. Raise `SpecError` if the folder holds no submitted sweep."""
-        if not self.journal.exists():
+        """Return the state as journaled so far.
+
+        Raise `SpecError` if the folder holds no submitted sweep, or may not be read.
+        """
+        try:
+            there = self.journal.exists()
+            with self.journal.open("rb") if there else nullcontext():
+                pass
+        except PermissionError:
+            raise SpecError(
+                f"{self.path} may not be read by this user",
+                remedy=f"its owner can run: chmod -R a+rX {word(self.path)}",
+            ) from None
+        if not there:
             raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
         journal = Journal(self.journal)
         try:
