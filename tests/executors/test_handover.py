@@ -15,7 +15,7 @@ from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, Result
 from gridsweep.records.attempts import now as wall
 from gridsweep.schedule.timetable import timetable
-from gridsweep.state.events import Ended, Lost, Ranked, Requested, Submitted
+from gridsweep.state.events import Ended, Fingerprinted, Lost, Ranked, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import Recipe
 from gridsweep.sweep.rungs import Rungs
@@ -238,3 +238,30 @@ def test_small_steps_are_told_together() -> None:
         assert [event.step for event in bench.look(START)] == [100]
         bench.folder.append(Progress(wall() - timedelta(minutes=2), "training", 101, {}))
         assert [event.step for event in bench.look(START)] == [101]
+
+
+def test_constants_are_told_once_and_compared_by_the_next(bench: Bench) -> None:
+    folder = bench.request(Member("e00", 0, 8))
+    assert folder.assignment().constants == {}
+    line = Progress(wall(), "loading", 0, {}, {"training data": "d", "dtype": "float32"})
+    folder.append(line)
+    attempt = bench.state.attempts[bench.name]
+    told = news(bench.state, attempt, folder, after(1), ended=False)[0]
+    assert told == Fingerprinted(after(1), {"training data": "d", "dtype": "float32"}, bench.name)
+    bench.state.apply(told)
+    assert not any(isinstance(e, Fingerprinted) for e in news(bench.state, attempt, folder, after(1), ended=False))
+    assert assignment(bench.state, attempt).constants == {"training data": "d", "dtype": "float32"}
+
+
+def test_a_revision_is_a_commit_once_it_is_known(bench: Bench) -> None:
+    bench.request(Member("e00", 0, 8))
+    bench.state.apply(Fingerprinted(START, {"model commit": "c0ffee", "data commit": "beef"}, "submission"))
+    made = assignment(bench.state, bench.state.attempts[bench.name])
+    assert (made.model.revision, made.dataset.revision) == ("c0ffee", "beef")
+
+
+def test_a_refused_result_is_a_refused_loss(bench: Bench) -> None:
+    folder = bench.request(Member("e00", 0, 8))
+    folder.finish(Result(wall(), (), error="the data have no answers", refused=True))
+    lost = bench.lost(folder)
+    assert (lost.why, lost.refused) == ("the data have no answers", True)

@@ -30,6 +30,7 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import (
     Decided,
     Ended,
+    Fingerprinted,
     Halted,
     Lost,
     Observed,
@@ -515,3 +516,50 @@ def test_an_estimate_that_is_right_to_a_hundredth_stays():
     state = submitted(make_sweep(3, hours=1))
     state.paces = [1.005] * 5
     assert duration(state, 6) == HOUR
+
+
+# What the sweep takes as constant
+
+
+def test_no_other_attempt_starts_before_the_first_has_told_what_is_constant():
+    state = State([Submitted(START, make_sweep(3, devices=3), encoding=2)])
+    state.apply(Fingerprinted(START, {}, "submission", ("training data",)))
+    assert [type(e) for e in ask(state, Immediate())].count(Requested) == 1
+    assert not [e for e in ask(state, Immediate(), 0.5) if isinstance(e, Requested)]
+    (first,) = state.active
+    state.apply(Fingerprinted(after(0.6), {"training data": "d"}, first))
+    assert [type(e) for e in ask(state, Immediate(), 0.7)].count(Requested) == 2
+
+
+def test_a_first_attempt_that_is_lost_before_it_told_is_followed_by_one_more():
+    state = State([Submitted(START, make_sweep(3, devices=3), encoding=2)])
+    state.apply(Fingerprinted(START, {}, "submission", ("training data",)))
+    ask(state, Immediate())
+    state.apply(Lost(after(0.1), next(iter(state.active)), "the disk was full"))
+    assert [type(e) for e in ask(state, Immediate(), 0.2)].count(Requested) == 1
+
+
+def test_a_refusal_ends_the_sweep_at_once():
+    state = submitted(make_sweep(3, devices=2))
+    ask(state, Immediate())
+    first, second = state.active
+    state.apply(Lost(after(0.1), first, "the data have no answers", refused=True))
+    assert ask(state, Immediate(), 0.2) == [
+        Halted(after(0.2), "the data have no answers", refused=True),
+        Pausing(after(0.2), second, "the data have no answers"),
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "apart", "halts"), [
+    ("float32", 5e-5, False), ("float32", 2e-4, True), ("bfloat16", 5e-4, False), ("bfloat16", 2e-3, True),
+])  # fmt: skip
+def test_losses_before_the_first_step_are_the_same_for_all_or_the_sweep_ends(dtype, apart, halts):
+    state = submitted(make_sweep(3))
+    for id, loss in (("e00", 2.0), ("e01", 2.0 * (1 + apart))):
+        ask(state, Says(Start((id,), 6, "d0", "")))
+        outcome = Outcome(id, "done", 6, validation_loss=1.0, initial_validation_loss=loss)
+        state.apply(Ended(after(0.1), next(iter(state.active)), (outcome,), {"dtype": dtype}))
+    events = ask(state, Immediate(), 0.2)
+    assert any(isinstance(event, Halted) and event.refused for event in events) == halts
+    if halts:
+        assert "2 for e00" in state.halted and "for e01" in state.halted and "please report" in state.halted
