@@ -6,6 +6,7 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +23,10 @@ from gridsweep.cli.group import (
     worker,
 )
 from gridsweep.errors import DEADLINE, INTERRUPTED, ExecutorError, GridsweepError, SignalError, SpecError, word
+
+if TYPE_CHECKING:
+    from gridsweep.records.looks import Look
+    from gridsweep.sweep.sweep import Sweep
 
 
 @cli.command()
@@ -54,7 +59,6 @@ def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
     from gridsweep.grid.registry import provider_for
     from gridsweep.policy.limits import useless_limits
-    from gridsweep.runs.looking import looked
     from gridsweep.sweep.search_space import near_duplicates
 
     sweep = load(spec)
@@ -64,10 +68,7 @@ def check(spec: Path, as_json: bool) -> None:
     except SignalError as error:
         warnings = [f"cannot read the grid: {error}"]
     warnings += [str(alike) for alike in near_duplicates([e.params for e in sweep.experiments], same_rank=True)]
-    notice(quiet=as_json)("looking at the model and the data ...")
-    look = looked(sweep, now, worker())
-    if look is not None and look.error:
-        raise SpecError(look.error)
+    look = looking(sweep, now, quiet=as_json)
     if as_json:
         from gridsweep.render import answers
 
@@ -76,6 +77,17 @@ def check(spec: Path, as_json: bool) -> None:
     from gridsweep.render import terminal
 
     terminal.check(sweep, warnings, look)
+
+
+def looking(sweep: Sweep, now: datetime, *, quiet: bool) -> Look | None:
+    """Return what can be seen of data and model. Raise `SpecError` if a worker would refuse the sweep."""
+    from gridsweep.runs.looking import looked
+
+    notice(quiet=quiet)("looking at the model and the data ...")
+    look = looked(sweep, now, worker())
+    if look is not None and look.error:
+        raise SpecError(look.error)
+    return look
 
 
 @cli.command()
@@ -98,6 +110,7 @@ def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as
     sweep = load(spec)
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
     capacity.check_deadline(sweep, now)
+    looking(sweep, now, quiet=as_json)
     made = plans.plan(sweep, provider_for(sweep.carbon), now)
     if out is not None:
         try:

@@ -89,7 +89,11 @@ def seen(sweep: Sweep, at: datetime, command: Sequence[str], state: State) -> Lo
     encoding, at = (state.constants.encoding, state.submitted_at) if state.standings else (ENCODING, at)
     look = looked(sweep, at, command, encoding=encoding)
     if look is not None and look.error:
-        raise SpecError(look.error)
+        error = SpecError(look.error)
+        if state.standings:
+            error.remedy = f"{error.remedy}, or if files moved, run a spec that names their place, with --folder"
+            raise SpecError(error.what, where=error.where, remedy=error.remedy)
+        raise error
     if look is not None and look.unreachable and sweep.executor.name == "local":
         raise HubError(look.unreachable)
     return look

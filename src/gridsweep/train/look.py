@@ -38,7 +38,10 @@ def main(text: str) -> Look:
     """Return the look at an assignment, from the cache if nothing has changed."""
     assignment = codec.loads(Assignment, text)
     offline_if_local(assignment.model, assignment.dataset)
-    key = _key(assignment, text)
+    try:
+        key = _key(assignment, text)
+    except GridsweepError:
+        key = ""  # the look itself says what is missing
     kept = cache_folder() / "looks" / key if key else None
     if kept is not None and kept.is_file():
         try:
