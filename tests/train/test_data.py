@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from gridsweep.train.pairs import pair_of
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe
 from gridsweep.train import data, stdlib
 from gridsweep.train.conversations import asked
-from gridsweep.train.pairs import pair_of
 
 pytestmark = pytest.mark.train
 
