@@ -68,7 +68,7 @@ def _of_split(value: object) -> object:
 _ONE_VALUE = Shorthand(_axis, Number().schema())
 _SPLIT_OF = {
     "type": "object",
-    "properties": {"split": {"type": "string", "pattern": f"^(?:{_SPLIT})$"}},
+    "properties": {"split": {"type": "string", "pattern": f"^(?:{_SPLIT})$", "description": "The name of a split."}},
     "required": ["split"],
     "additionalProperties": False,
 }

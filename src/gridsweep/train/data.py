@@ -69,7 +69,7 @@ def load(dataset: Dataset, recipe: Recipe, encoding: int = 2) -> Data:
         readings.append(_read(dataset, *source, dataset.validation_samples))
         train, validation = (one.found for one in readings)
         _enough(dataset.id, "train", train, dataset.train_samples)
-        _enough(" ".join(source), "validation", validation, dataset.validation_samples)
+        _enough("{} ({})".format(*source), "validation", validation, dataset.validation_samples)
     skipped = sum((one.skipped for one in readings), Counter[str]())
     rows = sum(one.rows for one in readings)
     facts = _facts(dataset, readings, skipped, rows, source)
@@ -247,7 +247,5 @@ def _facts(
         id, split = source
         facts["validation_from"] = f"the split {split}" if id == dataset.id else PurePath(id).name
     elif dataset.validation_samples is not None and (own := validation_split(dataset.id)):
-        facts["validation_from"] = (
-            f"a part of the rows to train on, not the split {own}, as validation_samples is given"
-        )
+        facts["validation_from"] = f"the training rows, as validation_samples is given; the split {own} is not used"
     return facts
