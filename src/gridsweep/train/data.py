@@ -137,8 +137,8 @@ def _split(
         train = len(found) - validation
     if train + validation > len(found) or min(train, validation) < 1:
         raise SpecError(
-            f"the dataset {dataset.id} has {len(found)} usable samples ({skipped} without text were "
-            f"skipped), {train} to train and {validation} to validate are asked for; ask for fewer"
+            f"the dataset {dataset.id} has {len(found)} usable samples ({skipped} rows were skipped), "
+            f"{train} to train and {validation} to validate are asked for; ask for fewer"
         )
     chosen = found[: train + validation]
     random.Random(f"split {recipe.seed}").shuffle(chosen)

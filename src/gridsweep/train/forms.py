@@ -71,10 +71,10 @@ def _pick(there: tuple[str, ...], filled: frozenset[str]) -> Columns | str:
     """Return what the columns of a row hold, or what is wrong with them."""
 
     def one_of(names: tuple[str, ...], what: str) -> str | None:
-        found = [name for name in names if name in filled] or [name for name in names if name in there]
+        found = [name for name in names if name in filled]
         if len(found) > 1:
             raise LookupError(f"{' and '.join(found)} could each be the {what}")
-        return found[0] if found else None
+        return next(iter(found), next((name for name in names if name in there), None))
 
     try:
         system = one_of(SYSTEMS, "system turn")
@@ -99,7 +99,7 @@ def _pick(there: tuple[str, ...], filled: frozenset[str]) -> Columns | str:
 
 def _chosen(values: Mapping[str, object], where: str) -> Columns:
     there = tuple(values)
-    chosen = _pick(there, frozenset(name for name, value in values.items() if value is not None))
+    chosen = _pick(there, frozenset(name for name, value in values.items() if value not in (None, "")))
     if isinstance(chosen, Columns):
         return chosen
     pair = "columns: {messages: chosen}" if "chosen" in there else "columns: {prompt: ..., response: ...}"
