@@ -68,10 +68,10 @@ from gridsweep.sweep.experiments import Model, Recipe, number
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs, steps
 from gridsweep.train import stdlib
+from gridsweep.train.conversations import asked
 from gridsweep.train.lean.group import Group, Plan, Scores
 from gridsweep.train.lean.measure import measure
 from gridsweep.train.model import load_base
-from gridsweep.train.pairs import asked
 from gridsweep.train.samples import Sample, effective_batch, encode
 
 MODEL, RUNGS, SEED, MULTIPLE = Model("tiny-qwen2"), Rungs(), 42, 10.0  # of all learning rates, for so small a model

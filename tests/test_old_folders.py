@@ -24,6 +24,7 @@ import pytest
 
 from gridsweep import Sweep
 from gridsweep.records import codec
+from gridsweep.sweep.experiments import Columns
 from old_runs import (
     EXPECTED,
     VERBS,
@@ -56,6 +57,19 @@ NEW: set[str] = {
     "Promised.work: span",
     "Resumed.sweep.replay.speed: 'auto'",
     "Submitted.sweep.replay.speed: 'auto'",
+    *(
+        f"{where}.dataset.{written}"
+        for where in ("Assignment", "Resumed.sweep", "Submitted.sweep")
+        for written in (
+            *(f"columns.{key}: {kind}" for key in Columns.__dataclass_fields__ for kind in ("nothing", "text")),
+            "columns: nothing",
+            "skip_at_most: number",
+            "train_on: 'all_answers'",
+            "train_on: 'last_answer'",
+            "validation: nothing",
+            "validation: text",
+        )
+    ),
 }
 """Names under which more is written than 0.1.0 did, each a line of `encoding()`."""
 

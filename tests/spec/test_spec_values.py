@@ -41,8 +41,16 @@ def read_by(provider: str) -> dict[str, Any]:
     return {"carbon": {"provider": provider, "zone": "US-CAL-CISO"}}
 
 
+def with_columns(*names: str) -> dict[str, Any]:
+    return {"dataset": {"columns": dict.fromkeys(names, "a column")}}
+
+
 COMPANIONS: dict[tuple[str, ...], dict[str, Any]] = {
     ("dataset",): {"recipe": {"steps": 8}},
+    ("dataset", "columns", "{}"): with_columns("messages"),
+    ("dataset", "columns", "prompt"): with_columns("response"),
+    ("dataset", "columns", "response"): with_columns("prompt"),
+    **{("dataset", "columns", key): with_columns("prompt", "response") for key in ("context", "system", "history")},
     ("executor", "kubernetes", "gate", "compute-gardener"): IMMEDIATE,
     ("executor", "kubernetes", "gate", "kueue"): {**IMMEDIATE, "executor": {"kubernetes": {"queue": "a"}}},
     ("rungs", "at"): {"rungs": {"keep": [4]}},

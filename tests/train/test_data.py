@@ -8,8 +8,6 @@ import pytest
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe
 from gridsweep.train import data, stdlib
-from gridsweep.train.conversations import asked
-from gridsweep.train.pairs import pair_of
 
 pytestmark = pytest.mark.train
 
@@ -21,52 +19,6 @@ def write(file: Path, rows: list[object]) -> str:
 
 def numbered(count: int) -> list[object]:
     return [{"prompt": f"p{n}", "response": f"r{n}"} for n in range(count)]
-
-
-class TestColumns:
-    def test_prompt_and_response(self) -> None:
-        assert pair_of({"prompt": "p", "response": "r"}, "d") == asked("p", "r")
-
-    def test_helpsteer2_keeps_every_pair_whatever_its_scores(self) -> None:
-        scores = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 0)
-        assert pair_of({"prompt": "p", "response": "r", **scores}, "d") == asked("p", "r")
-
-    def test_instruction_with_and_without_input(self) -> None:
-        assert pair_of({"instruction": "i", "input": "x", "output": "o"}, "d") == asked("i\n\nx", "o")
-        assert pair_of({"instruction": "i", "input": "", "output": "o"}, "d") == asked("i", "o")
-        assert pair_of({"instruction": "i", "output": "o"}, "d") == asked("i", "o")
-
-    def test_the_last_turn_of_the_assistant_is_the_response(self) -> None:
-        turns = [
-            ("system", "s"),
-            ("user", "u"),
-            ("assistant", "a"),
-            ("user", "v"),
-            ("assistant", "b"),
-            ("user", "w"),
-        ]
-        pair = pair_of({"messages": [{"role": role, "content": text} for role, text in turns]}, "d")
-        assert pair is not None
-        assert pair.response == "b"
-        assert [turn["content"] for turn in pair.prompt] == ["s", "u", "a", "v"]
-
-    @pytest.mark.parametrize(
-        "row",
-        [
-            {"prompt": "p", "response": None},
-            {"prompt": " ", "response": "r"},
-            {"prompt": 3, "response": "r"},
-            {"messages": [{"role": "user", "content": "u"}]},
-            {"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "a"}]},
-            {"messages": None},
-        ],
-    )
-    def test_a_row_without_text_is_no_pair(self, row: dict[str, object]) -> None:
-        assert pair_of(row, "d") is None
-
-    def test_unknown_columns_are_named(self) -> None:
-        with pytest.raises(SpecError, match=r"columns question, answer; one of \(prompt, response\)"):
-            pair_of({"question": "q", "answer": "a"}, "d")
 
 
 class TestFiles:
@@ -94,14 +46,16 @@ class TestFiles:
 
     def test_rows_without_text_are_skipped_and_counted(self, tmp_path: Path) -> None:
         rows = [{"prompt": "", "response": "r"}, *numbered(4)]
-        loaded = data.load(Dataset(write(tmp_path / "d.jsonl", rows)), Recipe(validation_share=0.25))
-        assert loaded.facts["skipped_rows"] == "1"
+        dataset = Dataset(write(tmp_path / "d.jsonl", rows), skip_at_most=0.2)
+        loaded = data.load(dataset, Recipe(validation_share=0.25))
+        assert loaded.facts["skipped_rows"] == "1 of 5: 1 blank prompt"
+        assert (loaded.skipped, loaded.rows) == ({"blank prompt": 1}, 5)
         assert len(loaded.train) == 3
 
     def test_a_malformed_line_is_told_by_its_number(self, tmp_path: Path) -> None:
         file = tmp_path / "d.jsonl"
         file.write_text('{"prompt": "p", "response": "r"}\n\n{"prompt": \n')
-        with pytest.raises(SpecError, match=r"d\.jsonl, line 3 is not JSON"):
+        with pytest.raises(SpecError, match=r"d\.jsonl:3: not"):
             data.load(Dataset(str(file)), Recipe())
 
     def test_a_json_file_holds_a_list(self, tmp_path: Path) -> None:
@@ -114,12 +68,12 @@ class TestFiles:
         with pytest.raises(SpecError, match=r"the dataset \./d\.jsonl is not there \(looked in "):
             data.load(Dataset("./d.jsonl"), Recipe())
 
-    def test_a_folder_is_read_through_datasets(self, tmp_path: Path) -> None:
+    def test_a_folder_is_read(self, tmp_path: Path) -> None:
         write(tmp_path / "train.jsonl", numbered(5))
         assert len(data.load(Dataset(str(tmp_path)), Recipe()).train) == 4
 
     def test_a_dataset_that_the_hub_does_not_give_is_told(self) -> None:
-        with pytest.raises(SpecError, match=r"the dataset nobody/nothing \(train\) cannot be loaded"):
+        with pytest.raises(SpecError, match=r"the dataset nobody/nothing \(train\): cannot be read"):
             data.load(Dataset("nobody/nothing"), Recipe())
 
 

@@ -18,7 +18,7 @@ from gridsweep.spec.expansion import (
     tiers_of,
 )
 from gridsweep.spec.file import SpecFile
-from gridsweep.spec.study import MOST_POINTS
+from gridsweep.spec.study import MOST_POINTS, DatasetSection
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault
 from gridsweep.sweep import designs
@@ -45,6 +45,8 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
         yield Fault(("dataset", "train_samples"), what)
     for section in ("model", "dataset"):
         yield from _absent(data, section, folder)
+    if sound("dataset"):
+        yield from _data(file.dataset, folder)
     yield from _trace(data, folder)
     if sound("carbon"):
         yield from _provider(data, file)
@@ -155,6 +157,23 @@ def _absent(data: dict[str, Any], section: str, folder: Path) -> Iterator[Fault]
     where, id = ((section, "id"), value.get("id")) if isinstance(value, dict) else ((section,), value)
     if isinstance(id, str) and is_local(id) and not _found(id, folder, Path.exists):
         yield Fault(where, f"there is no file or folder {shown(id)} in {folder}; correct the path")
+
+
+def _data(section: DatasetSection, folder: Path) -> Iterator[Fault]:
+    """Yield a missing validation file, and columns that do not make a form."""
+    path = section.validation
+    if path is not None and is_local(path) and not _found(path, folder, Path.exists):
+        what = f"there is no file or folder {shown(path)} in {folder}; correct the path"
+        yield Fault(("dataset", "validation"), what)
+    if section.columns is not None:
+        given = {key for key, column in section.columns if column is not None}
+        whole = given & {"messages", "text"}
+        pair = {"prompt", "response", "context", "history"} & given
+        if len(whole) > 1 or (whole and pair) or ("text" in whole and "system" in given):
+            what = f"{' and '.join(sorted(given))} exclude each other; name messages, text, or prompt and response"
+            yield Fault(("dataset", "columns"), what)
+        elif not whole and not {"prompt", "response"} <= given:
+            yield Fault(("dataset", "columns"), "incomplete; name messages, text, or prompt and response")
 
 
 def _found(path: str, folder: Path, there: Callable[[Path], bool]) -> bool:

@@ -23,10 +23,10 @@ from gridsweep.spec.file import (
     TierSection,
 )
 from gridsweep.spec.rungs import rungs_of
-from gridsweep.spec.study import DesignSection, Plain, SpaceSection
+from gridsweep.spec.study import DatasetSection, DesignSection, Plain, SpaceSection
 from gridsweep.sweep import designs
 from gridsweep.sweep.designs import Space
-from gridsweep.sweep.experiments import PARAMS, Base, Dataset, Experiment, LoraParams, Model, Recipe, is_local
+from gridsweep.sweep.experiments import PARAMS, Base, Columns, Dataset, Experiment, LoraParams, Model, Recipe, is_local
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.rungs import Proposals, Repeats
 from gridsweep.sweep.stints import Device
@@ -39,7 +39,7 @@ BUNDLED_TRACES = ("solar-valley",)
 def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
     """Return the sweep that a file without faults describes; its paths are relative to `folder`."""
     model = Model(_id(file.model.id, folder), file.model.revision)
-    dataset = Dataset(**{**dict(file.dataset), "id": _id(file.dataset.id, folder)})
+    dataset = _dataset(file.dataset, folder)
     recipe = Recipe(**dict(file.recipe))
     base: Base = "4-bit" if file.proxy else "full"
     rules = rules_of(file.rules, file.tiers)
@@ -160,6 +160,13 @@ def rules_of(sections: Sequence[RuleSection] | None, tiers: Sequence[TierSection
     if tiers is not None and len(tiers) == 1:
         return (Rule(tiers[0].name),)
     return designs.PUBLISHED_RULES
+
+
+def _dataset(section: DatasetSection, folder: Path) -> Dataset:
+    columns = Columns(**dict(section.columns)) if section.columns else None
+    validation = _id(section.validation, folder) if section.validation else None
+    found = {"id": _id(section.id, folder), "columns": columns, "validation": validation}
+    return Dataset(**{**dict(section), **found})
 
 
 def _id(id: str, folder: Path) -> str:

@@ -14,7 +14,7 @@ from gridsweep.spec.values import (
     choice_of,
     shown,
 )
-from gridsweep.sweep.experiments import Dataset, Recipe
+from gridsweep.sweep.experiments import DATA_SUFFIXES, Dataset, Recipe
 from gridsweep.sweep.losses import DECIDES
 
 MOST_POINTS = 10_000
@@ -22,9 +22,15 @@ DESIGNS = ("published", "grid", "one_factor", "sample")
 
 _RECIPE, _DATASET = Recipe(), Dataset("")
 
-_ID = r"[\w.-]+(/[\w.-]+)?|(\.{1,2}/|/|~)[^\x00-\x1f]{1,1000}|[^\x00-\x1f]{1,1000}\.jsonl?"
+_SUFFIXES = "|".join("".join(rf"[{c}{c.upper()}]" for c in suffix[1:]) for suffix in DATA_SUFFIXES)
+_PATH = rf"(\.{{1,2}}/|/|~)[^\x00-\x1f]{{1,1000}}|[^\x00-\x1f]{{1,1000}}\.({_SUFFIXES})(\.[gG][zZ])?"
+_ID = rf"[\w.-]+(/[\w.-]+)?|{_PATH}"
+_SPLIT = r"[\w.\[\]:%+-]{1,100}"
 
 Id = Annotated[str, Word(_ID, "a Hugging Face id such as org/name, or a path starting with ./ or /")]
+Split = Annotated[str, Word(_SPLIT, "the name of a split, such as train")]
+Validation = Annotated[str, Word(rf"{_SPLIT}|{_PATH}", "the name of a split, or a path starting with ./ or /")]
+Column = Annotated[str, Word(r"[^\x00-\x1f]{1,200}", "the name of a column")]
 Revision = Annotated[str, Word(r"[\w./-]{1,255}", "a branch, tag or commit")]
 Count = Annotated[int, Number(least=1, most=10_000_000, whole=True)]
 Seed = Annotated[int, Number(least=0, below=2**32, whole=True)]
@@ -55,7 +61,18 @@ def _named(value: object) -> object:
     return {"id": value} if isinstance(value, str) else value
 
 
+def _of_split(value: object) -> object:
+    return value["split"] if isinstance(value, dict) and value.keys() == {"split"} else value
+
+
 _ONE_VALUE = Shorthand(_axis, Number().schema())
+_SPLIT_OF = {
+    "type": "object",
+    "properties": {"split": {"type": "string", "pattern": f"^(?:{_SPLIT})$", "description": "The name of a split."}},
+    "required": ["split"],
+    "additionalProperties": False,
+}
+_JUST_SPLIT = Shorthand(_of_split, _SPLIT_OF)
 _JUST_ID = Shorthand(_named, {"type": "string", "pattern": f"^(?:{_ID})$"})
 _AXIS = (Field(min_length=1, max_length=MOST_POINTS), AfterValidator(_no_duplicates), _ONE_VALUE)
 
@@ -71,12 +88,24 @@ class ModelSection(Section):
     revision: Revision | None = Field(default=None, description="A branch, tag or commit of the model.")
 
 
-class DatasetSection(Section):
-    """The training data: pairs of prompt and response."""
+class ColumnsSection(Section):
+    """Which columns hold what, where their names are not understood: messages, or text, or prompt and response."""
 
-    id: Id = Field(description="A Hugging Face id, a local folder or JSONL file, or `stdlib`.")
+    prompt: Column | None = Field(default=None, description="The column with the prompt.")
+    response: Column | None = Field(default=None, description="The column with the response.")
+    context: Column | None = Field(default=None, description="The column with a text that follows the prompt.")
+    system: Column | None = Field(default=None, description="The column with the system turn.")
+    history: Column | None = Field(default=None, description="The column with earlier questions and answers.")
+    messages: Column | None = Field(default=None, description="The column with a whole conversation.")
+    text: Column | None = Field(default=None, description="The column with a plain text, all of which is learned.")
+
+
+class DatasetSection(Section):
+    """The training data: conversations, pairs of prompt and response, or plain texts."""
+
+    id: Id = Field(description="A Hugging Face id, a local folder or data file, or `stdlib`.")
     revision: Revision | None = Field(default=None, description="A branch, tag or commit of the dataset.")
-    split: Annotated[str, Word(r"[\w.\[\]:%+-]{1,100}", "the name of a split, such as train")] = Field(
+    split: Split = Field(
         default=_DATASET.split, description="The split that training and validation samples come from."
     )
     train_samples: Count | None = Field(
@@ -84,6 +113,18 @@ class DatasetSection(Section):
     )
     validation_samples: Count | None = Field(
         default=None, description="Number of validation samples; default: by recipe.validation_share."
+    )
+    columns: ColumnsSection | None = Field(
+        default=None, description="Which columns hold what; default: by their names."
+    )
+    validation: Annotated[Validation, _JUST_SPLIT] | None = Field(
+        default=None, description="A split or a path with the validation samples; default: a part of `split`."
+    )
+    train_on: Annotated[str, OneOf(("all_answers", "last_answer"))] = Field(
+        default=_DATASET.train_on, description="Which answers of a conversation are learned."
+    )
+    skip_at_most: Share = Field(
+        default=_DATASET.skip_at_most, description="Largest share of rows that may be unusable, such as blank ones."
     )
 
 

@@ -8,6 +8,9 @@ from typing import Literal
 
 PARAMS = ("r", "alpha", "lr", "dropout")
 
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json", ".csv", ".tsv", ".parquet", ".pq")
+"""The suffixes of data files, in lower case; each may be followed by `.gz`."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class LoraParams:
@@ -28,14 +31,38 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a dataset hold what, where their names are not understood by themselves.
+
+    Either `messages`, or `text`, or `prompt` and `response` with what belongs to them.
+    """
+
+    prompt: str | None = None
+    response: str | None = None
+    context: str | None = None
+    system: str | None = None
+    history: str | None = None
+    messages: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
-    """The source of prompt and response pairs, and how many are used for training and validation."""
+    """The source of conversations, and how many are used for training and validation.
+
+    `validation` is a split or a path with samples of its own; None splits those for training. At most the share
+    `skip_at_most` of the rows may be unusable.
+    """
 
     id: str
     revision: str | None = None
     split: str = "train"
     train_samples: int | None = None
     validation_samples: int | None = None
+    columns: Columns | None = None
+    validation: str | None = None
+    train_on: Literal["all_answers", "last_answer"] = "all_answers"
+    skip_at_most: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +134,12 @@ def number(value: float) -> str:
     return f"{sign}{first}{'.' + rest if rest else ''}e{exact.adjusted()}"
 
 
+def data_suffix(name: str) -> str | None:
+    """Return the suffix of a data file's name in lower case, without `.gz`; None if it is not one of a data file."""
+    plain = name.lower().removesuffix(".gz")
+    return next((suffix for suffix in DATA_SUFFIXES if plain.endswith(suffix)), None)
+
+
 def is_local(id: str) -> bool:
     """Whether a model or dataset id is written as a path: `./x`, `../x`, `/x`, `~/x`, or a data file name."""
-    return id.startswith(("./", "../", "/", "~")) or id.endswith((".jsonl", ".json"))
+    return id.startswith(("./", "../", "/", "~")) or data_suffix(id) is not None

@@ -13,12 +13,12 @@ from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 
 NEW_KEYS: dict[str, dict[str, object]] = {
     "model": {},
-    "dataset": {},
+    "dataset": {"columns": None, "validation": None, "train_on": "all_answers"},
     "recipe": {"layers": "all", "rslora": False, "lora_plus": 1.0},
 }
 """Keys added later, by section; they count in an id only if they differ from these defaults."""
 
-UNDECIDING = {"recipe": ("seed", "checkpoint_every")}
+UNDECIDING = {"recipe": ("seed", "checkpoint_every"), "dataset": ("skip_at_most",)}
 """Keys that never count in an id: the seed counts by itself, the others do not decide a result."""
 
 MOST_NAMED = 12
@@ -39,11 +39,16 @@ def experiment_id(
 
     At most 45 characters, a DNS-1035 label. Ids are equal if and only if the experiments are equal.
     """
+    of_data = _deciding("dataset", dataset) | {"id": _name(dataset.id)}
+    if dataset.validation is not None:
+        of_data["validation"] = _name(dataset.validation)
+    if dataset.columns is not None:
+        of_data["columns"] = {key: column for key, column in asdict(dataset.columns).items() if column is not None}
     values: dict[str, object] = {
         "params": _canonical(asdict(params)),
         "seed": seed,
         "model": _deciding("model", model) | {"id": _name(model.id)},
-        "dataset": _deciding("dataset", dataset) | {"id": _name(dataset.id)},
+        "dataset": of_data,
         "recipe": _canonical(_deciding("recipe", recipe)),
     }
     if base != "full":

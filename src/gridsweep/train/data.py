@@ -1,4 +1,4 @@
-"""The data of a sweep: the pairs for training, the pairs for validation, and facts about them."""
+"""The data of a sweep: conversations for training and for validation, and facts about them."""
 
 from __future__ import annotations
 
@@ -6,39 +6,91 @@ import hashlib
 import json
 import platform
 import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path, PurePath
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe, is_local
 from gridsweep.train import stdlib
 from gridsweep.train.conversations import Conversation, asked
-from gridsweep.train.pairs import hub_rows, json_rows, pair_of
+from gridsweep.train.data_files import rows_of, validation_split
+from gridsweep.train.first_encoding import digest_as_then, pair_as_then, rows_as_then
+from gridsweep.train.forms import by_name, named_columns, read_row
+from gridsweep.train.rows import Row
+from gridsweep.train.turns import Skipped
 
 LONGEST = 400  # characters of a stdlib pair: about 110 tokens of tiny-qwen2, so that a demo takes minutes
+TOLD = {"all_answers": "all answers", "last_answer": "the last answer of each conversation"}
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Pairs for training and validation, and facts about them for the result."""
+    """Conversations for training and validation, facts for the result, and how many of `rows` were skipped and why."""
 
     train: list[Conversation]
     validation: list[Conversation]
     facts: dict[str, str]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    rows: int = 0
 
 
-def load(dataset: Dataset, recipe: Recipe) -> Data:
+@dataclass(slots=True)
+class _Reading:
+    """What was found in the rows of one source so far."""
+
+    found: list[Conversation] = field(default_factory=list)
+    rows: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    forms: Counter[str] = field(default_factory=Counter)
+    columns: dict[str, None] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+
+def load(dataset: Dataset, recipe: Recipe, encoding: int = 2) -> Data:
     """Read a dataset and split it, the same way for every experiment of a sweep.
 
-    Raise `SpecError` if the dataset is missing, has unknown columns, or has fewer pairs than requested.
+    Raise `SpecError` if the dataset is missing, is not understood, has too many unusable rows or too few others.
     """
-    train, validation, facts = _stdlib(dataset, recipe) if dataset.id == "stdlib" else _rows(dataset, recipe)
-    return Data(train, validation, facts | {"dataset_digest": digest(train + validation)})
+    if dataset.id == "stdlib":
+        train, validation, facts = _stdlib(dataset, recipe)
+        return Data(train, validation, facts | {"dataset_digest": digest(train + validation, encoding)})
+    if encoding == 1:
+        return _as_then(dataset, recipe)
+    source = _own_validation(dataset)
+    reading = _read(dataset, dataset.id, dataset.split, dataset.train_samples if source else _wanted(dataset, recipe))
+    readings = [reading]
+    if source is None:
+        train, validation = _split(dataset, recipe, reading.found, sum(reading.skipped.values()))
+    else:
+        readings.append(_read(dataset, *source, dataset.validation_samples))
+        train, validation = (one.found for one in readings)
+        _enough(dataset.id, "train", train, dataset.train_samples)
+        _enough("{} ({})".format(*source), "validation", validation, dataset.validation_samples)
+    skipped = sum((one.skipped for one in readings), Counter[str]())
+    rows = sum(one.rows for one in readings)
+    facts = _facts(dataset, readings, skipped, rows, source)
+    return Data(train, validation, facts | {"dataset_digest": digest(train + validation, encoding)}, skipped, rows)
+
+
+def digest(conversations: Iterable[Conversation], encoding: int = 2) -> str:
+    """Return the sha256 over conversations and which answers are learned, in their order."""
+    if encoding == 1:
+        return digest_as_then(conversations)
+    sha = hashlib.sha256()
+    for one in conversations:
+        whole = [list(map(dict, one.turns)), one.answers, one.text]
+        sha.update(json.dumps(whole, sort_keys=True, default=str).encode() + b"\n")
+    return sha.hexdigest()
 
 
 def _stdlib(dataset: Dataset, recipe: Recipe) -> tuple[list[Conversation], list[Conversation], dict[str, str]]:
     """Return the short functions of half `b` of the standard library; functions of held-out modules are validation."""
+    if dataset.columns is not None or dataset.validation is not None:
+        raise SpecError("stdlib has its own columns and validation; remove dataset.columns and dataset.validation")
     functions = [f for f in stdlib.functions() if stdlib.half(f.module) == "b" and f.length <= LONGEST]
     sides: list[list[Conversation]] = []
     for held_out, wanted in ((False, dataset.train_samples), (True, dataset.validation_samples)):
@@ -51,49 +103,46 @@ def _stdlib(dataset: Dataset, recipe: Recipe) -> tuple[list[Conversation], list[
     return sides[0], sides[1], {"dataset_version": f"standard library of Python {platform.python_version()}"}
 
 
-def _rows(dataset: Dataset, recipe: Recipe) -> tuple[list[Conversation], list[Conversation], dict[str, str]]:
-    """Return the first pairs of a file or a Hugging Face dataset, split by the recipe's seed."""
-    train, validation = dataset.train_samples, dataset.validation_samples
-    wanted = None if train is None else train + (validation or _share(train, recipe))
-    pairs, skipped = _first(dataset, wanted)
-    if validation is None:
-        validation = _share(train, recipe) if train is not None else round(len(pairs) * recipe.validation_share)
-    if train is None:
-        train = len(pairs) - validation
-    if train + validation > len(pairs) or min(train, validation) < 1:
-        raise SpecError(
-            f"the dataset {dataset.id} has {len(pairs)} usable samples ({skipped} without text were "
-            f"skipped), {train} to train and {validation} to validate are asked for; ask for fewer"
-        )
-    pairs = pairs[: train + validation]
-    random.Random(f"split {recipe.seed}").shuffle(pairs)
-    return pairs[:train], pairs[train:], {"skipped_rows": str(skipped)} if skipped else {}
-
-
-def _first(dataset: Dataset, wanted: int | None) -> tuple[list[Conversation], int]:
-    """Return the first `wanted` pairs (all if None) and the number of skipped rows without text."""
-    source = _source(dataset)
-    found = (pair_of(row, f"the dataset {dataset.id}") for row in source)
-    pairs, skipped = [], 0
-    for pair in found:
-        if pair is None:
-            skipped += 1
-        else:
+def _as_then(dataset: Dataset, recipe: Recipe) -> Data:
+    """Return what version 0.1.0 read."""
+    wanted, pairs, rows = _wanted(dataset, recipe), [], 0
+    for row in rows_as_then(dataset.id, dataset.split, dataset.revision):
+        rows += 1
+        pair = pair_as_then(row.values, f"the dataset {dataset.id}")
+        if pair is not None:
             pairs.append(pair)
             if len(pairs) == wanted:
                 break
-    return pairs, skipped
+    skipped = rows - len(pairs)
+    train, validation = _split(dataset, recipe, pairs, skipped)
+    facts = {"skipped_rows": str(skipped)} if skipped else {}
+    facts["dataset_digest"] = digest(train + validation, 1)
+    return Data(train, validation, facts, {"without text": skipped} if skipped else {}, rows)
 
 
-def _source(dataset: Dataset) -> Iterable[Mapping[str, object]]:
-    path = Path(dataset.id).expanduser()
-    if path.suffix in (".jsonl", ".json"):
-        if not path.is_file():
-            raise SpecError(f"the dataset {dataset.id} is not there (looked in {Path.cwd()}); check its path")
-        return json_rows(path)
-    if is_local(dataset.id) and not path.is_dir():
-        raise SpecError(f"the dataset folder {dataset.id} is not there (looked in {Path.cwd()}); check its path")
-    return hub_rows(str(path) if path.is_dir() else dataset.id, dataset.split, dataset.revision)
+def _wanted(dataset: Dataset, recipe: Recipe) -> int | None:
+    """Return how many conversations a split by seed needs; None for all."""
+    train = dataset.train_samples
+    return None if train is None else train + (dataset.validation_samples or _share(train, recipe))
+
+
+def _split(
+    dataset: Dataset, recipe: Recipe, found: list[Conversation], skipped: int
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Return the first conversations of a dataset, split by the recipe's seed."""
+    train, validation = dataset.train_samples, dataset.validation_samples
+    if validation is None:
+        validation = _share(train, recipe) if train is not None else round(len(found) * recipe.validation_share)
+    if train is None:
+        train = len(found) - validation
+    if train + validation > len(found) or min(train, validation) < 1:
+        raise SpecError(
+            f"the dataset {dataset.id} has {len(found)} usable samples ({skipped} rows were skipped), "
+            f"{train} to train and {validation} to validate are asked for; ask for fewer"
+        )
+    chosen = found[: train + validation]
+    random.Random(f"split {recipe.seed}").shuffle(chosen)
+    return chosen[:train], chosen[train:]
 
 
 def _share(train: int, recipe: Recipe) -> int:
@@ -101,9 +150,102 @@ def _share(train: int, recipe: Recipe) -> int:
     return max(1, round(train * recipe.validation_share / (1 - recipe.validation_share)))
 
 
-def digest(pairs: Iterable[Conversation]) -> str:
-    """Return the sha256 over the pairs in their order."""
-    sha = hashlib.sha256()
-    for pair in pairs:
-        sha.update(json.dumps([list(map(dict, pair.prompt)), pair.response]).encode())
-    return sha.hexdigest()
+def _own_validation(dataset: Dataset) -> tuple[str, str] | None:
+    """Return id and split of the validation samples; None if training samples are split.
+
+    A local folder with validation files validates by them, unless a number of validation samples is asked for.
+    """
+    if dataset.validation is None:
+        if dataset.validation_samples is not None or not dataset.split.startswith("train"):
+            return None
+        own = validation_split(dataset.id)
+        return None if own is None else (dataset.id, own)
+    if not is_local(dataset.validation):
+        source = (dataset.id, dataset.validation)
+    else:
+        source = (dataset.validation, "train")
+    if source == (dataset.id, dataset.split) or (_same_file(source[0], dataset.id) and source[1] == dataset.split):
+        raise SpecError(f"dataset.validation: {dataset.validation} is what is trained on; name other samples")
+    return source
+
+
+def _same_file(one: str, other: str) -> bool:
+    paths = [Path(id).expanduser() for id in (one, other)]
+    return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
+
+
+def _read(dataset: Dataset, id: str, split: str, wanted: int | None) -> _Reading:
+    """Return the first `wanted` conversations of a source (all if None). Raise `SpecError` if too many are unusable."""
+    reading = _Reading()
+    for row in rows_of(id, split, dataset.revision):
+        _take(reading, row, dataset)
+        if len(reading.found) == wanted:
+            break
+    if dataset.columns is not None:
+        missing = [name for name in named_columns(dataset.columns) if name not in reading.columns]
+        if missing and reading.rows:
+            there = ", ".join(reading.columns)
+            raise SpecError(f"dataset.columns: {id} has no column {missing[0]!r}; its columns are {there}")
+    skipped = sum(reading.skipped.values())
+    if skipped > dataset.skip_at_most * reading.rows:
+        share = skipped / reading.rows
+        causes = ", ".join(
+            f"{count} {cause} (first: {reading.first[cause]})" for cause, count in _most(reading.skipped)
+        )
+        raise SpecError(
+            f"the dataset {id}: {skipped} of {reading.rows} rows cannot be used: {causes}; mend them, or allow them "
+            f"with dataset.skip_at_most: {ceil(share * 1000) / 1000:g} (now {dataset.skip_at_most:g})"
+        )
+    return reading
+
+
+def _take(reading: _Reading, row: Row, dataset: Dataset) -> None:
+    """Read one row."""
+    reading.rows += 1
+    values = row.values if dataset.columns is not None else by_name(row.values)
+    reading.columns |= dict.fromkeys(values)
+    try:
+        conversation, form, used = read_row(row.where, values, dataset.columns, dataset.train_on)
+    except Skipped as skipped:
+        cause = str(skipped)
+        reading.skipped[cause] += 1
+        reading.first.setdefault(cause, row.where)
+        return
+    reading.found.append(conversation)
+    reading.forms[form] += 1
+    reading.used |= set(used)
+
+
+def _most(skipped: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _enough(source: str, what: str, found: Sequence[Conversation], wanted: int | None) -> None:
+    if len(found) < (wanted or 1):
+        raise SpecError(f"{source} has {len(found)} usable {what} samples, {wanted or 1} are asked for; ask for fewer")
+
+
+def _facts(
+    dataset: Dataset, readings: Sequence[_Reading], skipped: Counter[str], rows: int, source: tuple[str, str] | None
+) -> dict[str, str]:
+    """Return what was read, for `check` and the report."""
+    forms = sum((one.forms for one in readings), Counter[str]())
+    unused = [name for name in readings[0].columns if not any(name in one.used for one in readings)]
+    texts = set(forms) == {dataset.columns.text if dataset.columns else "text"}
+    facts = {
+        "dataset_rows": str(rows),
+        "dataset_form": "; ".join(form for form, _ in forms.most_common()),
+        "trained_on": "all tokens of each text" if texts else TOLD[dataset.train_on],
+    }
+    if unused:
+        facts["unused_columns"] = ", ".join(unused)
+    if skipped:
+        facts["skipped_rows"] = f"{skipped.total()} of {rows}: " + ", ".join(
+            f"{n} {cause}" for cause, n in _most(skipped)
+        )
+    if source is not None:
+        id, split = source
+        facts["validation_from"] = f"the split {split}" if id == dataset.id else PurePath(id).name
+    elif dataset.validation_samples is not None and (own := validation_split(dataset.id)):
+        facts["validation_from"] = f"the training rows, as validation_samples is given; the split {own} is not used"
+    return facts

@@ -104,9 +104,12 @@ WORKER_SOURCES = (
     "train/constants.py",
     "train/conversations.py",
     "train/data.py",
+    "train/data_files.py",
     "train/device.py",
     "train/diary.py",
+    "train/first_encoding.py",
     "train/footprint.py",
+    "train/forms.py",
     "train/four_bit.py",
     "train/lean/__init__.py",
     "train/lean/attention.py",
@@ -129,12 +132,13 @@ WORKER_SOURCES = (
     "train/learning_rate.py",
     "train/loading.py",
     "train/model.py",
-    "train/pairs.py",
     "train/pretrained.py",
     "train/room.py",
+    "train/rows.py",
     "train/samples.py",
     "train/smollm2.py",
     "train/stdlib.py",
+    "train/turns.py",
     "train/worker.py",
 )
 """The files of the package that a worker needs, without the tiny base model, which is too large for a ConfigMap."""
@@ -154,7 +158,8 @@ def assignment_of(sweep: Sweep, id: str) -> Assignment:
 
 def check_reachable(sweep: Sweep, cluster: KubernetesCluster) -> None:
     """Raise `SpecError` if a pod could not find the model or the data."""
-    for what, id in (("model", sweep.model.id), ("dataset", sweep.dataset.id)):
+    read = (("model", sweep.model.id), ("dataset", sweep.dataset.id), ("validation", sweep.dataset.validation or ""))
+    for what, id in read:
         if is_local(id):
             raise SpecError(f"the {what} {id} lies on this machine, where no pod can read it; name a Hugging Face id")
     if sweep.model.id == "tiny-qwen2" and cluster.worker == "configmap":
