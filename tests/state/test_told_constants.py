@@ -10,7 +10,7 @@ def told(*events):
     return State([Submitted(START, make_sweep(3), encoding=2), *events]).constants
 
 
-def test_a_sweep_submitted_before_there_were_versions_has_the_first_encoding():
+def test_a_sweep_submitted_before_there_were_versions_has_the_first_reading():
     assert State([Submitted(START, make_sweep(1))]).constants.encoding == 1
     assert told().encoding == 2
 

@@ -17,7 +17,7 @@ from gridsweep.sweep.experiments import Dataset, Recipe, is_local
 from gridsweep.train import stdlib
 from gridsweep.train.conversations import Conversation, asked
 from gridsweep.train.data_files import rows_of, validation_split
-from gridsweep.train.first_encoding import digest_as_then, pair_as_then, rows_as_then
+from gridsweep.train.first_reading import digest_as_then, pair_as_then, rows_as_then
 from gridsweep.train.forms import by_name, named_columns, read_row
 from gridsweep.train.rows import Row
 from gridsweep.train.turns import Skipped

@@ -107,7 +107,7 @@ WORKER_SOURCES = (
     "train/data_files.py",
     "train/device.py",
     "train/diary.py",
-    "train/first_encoding.py",
+    "train/first_reading.py",
     "train/footprint.py",
     "train/forms.py",
     "train/four_bit.py",
