@@ -1,7 +1,7 @@
 """Chat templates written for the shapes of well-known ones, and tokenizers made on the spot for them.
 
-Of each: the marks that are tokens, what is learned of QUESTION, ANSWER, SECOND, REPLY by TRL's training twins (`counts`),
-where a prompt ends, and the tokens that end an answer.
+Of each: what is learned of QUESTION, ANSWER, SECOND, REPLY by TRL's training twins (`counts`), where a prompt ends, and
+the tokens that end an answer.
 """
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ def _each(user: str, assistant: str, asks: str, before: str = "", system: str = 
     """Return a template of a branch for each role."""
     system = f"{{% elif m.role == 'system' %}}{system}" if system else ""
     return (
-        f"{before}{{% for m in messages %}}{{% if m.role == 'user' %}}{user}{{% elif m.role == 'assistant' %}}{assistant}"
-        f"{system}{{% endif %}}{{% endfor %}}{{% if add_generation_prompt %}}{asks}{{% endif %}}"
+        f"{before}{{% for m in messages %}}{{% if m.role == 'user' %}}{user}"
+        f"{{% elif m.role == 'assistant' %}}{assistant}{system}{{% endif %}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{asks}{{% endif %}}"
     )
 
 
 _REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-_TODAY = "{% if strftime_now is defined %}{% set today = strftime_now('%d %b %Y') %}{% else %}{% set today = 'x' %}{% endif %}"
+_TODAY = "{% set today = strftime_now('%d %b %Y') if strftime_now is defined else 'some day' %}"
 
 
 def _chatml(lead: str = "", asks: str = "", before: str = "", last_only: bool = False, date: bool = False) -> str:
@@ -79,7 +80,8 @@ def _chatml(lead: str = "", asks: str = "", before: str = "", last_only: bool = 
 
 _QWEN = (
     r"{% if messages[0].role != 'system' %}"
-    r"{{ '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    r"{{ '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n' }}"
+    "{% endif %}"
 )
 _THOUGHT = r"<think>\n\n</think>\n\n"
 _ROLE = r"'<|start_header_id|>' + m.role + '<|end_header_id|>\n\n'"

@@ -165,8 +165,10 @@ def format_of(write: Writer) -> ChatFormat:
     start = _answer_start(asked, whole, marks)
     header, added = asked[_shared(plain, asked, marks) : start], ""
     lead = before[start:]
-    if not header and marks.search(lead):
-        header, added, lead = lead, lead, ""  # a template without add_generation_prompt
+    if not header and lead.strip():  # a template without add_generation_prompt
+        reasoning = _REASONING.search(lead)
+        added = lead[: reasoning.start()] if reasoning else lead
+        header, lead = added, lead[len(added) :]
     preceding, middle = _middle(write, before, last)
     drops = bool(lead) and not preceding.endswith(header + lead)
     closing = "" if last.strip() else _next_mark(write.tokenizer, middle, marks)
