@@ -127,6 +127,19 @@ def test_vllm_gets_the_bundled_bases_folder_and_the_prompt_of_training(tmp_path,
         launch.located(Model("./not-there"), Taught())
 
 
+@pytest.mark.train
+def test_vllm_stops_where_answers_end_by_the_sweeps_own_template(tmp_path):
+    template = "{% for m in messages %}{{ m.role + ':' + m.content + '<|pad|>' }}{% endfor %}"
+    asks = template + "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    base = Model("tiny-qwen2", chat_template=asks)
+    command = launch.vllm_command(adapters(4, base=base), "127.0.0.1", 8000, None, tmp_path / "t", Taught(2))
+    assert command.argv[-4:] == ["--generation-config", str(tmp_path), "--chat-template", str(tmp_path / "t")]
+    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == [0, 1]
+    assert (tmp_path / "t").read_text() == asks
+    ours = launch.own_command(adapters(4, base=base), "127.0.0.1", 8000, None, tmp_path / "t", Taught(2))
+    assert f"--chat-template={tmp_path / 't'}" in ours.argv and "--encoding=2" in ours.argv
+
+
 # Who may listen, with which key
 
 

@@ -47,6 +47,10 @@ def render_serving(sweep: Sweep, adapters: Sequence[Servable], folder: Path) -> 
     cluster = sweep.executor.kubernetes or KubernetesCluster()
     paths = {a.name: f"{store_of(sweep.name)}/experiments/{a.name}/adapter" for a in adapters}
     base = adapters[0].base
+    if base.chat_template is not None:
+        raise SpecError(
+            "the manifests of a server cannot carry model.chat_template; use `gridsweep serve` without --kubernetes"
+        )
     made = serving(base.id, base.revision, paths, [a.rank for a in adapters], cluster)
     header = f"{MARK} to serve {', '.join(paths)}.\n#\n#   kubectl apply --server-side -k .\n"
     write(Bundle({"serving.yaml": tuple(made)}, header).texts(), folder)
