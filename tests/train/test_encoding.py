@@ -14,8 +14,9 @@ from transformers import AutoTokenizer
 from gridsweep.errors import SpecError
 from gridsweep.train.conversations import Conversation, asked
 from gridsweep.train.encoding import encode
+from gridsweep.train.loading import _cut
 from gridsweep.train.model import TINY_QWEN2
-from gridsweep.train.samples import Sample
+from gridsweep.train.samples import Encoded, Sample
 from gridsweep.train.serving_template import serving_template
 from gridsweep.train.wording import Wording, ends, prompt
 
@@ -114,6 +115,36 @@ def test_a_template_that_marks_what_the_assistant_writes_is_believed():
     assert [shown(made, both.ids[slice(*gap)]) for gap in both.context] == ["U:SECONDA:"]
 
 
+def test_marks_that_leave_out_the_end_are_told():
+    text = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}<|end|>{% endfor %}"
+    told = encode(tokenizer(text), [Conversation(TWO[:2], (1,))], 4000)
+    end = "nothing in 1 of 1 samples: the template's generation marks leave out <|end|>"
+    assert told.facts["answers_end_with"] == end
+
+
+class Slow:
+    """A tokenizer without offsets."""
+
+    is_fast = False
+
+    def __init__(self, fast):
+        self.fast = fast
+
+    def __getattr__(self, name):
+        return getattr(self.fast, name)
+
+    def __call__(self, text, **options):
+        assert "return_offsets_mapping" not in options
+        return self.fast(text, **options)
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2_5", "qwen3", "glm4moe", "Mistral"])
+def test_a_tokenizer_without_offsets_gets_the_same_tokens(name):
+    made = tokenizer_of(ALL[name])
+    both = [Conversation(TWO, (1, 3)), Conversation(WITH_SYSTEM, (2, 4)), Conversation(TWO, (3,))]
+    assert encode(Slow(made), both, 4000) == encode(made, both, 4000)
+
+
 def test_todays_date_is_that_of_the_sweep():
     made = tokenizer_of(SHAPES["llama3_2"])
     told = encode(made, [Conversation(TWO, (3,))], 4000, date=datetime(2025, 2, 3, tzinfo=UTC))
@@ -124,7 +155,7 @@ def test_todays_date_is_that_of_the_sweep():
 
 
 def test_every_part_of_a_date_is_as_strftime_writes_it():
-    for format in ("%d %b %Y", "%Y-%m-%d", "%A, %B %d", "%H:%M:%S", "%x %j %y"):
+    for format in ("%d %b %Y", "%Y-%m-%d", "%A, %B %d", "%H:%M:%S", "%x %j %y", "%-d.%-m."):
         made = tokenizer(f"{{{{ strftime_now({format!r}) }}}}\n{CHATML.template}", EOS)
         text = Wording(made, date=DAY).write(TWO[:1])
         assert text.startswith(f"{DAY.strftime(format)}\n<|im_start|>user")
@@ -290,6 +321,16 @@ def test_what_is_cut_and_what_is_dropped_is_counted():
         assert [at for part in sample.learned for at in part] == places
         assert sample.ids == whole.ids[: places[-1] + 1]  # what follows the last learned token teaches nothing
         assert (told.truncated, told.dropped) == (int(length < len(whole.ids)), 0)
+
+
+def test_what_was_cut_dropped_joined_or_changed_is_in_the_facts_of_a_stint():
+    one, other = Encoded([], 1, 2, {}, 3, 4), Encoded([], 10, 20, {}, 30, 40)
+    assert _cut(one, other, 99) == {
+        "truncated": "11 samples cut at 99 tokens",
+        "dropped": "22 samples whose prompt alone fills 99 tokens",
+        "folded": "33 system turns joined to the first question: the chat template takes none",
+        "altered": "44 answers that the chat template does not write word for word",
+    }
 
 
 # What holds for any conversation

@@ -28,7 +28,7 @@ _REASONING = re.compile(r"<think>.*\Z", re.DOTALL)
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _DATE = re.compile(r"\bstrftime_now\b")
 
-_DATE_CODES = "aAbBcdDefFGHIjklmMnpPrRsStTuUVwWxXyYzZ"
+_DATE_CODES = (*(f"-{code}" for code in "dHIjmMSy"), *"aAbBcdDefFGHIjklmMnpPrRsStTuUVwWxXyYzZ")
 
 COUNTED = ("<|start|>assistant", "<｜Assistant｜>")
 """Headers that count with the answer in TRL's masks: a model writes the former itself, before each of its messages."""

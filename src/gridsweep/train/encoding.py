@@ -35,6 +35,7 @@ Tokens = tuple[list[int], list[Span]]
 class _Count:
     folded: int = 0
     altered: int = 0
+    endless: int = 0
 
 
 def encode(
@@ -62,7 +63,9 @@ def encode(
             continue
         truncated += len(ids) > max_length
         samples.append(sample)
-    return Encoded(samples, truncated, dropped, _facts(wording, conversations), count.folded, count.altered)
+    return Encoded(
+        samples, truncated, dropped, _facts(wording, conversations, count.endless), count.folded, count.altered
+    )
 
 
 def _sample(ids: Sequence[int], spans: Sequence[Span]) -> Sample:
@@ -101,7 +104,9 @@ def _made(wording: Wording, conversation: Conversation, count: _Count) -> Writte
     count.folded += joined
     answers = [at - joined for at in conversation.answers]
     if wording.write.marked:
-        return _marked(wording, turns[: answers[-1] + 1], answers)
+        ids, spans = _marked(wording, turns[: answers[-1] + 1], answers)
+        count.endless += bool(spans) and wording.ends.isdisjoint(ids[slice(*spans[-1])])
+        return ids, spans
     one = written(wording.write, wording.form, turns, answers)
     count.altered += one.altered
     return one
@@ -163,8 +168,8 @@ def _marked(wording: Wording, turns: Sequence[Turn], answers: Sequence[int]) -> 
     return ids, spans
 
 
-def _facts(wording: Wording, conversations: Sequence[Conversation]) -> dict[str, str]:
-    """Return how the conversations are written, for the report."""
+def _facts(wording: Wording, conversations: Sequence[Conversation], endless: int) -> dict[str, str]:
+    """Return how the conversations are written, for the report; `endless` counts those without a learned end."""
     if not any(conversation.turns for conversation in conversations):
         return {"prompt_template": "none: plain texts"}
     if wording.form is None:
@@ -174,6 +179,9 @@ def _facts(wording: Wording, conversations: Sequence[Conversation]) -> dict[str,
         "prompt_template": "chat template" if wording.template is None else "model.chat_template",
         "answers_end_with": wording.tokenizer.decode(sorted(wording.ends)),
     }
+    if endless:
+        end, share = facts["answers_end_with"], f"{endless} of {len(conversations)} samples"
+        facts["answers_end_with"] = f"nothing in {share}: the template's generation marks leave out {end}"
     if wording.write.dated:
         facts["template_date"] = f"{wording.date:%Y-%m-%d}" if wording.date else "the day of the encoding"
     return facts
