@@ -69,10 +69,11 @@ from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs, steps
 from gridsweep.train import stdlib
 from gridsweep.train.conversations import asked
+from gridsweep.train.encoding import encode
 from gridsweep.train.lean.group import Group, Plan, Scores
 from gridsweep.train.lean.measure import measure
 from gridsweep.train.model import load_base
-from gridsweep.train.samples import Sample, effective_batch, encode
+from gridsweep.train.samples import Sample, effective_batch
 
 MODEL, RUNGS, SEED, MULTIPLE = Model("tiny-qwen2"), Rungs(), 42, 10.0  # of all learning rates, for so small a model
 TWO_BY_FOUR, EIGHT = Recipe(batch_size=2, accumulation=4), Recipe(batch_size=8, accumulation=1)

@@ -64,10 +64,11 @@ from gridsweep.sweep.losses import Losses, ScoreName
 from gridsweep.sweep.rungs import Rungs, steps
 from gridsweep.train import data
 from gridsweep.train.conversations import Conversation
+from gridsweep.train.encoding import encode
 from gridsweep.train.lean.group import Group, Plan, Scores
 from gridsweep.train.lean.measure import measure
 from gridsweep.train.model import load_base
-from gridsweep.train.samples import Sample, encode
+from gridsweep.train.samples import Sample
 
 MODEL, DATASET = Model("tiny-qwen2"), Dataset("stdlib")
 STEPS, TOKENS, VALIDATION = 240, 48, 480

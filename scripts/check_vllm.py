@@ -25,6 +25,7 @@ from gridsweep.serving import launch, vllm
 from gridsweep.serving.access import check_free
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
+from gridsweep.serving.taught import Taught
 
 PROMPTS = ("def main(", "import os\n", "class Point:")
 TOKENS = 24
@@ -66,13 +67,14 @@ def main(venv: Path, folder: Path, *experiments: str) -> int:
     base, names = adapters[0].base.id, [adapter.name for adapter in adapters]
     with tempfile.TemporaryDirectory() as temporary:
         place, port = Path(temporary), check_free("127.0.0.1", 0)
+        template = place / "chat_template.jinja"
         with mock.patch.object(vllm, "installed", lambda: [str(venv / "bin" / "vllm")]):
-            theirs = launch.vllm_command(adapters, "127.0.0.1", port, None, place / "chat_template.jinja")
+            theirs = launch.vllm_command(adapters, "127.0.0.1", port, None, template, Taught())
         print(" ".join(theirs.argv))
         command = launch.Command(theirs.argv, {**theirs.variables, **CPU})
         from_vllm = texts(command, port, base, names, place / "vllm.log", *SMALL)
         port = check_free("127.0.0.1", 0)
-        ours = launch.own_command(adapters, "127.0.0.1", port, None)
+        ours = launch.own_command(adapters, "127.0.0.1", port, None, template, Taught())
         from_peft = texts(ours, port, base, names, place / "own.log")
     different = 0
     for theirs_said, ours_said in zip(from_vllm, from_peft, strict=True):

@@ -41,6 +41,8 @@ from old_runs import (
 )
 
 NEW: set[str] = {
+    "Assignment.model.chat_template: nothing",
+    "Assignment.model.chat_template: text",
     "Progressed.over_at: instant",
     "Progressed.over_at: nothing",
     "Promised.at: instant",
@@ -55,7 +57,11 @@ NEW: set[str] = {
     "Promised.values[]: nothing",
     "Promised.values[]: number",
     "Promised.work: span",
+    "Resumed.sweep.model.chat_template: nothing",
+    "Resumed.sweep.model.chat_template: text",
     "Resumed.sweep.replay.speed: 'auto'",
+    "Submitted.sweep.model.chat_template: nothing",
+    "Submitted.sweep.model.chat_template: text",
     "Submitted.sweep.replay.speed: 'auto'",
     *(
         f"{where}.dataset.{written}"

@@ -28,7 +28,7 @@ TRAINING = {"torch", "transformers", "peft", "datasets", "bitsandbytes"}
 PROGRAMS = {"serving.base", "serving.engine", "serving.server"}
 """The small server, a program of its own as the worker is: it loads what the worker made, and no module imports it."""
 WORKER_MAY = {"errors", "sweep", "records", "energy", "train"}
-SERVER_MAY = {"train.device", "train.model", "train.samples"}
+SERVER_MAY = {"train.device", "train.model", "train.plain_format", "train.serving_template", "train.wording"}
 """What the small server shares with the worker: how a base is loaded and a prompt is written."""
 IMPURE = {"time", "random", "os", "pathlib", "sqlite3", "subprocess", "socket", "threading", "tempfile", "signal"}
 LONGEST_FILE, LONGEST_FUNCTION, MOST_IN_THE_ROOT = 350, 60, 6

@@ -260,6 +260,10 @@ def test_what_may_change_on_the_way_is_told(changes, told):
         ({"tick": timedelta(hours=2)}, r"tick: 'PT30M' before, 'PT2H' now"),
         ({"total_steps": 7}, r"total_steps: 6 before, 7 now"),
         (
+            {"model": replace(SWEEP.model, chat_template="{{ 'a template' }}" * 20)},
+            r"model.chat_template: None before, .{40,50}\.\.\. \(sha256 [0-9a-f]{12}\) now",
+        ),
+        (
             {"experiments": tuple(replace(e, device="d0") for e in SWEEP.experiments)},
             r"experiments: 4 before, 4 now, and they differ",
         ),

@@ -21,6 +21,7 @@ from gridsweep.serving import launch
 from gridsweep.serving.access import check_free
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
+from gridsweep.serving.taught import Taught
 from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 
 
@@ -62,7 +63,10 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The small server with two adapters, on loopback, without a key."""
     port = check_free("127.0.0.1", 0)
-    command = launch.own_command(launch.chosen(run_folder, ["e00", "e01"]), "127.0.0.1", port, None)
-    with running(command.argv, command.variables, tmp_path_factory.mktemp("log") / "log") as child:
+    folder = tmp_path_factory.mktemp("log")
+    command = launch.own_command(
+        launch.chosen(run_folder, ["e00", "e01"]), "127.0.0.1", port, None, folder / "template", Taught()
+    )
+    with running(command.argv, command.variables, folder / "log") as child:
         child.wait_until(Client(f"http://127.0.0.1:{port}").healthy, lambda: False, 60)
         yield Server(port)

@@ -28,6 +28,7 @@ from gridsweep.serving.adapters import best
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
 from gridsweep.serving.servable import AdapterError, Servable
+from gridsweep.serving.taught import Taught
 from gridsweep.sweep.experiments import Model
 
 KEY = "a-key-of-enough-letters"
@@ -110,19 +111,33 @@ def test_vllm_is_found_on_the_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.train
-def test_vllm_gets_the_bundled_bases_folder_and_the_prompt_of_training(tmp_path):
+@pytest.mark.parametrize("encoding", [1, 2])
+def test_vllm_gets_the_bundled_bases_folder_and_the_prompt_of_training(tmp_path, encoding):
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    command = launch.vllm_command(adapters(4), "127.0.0.1", 8000, KEY, tmp_path / "template")
+    command = launch.vllm_command(adapters(4), "127.0.0.1", 8000, KEY, tmp_path / "template", Taught(encoding))
     base, template = command.argv[2], command.argv[-1]
     assert (Path(base) / "model.safetensors").exists() and template == str(tmp_path / "template")
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{ 7 * 7 }}\nGo."}]
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)  # as transformers has it
-    text = environment.from_string(Path(template).read_text()).render(messages=messages)
+    text = environment.from_string(Path(template).read_text()).render(messages=messages, add_generation_prompt=True)
     assert text == "### Instruction:\nBe brief.\n\n{{ 7 * 7 }}\nGo.\n\n### Response:\n"
     assert command.variables["HF_HUB_OFFLINE"] == "1" and KEY not in " ".join(command.argv)
     with pytest.raises(Exception, match=r"cannot find the base model .*: the model folder"):
-        launch.located("./not-there", None)
+        launch.located(Model("./not-there"), Taught())
+
+
+@pytest.mark.train
+def test_vllm_stops_where_answers_end_by_the_sweeps_own_template(tmp_path):
+    template = "{% for m in messages %}{{ m.role + ':' + m.content + '<|pad|>' }}{% endfor %}"
+    asks = template + "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    base = Model("tiny-qwen2", chat_template=asks)
+    command = launch.vllm_command(adapters(4, base=base), "127.0.0.1", 8000, None, tmp_path / "t", Taught(2))
+    assert command.argv[-4:] == ["--generation-config", str(tmp_path), "--chat-template", str(tmp_path / "t")]
+    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == [0, 1]
+    assert (tmp_path / "t").read_text() == asks
+    ours = launch.own_command(adapters(4, base=base), "127.0.0.1", 8000, None, tmp_path / "t", Taught(2))
+    assert f"--chat-template={tmp_path / 't'}" in ours.argv and "--encoding=2" in ours.argv
 
 
 # Who may listen, with which key
@@ -305,7 +320,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 def test_once_shows_that_it_works_and_ends(run_folder, monkeypatch):
-    def command(adapters, host, port, key):
+    def command(adapters, host, port, key, *_):
         return launch.Command([sys.executable, "-c", DOUBLE, str(port)], os.environ, ("a double",))
 
     monkeypatch.setattr(launch, "own_command", command)
@@ -319,7 +334,7 @@ def test_once_shows_that_it_works_and_ends(run_folder, monkeypatch):
 
 
 def test_for_programs_one_document_says_where_it_serves(run_folder, monkeypatch, gridsweep):
-    def command(adapters, host, port, key):
+    def command(adapters, host, port, key, *_):
         return launch.Command([sys.executable, "-c", DOUBLE, str(port)], os.environ)
 
     monkeypatch.setattr(launch, "own_command", command)

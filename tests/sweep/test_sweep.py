@@ -66,6 +66,7 @@ def test_the_collisions_of_the_published_names_are_gone(a: LoraParams, b: LoraPa
     [
         (43, *BASE[1:]),
         (42, Model("org/model", "v2"), *BASE[2:]),
+        (42, Model("org/model", chat_template="{{ messages }}"), *BASE[2:]),
         (42, Model("org/model"), Dataset("org/data", split="test"), Recipe()),
         (42, Model("org/model"), Dataset("org/data"), Recipe(epochs=4)),
         (42, Model("org/model"), Dataset("org/data"), Recipe(learning_rate_schedule="linear")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def render(
         worker_sources=worker_sources() if cluster.worker == "configmap" else None,
         tier=tier,
         namespace=namespace,
+        at=datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0),
     )
     write(made.texts(), folder)
     return made
@@ -47,6 +49,10 @@ def render_serving(sweep: Sweep, adapters: Sequence[Servable], folder: Path) -> 
     cluster = sweep.executor.kubernetes or KubernetesCluster()
     paths = {a.name: f"{store_of(sweep.name)}/experiments/{a.name}/adapter" for a in adapters}
     base = adapters[0].base
+    if base.chat_template is not None:
+        raise SpecError(
+            "the manifests of a server cannot carry model.chat_template; use `gridsweep serve` without --kubernetes"
+        )
     made = serving(base.id, base.revision, paths, [a.rank for a in adapters], cluster)
     header = f"{MARK} to serve {', '.join(paths)}.\n#\n#   kubectl apply --server-side -k .\n"
     write(Bundle({"serving.yaml": tuple(made)}, header).texts(), folder)

@@ -184,7 +184,12 @@ def _about_model(made: Recommendation) -> list[str]:
 
 def _loss_on(made: Recommendation) -> str:
     template = made.facts.get("prompt_template")
-    asked = {None: "", "chat template": ", prompts in its chat template"}.get(template, f", prompts as {template}")
+    ways = {
+        None: "",
+        "chat template": ", prompts in its chat template",
+        "model.chat_template": ", prompts in the template that model.chat_template names",
+    }
+    asked = ways.get(template, f", prompts as {template}")
     return f"the loss counts only the response tokens, including the end token{asked}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -71,4 +72,11 @@ def _differences(path: str, old: object, new: object) -> Iterator[str]:
     elif isinstance(old, list) and isinstance(new, list):
         yield f"{path}: {len(old)} before, {len(new)} now"
     elif old != new:
-        yield f"{path}: {old!r} before, {new!r} now"
+        yield f"{path}: {_short(old)} before, {_short(new)} now"
+
+
+def _short(value: object) -> str:
+    """Return a value as text; a long text, such as a chat template, by its beginning and its digest."""
+    if not isinstance(value, str) or len(value) <= 200:
+        return repr(value)
+    return f"{value[:40]!r}... (sha256 {hashlib.sha256(value.encode()).hexdigest()[:12]})"

@@ -1,4 +1,4 @@
-"""`python -m gridsweep.serving.base MODEL`: print a base model's folder and its missing chat template as JSON.
+"""`python -m gridsweep.serving.base`: print where a base model is, and how a server writes its prompts, as JSON.
 
 This is a separate program because converting a bundled model needs torch.
 """
@@ -9,35 +9,42 @@ import json
 import sys
 
 from gridsweep.errors import GridsweepError
+from gridsweep.records import codec
+from gridsweep.serving.taught import Taught
 from gridsweep.sweep.experiments import Dataset, Model
 
-_JOINED = r"(messages | map(attribute='content') | join('\n\n'))"
 
+def main(model: Model, taught: Taught) -> None:
+    """Print `where` the base is, the `chat_template` that its tokenizer lacks, and the `generation_config` it lacks.
 
-def main(id: str, revision: str | None = None) -> None:
+    Both are None where the base's own do: where its template writes the prompts of training, and its generation stops
+    at the tokens that end an answer.
+    """
     from gridsweep.train.model import offline_if_local, resolve
 
-    model = Model(id, revision)
     offline_if_local(model, Dataset("stdlib"))
     where = resolve(model)
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, GenerationConfig
 
-    from gridsweep.train.samples import TEMPLATE
+    from gridsweep.train.serving_template import serving_template
+    from gridsweep.train.wording import Wording
 
-    options = {} if where != id or not revision else {"revision": revision}
+    options = {} if where != model.id or not model.revision else {"revision": model.revision}
     tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
-    template = None
-    if not tokenizer.chat_template:
-        # The template repeats the training format: the tokenizer's leading special tokens, then the training prompt.
-        first = str(tokenizer.decode(tokenizer("")["input_ids"]))
-        head, tail = TEMPLATE.split("{prompt}")
-        # One expression, because Jinja drops a newline at the end of a template's text.
-        template = f"{{{{ {first + head!r} ~ {_JOINED} ~ {tail!r} }}}}"
-    print(json.dumps({"where": where, "chat_template": template}))
+    wording = Wording(tokenizer, taught.encoding, taught.date, model.chat_template)
+    try:
+        own = GenerationConfig.from_pretrained(where, **options).to_diff_dict()
+    except OSError:  # the base has none
+        own = {}
+    given = own.get("eos_token_id")
+    ends = {*(given if isinstance(given, list) else [] if given is None else [given])}
+    added = wording.ends - ends - {tokenizer.eos_token_id}  # every server stops at the tokenizer's own end
+    config = {**own, "eos_token_id": sorted(ends | wording.ends)} if added else None
+    print(json.dumps({"where": where, "chat_template": serving_template(wording), "generation_config": config}))
 
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        main(*codec.loads(tuple[Model, Taught], sys.stdin.read()))
     except (GridsweepError, OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")

@@ -10,13 +10,15 @@ from typing import Any  # PEFT's model
 
 import torch
 
+from gridsweep.errors import SpecError
 from gridsweep.serving.pieces import decoded, until_stop
 from gridsweep.serving.servable import Servable
+from gridsweep.serving.taught import Taught
 from gridsweep.serving.wire import Sampling
 from gridsweep.sweep.experiments import Model
 from gridsweep.train.device import device_and_dtype
 from gridsweep.train.model import load_base
-from gridsweep.train.samples import prompt_text
+from gridsweep.train.wording import Wording
 
 UNKNOWN_LENGTH = 2048
 
@@ -28,14 +30,16 @@ class Engine:
     has its own cache of keys and values, and a request whose client disconnected holds no lock.
     """
 
-    def __init__(self, base: Model, adapters: Sequence[Servable]):
+    def __init__(self, base: Model, adapters: Sequence[Servable], taught: Taught | None = None):
         from peft import PeftModel
 
         self.device, dtype = device_and_dtype()
         self.tokenizer, model = load_base(base, self.device, dtype)
         config, ends = model.config, model.generation_config.eos_token_id
         self.length: int = getattr(config, "max_position_embeddings", None) or UNKNOWN_LENGTH
-        self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id}
+        taught = taught or Taught()
+        self.wording = Wording(self.tokenizer, taught.encoding, taught.date, base.chat_template)
+        self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id, *self.wording.ends}
         # Only the last position's logits are needed; most models can skip the others.
         spares = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._options: dict[str, int] = {"logits_to_keep": 1} if spares else {}
@@ -51,21 +55,18 @@ class Engine:
 
     @property
     def has_chat_template(self) -> bool:
-        return bool(self.tokenizer.chat_template)
+        return bool(self.wording.template or self.tokenizer.chat_template)
 
     def prompt(self, text: str) -> list[int]:
         """Return a plain text as token ids."""
-        return list(self.tokenizer(text)["input_ids"])
+        return self.wording.text(text)
 
     def chat(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
         """Return a conversation as token ids in the training format. Raise `ValueError` if the template refuses it."""
-        from jinja2 import TemplateError
-
         try:
-            text = prompt_text(self.tokenizer, turns)
-        except TemplateError as error:
-            raise ValueError(f"the model's chat template refuses these messages: {error}") from None
-        return list(self.tokenizer(text, add_special_tokens=not self.has_chat_template)["input_ids"])
+            return self.wording.prompt(turns)
+        except SpecError as error:
+            raise ValueError(str(error)) from None
 
     def generate(self, name: str, prompt: Sequence[int], sampling: Sampling) -> Generation:
         """Return a generation by the adapter `name`, or by the base model for any other name."""

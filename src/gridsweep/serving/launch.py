@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from gridsweep.errors import AdapterError, ServingError, SpecError
+from gridsweep.records import codec
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import Interrupt
 from gridsweep.serving import blocks, vllm
@@ -23,6 +24,8 @@ from gridsweep.serving.adapters import best, models, one, sealed
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
 from gridsweep.serving.servable import Servable, servable, shown, together
+from gridsweep.serving.taught import Taught
+from gridsweep.sweep.experiments import Model
 
 Backend = Literal["vllm", "own"]
 PATIENCE = timedelta(minutes=10)
@@ -97,11 +100,14 @@ def serve(
     port = check_free(host, port)
     interrupt = Interrupt()
     with interrupt.installed():
-        state = RunFolder(Path(folder)).state
+        run = RunFolder(Path(folder))
+        state, template = run.state, run.state / "chat_template.jinja"
+        sweep = run.read()
+        taught = Taught(sweep.constants.encoding, sweep.submitted_at)
         if backend == "vllm" or (backend is None and vllm.installed()):
-            command = vllm_command(adapters, host, port, key, state / "chat_template.jinja")
+            command = vllm_command(adapters, host, port, key, template, taught)
         else:
-            command = own_command(adapters, host, port, key)
+            command = own_command(adapters, host, port, key, template, taught)
         tell(f"starting: {' '.join(map(shlex.quote, command.argv))}")
         for note in command.notes:
             tell(f"note: {note}")
@@ -142,8 +148,13 @@ def checked(client: Client, adapters: Sequence[Servable]) -> list[str]:
     return lines
 
 
-def own_command(adapters: Sequence[Servable], host: str, port: int, key: str | None) -> Command:
-    """Return the command of the small server. Raise `ServingError` if a package that it needs is not installed."""
+def own_command(
+    adapters: Sequence[Servable], host: str, port: int, key: str | None, template: Path, taught: Taught
+) -> Command:
+    """Return the command of the small server; a template of the sweep's own is written to `template`.
+
+    Raise `ServingError` if a package that the server needs is not installed.
+    """
     if missing := [name for name in ("torch", "transformers", "peft", "fastapi", "uvicorn") if not find_spec(name)]:
         raise ServingError(
             f"neither vLLM nor {', '.join(missing)} is installed here; "
@@ -152,6 +163,10 @@ def own_command(adapters: Sequence[Servable], host: str, port: int, key: str | N
     base = adapters[0].base
     argv = [sys.executable, "-P", "-m", "gridsweep.serving.server", f"--base={base.id}"]
     argv += [f"--revision={base.revision}"] if base.revision else []
+    if base.chat_template is not None:
+        _write(template, base.chat_template)
+        argv += [f"--chat-template={template}"]
+    argv += [f"--encoding={taught.encoding}", *([f"--date={taught.date.isoformat()}"] if taught.date else [])]
     argv += [f"--adapter={adapter.name}={adapter.folder}" for adapter in adapters]
     argv += ["--host", host, "--port", str(port), "--leave-with-parent"]
     variables = {name: value for name, value in os.environ.items() if name not in (KEY, KEY_FILE)}
@@ -159,17 +174,22 @@ def own_command(adapters: Sequence[Servable], host: str, port: int, key: str | N
     return Command(argv, variables | ({KEY: key} if key else {}), (note,))
 
 
-def vllm_command(adapters: Sequence[Servable], host: str, port: int, key: str | None, template: Path) -> Command:
-    """Return the command of vLLM; if the base has no chat template, write one of the training prompt to `template`."""
+def vllm_command(
+    adapters: Sequence[Servable], host: str, port: int, key: str | None, template: Path, taught: Taught
+) -> Command:
+    """Return the command of vLLM.
+
+    If the base's own chat template does not write the prompts of training, one that does is written to `template`; if
+    the base's generation does not stop where answers end, a configuration that does is written beside it.
+    """
     base = adapters[0].base
-    where, text = located(base.id, base.revision)
+    where, text, generation = located(base, taught)
     notes: tuple[str, ...] = ()
     if text is not None:
-        try:
-            template.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise ServingError(f"cannot write {template}: {error.strerror}; check the folder") from None
-        notes = ("the model has no chat template; chats use the prompt format of the training",)
+        _write(template, text)
+        notes = ("chats use the prompt format of the training, because the model's own chat template differs or lacks",)
+    if generation is not None:
+        _write(template.parent / "generation_config.json", json.dumps(generation))
     argv = vllm.argv(
         where,
         adapters,
@@ -177,25 +197,33 @@ def vllm_command(adapters: Sequence[Servable], host: str, port: int, key: str | 
         port=port,
         command=vllm.installed() or ("vllm",),
         chat_template=str(template) if text is not None else None,
+        generation_config=str(template.parent) if generation is not None else None,
     )
     return Command(argv, vllm.environment(os.environ, key, offline=Path(where).is_dir()), notes)
 
 
-def located(id: str, revision: str | None) -> tuple[str, str | None]:
-    """Return a base model's location and the chat template it lacks, found by a separate process that may load torch.
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ServingError(f"cannot write {path}: {error.strerror}; check the folder") from None
 
-    Raise `SpecError` if the model cannot be found.
+
+def located(base: Model, taught: Taught) -> tuple[str, str | None, dict[str, object] | None]:
+    """Return a base model's location, and the chat template and the generation configuration that it lacks.
+
+    A separate process finds them, because that may load torch. Raise `SpecError` if the model cannot be found.
     """
-    words = [id, revision] if revision else [id]
-    asking = [sys.executable, "-P", "-m", "gridsweep.serving.base", *words]
+    id, asking = base.id, [sys.executable, "-P", "-m", "gridsweep.serving.base"]
+    given = codec.dumps((base, taught))
     try:
         seconds = CONVERTING.total_seconds()
-        asked = subprocess.run(asking, capture_output=True, text=True, timeout=seconds, check=False)
+        asked = subprocess.run(asking, input=given, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         raise SpecError(f"the base model {shown(id)} was not found or converted within {CONVERTING}") from None
     try:
         told = json.loads(asked.stdout.splitlines()[-1])
-        return told["where"], told["chat_template"]
+        return told["where"], told["chat_template"], told["generation_config"]
     except (ValueError, IndexError, KeyError):
         why = (asked.stderr.strip().splitlines() or ["no error output"])[-1].removeprefix("error: ")
         raise SpecError(f"cannot find the base model {shown(id)}: {why}") from None

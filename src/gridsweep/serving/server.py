@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar  # a reply as JSON
 
@@ -28,6 +29,7 @@ from gridsweep.serving import wire
 from gridsweep.serving.access import key_for
 from gridsweep.serving.guard import App, Guard
 from gridsweep.serving.servable import Servable, servable, shown, together
+from gridsweep.serving.taught import Taught
 from gridsweep.sweep.experiments import Dataset, Model
 from gridsweep.train.model import offline_if_local
 
@@ -153,12 +155,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapter", action="append", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--chat-template", type=Path, metavar="FILE", help="in place of the tokenizer's")
+    parser.add_argument("--encoding", type=int, default=1, help="the version of the training's encoding")
+    parser.add_argument("--date", type=datetime.fromisoformat, help="what a template that writes today's date gets")
     parser.add_argument("--leave-with-parent", action="store_true")
     given = parser.parse_args(arguments)
     if given.leave_with_parent:
         threading.Thread(target=_leave_with_parent, daemon=True).start()
-    base = Model(given.base, given.revision)
+    taught = Taught(given.encoding, given.date)
     try:
+        template = given.chat_template.read_text(encoding="utf-8") if given.chat_template else None
+        base = Model(given.base, given.revision, template)
         key = key_for(given.host, os.environ)
         pairs = [word.partition("=") for word in given.adapter]
         adapters = [servable(name, Path(folder), base) for name, _, folder in pairs]
@@ -166,8 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         offline_if_local(base, Dataset("stdlib"))
         from gridsweep.serving.engine import Engine
 
-        app: App = Guard(application(Engine(base, adapters), base, adapters), names(given.host), key)
-    except GridsweepError as error:
+        app: App = Guard(application(Engine(base, adapters, taught), base, adapters), names(given.host), key)
+    except (GridsweepError, OSError) as error:
         sys.exit(f"error: {error}")
     config = uvicorn.Config(
         app,

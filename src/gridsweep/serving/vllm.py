@@ -29,11 +29,13 @@ def argv(
     port: int = 8000,
     command: Sequence[str] = ("vllm",),
     chat_template: str | None = None,
+    generation_config: str | None = None,
 ) -> list[str]:
     """Return the command that serves adapters on their base, a folder or a Hugging Face id.
 
-    The base is served under its id in the sweep, each adapter under its own name. `chat_template` is a file for a base
-    without a template. The key is passed in the environment. Raise `AdapterError` for incompatible adapters.
+    The base is served under its id in the sweep, each adapter under its own name. `chat_template` is a file in place of
+    the base's, `generation_config` the folder of a file in place of the base's. The key is passed in the environment.
+    Raise `AdapterError` for incompatible adapters.
     """
     rank, model = together(adapters), adapters[0].base
     for word in (base, model.id, model.revision or ""):
@@ -45,6 +47,7 @@ def argv(
     words += ["--enable-lora", "--lora-modules", *(_module(adapter) for adapter in adapters)]
     words += ["--max-lora-rank", str(rank), "--max-loras", str(len(adapters))]
     words += ["--host", host, "--port", str(port), "--allowed-origins", "[]"]
+    words += ["--generation-config", generation_config] if generation_config else []
     return words + (["--chat-template", chat_template] if chat_template else [])
 
 

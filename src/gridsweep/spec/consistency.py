@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any  # what YAML holds
 
+from gridsweep.errors import SpecError
 from gridsweep.grid.registry import plugin
 from gridsweep.spec.expansion import (
     BUNDLED_TRACES,
@@ -15,6 +16,7 @@ from gridsweep.spec.expansion import (
     design_of,
     rules_of,
     space_of,
+    template_text,
     tiers_of,
 )
 from gridsweep.spec.file import SpecFile
@@ -47,6 +49,7 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
         yield from _absent(data, section, folder)
     if sound("dataset"):
         yield from _data(file.dataset, folder)
+    yield from _template(data, folder)
     yield from _trace(data, folder)
     if sound("carbon"):
         yield from _provider(data, file)
@@ -174,6 +177,18 @@ def _data(section: DatasetSection, folder: Path) -> Iterator[Fault]:
             yield Fault(("dataset", "columns"), what)
         elif not whole and not {"prompt", "response"} <= given:
             yield Fault(("dataset", "columns"), "incomplete; name messages, text, or prompt and response")
+
+
+def _template(data: dict[str, Any], folder: Path) -> Iterator[Fault]:
+    file = data["model"].get("chat_template") if isinstance(data.get("model"), dict) else None
+    if not isinstance(file, str):
+        return
+    try:
+        template_text(absolute(file, folder))
+    except SpecError as error:
+        yield Fault(("model", "chat_template"), str(error).removeprefix("model.chat_template: "))
+    except (ValueError, RuntimeError):  # a null character, or ~ names an unknown user
+        yield Fault(("model", "chat_template"), f"there is no file {shown(file)} in {folder}; correct the path")
 
 
 def _found(path: str, folder: Path, there: Callable[[Path], bool]) -> bool:

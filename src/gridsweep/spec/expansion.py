@@ -23,7 +23,7 @@ from gridsweep.spec.file import (
     TierSection,
 )
 from gridsweep.spec.rungs import rungs_of
-from gridsweep.spec.study import DatasetSection, DesignSection, Plain, SpaceSection
+from gridsweep.spec.study import DatasetSection, DesignSection, ModelSection, Plain, SpaceSection
 from gridsweep.sweep import designs
 from gridsweep.sweep.designs import Space
 from gridsweep.sweep.experiments import PARAMS, Base, Columns, Dataset, Experiment, LoraParams, Model, Recipe, is_local
@@ -38,7 +38,7 @@ BUNDLED_TRACES = ("solar-valley",)
 
 def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
     """Return the sweep that a file without faults describes; its paths are relative to `folder`."""
-    model = Model(_id(file.model.id, folder), file.model.revision)
+    model = _model(file.model, folder)
     dataset = _dataset(file.dataset, folder)
     recipe = Recipe(**dict(file.recipe))
     base: Base = "4-bit" if file.proxy else "full"
@@ -167,6 +167,27 @@ def _dataset(section: DatasetSection, folder: Path) -> Dataset:
     validation = _id(section.validation, folder) if section.validation else None
     found = {"id": _id(section.id, folder), "columns": columns, "validation": validation}
     return Dataset(**{**dict(section), **found})
+
+
+def _model(section: ModelSection, folder: Path) -> Model:
+    """Return the model, with the text of its template: the file may change later, or be missing where workers run."""
+    template = None
+    if section.chat_template is not None:
+        template = template_text(absolute(section.chat_template, folder))
+    return Model(_id(section.id, folder), section.revision, template)
+
+
+def template_text(path: Path) -> str:
+    """Return the text of a chat template's file. Raise `SpecError` if it cannot be read or is empty."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"model.chat_template: cannot read {path}: {error.strerror}; correct the path") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"model.chat_template: {path} is not UTF-8; save it as UTF-8") from None
+    if not text.strip():
+        raise SpecError(f"model.chat_template: {path} is empty; remove the key to use the tokenizer's template")
+    return text
 
 
 def _id(id: str, folder: Path) -> str:

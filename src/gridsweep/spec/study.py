@@ -86,6 +86,10 @@ class ModelSection(Section):
 
     id: Id = Field(description="A Hugging Face id, a local folder, or the name of a bundled model.")
     revision: Revision | None = Field(default=None, description="A branch, tag or commit of the model.")
+    chat_template: Annotated[str, Word(r"[^\x00-\x1f]{1,1000}", "the path of a Jinja file")] | None = Field(
+        default=None,
+        description="A Jinja file, relative to this file, in place of the tokenizer's chat template. Its text is kept.",
+    )
 
 
 class ColumnsSection(Section):

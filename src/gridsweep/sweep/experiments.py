@@ -24,10 +24,14 @@ class LoraParams:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The base model: a Hugging Face id, a local folder, or the name of a bundled model."""
+    """The base model: a Hugging Face id, a local folder, or the name of a bundled model.
+
+    `chat_template` is the text of a template that takes the place of the tokenizer's.
+    """
 
     id: str
     revision: str | None = None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe, is_local, number
 
 NEW_KEYS: dict[str, dict[str, object]] = {
-    "model": {},
+    "model": {"chat_template": None},
     "dataset": {"columns": None, "validation": None, "train_on": "all_answers"},
     "recipe": {"layers": "all", "rslora": False, "lora_plus": 1.0},
 }

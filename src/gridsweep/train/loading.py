@@ -39,7 +39,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     """Load data, model and checkpoints; call `breathe` in between. Raise `SpecError` if any of them is invalid."""
     known = assignment.constants
     checkpoints = {part.experiment: whole_checkpoint(part, store) for part in assignment.members}
-    pairs = data.load(assignment.dataset, assignment.recipe)
+    pairs = data.load(assignment.dataset, assignment.recipe, assignment.encoding)
     found = {"training data": pairs.facts["dataset_digest"]}
     check_constant(known, found)
     breathe()
@@ -71,7 +71,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
         **pairs.facts,
         "train_samples": str(len(train.samples)),
         "validation_samples": str(len(validation.samples)),
-        "prompt_template": "chat template" if tokenizer.chat_template else "### Instruction/Response",
+        **train.facts,
         **_cut(train, validation, recipe.max_length),
     }
     if assignment.base == "4-bit":
@@ -103,10 +103,13 @@ def whole_checkpoint(part: Part, store: Path) -> Path | None:
 
 def encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> tuple[Encoded, Encoded]:
     """Return the training and validation samples. Raise `SpecError` if no sample has room for a response."""
-    from gridsweep.train.samples import encode
+    from gridsweep.train.encoding import encode
 
-    length = assignment.recipe.max_length
-    train, validation = encode(tokenizer, pairs.train, length), encode(tokenizer, pairs.validation, length)
+    length, template = assignment.recipe.max_length, assignment.model.chat_template
+    train, validation = (
+        encode(tokenizer, side, length, encoding=assignment.encoding, date=assignment.submitted, template=template)
+        for side in (pairs.train, pairs.validation)
+    )
     if not train.samples or not validation.samples:
         raise SpecError(
             f"no sample of {assignment.dataset.id} has room for a response in {length} tokens; raise recipe.max_length"
@@ -152,11 +155,16 @@ def _machine(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
 
 
 def _cut(train: Encoded, validation: Encoded, max_length: int) -> dict[str, str]:
-    """Return facts about truncated and dropped samples; empty if all samples fit."""
+    """Return facts about samples that lost something; empty if all samples are as the data has them."""
     truncated, dropped = train.truncated + validation.truncated, train.dropped + validation.dropped
+    folded, altered = train.folded + validation.folded, train.altered + validation.altered
     facts = {}
     if truncated:
         facts["truncated"] = f"{truncated} samples cut at {max_length} tokens"
     if dropped:
         facts["dropped"] = f"{dropped} samples whose prompt alone fills {max_length} tokens"
+    if folded:
+        facts["folded"] = f"{folded} system turns joined to the first question: the chat template takes none"
+    if altered:
+        facts["altered"] = f"{altered} answers that the chat template does not write word for word"
     return facts

@@ -88,7 +88,7 @@ class _Seen:
             why = "on the hub; the first attempt reads it"
             self.unseen |= dict.fromkeys(("training data", "encoded samples"), why)
             return None
-        pairs = data.load(self.assignment.dataset, self.assignment.recipe)
+        pairs = data.load(self.assignment.dataset, self.assignment.recipe, self.assignment.encoding)
         self.constants["training data"] = pairs.facts["dataset_digest"]
         self.facts["data"] = f"{len(pairs.train)} to train, {len(pairs.validation)} to validate"
         return pairs

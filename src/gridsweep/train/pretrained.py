@@ -7,7 +7,7 @@ files, and its own types differ between releases.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, Self, overload  # a turn holds what templates read
+from typing import Any, Literal, Protocol, Self, TypedDict, overload  # a turn holds what templates read
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +75,28 @@ class CausalLM(Protocol):
     def eval(self) -> Self: ...
 
 
+class Offsets(TypedDict):
+    """Texts as token ids, with the characters of each token."""
+
+    input_ids: list[list[int]]
+    offset_mapping: list[list[tuple[int, int]]]
+
+
+class Marked(TypedDict):
+    """A conversation as token ids; `assistant_masks` holds 1 where the template marks what the assistant writes."""
+
+    input_ids: list[int]
+    assistant_masks: list[int]
+    offset_mapping: list[tuple[int, int]]
+
+
 class Tokenizer(Protocol):
     """Text to token ids and back."""
 
+    eos_token: str | None
     eos_token_id: int | None
     chat_template: str | dict[str, str] | None
+    is_fast: bool
     special_tokens_map: Mapping[str, object]
 
     def get_vocab(self) -> dict[str, int]: ...
@@ -89,7 +106,29 @@ class Tokenizer(Protocol):
     def __call__(
         self, text: list[str], *, add_special_tokens: bool = True
     ) -> Mapping[Literal["input_ids"], list[list[int]]]: ...
+    @overload
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: Literal[True]
+    ) -> Offsets: ...
+    def get_added_vocab(self) -> Mapping[str, int]: ...
+    def get_chat_template(self) -> str: ...
+    @overload
     def apply_chat_template(
-        self, conversation: list[dict[str, Any]], *, tokenize: Literal[False], add_generation_prompt: bool
+        self,
+        conversation: list[dict[str, Any]],
+        *,
+        tokenize: Literal[False],
+        add_generation_prompt: bool,
+        **options: Any,
     ) -> str: ...
+    @overload
+    def apply_chat_template(
+        self,
+        conversation: list[dict[str, Any]],
+        *,
+        return_dict: Literal[True],
+        return_assistant_tokens_mask: Literal[True],
+        tokenizer_kwargs: Mapping[str, bool],
+        **options: Any,
+    ) -> Marked: ...
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...

@@ -27,13 +27,14 @@ from gridsweep.records.attempts import Part
 from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe, is_local
 from gridsweep.train import data
 from gridsweep.train.device import accelerator_index, described, device_and_dtype, device_name
+from gridsweep.train.encoding import encode
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, of_model, weights_of
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.measure import Choice, measure
 from gridsweep.train.lean.packing import pack, runs
 from gridsweep.train.model import load_base
 from gridsweep.train.peak import Peak
-from gridsweep.train.samples import Sample, encode
+from gridsweep.train.samples import Sample
 
 if TYPE_CHECKING:
     from gridsweep.train.pretrained import CausalLM, Tokenizer
@@ -164,7 +165,8 @@ def _samples(subject: Subject, tokenizer: Tokenizer, vocabulary: int) -> tuple[l
     """Return samples and their origin: the dataset if it is local, else random tokens of the maximum length."""
     recipe, dataset = subject.recipe, subject.dataset
     if dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).is_dir():
-        found = encode(tokenizer, data.load(dataset, recipe).train, recipe.max_length).samples
+        pairs, template = data.load(dataset, recipe).train, subject.model.chat_template
+        found = encode(tokenizer, pairs, recipe.max_length, template=template).samples
         if found:
             mean = sum(len(sample.ids) for sample in found) / len(found)
             return found, f"{len(found)} samples of {dataset.id}, {mean:.0f} tokens on average"

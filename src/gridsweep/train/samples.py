@@ -1,20 +1,11 @@
-"""Pairs as token ids: which tokens count, which samples a step uses, and which samples are evaluated at a rung."""
+"""Samples: token ids of which some are learned, which samples a step uses, and which are evaluated at a rung."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-from gridsweep.errors import SpecError
-from gridsweep.train.conversations import Conversation, Turn
-
-if TYPE_CHECKING:
-    from gridsweep.train.pretrained import Tokenizer
-
-TEMPLATE = "### Instruction:\n{prompt}\n\n### Response:\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,44 +37,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Samples, and how many were cut: `truncated` lost their end, `dropped` had no room for a response."""
+    """Samples, and how many were cut: `truncated` lost their end, `dropped` had no room for a response.
+
+    `facts` say how they are written. `folded` counts system turns that were joined to the first question because the
+    template takes none, `altered` answers whose content the template did not write word for word.
+    """
 
     samples: list[Sample]
     truncated: int
     dropped: int
-
-
-def encode(tokenizer: Tokenizer, pairs: Sequence[Conversation], max_length: int) -> Encoded:
-    """Tokenize pairs: the prompt in the model's template, then the response and the token that ends it.
-
-    A pair longer than `max_length` tokens is cut at its end; a pair whose prompt alone fills `max_length` is dropped.
-    """
-    if tokenizer.eos_token_id is None:
-        raise SpecError("the model's tokenizer names no token that ends a text (eos_token); set one")
-    # A chat template writes the special tokens itself; without a template the tokenizer must add them.
-    special = not tokenizer.chat_template
-    prompts = tokenizer([prompt_text(tokenizer, pair.prompt) for pair in pairs], add_special_tokens=special)[
-        "input_ids"
-    ]
-    responses = tokenizer([pair.response for pair in pairs], add_special_tokens=False)["input_ids"]
-
-    samples, truncated, dropped = [], 0, 0
-    for prompt, response in zip(prompts, responses, strict=True):
-        ids = (*prompt, *response, tokenizer.eos_token_id)
-        if len(prompt) >= max_length:
-            dropped += 1
-            continue
-        truncated += len(ids) > max_length
-        samples.append(Sample(ids[:max_length], len(prompt)))
-    return Encoded(samples, truncated, dropped)
-
-
-def prompt_text(tokenizer: Tokenizer, turns: Sequence[Turn]) -> str:
-    """Return the prompt as text, in the model's chat template if it has one."""
-    if tokenizer.chat_template:
-        conversation = [dict(turn) for turn in turns]
-        return tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    return TEMPLATE.format(prompt="\n\n".join(turn["content"] for turn in turns))
+    facts: Mapping[str, str] = field(default_factory=dict)
+    folded: int = 0
+    altered: int = 0
 
 
 def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) -> list[Sample]:

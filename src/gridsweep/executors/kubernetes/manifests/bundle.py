@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from gridsweep.errors import ExecutorError, SpecError
 from gridsweep.executors.kubernetes.manifests.checks import problems
@@ -64,12 +65,13 @@ def bundle(
     worker_sources: Mapping[str, str] | None = None,
     tier: str | None = None,
     namespace: bool = False,
+    at: datetime | None = None,
 ) -> Bundle:
     """Return the manifests that run the sweep in a cluster: gated RayJobs or, with `gate: none`, the loop.
 
     `spec` and `spec_files` are the texts of sweep.yaml and of the files it names, for the loop; `worker_sources` are
-    the package's sources, if a ConfigMap delivers them. With `tier`, only that tier's jobs are included. Raise
-    `SpecError` if the sweep cannot run this way, `ExecutorError` if a cluster would refuse the manifests.
+    the package's sources, if a ConfigMap delivers them. With `tier`, only that tier's jobs are included. `at` is the
+    date for chat templates that write one. Raise `SpecError` if the sweep cannot run this way, `ExecutorError` if a cluster would refuse the manifests.
     """
     check_reachable(sweep, cluster)
     loop = cluster.gate == "none"
@@ -90,7 +92,7 @@ def bundle(
     else:
         for experiment in sweep.experiments:
             if tier in (None, experiment.tier):
-                job = rayjob(sweep, cluster, assignment_of(sweep, experiment.id), again=True)
+                job = rayjob(sweep, cluster, assignment_of(sweep, experiment.id, at), again=True)
                 files[f"jobs/{job['metadata']['name']}.yaml"] = (job,)
     made = Bundle(files, _header(sweep, cluster, loop=loop))
     if found := problems(made.manifests):

@@ -7,11 +7,14 @@ job again, to the same folder, when the head has been replaced.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from gridsweep.errors import SpecError
 from gridsweep.executors.kubernetes.manifests.image_version import CHECK
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name
 from gridsweep.records.attempts import Assignment, Part
 from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.constants import ENCODING
 from gridsweep.sweep.experiments import is_local
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Sweep
@@ -101,12 +104,15 @@ WORKER_SOURCES = (
     "train/__init__.py",
     "train/__main__.py",
     "train/cache.py",
+    "train/chat_format.py",
     "train/constants.py",
     "train/conversations.py",
     "train/data.py",
     "train/data_files.py",
     "train/device.py",
     "train/diary.py",
+    "train/encoding.py",
+    "train/first_encoding.py",
     "train/first_reading.py",
     "train/footprint.py",
     "train/forms.py",
@@ -132,27 +138,42 @@ WORKER_SOURCES = (
     "train/learning_rate.py",
     "train/loading.py",
     "train/model.py",
+    "train/plain_format.py",
     "train/pretrained.py",
     "train/room.py",
     "train/rows.py",
     "train/samples.py",
     "train/smollm2.py",
+    "train/spans.py",
     "train/stdlib.py",
     "train/turns.py",
+    "train/wording.py",
     "train/worker.py",
 )
 """The files of the package that a worker needs, without the tiny base model, which is too large for a ConfigMap."""
 
 
-def assignment_of(sweep: Sweep, id: str) -> Assignment:
-    """Return the assignment of one whole experiment, as its stint's first attempt, for rendering without the loop."""
+def assignment_of(sweep: Sweep, id: str, at: datetime | None = None) -> Assignment:
+    """Return the assignment of one whole experiment, as its stint's first attempt, for rendering without the loop.
+
+    `at` is the date for chat templates that write one: all jobs get the same.
+    """
     experiment = sweep.experiment(id)
     stint = Stint((Member(id, 0, sweep.total_steps),))
     part = Part(id, experiment.params, experiment.seed, 0, sweep.total_steps)
     named = {device.name: device for device in sweep.devices}
     device: Device = named.get(experiment.device or "", sweep.devices[0])
     return Assignment(
-        f"{stint.id}/1", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, device, (part,), experiment.base
+        f"{stint.id}/1",
+        sweep.model,
+        sweep.dataset,
+        sweep.recipe,
+        sweep.total_steps,
+        device,
+        (part,),
+        experiment.base,
+        ENCODING,
+        submitted=at,
     )
 
 
