@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Literal
 
 PARAMS = ("r", "alpha", "lr", "dropout")
+ALL_LINEAR = "all-linear"
+"""The target module that stands for every linear layer of the decoder."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,6 +43,8 @@ class Dataset:
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How every experiment is trained; `steps`, if given, overrides `epochs`.
+
+    `target_modules` are names of modules, or `all-linear` alone.
 
     `layers` selects the decoder layers with adapters; `rslora` scales adapters by alpha / sqrt(r); `lora_plus` is the
     factor on the learning rate of B.

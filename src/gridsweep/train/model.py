@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:  # torch is imported where it is used, because the import take
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
 BUNDLED = ("tiny-qwen2", "smollm2-135m-instruct")
+LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def offline_if_local(model: Model, dataset: Dataset) -> None:
@@ -28,7 +31,7 @@ def offline_if_local(model: Model, dataset: Dataset) -> None:
 def resolve(model: Model) -> str:
     """Return where to load the model from: a folder, or a Hugging Face id.
 
-    Raise `SpecError` if a folder is missing or holds only pickled weights, which could run code.
+    Raise `SpecError` if a folder is missing, is not whole, or holds only pickled weights, which could run code.
     """
     if model.id == "tiny-qwen2":
         return str(TINY_QWEN2)
@@ -40,33 +43,58 @@ def resolve(model: Model) -> str:
     if not folder.is_dir():
         if is_local(model.id):
             raise SpecError(f"the model folder {model.id} is not there (looked in {Path.cwd()}); check its path")
+        if "/" not in model.id and (meant := get_close_matches(model.id, BUNDLED, 1, 0.7)):
+            raise SpecError(f"there is no bundled model {model.id!r}; did you mean {meant[0]}?")
         return model.id
+    check_folder(model.id, folder)
+    return str(folder)
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Raise `SpecError` if a model folder lacks files, or holds pointers of Git LFS instead of files."""
+    pointers = [file.name for file in sorted(folder.glob("*")) if file.is_file() and _is_pointer(file)]
+    if pointers:
+        raise SpecError(
+            f"the model folder {name}: {pointers[0]} is a Git LFS pointer, not the file; run git lfs pull in the folder"
+        )
     if not any(folder.glob("*.safetensors")):
         found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
-        raise SpecError(f"the model folder {model.id} has no .safetensors weights ({found}); save it as safetensors")
-    return str(folder)
+        raise SpecError(f"the model folder {name} has no .safetensors weights ({found}); save it as safetensors")
+    if not (folder / "config.json").is_file():
+        raise SpecError(f"the model folder {name} has no config.json; save the whole model with save_pretrained")
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file() or (folder / "model.safetensors").is_file():
+        return
+    try:
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SpecError(f"{index} cannot be read ({error}); get the file again") from error
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise SpecError(
+            f"the model folder {name} lacks {len(missing)} of {len(shards)} files of weights, the first is "
+            f"{missing[0]}; get them too"
+        )
+
+
+def _is_pointer(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(LFS)) == LFS
 
 
 def load_base(
     model: Model, device: torch.device, dtype: torch.dtype, kind: Base = "full"
 ) -> tuple[Tokenizer, CausalLM]:
-    """Return (tokenizer, frozen model in evaluation mode). Raise `SpecError` if they cannot be loaded."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
+    """Return (tokenizer, frozen model in evaluation mode).
 
-    disable_progress_bar()  # progress bars would fill the log
+    Raise `SpecError` if they cannot be loaded, or if the weights are not exactly those that the model has.
+    """
+    from gridsweep.train.checkpoint import base_of, config_of, tokenizer_of
+
     where = resolve(model)
-    revision = {} if Path(where).is_dir() else {"revision": model.revision or "main"}
-    try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **revision)
-        base: CausalLM = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **revision
-        )
-    except (OSError, ValueError, KeyError) as error:  # missing, no network, no safetensors, unknown architecture
-        cause = (str(error) or type(error).__name__).splitlines()[0]
-        raise SpecError(
-            f"the model {model.id} cannot be loaded: {cause}; check its name and the network, or name a local folder"
-        ) from error
+    config = config_of(model, where)
+    tokenizer = tokenizer_of(model, where, config)
+    base = base_of(model, where, config, dtype)
     base.config.use_cache = False
     base.requires_grad_(False)
     if kind == "4-bit":

@@ -70,6 +70,13 @@ LEAN: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
             ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
     "GPT-J": ("gptj", {"vocab_size": 128, "n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 2, "rotary_dim": 8},
               ALL),
+    "DeepSeek V3": (
+        "deepseek_v3",
+        {**SIZES, **EXPERTS, "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 2, "topk_group": 1,
+         "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+         "qk_nope_head_dim": 8, "v_head_dim": 8},
+        ALL,
+    ),
 }  # fmt: skip
 
 PLAIN: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
@@ -93,14 +100,8 @@ PLAIN: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
          "interleave_moe_layer_step": 2, "no_rope_layers": [1, 0]},
         ATTENTION,
     ),
-    "DeepSeek V3": (
-        "deepseek_v3",
-        {**SIZES, **EXPERTS, "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 2, "topk_group": 1,
-         "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
-         "qk_nope_head_dim": 8, "v_head_dim": 8},
-        ALL,
-    ),
     "Bloom": ("bloom", {"vocab_size": 128, "hidden_size": 32, "n_layer": 2, "n_head": 4}, ALL),
     "Falcon": ("falcon", {**SIZES, "alibi": False, "new_decoder_architecture": False}, ALL),
-    "Mamba": ("mamba", {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, ("in_proj", "x_proj")),
+    "Mamba": ("mamba", {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+              ("in_proj", "x_proj")),
 }  # fmt: skip

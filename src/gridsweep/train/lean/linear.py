@@ -70,9 +70,9 @@ class LoraLinear(nn.Module):
         if self.now is None:
             plain: Tensor = self.base(x)
             return plain
-        if x.dim() == 2:  # tokens of all members in one row, as blocks with experts have them
-            rows = x.view(self.now.members, -1, x.shape[-1])
-            return lora_product(rows, self.frozen, self.name, self.now).flatten(0, 1)
+        if x.dim() != 3:  # tokens of all members in one row, as in blocks with experts, or with a dimension between
+            rows = x.reshape(self.now.members, -1, x.shape[-1])
+            return lora_product(rows, self.frozen, self.name, self.now).view(*x.shape[:-1], -1)
         return lora_product(x, self.frozen, self.name, self.now)
 
 

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor, nn
 
 from gridsweep.errors import SpecError
+from gridsweep.sweep.experiments import ALL_LINEAR
 from gridsweep.train.lean.linear import Frozen
 
 if TYPE_CHECKING:
     from gridsweep.train.pretrained import CausalLM, Config, Decoder
 
 Layers = Literal["all", "upper-half"]
-ALL_LINEAR = "all-linear"
-"""The target that stands for every linear layer of the decoder, except the language head and gates of a few outputs."""
 NARROWEST = 8
+"""Layers with fewer inputs or outputs, such as gates, are left out of `all-linear`, as is the language head."""
 LAYER = re.compile(r"(.*?\.(\d+))\.")
 """A module's name up to its decoder layer's number."""
 UNADAPTED = {"falcon_h1": ("out_proj",), "falcon_mamba": ("out_proj",), "mamba": ("out_proj",), "mamba2": ("out_proj",)}
 """Modules whose weights a model's kernels read past an adapter, by model type; PEFT refuses them."""
+OF_EXPERTS = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+"""Names that PEFT takes for the experts' weights in a model that keeps all experts in one tensor."""
 
 
 class Transposed:
@@ -66,7 +68,10 @@ def sizes(module: nn.Module) -> tuple[int, int]:
 
 def decoder_of(base: CausalLM) -> Decoder:
     """Return the text decoder: the model without its head, and without the towers of a multimodal model."""
-    return base.get_decoder() if hasattr(base, "get_decoder") else base.base_model
+    found = base.get_decoder() if hasattr(base, "get_decoder") else base.base_model
+    if found is base and hasattr(base, "model"):  # a model without the usual prefix
+        return base.model
+    return found
 
 
 def targeted(
@@ -78,7 +83,7 @@ def targeted(
     """
     inner = _linears(base, inside=True)
     kinds = sorted({name.rpartition(".")[2] for name in inner})
-    avoided = UNADAPTED.get(str(getattr(base.config, "model_type", "")), ())
+    avoided = _avoided(base)
     if tuple(targets) == (ALL_LINEAR,):
         narrow = {name.rpartition(".")[2] for name, m in inner.items() if min(sizes(m)) < NARROWEST}
         avoided = (*avoided, *narrow)
@@ -89,7 +94,7 @@ def targeted(
         read = [target for target in targets if target in avoided]
         if missing or read:
             found = f"some of {', '.join(kind for kind in kinds if kind not in avoided)}" if kinds else "other modules"
-            what = "the model has no modules named" if missing else "the model's kernels bypass adapters on"
+            what = "the model has no modules named" if missing else "PEFT cannot adapt the modules named"
             raise SpecError(
                 f"{what} {', '.join(missing or read)} in its decoder layers; "
                 f"set recipe.target_modules to {found}, or to {ALL_LINEAR}"
@@ -134,6 +139,17 @@ def text_config(config: Config) -> Config:
     """Return the configuration of the text decoder: the model's own, or a part of a multimodal model's."""
     found: Config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     return found
+
+
+def _avoided(base: CausalLM) -> tuple[str, ...]:
+    """Return the names of modules on which PEFT would not read an adapter as one of the module."""
+    kernels = UNADAPTED.get(str(getattr(text_config(base.config), "model_type", "")), ())
+    fused = any(
+        parameter.dim() == 3 and "expert" in type(module).__name__.lower()
+        for _, module in base.named_modules()
+        for parameter in module.parameters(recurse=False)
+    )
+    return (*kernels, *OF_EXPERTS) if fused else kernels
 
 
 def _linears(base: CausalLM, *, inside: bool) -> dict[str, nn.Module]:
