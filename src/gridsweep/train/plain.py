@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from gridsweep.train.lean.linear import Block, Frozen, Pass, lora_product
 from gridsweep.train.lean.packing import Packed
+from gridsweep.train.lean.stack import Shapes
 from gridsweep.train.lean.targets import Layers, frozen, layout_of, sizes, targeted
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class PlainBase:
         self.base, self.together = base, together
         names, numbers = targeted(base, targets, layers)
         self.layout = layout_of(base, targets, names, numbers)
-        self.shapes = {name: sizes(module) for name, module in names.items()}
+        self.shapes: Shapes = {name: sizes(module) for name, module in names.items()}
         self.linears = [PlainLora(name, module, frozen(module)) for name, module in names.items()]
         for linear in self.linears:
             self._put(linear.name, linear)

@@ -15,6 +15,7 @@ from gridsweep.train.lean.linear import LoraLinear, Pass
 from gridsweep.train.lean.loss import TokenLosses
 from gridsweep.train.lean.noise import plainly
 from gridsweep.train.lean.packing import Packed, pack
+from gridsweep.train.lean.stack import Shapes
 from gridsweep.train.lean.targets import LAYER, Layers, decoder_of, frozen, layout_of, sizes, targeted
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class LeanBase:
         self.now: Pass | None = None
         names, numbers = targeted(base, targets, layers)
         self.layout = layout_of(base, targets, names, numbers)
-        self.shapes = {name: sizes(module) for name, module in names.items()}
+        self.shapes: Shapes = {name: sizes(module) for name, module in names.items()}
         first = LAYER.match(next(iter(names)))
         if first is None:
             raise SpecError(f"{next(iter(names))} is in no decoder layer; set recipe.target_modules to some that are")

@@ -69,7 +69,8 @@ def sizes(module: nn.Module) -> tuple[int, int]:
 def decoder_of(base: CausalLM) -> Decoder:
     """Return the text decoder: the model without its head, and without the towers of a multimodal model."""
     found = base.get_decoder() if hasattr(base, "get_decoder") else base.base_model
-    if found is base and hasattr(base, "model"):  # a model without the usual prefix
+    itself: object = base
+    if found is itself and hasattr(base, "model"):  # a model without the usual prefix
         return base.model
     return found
 
