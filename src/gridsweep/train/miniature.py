@@ -26,6 +26,7 @@ MOST_LAYERS = 16
 MOST_WEIGHTS = 400_000_000  # of a miniature whose sizes cannot be made smaller
 INNER = 96  # widths of feed-forward layers
 HEAD = 32  # width of a head
+STATE = 16  # width and chunk of a state space
 GAIN = 1.5  # times 1 / sqrt(inputs): scores and logits of a few units, as trained models have them
 LAYERS = ("num_hidden_layers", "depth", "num_layers", "n_layers", "encoder_layers", "n_layer")
 EVERY = (
@@ -188,6 +189,9 @@ def _narrower(text: Any, *, heads_too: bool) -> None:
         text.num_key_value_heads = max(1, groups // by)
     by *= _narrower_heads(text, hidden // heads) if heads_too else 1
     text.hidden_size = hidden // by
+    for name in ("mamba_d_state", "mamba_chunk_size"):
+        if isinstance(given := getattr(text, name, None), int):
+            setattr(text, name, min(given, STATE))
     derived = any("mamba" in name or "state_size" in name for name in vars(text))
     for name, given in list(vars(text).items()):
         if "intermediate_size" in name or name in ("ffn_dim", "n_inner", "ffn_hidden_size", "mlp_hidden_size"):

@@ -21,8 +21,11 @@ NARROWEST = 8
 """Layers with fewer inputs or outputs, such as gates, are left out of `all-linear`, as is the language head."""
 LAYER = re.compile(r"(.*?\.(\d+))\.")
 """A module's name up to its decoder layer's number."""
-UNADAPTED = {"falcon_h1": ("out_proj",), "falcon_mamba": ("out_proj",), "mamba": ("out_proj",), "mamba2": ("out_proj",)}
-"""Modules whose weights a model's kernels read past an adapter, by model type; PEFT refuses them."""
+UNADAPTED = {
+    "falcon_h1": ("out_proj",), "falcon_mamba": ("out_proj", "dt_proj"), "mamba": ("out_proj", "dt_proj"),
+    "mamba2": ("out_proj",), "jamba": ("dt_proj",),
+}  # fmt: skip
+"""Modules whose weights a model's kernels read past an adapter, by model type."""
 OF_EXPERTS = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 """Names that PEFT takes for the experts' weights in a model that keeps all experts in one tensor."""
 
@@ -160,10 +163,16 @@ def _linears(base: CausalLM, *, inside: bool) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in base.named_modules()
-        if (isinstance(module, nn.Linear) or is_conv1d(module))
-        and module is not head
-        and (id(module) in within) == inside
+        if (_is_linear(module) or is_conv1d(module)) and module is not head and (id(module) in within) == inside
     }
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Return whether a module is a linear layer and nothing more; routers of some models are one with other results."""
+    if not isinstance(module, nn.Linear):
+        return False
+    kind = type(module)
+    return kind.forward is nn.Linear.forward or not kind.__module__.startswith("transformers.models.")
 
 
 def _is(name: str, target: str) -> bool:
