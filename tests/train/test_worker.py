@@ -422,3 +422,43 @@ def wait_for(seen: Callable[[], bool], process: subprocess.Popen[bytes]) -> None
     while not seen():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose samples would see each other in a pack, with the bundled tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoTokenizer
+
+    from gridsweep.train.architecture import empty
+    from gridsweep.train.model import TINY_QWEN2
+
+    folder = tmp_path_factory.mktemp("models") / "hybrid"
+    config = AutoConfig.for_model(
+        "lfm2", vocab_size=2048, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    empty(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TINY_QWEN2).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_a_model_that_cannot_be_packed_is_swept_all_the_same(assigned: Assigned, hybrid: Path) -> None:
+    """One experiment at a time, labelled; a pack of two gives what each gives alone, and PEFT reads the adapters."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    more = {"model": str(hybrid), "recipe": {"target_modules": ("all-linear",)}}
+    both = assigned("both", parts=THREE[:2], **more)
+    one, two = together(both)
+    facts = both.result().facts
+    assert facts["trainer"].startswith("plain PEFT, one experiment at a time (Lfm2ForCausalLM cannot be trained lean")
+    assert facts["group"] == "2 members, 1 at a time"
+    for whole, part_ in ((one, THREE[0]), (two, THREE[1])):
+        (single,) = together(assigned(f"single-{part_.experiment}", parts=[part_], **more))
+        assert (single.losses, single.validation_loss) == (whole.losses, whole.validation_loss)
+        assert whole.validation_loss < whole.initial_validation_loss
+        read = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(hybrid), both.store / whole.adapter)
+        assert read.peft_config["default"].target_modules >= {"in_proj", "q_proj", "w1"}

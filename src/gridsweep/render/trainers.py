@@ -12,6 +12,7 @@ from typing import Any  # values of a trainer's configuration, as Python and YAM
 import yaml
 
 from gridsweep.accounting.recommendation import Recommendation
+from gridsweep.sweep.experiments import ALL_LINEAR
 
 OPTIMIZER = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
 """Settings of the worker's AdamW: torch's defaults."""
@@ -66,6 +67,7 @@ def _trl(made: Recommendation) -> list[str]:
 
 def _axolotl(made: Recommendation) -> list[str]:
     recipe, params, facts = made.recipe, made.params, made.facts
+    every = recipe.target_modules == (ALL_LINEAR,)
     lora: dict[str, Any] = {
         "base_model": made.model.id,
         "model_revision": made.model.revision,
@@ -74,7 +76,8 @@ def _axolotl(made: Recommendation) -> list[str]:
         "lora_r": params.r,
         "lora_alpha": _whole(params.alpha),
         "lora_dropout": params.dropout,
-        "lora_target_modules": list(recipe.target_modules),
+        "lora_target_modules": None if every else list(recipe.target_modules),
+        "lora_target_linear": True if every else None,
         "peft_use_rslora": recipe.rslora,
         "peft_layers_to_transform": list(made.layers) if made.layers is not None else None,
         "loraplus_lr_ratio": recipe.lora_plus if recipe.lora_plus != 1 else None,
@@ -117,11 +120,12 @@ def _axolotl(made: Recommendation) -> list[str]:
 def _lora(made: Recommendation) -> dict[str, Any]:
     """Return the arguments of PEFT's `LoraConfig`."""
     layers = {"layers_to_transform": list(made.layers)} if made.layers is not None else {}
+    targets = made.recipe.target_modules
     return {
         "r": made.params.r,
         "lora_alpha": _whole(made.params.alpha),
         "lora_dropout": made.params.dropout,
-        "target_modules": list(made.recipe.target_modules),
+        "target_modules": ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets),
         **layers,
         "use_rslora": made.recipe.rslora,
         "bias": "none",

@@ -27,7 +27,7 @@ _FREE = frozenset(
     {
         "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "target_modules", "peft_type",
         "task_type", "inference_mode", "init_lora_weights", "peft_version", "megatron_core", "qalora_group_size",
-        "use_rslora", "ensure_weight_tying", "layers_to_transform",
+        "use_rslora", "ensure_weight_tying", "layers_to_transform", "exclude_modules", "fan_in_fan_out",
     }
 )  # fmt: skip
 _OFF: tuple[object, ...] = (None, False, "none", "", [], {})

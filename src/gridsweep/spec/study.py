@@ -14,7 +14,7 @@ from gridsweep.spec.values import (
     choice_of,
     shown,
 )
-from gridsweep.sweep.experiments import DATA_SUFFIXES, Dataset, Recipe
+from gridsweep.sweep.experiments import ALL_LINEAR, DATA_SUFFIXES, Dataset, Recipe
 from gridsweep.sweep.losses import DECIDES
 
 MOST_POINTS = 10_000
@@ -65,6 +65,17 @@ def _of_split(value: object) -> object:
     return value["split"] if isinstance(value, dict) and value.keys() == {"split"} else value
 
 
+def _alone(names: tuple[str, ...]) -> tuple[str, ...]:
+    if ALL_LINEAR in names and len(names) > 1:
+        raise ValueError(f"{ALL_LINEAR} stands for all modules; write target_modules: {ALL_LINEAR} or names alone")
+    return names
+
+
+def _targets(value: object) -> object:
+    return [value] if value == ALL_LINEAR else value
+
+
+_ALL_LINEAR = Shorthand(_targets, {"const": ALL_LINEAR})
 _ONE_VALUE = Shorthand(_axis, Number().schema())
 _SPLIT_OF = {
     "type": "object",
@@ -153,8 +164,14 @@ class RecipeSection(Section):
         default=_RECIPE.clip, description="Largest gradient norm; larger gradients are clipped."
     )
     target_modules: Annotated[
-        tuple[Annotated[str, Word(r"[\w.]{1,100}", "the name of a module")], ...], Field(min_length=1)
-    ] = Field(default=_RECIPE.target_modules, description="The projections that get LoRA layers.")
+        tuple[Annotated[str, Word(rf"{ALL_LINEAR}|[\w.]{{1,100}}", "the name of a module")], ...],
+        Field(min_length=1),
+        AfterValidator(_alone),
+        _ALL_LINEAR,
+    ] = Field(
+        default=_RECIPE.target_modules,
+        description=f"The projections that get LoRA layers: names, or {ALL_LINEAR} for every one of the decoder.",
+    )
     seed: Seed = Field(
         default=_RECIPE.seed, description="Seed of the split, the initial weights and the order of the samples."
     )

@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Literal
 
 PARAMS = ("r", "alpha", "lr", "dropout")
+ALL_LINEAR = "all-linear"
+"""The target module that stands for every linear layer of the decoder."""
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json", ".csv", ".tsv", ".parquet", ".pq")
 """The suffixes of data files, in lower case; each may be followed by `.gz`."""
@@ -72,6 +74,8 @@ class Dataset:
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How every experiment is trained; `steps`, if given, overrides `epochs`.
+
+    `target_modules` are names of modules, or `all-linear` alone.
 
     `layers` selects the decoder layers with adapters; `rslora` scales adapters by alpha / sqrt(r); `lora_plus` is the
     factor on the learning rate of B.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from gridsweep.train import data
 if TYPE_CHECKING:  # importing these takes seconds, during which the worker could not react to a stop request
     import torch
 
+    from gridsweep.train.kinds import Kind
     from gridsweep.train.lean.group import Group
     from gridsweep.train.pretrained import CausalLM, Tokenizer
     from gridsweep.train.room import Room
@@ -46,6 +48,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
 
     from gridsweep.train.constants import of_model, of_samples, of_tokenizer
     from gridsweep.train.device import device_and_dtype, memory_at_hand
+    from gridsweep.train.kinds import kind_of
     from gridsweep.train.model import load_base
     from gridsweep.train.room import room_for  # imports torch, which takes seconds
 
@@ -60,8 +63,10 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     check_constant(known, found)
     breathe()
     memory = memory_at_hand(device, assignment.device.memory_gb)
-    room = room_for(base, assignment.members, recipe, train.samples, memory)
-    group = _group(assignment, base, train.samples, room)
+    kind = kind_of(base.config, recipe.target_modules, recipe.layers)
+    breathe()
+    room = room_for(base, assignment.members, recipe, train.samples, memory) if kind.trainer == "lean" else None
+    group = _group(assignment, base, train.samples, room, kind)
     for experiment, folder in checkpoints.items():
         if folder is not None:
             group.load(experiment, folder)
@@ -78,6 +83,8 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
         from gridsweep.train.four_bit import described as packed
 
         facts["base"] = packed()
+    if kind.trainer != "lean":
+        facts["trainer"] = kind.told
     return Ready(group, room, validation.samples, facts, found)
 
 
@@ -117,16 +124,20 @@ def encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> t
     return train, validation
 
 
-def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: Room | None) -> Group:
+def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: Room | None, kind: Kind) -> Group:
     """Return the members as one group, with the room's plan; without a room, with the device's default plan."""
     import torch
 
+    from gridsweep.train.kinds import engine_for
     from gridsweep.train.lean.fitting import CPU_TOKENS
     from gridsweep.train.lean.group import Group, Plan
     from gridsweep.train.lean.variants import Variant
 
     recipe = assignment.recipe
     variant = Variant(recipe.rslora, recipe.lora_plus)
+    tokens = CPU_TOKENS if base.device.type == "cpu" else None
+    if kind.trainer != "lean":  # a batch of the recipe's size, because all its logits are alive at once
+        tokens = min(tokens or sys.maxsize, recipe.batch_size * max(len(sample.ids) for sample in samples))
     return Group(
         base,
         assignment.members,
@@ -137,8 +148,9 @@ def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: 
         variants={part.experiment: variant for part in assignment.members},
         layers=recipe.layers,
         order=assignment.members[0].seed,
-        plan=room.fit.plan if room else Plan(tokens=CPU_TOKENS if base.device.type == "cpu" else None),
+        plan=room.fit.plan if room else Plan(tokens=tokens),
         home=torch.device("cpu") if room is not None and room.fit.away else None,
+        engine=engine_for(kind, base, recipe.target_modules, recipe.layers),
     )
 
 

@@ -95,22 +95,26 @@ class _Seen:
 
     def model(self, pairs: Data | None) -> None:
         """Load the tokenizer, encode the data, build the model's shape and look for its target modules."""
+        from gridsweep.train.checkpoint import config_of, shape_of, tokenizer_of
         from gridsweep.train.constants import of_model, of_samples, of_tokenizer
-        from gridsweep.train.lean.base import targeted
+        from gridsweep.train.kinds import kind_of
+        from gridsweep.train.lean.targets import targeted
         from gridsweep.train.loading import encoded
-        from gridsweep.train.model import load_shape, load_tokenizer
 
         model, recipe = self.assignment.model, self.assignment.recipe
-        tokenizer = load_tokenizer(model)
+        where = resolve(model)
+        config = config_of(model, where)
+        tokenizer = tokenizer_of(model, where, config)
         self.constants |= of_tokenizer(tokenizer)
         if pairs is not None:
             train, validation = encoded(tokenizer, pairs, self.assignment)
             self.constants |= of_samples([*train.samples, *validation.samples])
             self.facts |= told(train, validation, recipe.max_length)
             self.first = tuple(pieces(tokenizer, train.samples[0]))
-        shape = load_shape(model)
+        shape = shape_of(model, where, config)
         targeted(shape, recipe.target_modules, recipe.layers)
         self.facts["model"] = f"{type(shape).__name__}, {sum(p.numel() for p in shape.parameters()):,} parameters"
+        self.facts["trainer"] = kind_of(config, recipe.target_modules, recipe.layers).told
         self.constants |= of_model(model)
 
 

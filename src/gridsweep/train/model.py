@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridsweep.errors import HubError, SpecError
+from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Base, Dataset, Model, is_local
 
 if TYPE_CHECKING:  # torch is imported where it is used, because the import takes seconds
@@ -17,9 +17,8 @@ if TYPE_CHECKING:  # torch is imported where it is used, because the import take
     from gridsweep.train.pretrained import CausalLM, Tokenizer
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
-UNREACHABLE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ReadTimeout"}
-"""Names of the errors of Hugging Face's libraries and of HTTP clients, which are imported late or not at all."""
 BUNDLED = ("tiny-qwen2", "smollm2-135m-instruct")
+LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def offline_if_local(model: Model, dataset: Dataset) -> None:
@@ -32,7 +31,7 @@ def offline_if_local(model: Model, dataset: Dataset) -> None:
 def resolve(model: Model) -> str:
     """Return where to load the model from: a folder, or a Hugging Face id.
 
-    Raise `SpecError` if a folder is missing or holds only pickled weights, which could run code.
+    Raise `SpecError` if a folder is missing, is not whole, or holds only pickled weights, which could run code.
     """
     if model.id == "tiny-qwen2":
         return str(TINY_QWEN2)
@@ -44,50 +43,58 @@ def resolve(model: Model) -> str:
     if not folder.is_dir():
         if is_local(model.id):
             raise SpecError(f"the model folder {model.id} is not there (looked in {Path.cwd()}); check its path")
+        if "/" not in model.id and (meant := get_close_matches(model.id, BUNDLED, 1, 0.7)):
+            raise SpecError(f"there is no bundled model {model.id!r}; did you mean {meant[0]}?")
         return model.id
-    if not any(folder.glob("*.safetensors")):
-        found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
-        raise SpecError(f"the model folder {model.id} has no .safetensors weights ({found}); save it as safetensors")
+    check_folder(model.id, folder)
     return str(folder)
 
 
-def load_tokenizer(model: Model) -> Tokenizer:
-    """Return the tokenizer of a base. Raise `SpecError` if it cannot be loaded."""
-    from transformers import AutoTokenizer
+def check_folder(name: str, folder: Path) -> None:
+    """Raise `SpecError` if a model folder lacks files, or holds pointers of Git LFS instead of files."""
+    pointers = [file.name for file in sorted(folder.glob("*")) if file.is_file() and _is_pointer(file)]
+    if pointers:
+        raise SpecError(
+            f"the model folder {name}: {pointers[0]} is a Git LFS pointer, not the file; run git lfs pull in the folder"
+        )
+    if not any(folder.glob("*.safetensors")):
+        found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
+        raise SpecError(f"the model folder {name} has no .safetensors weights ({found}); save it as safetensors")
+    if not (folder / "config.json").is_file():
+        raise SpecError(f"the model folder {name} has no config.json; save the whole model with save_pretrained")
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file() or (folder / "model.safetensors").is_file():
+        return
+    try:
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SpecError(f"{index} cannot be read ({error}); get the file again") from error
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise SpecError(
+            f"the model folder {name} lacks {len(missing)} of {len(shards)} files of weights, the first is "
+            f"{missing[0]}; get them too"
+        )
 
-    where = resolve(model)
-    with _told(model):
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **_revision(model, where))
-    return tokenizer
 
-
-def load_shape(model: Model) -> CausalLM:
-    """Return the base without weights, on the device "meta". Raise `SpecError` if its config cannot be loaded."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    where = resolve(model)
-    with _told(model):
-        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **_revision(model, where))
-        with torch.device("meta"):
-            shape: CausalLM = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return shape
+def _is_pointer(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(LFS)) == LFS
 
 
 def load_base(
     model: Model, device: torch.device, dtype: torch.dtype, kind: Base = "full"
 ) -> tuple[Tokenizer, CausalLM]:
-    """Return (tokenizer, frozen model in evaluation mode). Raise `SpecError` if they cannot be loaded."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
+    """Return (tokenizer, frozen model in evaluation mode).
 
-    disable_progress_bar()  # progress bars would fill the log
-    tokenizer = load_tokenizer(model)
+    Raise `SpecError` if they cannot be loaded, or if the weights are not exactly those that the model has.
+    """
+    from gridsweep.train.checkpoint import base_of, config_of, tokenizer_of
+
     where = resolve(model)
-    with _told(model):
-        base: CausalLM = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **_revision(model, where)
-        )
+    config = config_of(model, where)
+    tokenizer = tokenizer_of(model, where, config)
+    base = base_of(model, where, config, dtype)
     base.config.use_cache = False
     base.requires_grad_(False)
     if kind == "4-bit":
@@ -95,33 +102,3 @@ def load_base(
 
         base = in_four_bits(base, device)
     return tokenizer, base.to(device).eval()
-
-
-@contextmanager
-def _told(model: Model) -> Iterator[None]:
-    """Turn what a library says of a model that cannot be loaded into a `SpecError`."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:  # not there, no network, no safetensors, unknown kind
-        if unreachable(error):
-            raise HubError(
-                f"the model {model.id} is not on this machine and the hub cannot be reached",
-                remedy="check the network, or name a local folder",
-            ) from error
-        cause = (str(error) or type(error).__name__).splitlines()[0]
-        raise SpecError(
-            f"the model {model.id} cannot be loaded: {cause}; check its name and the network, or name a local folder"
-        ) from error
-
-
-def unreachable(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that a hub could not be reached, rather than that it refused."""
-    while error is not None:
-        if type(error).__name__ in UNREACHABLE or isinstance(error, ConnectionError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _revision(model: Model, where: str) -> dict[str, str]:
-    return {} if Path(where).is_dir() else {"revision": model.revision or "main"}

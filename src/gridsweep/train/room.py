@@ -13,10 +13,10 @@ from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.experiments import Recipe
 from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, weights_of
-from gridsweep.train.lean.base import targeted
 from gridsweep.train.lean.fitting import Work, fitting, held, kept, needed
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.memory import Kept
+from gridsweep.train.lean.targets import sizes, targeted, text_config
 from gridsweep.train.samples import Sample
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def room_for(
     )
     modules, _ = targeted(base, recipe.target_modules, recipe.layers)
     footprint = Footprint(
-        weights_of(base), base.dtype.itemsize, {n: (m.in_features, m.out_features) for n, m in modules.items()},
-        base.config, sum(sample.counted for sample in train) / sum(lengths), device=base.device.type,
+        weights_of(base), base.dtype.itemsize, {name: sizes(module) for name, module in modules.items()},
+        text_config(base.config), sum(sample.counted for sample in train) / sum(lengths), device=base.device.type,
     )  # fmt: skip
     try:
         footprint.token(1)

@@ -24,6 +24,7 @@ class KeyedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
+        shape, x = x.shape, x.reshape(len(self.where.lengths), -1, x.shape[-1])  # some layers read all rows in one
         keep = torch.zeros_like(x)
         first = self.where.first
         for row, length in enumerate(self.where.lengths):
@@ -31,7 +32,7 @@ class KeyedDropout(nn.Module):
             bits = keep_bits(keys[None], self.name, x.shape[-1], limits([self.p], x.device))
             keep[row, :length] = bits[0].ne(0).to(x.dtype)
             first += length
-        return x * keep / (1 - self.p)
+        return (x * keep / (1 - self.p)).view(shape)
 
 
 class Where:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,33 +15,35 @@ from torch import Tensor
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.experiments import Model, Recipe
+from gridsweep.train.lean.targets import Layout
 from gridsweep.train.lean.variants import Variant
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]  # module -> A [r, in], B [out, r]
 
 
 def write_adapter(
-    folder: Path, weights: Mapping[str, Tensor], part: Part, variant: Variant, model: Model, targets: Sequence[str],
-    layers: list[int] | None,
-) -> None:  # fmt: skip
+    folder: Path, weights: Mapping[str, Tensor], part: Part, variant: Variant, model: Model, layout: Layout
+) -> None:
     """Write adapter_config.json and adapter_model.safetensors; `weights` are keyed by PEFT's names, as in `named`."""
     alpha = part.params.alpha
     config = {
         "base_model_name_or_path": model.id,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": layout.transposed,
         "inference_mode": True,
         "init_lora_weights": True,
-        "layers_to_transform": layers,
+        "layers_to_transform": layout.layers,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": part.params.dropout,
         "peft_type": "LORA",
         "r": part.params.r,
         "revision": model.revision,
-        "target_modules": list(targets),
+        "target_modules": layout.targets,
         "task_type": "CAUSAL_LM",
         "use_rslora": variant.rslora,
     }
+    if layout.excluded:
+        config["exclude_modules"] = list(layout.excluded)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     _write(weights, folder / "adapter_model.safetensors", {})
 

@@ -21,11 +21,13 @@ from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.experiments import Model, Recipe
 from gridsweep.train.lean import files
-from gridsweep.train.lean.base import Layers, LeanBase
+from gridsweep.train.lean.base import LeanBase
+from gridsweep.train.lean.engine import Engine
 from gridsweep.train.lean.linear import Bits, Pass
 from gridsweep.train.lean.masks import keep_bits, limits, token_keys
 from gridsweep.train.lean.packing import Packed, pack, runs
 from gridsweep.train.lean.roster import Roster
+from gridsweep.train.lean.targets import Layers
 from gridsweep.train.lean.variants import Variant
 from gridsweep.train.learning_rate import learning_rate
 from gridsweep.train.samples import Sample, effective_batch
@@ -95,6 +97,8 @@ class Group:
     stores adapters and optimizer states if it is not the base's (for example, host memory);
     `before_pass(members, tokens)` is called before each training pass. Raise `SpecError` if a member does not fit the
     model.
+
+    `engine` computes the losses if it is not the lean one; it is made for the same base, targets and layers.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Group:
         home: torch.device | None = None,
         order: int | None = None,
         before_pass: Callable[[int, int], None] = lambda members, tokens: None,
+        engine: Engine | None = None,
     ):
         self.recipe, self.total_steps, self.train, self.model = recipe, total_steps, train, model
         self.plan, self.before_pass = replace(plan or Plan()), before_pass
@@ -119,7 +124,8 @@ class Group:
         self.histories = {part.experiment: History() for part in members}
         self.diverged: dict[str, str] = {}
         self.device = base.device
-        self.lean = LeanBase(base, recipe.target_modules, layers)
+        self.lean: Engine = engine or LeanBase(base, recipe.target_modules, layers)
+        self.plan.members = min(self.plan.members, self.lean.most or self.plan.members)
         try:
             self.roster = Roster(members, variants or {}, self.lean.shapes, self.device, home)
         except BaseException:  # including out of memory: a smaller group must be able to use the base
@@ -192,7 +198,7 @@ class Group:
         """Save only the adapter, in plain PEFT format: its weights, or their moving average."""
         files.write_adapter(
             folder, self.weights(experiment, averaged), self.roster.parts[experiment],
-            self.roster.variants[experiment], self.model, self.recipe.target_modules, self.lean.upper,
+            self.roster.variants[experiment], self.model, self.lean.layout,
         )  # fmt: skip
 
     def save(self, experiment: str, folder: Path) -> None:
@@ -311,4 +317,4 @@ class Group:
 
     def _identity(self, experiment: str) -> dict[str, str]:
         part, variant = self.roster.parts[experiment], self.roster.variants[experiment]
-        return files.identity(part, variant, self.recipe, self.total_steps, self.lean.upper)
+        return files.identity(part, variant, self.recipe, self.total_steps, self.lean.layout.layers)

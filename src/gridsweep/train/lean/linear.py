@@ -50,18 +50,30 @@ class Frozen(Protocol):
 
 
 class LoraLinear(nn.Module):
-    """Replacement of a target `nn.Linear`: x [members, tokens, in] -> [members, tokens, out]."""
+    """Replacement of a target module: x [members, tokens, in] -> [members, tokens, out]."""
 
-    def __init__(self, name: str, base: nn.Linear):
+    def __init__(self, name: str, base: nn.Module, frozen: Frozen):
         super().__init__()
-        self.name, self.base = name, base
+        self.name, self.base, self.frozen = name, base, frozen
         self.now: Pass | None = None
+
+    @property
+    def weight(self) -> object:
+        """The frozen weights, which some models read for their type."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> object:
+        return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
         if self.now is None:
             plain: Tensor = self.base(x)
             return plain
-        return lora_product(x, self.base, self.name, self.now)
+        if x.dim() != 3:  # tokens of all members in one row, as in blocks with experts, or with a dimension between
+            rows = x.reshape(self.now.members, -1, x.shape[-1])
+            return lora_product(rows, self.frozen, self.name, self.now).view(*x.shape[:-1], -1)
+        return lora_product(x, self.frozen, self.name, self.now)
 
 
 def lora_product(x: Tensor, base: Frozen, name: str, now: Pass) -> Tensor:

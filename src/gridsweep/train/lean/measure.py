@@ -99,7 +99,7 @@ def _choices(group: Group, sizes: Sequence[int]) -> list[tuple[int, bool]]:
     """Return the (members, whether masks are kept) to measure, in order."""
     dropping = any(part.params.dropout for part in group.roster.parts.values())
     masks = (False, True) if dropping else (True,)
-    found = [(n, kept) for n in sorted(sizes) if n <= len(group.members) for kept in masks]
+    found = [(n, kept) for n in sorted(sizes) if n <= min(group.lean.most or n, len(group.members)) for kept in masks]
     own = (min(group.plan.members, len(group.members)), group.plan.remember or not dropping)
     return sorted(found, key=lambda choice: choice != own)
 

@@ -71,7 +71,8 @@ def bundle(
 
     `spec` and `spec_files` are the texts of sweep.yaml and of the files it names, for the loop; `worker_sources` are
     the package's sources, if a ConfigMap delivers them. With `tier`, only that tier's jobs are included. `at` is the
-    date for chat templates that write one. Raise `SpecError` if the sweep cannot run this way, `ExecutorError` if a cluster would refuse the manifests.
+    date for chat templates that write one. Raise `SpecError` if the sweep cannot run this way, `ExecutorError` if a
+    cluster would refuse the manifests.
     """
     check_reachable(sweep, cluster)
     loop = cluster.gate == "none"
