@@ -21,7 +21,7 @@ from gridsweep.spec import json_schema, load, loads, study, template
 from gridsweep.spec.faults import keys
 from gridsweep.spec.study import Section
 from gridsweep.sweep import designs
-from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.experiments import Columns, Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import CarbonSource, PolicyChoice, Replay, Sweep
 
@@ -492,6 +492,41 @@ def test_any_text_is_a_sweep_or_an_error(text: str) -> None:
 def in_schema(text: str) -> bool:
     validator = jsonschema.Draft202012Validator(json_schema())
     return bool(validator.is_valid(yaml.safe_load(text)))
+
+
+DATA = "model: a/b\nrecipe: {steps: 8}\nestimates: {duration: 1h, power_w: 100}\ndataset: "
+
+
+def test_the_keys_of_the_data(tmp_path: Path) -> None:
+    for name in ("d.CSV.gz", "v.ndjson"):
+        (tmp_path / name).touch()
+    keys = "{id: d.CSV.gz, validation: v.ndjson, train_on: last_answer, skip_at_most: 0.2, columns: {messages: turns}}"
+    wanted = Dataset(
+        str(tmp_path / "d.CSV.gz"), None, "train", None, None, Columns(messages="turns"), str(tmp_path / "v.ndjson"),
+        "last_answer", 0.2,
+    )  # fmt: skip
+    assert loads(DATA + keys, tmp_path / "sweep.yaml").dataset == wanted
+    for validation in ("test", "{split: test}"):
+        assert loads(DATA + f"{{id: a/b, validation: {validation}}}").dataset.validation == "test"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("{id: a/b, columns: {prompt: q}}", "dataset.columns: incomplete; name messages, text, or prompt and response"),
+        ("{id: a/b, columns: {messages: m, prompt: q}}", "dataset.columns: messages and prompt exclude each other"),
+        ("{id: a/b, columns: {text: m, system: q}}", "dataset.columns: system and text exclude each other"),
+        ("{id: a/b, columns: {answer: m}}", "dataset.columns.answer: unknown key"),
+        ("{id: a/b, validation: ./v.csv}", "dataset.validation: there is no file or folder './v.csv'"),
+        ("{id: a/b, validation: {split: a, of: b}}", "dataset.validation: must be the name of a split"),
+        ("{id: a/b, skip_at_most: 1}", "dataset.skip_at_most: must be a number at least 0 and below 1"),
+        ("{id: a/b, train_on: all}", "dataset.train_on: 'all' is unknown; choose one of: all_answers, last_answer"),
+    ],
+)
+def test_keys_of_the_data_that_are_not_understood(keys: str, message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        loads(DATA + keys)
+    assert message in str(error.value)
 
 
 def test_the_schema_is_one() -> None:

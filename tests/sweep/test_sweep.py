@@ -113,12 +113,14 @@ def test_a_condition_compares(op: str, holds: bool) -> None:
     assert str(condition) == f"dropout {op} 0.1"
 
 
-@pytest.mark.parametrize("id", ["./x", "../x", "/x", "~/x", "pairs.jsonl", "data/pairs.json"])
+@pytest.mark.parametrize(
+    "id", ["./x", "../x", "/x", "~/x", "pairs.jsonl", "data/pairs.json", "p.CSV", "p.tsv.gz", "P.PQ.GZ", "p.ndjson"]
+)
 def test_a_path_is_local(id: str) -> None:
     assert is_local(id)
 
 
-@pytest.mark.parametrize("id", ["org/name", "stdlib", "tiny-qwen2"])
+@pytest.mark.parametrize("id", ["org/name", "stdlib", "tiny-qwen2", "org/data.txt", "org/csv"])
 def test_an_id_is_not_local(id: str) -> None:
     assert not is_local(id)
 

@@ -97,6 +97,12 @@ SAME: dict[str, Writer] = {
     "rows of two forms": jsonl(
         [{"messages": chat(q, a)} if n % 2 else PLAIN[n] for n, (q, a) in enumerate(zip(Q, A, strict=True))]
     ),
+    "two contexts without a value": jsonl(
+        each(lambda q, a: {"instruction": q, "input": None, "context": None, "output": a})
+    ),
+    "an empty text in place of a value": table(
+        "d.csv", each(lambda q, a: {"messages": "", "prompt": q, "response": a, "output": "", "text": ""})
+    ),
     "Alpaca without a value": jsonl(each(lambda q, a: {"instruction": q, "input": None, "output": a})),
     "Alpaca with the input alone": jsonl(each(lambda q, a: {"instruction": "", "input": q, "output": a})),
     "Alpaca with its text": jsonl(each(lambda q, a: {"instruction": q, "input": "", "output": a, "text": q + a})),
@@ -262,6 +268,19 @@ REFUSED: dict[str, tuple[Writer, str]] = {
         jsonl([{"question": q, "answer": {"text": ["a"]}} for q in Q]),
         "answer holds an object, not text",
     ),
+    "several answers": (
+        jsonl([{"question": q, "answer": ["a", "b"]} for q in Q]),
+        "holds a list of text; only a text",
+    ),
+    "a cut-off line": (raw("d.jsonl", WHOLE[:-9]), r"d\.jsonl:40: not JSON .*; mend or remove the line"),
+    "no response": (
+        raw("d.csv", b"prompt\n" + b"p\n" * 9),
+        r"d\.csv:2: the columns are prompt; one of",
+    ),
+    "two contexts": (
+        jsonl([{"instruction": "i", "input": "x", "context": "y", "output": "o"}]),
+        "input and context could each be the context",
+    ),
     "many blanks": (
         jsonl([row if n % 3 else {**row, "response": "  "} for n, row in enumerate(PLAIN)]),
         r"14 of 40 rows cannot be used: 14 blank response \(first: .*d\.jsonl:1\); .*skip_at_most: 0\.35 \(now 0\.01\)",
@@ -276,7 +295,7 @@ REFUSED: dict[str, tuple[Writer, str]] = {
     ),
     "an image": (
         jsonl([{"messages": chat([{"type": "image_url", "image_url": {"url": "x"}}], "a")}]),
-        "turn 1 of messages holds a part of type 'image_url'; only text can be trained on",
+        "turn 1 of messages holds a part of type 'image_url'; only a text, or a list of text parts",
     ),
     "turns as texts": (jsonl([{"conversations": ["q", "a"]}]), "turn 1 of conversations is text, not an object"),
     "a list as Python writes it": (

@@ -65,14 +65,15 @@ def _lines(path: Path) -> Iterator[Row]:
         for number, line in enumerate(file, 1):
             line = line.strip("\ufeff \t\r\n")
             if line:
-                yield Row(f"{path}:{number}", _object(line, f"{path}:{number}", path))
+                yield Row(f"{path}:{number}", _object(line, number, path))
 
 
-def _object(line: str, where: str, path: Path) -> Mapping[str, object]:
+def _object(line: str, number: int, path: Path) -> Mapping[str, object]:
+    where = f"{path}:{number}"
     try:
         row = json.loads(line)
     except ValueError as error:
-        if line[0] in "{[" and line[-1] not in "}]":
+        if number == 1 and line[0] in "{[" and line[-1] not in "}]":
             raise SpecError(
                 f"{where}: not a whole JSON object; each line must hold one: "
                 f"`jq -c . {path.name} > NEW` writes it so (`jq -c '.[]'` for a list)"

@@ -111,7 +111,7 @@ def history_of(value: object, column: str, where: str) -> list[Turn]:
 
 def asked_turns(prompt: str) -> list[Turn]:
     """Return the turns of a prompt: one, or several where it has the markers of HelpSteer2's multi-turn prompts."""
-    first, *rest = MARKED.split(prompt)
+    first, *rest = MARKED.split(prompt) if "<extra_id_" in prompt else [prompt]
     said = [("user", first), *zip((role.lower() for role in rest[::2]), rest[1::2], strict=True)]
     if said[0][1] == "" and len(said) > 1:
         said.pop(0)  # the first turn has a marker too
@@ -124,13 +124,11 @@ def asked_turns(prompt: str) -> list[Turn]:
 
 
 def _part(part: object, column: str, where: str) -> str:
-    """Return the text of one part of a content."""
-    if isinstance(part, str):
-        return part
+    """Return the text of one part of a content; a bare text may be one of several answers, and is no part."""
     if isinstance(part, Mapping) and isinstance(part.get("text"), str) and part.get("type", "text") == "text":
         return str(part["text"])
-    kind = f"a part of type {part.get('type')!r}" if isinstance(part, Mapping) else _kind(part)
-    raise SpecError(f"{where}: {column} holds {kind}; only text can be trained on: remove such rows")
+    kind = f"a part of type {part.get('type')!r}" if isinstance(part, Mapping) else f"a list of {_kind(part)}"
+    raise SpecError(f"{where}: {column} holds {kind}; only a text, or a list of text parts, can be trained on")
 
 
 def _calls(value: object, column: str, where: str) -> list[object]:
