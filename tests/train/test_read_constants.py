@@ -77,11 +77,6 @@ def two_swapped(found: dict) -> None:
     words["x"], words["y"] = words["y"], words["x"]
 
 
-def another_token(found: dict) -> None:
-    last = max(token["id"] for token in found["added_tokens"])
-    found["added_tokens"].append(found["added_tokens"][-1] | {"id": last + 1, "content": "<|new|>"})
-
-
 TEMPLATE = """{% for m in messages %}{{ m.role }}: {{ m.content }}
 {% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"""
 DATA = {"training data", "encoded samples"}
@@ -104,7 +99,7 @@ CHANGES = {
     ),
     "a merge less": (lambda p: vocabulary(p, without_a_merge), {"tokenizer"}),
     "two words swapped": (lambda p: vocabulary(p, two_swapped), {"tokenizer", "encoded samples"}),
-    "a token more": (lambda p: vocabulary(p, another_token), {"tokenizer"}),
+    "another end": (lambda p: p.json("tokenizer_config.json", eos_token="!"), {"tokenizer", "encoded samples"}),
     "another padding": (lambda p: p.json("tokenizer_config.json", pad_token="!"), {"tokenizer"}),
     "shorter samples": (lambda p: setattr(p, "recipe", Recipe(steps=4, max_length=26)), {"encoded samples"}),
     "another split": (lambda p: setattr(p, "recipe", Recipe(steps=4, max_length=64, seed=7)), DATA),
