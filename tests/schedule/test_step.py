@@ -554,7 +554,7 @@ def test_a_refusal_ends_the_sweep_at_once():
     ("float32", 5e-5, False), ("float32", 2e-4, True), ("bfloat16", 5e-4, False), ("bfloat16", 2e-3, True),
 ])  # fmt: skip
 def test_losses_before_the_first_step_are_the_same_for_all_or_the_sweep_ends(dtype, apart, halts):
-    state = submitted(make_sweep(3))
+    state = State([Submitted(START, make_sweep(3), encoding=2)])
     for id, loss in (("e00", 2.0), ("e01", 2.0 * (1 + apart))):
         ask(state, Says(Start((id,), 6, "d0", "")))
         outcome = Outcome(id, "done", 6, validation_loss=1.0, initial_validation_loss=loss)

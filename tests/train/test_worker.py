@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gridsweep.errors import SpecError
+from gridsweep.errors import CheckpointError, SpecError
 from gridsweep.records.attempts import AttemptFolder, Outcome, Part
 from gridsweep.records.files import verify
 from gridsweep.sweep.experiments import Dataset, LoraParams
@@ -66,7 +66,11 @@ def test_a_whole_experiment(assigned: Assigned) -> None:
     assert outcome.losses.mean == pytest.approx(outcome.validation_loss) and len(outcome.losses.values) == 6
     assert outcome.averaged_validation_loss == pytest.approx(outcome.validation_loss, abs=0.1)
     phases = [line["phase"] for line in lines(folder)]
-    assert phases[:3] == ["loading", "training", "evaluating"] and phases[-1] == "evaluating"
+    assert phases[:4] == ["loading", "loading", "training", "evaluating"] and phases[-1] == "evaluating"
+    told = [line["constants"] for line in lines(folder) if line["constants"]]
+    assert [set(constants) for constants in told] == [{
+        "training data", "encoded samples", "tokenizer", "chat template", "model config", "model weights", "dtype",
+    }]  # fmt: skip
     assert next(line for line in lines(folder) if line["phase"] == "training")["losses"] == {}
     assert list(losses(folder)) == [1, 2, 3, 4, 5, 6]
     assert sorted(int(p.name) for p in (folder.path / "checkpoints").iterdir()) == [4, 5]
@@ -319,16 +323,16 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_found(assigned: A
     content = bytearray(saved.read_bytes())
     content[-1] ^= 1
     saved.write_bytes(content)
-    with pytest.raises(SpecError, match=r"checkpoint .* is missing or damaged"):
+    with pytest.raises(CheckpointError, match=r"checkpoint .* is missing or damaged"):
         work(assigned("2", from_step=5, checkpoint=paused.checkpoint))
     assert folder.checkpoint("x").step == 4
 
 
 def test_a_checkpoint_of_another_step_or_none_is_refused(assigned: Assigned) -> None:
     paused = work(first := assigned(), stop_when(first, "training", 2))
-    with pytest.raises(SpecError, match="is of step 2, not of step 4"):
+    with pytest.raises(CheckpointError, match="is of step 2, not of step 4"):
         work(assigned("2", from_step=4, checkpoint=paused.checkpoint))
-    with pytest.raises(SpecError, match="from step 4, but no checkpoint"):
+    with pytest.raises(CheckpointError, match="from step 4, but no checkpoint"):
         work(assigned("3", from_step=4))
 
 

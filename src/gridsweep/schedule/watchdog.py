@@ -68,6 +68,8 @@ def _mixed(state: State) -> str:
 
     An adapter starts as nothing, so experiments over one base have the same loss before their first step.
     """
+    if state.constants.encoding < 2:
+        return ""  # a folder of before, whose constants nothing has compared
     allowed = BEFORE_FIRST_STEP if state.facts.get("dtype", "float32") == "float32" else BEFORE_FIRST_STEP_ROUNDED
     first: dict[str, tuple[str, float]] = {}
     for id, standing in state.standings.items():

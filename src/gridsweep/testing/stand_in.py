@@ -33,6 +33,10 @@ STAND_IN = (sys.executable, "-P", "-m", "gridsweep.testing")
 WATTS = 15.0
 
 
+INITIAL = 4.0
+"""The validation loss before the first step: the same for all, as over one base and one data."""
+
+
 def loss_after(part: Part, step: int, loss: float | None = None) -> float:
     """Return the loss after one more step; it depends on every step before."""
     if loss is None:
@@ -168,9 +172,7 @@ class StandIn:
 
 def reached(part: Part, step: int, loss: float, checkpoint: Checkpoint | None) -> Outcome:
     """Return the outcome at a rung, evaluated on a part of the samples."""
-    return Outcome(
-        part.experiment, "reached", step, "", loss, None, loss_after(part, 0), checkpoint, losses=losses_of(loss, 8)
-    )
+    return Outcome(part.experiment, "reached", step, "", loss, None, INITIAL, checkpoint, losses=losses_of(loss, 8))
 
 
 def done(folder: AttemptFolder, part: Part, step: int, loss: float) -> Outcome:
@@ -179,8 +181,7 @@ def done(folder: AttemptFolder, part: Part, step: int, loss: float) -> Outcome:
     adapter.mkdir(parents=True, exist_ok=True)
     (adapter / "adapter_config.json").write_text(f'{{"r": {part.params.r}}}\n')
     name = str(adapter.relative_to(folder.store))
-    start = loss_after(part, 0)
-    return Outcome(part.experiment, "done", step, "", loss, loss, start, None, name, losses_of(loss, 32), loss)
+    return Outcome(part.experiment, "done", step, "", loss, loss, INITIAL, None, name, losses_of(loss, 32), loss)
 
 
 def main(arguments: Sequence[str]) -> None:
