@@ -332,6 +332,10 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("name: 2024\n", "4: name: must be text, not 2024; quote the value if it is intended"),
         ("recipe: [1]\n", "4: recipe: must be a mapping of keys to values, not a list"),
         ("recipe: {target_modules: q_proj}\n", "4: recipe.target_modules: must be a list, not 'q_proj'"),
+        (
+            "recipe: {target_modules: [q_proj, all-linear]}\n",
+            "4: recipe.target_modules: all-linear stands for all modules",
+        ),
         ("model: org/other\n", "4: model: given twice, first in line 1; delete one of them"),
         ("recipe: {<<: {epochs: 1}}\n", "4: recipe.'<<': unknown key"),
     ],
@@ -339,6 +343,13 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
 def test_a_fault_says_where_what_and_what_to_do(text: str, fault: str) -> None:
     found = faults(LEAST + text)
     assert found[0].startswith(f"sweep.yaml:{fault}"), found
+
+
+def test_all_linear_is_a_word_alone_or_in_a_list() -> None:
+    words = ("all-linear", "[all-linear]")
+    found = [loads(LEAST + f"recipe: {{target_modules: {word}}}\n") for word in words]
+    assert [sweep.recipe.target_modules for sweep in found] == [("all-linear",)] * 2
+    assert len({sweep.experiments[0].id for sweep in [*found, loads(LEAST)]}) == 2
 
 
 def test_samples_or_steps_are_needed_to_count_by() -> None:

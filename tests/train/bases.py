@@ -83,7 +83,8 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
          "vision_config": {"model_type": "pixtral", **VISION}},
     ),
     "Mixtral 8x7B and 8x22B": (
-        "lean", "mixtral", sizes(4096, 14336, 32, 32, 8, num_local_experts=8, num_experts_per_tok=2, sliding_window=None)
+        "lean", "mixtral",
+        sizes(4096, 14336, 32, 32, 8, num_local_experts=8, num_experts_per_tok=2, sliding_window=None),
     ),
     "Gemma, CodeGemma": ("lean", "gemma", sizes(3072, 24576, 28, 16, 16, head_dim=256)),
     "Gemma 2": (
@@ -92,7 +93,8 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
               layer_types=every(2, 42)),
     ),
     "Gemma 3 270m and 1b": (
-        "lean", "gemma3_text", sizes(1152, 6912, 26, 4, 1, **{**GEMMA3, "sliding_window": 512}, layer_types=every(6, 26))
+        "lean", "gemma3_text",
+        sizes(1152, 6912, 26, 4, 1, **{**GEMMA3, "sliding_window": 512}, layer_types=every(6, 26)),
     ),
     "Gemma 3 4b, 12b, 27b (text); MedGemma": (
         "lean", "gemma3",
@@ -136,7 +138,9 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         sizes(4096, 14336, 32, 32, 8, head_dim=128, logit_scale=0.25, sliding_window=4096, layer_types=every(4, 32)),
     ),
     "GLM-4 9B (glm)": ("lean", "glm", sizes(4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5)),
-    "GLM-4-0414, GLM-Z1 (glm4)": ("lean", "glm4", sizes(4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5)),
+    "GLM-4-0414, GLM-Z1 (glm4)": (
+        "lean", "glm4", sizes(4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5)
+    ),
     "GLM-4.5-Air": (
         "lean", "glm4_moe",
         sizes(4096, 10944, 46, 96, 8, head_dim=128, partial_rotary_factor=0.5, n_routed_experts=128,

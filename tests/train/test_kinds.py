@@ -15,7 +15,7 @@ from gridsweep.records.attempts import Part
 from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 from gridsweep.train.architecture import empty
 from gridsweep.train.exactness import difference
-from gridsweep.train.kinds import kind_of
+from gridsweep.train.kinds import Kind, engine_for, kind_of
 from gridsweep.train.lean.attention import packed_attention, reading
 from gridsweep.train.lean.base import LeanBase
 from gridsweep.train.lean.group import Group
@@ -205,6 +205,15 @@ def test_the_decision_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = kind_of(config, EVERY)
     monkeypatch.setattr("gridsweep.train.miniature.miniature", lambda config: pytest.fail("made again"))
     assert kind_of(deepcopy(config), EVERY) is first
+
+
+def test_weights_over_which_packed_losses_differ_are_trained_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = miniature(Qwen2Config(**SHAPE))
+    whole = LeanBase.losses
+    monkeypatch.setattr(LeanBase, "losses", lambda *given: whole(*given) + 0.05)
+    kind, engine = engine_for(Kind("lean"), base, EVERY)
+    assert kind.trainer == "plain" and "its losses come out otherwise" in kind.reason
+    assert isinstance(engine, PlainBase)
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "gemma2"])

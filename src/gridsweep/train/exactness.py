@@ -72,6 +72,14 @@ def difference(base: CausalLM, made: Callable[[CausalLM], Engine]) -> str | None
     return None
 
 
+def is_causal(base: CausalLM) -> bool:
+    """Return whether a loss depends on the tokens up to its own alone: another last token changes no other loss."""
+    (sample, *_) = examples()
+    other = Sample((*sample.ids[:-1], sample.ids[-1] ^ 1), sample.prompt)
+    moved = (plain_losses(base, [sample]) - plain_losses(base, [other]))[:-1].abs().max().item()
+    return moved <= EXACT
+
+
 def examples() -> list[Sample]:
     """Return samples of random tokens, fixed."""
     chance = torch.Generator().manual_seed(7)

@@ -60,12 +60,18 @@ def kind_of(config: Any, targets: tuple[str, ...], layers: Layers = "all") -> Ki
     return found
 
 
-def engine_for(kind: Kind, base: CausalLM, targets: tuple[str, ...], layers: Layers) -> Engine:
-    """Return the engine that trains over `base` in this way.
+def engine_for(kind: Kind, base: CausalLM, targets: tuple[str, ...], layers: Layers = "all") -> tuple[Kind, Engine]:
+    """Return the engine that trains over `base` in this way, and the way.
 
-    Raise `SpecError` if the losses over these weights come out otherwise than the plain model's.
+    If packed losses over these weights come out otherwise than the plain ones, it is the plain way, with the reason.
     """
-    return _engines(targets, layers)[kind.trainer](base)
+    engines = _engines(targets, layers)
+    try:
+        return kind, engines[kind.trainer](base)
+    except SpecError as error:
+        if kind.trainer != "lean":
+            raise
+        return Kind("plain", str(error)), engines["plain"](base)
 
 
 def _engines(targets: tuple[str, ...], layers: Layers) -> dict[Trainer, Callable[[CausalLM], Engine]]:
@@ -80,14 +86,20 @@ def _engines(targets: tuple[str, ...], layers: Layers) -> dict[Trainer, Callable
 
 
 def _kind(config: Any, targets: tuple[str, ...], layers: Layers) -> Kind:
-    from gridsweep.train.exactness import difference
+    from gridsweep.train.architecture import auto_class
+    from gridsweep.train.exactness import difference, is_causal
     from gridsweep.train.lean.targets import targeted
     from gridsweep.train.miniature import miniature
 
+    auto_class(config)
     try:
         small = miniature(config)
     except SpecError as error:
         return Kind("plain", str(error))
+    if not is_causal(small):
+        raise SpecError(
+            f"models of type {config.model_type} read the tokens they are to predict; choose a decoder-only model"
+        )
     targeted(small, targets, layers)  # names that are missing in a miniature are missing in the model
     reasons: list[str] = []
     for trainer, made in _engines(targets, layers).items():

@@ -19,7 +19,7 @@ from gridsweep.train import data
 if TYPE_CHECKING:  # importing these takes seconds, during which the worker could not react to a stop request
     import torch
 
-    from gridsweep.train.kinds import Kind
+    from gridsweep.train.lean.engine import Engine
     from gridsweep.train.lean.group import Group
     from gridsweep.train.pretrained import CausalLM, Tokenizer
     from gridsweep.train.room import Room
@@ -48,7 +48,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
 
     from gridsweep.train.constants import of_model, of_samples, of_tokenizer
     from gridsweep.train.device import device_and_dtype, memory_at_hand
-    from gridsweep.train.kinds import kind_of
+    from gridsweep.train.kinds import engine_for, kind_of
     from gridsweep.train.model import load_base
     from gridsweep.train.room import room_for  # imports torch, which takes seconds
 
@@ -66,7 +66,8 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     kind = kind_of(base.config, recipe.target_modules, recipe.layers)
     breathe()
     room = room_for(base, assignment.members, recipe, train.samples, memory) if kind.trainer == "lean" else None
-    group = _group(assignment, base, train.samples, room, kind)
+    kind, engine = engine_for(kind, base, recipe.target_modules, recipe.layers)
+    group = _group(assignment, base, train.samples, room if kind.trainer == "lean" else None, engine)
     for experiment, folder in checkpoints.items():
         if folder is not None:
             group.load(experiment, folder)
@@ -124,11 +125,10 @@ def encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> t
     return train, validation
 
 
-def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: Room | None, kind: Kind) -> Group:
+def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: Room | None, engine: Engine) -> Group:
     """Return the members as one group, with the room's plan; without a room, with the device's default plan."""
     import torch
 
-    from gridsweep.train.kinds import engine_for
     from gridsweep.train.lean.fitting import CPU_TOKENS
     from gridsweep.train.lean.group import Group, Plan
     from gridsweep.train.lean.variants import Variant
@@ -136,7 +136,7 @@ def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: 
     recipe = assignment.recipe
     variant = Variant(recipe.rslora, recipe.lora_plus)
     tokens = CPU_TOKENS if base.device.type == "cpu" else None
-    if kind.trainer != "lean":  # a batch of the recipe's size, because all its logits are alive at once
+    if engine.most == 1:  # a batch of the recipe's size, because all its logits are alive at once
         tokens = min(tokens or sys.maxsize, recipe.batch_size * max(len(sample.ids) for sample in samples))
     return Group(
         base,
@@ -150,7 +150,7 @@ def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: 
         order=assignment.members[0].seed,
         plan=room.fit.plan if room else Plan(tokens=tokens),
         home=torch.device("cpu") if room is not None and room.fit.away else None,
-        engine=engine_for(kind, base, recipe.target_modules, recipe.layers),
+        engine=engine,
     )
 
 

@@ -62,7 +62,8 @@ def together_and_alone(config: Any, targets: tuple[str, ...], kind: Kind, folder
     """Ten steps of two members, against each by plain PEFT alone; then their losses, and the files read by PEFT."""
     recipe = replace(RECIPE, target_modules=targets)
     base = base_of(config)
-    engine = engine_for(kind, base, targets, "all")
+    used, engine = engine_for(kind, base, targets)
+    assert used == kind
     group = Group(base, TWO, recipe, STEPS, SAMPLES, MODEL, engine=engine, plan=Plan(2, 48))
     alone: dict[str, Training] = {}
     for p in TWO:

@@ -169,10 +169,7 @@ def _linears(base: CausalLM, *, inside: bool) -> dict[str, nn.Module]:
 
 def _is_linear(module: nn.Module) -> bool:
     """Return whether a module is a linear layer and nothing more; routers of some models are one with other results."""
-    if not isinstance(module, nn.Linear):
-        return False
-    kind = type(module)
-    return kind.forward is nn.Linear.forward or not kind.__module__.startswith("transformers.models.")
+    return isinstance(module, nn.Linear) and "Router" not in type(module).__name__
 
 
 def _is(name: str, target: str) -> bool:
