@@ -53,6 +53,12 @@ def _of_grid(state: State, book: Ledger) -> list[str]:
             "The clock is replayed: training took seconds, and its energy is charged to the hours of the replayed grid."
             f"{pace}"
         )
+    if instant := sum(s.kwh for a in state.attempts.values() for s in a.energy if s.end <= s.start):
+        share = f"{instant / book.training.energy_kwh:.0%}"
+        notes.append(
+            f"{share} of the training energy took no grid time (attempts interrupted before their first step): "
+            "it is charged at the intensity of that instant."
+        )
     return notes
 
 

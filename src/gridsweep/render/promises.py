@@ -80,10 +80,12 @@ def _causes(made: Promise) -> str:
     if made.durations is None:
         return f"unknown, {made.why}" if made.why else "unknown"
     length = "" if made.length is None else f" (the work took {made.length:.1f} times as long as planned)"
+    lost = f", lost work and repeated loading {_points(made.lost)}" if made.lost else ""
     if made.grid is None:
-        return f"durations {_points(made.durations)}{length}, everything else {_points(made.rest or 0.0)}; {made.why}"
+        rest = f"everything else {_points(made.rest or 0.0)}; {made.why}"
+        return f"durations {_points(made.durations)}{length}{lost}, {rest}"
     return (
-        f"durations {_points(made.durations)}{length}, grid {_points(made.grid)}, "
+        f"durations {_points(made.durations)}{length}, grid {_points(made.grid)}{lost}, "
         f"deadlines and decisions {_points(made.rest or 0.0)}"
     )
 
