@@ -142,6 +142,16 @@ def test_check_warns_of_a_limit_that_sorts_nothing(gridsweep, write, threshold, 
     assert code == 0 and words in warning and "p40" in warning
 
 
+def test_check_says_nothing_of_limits_that_the_policy_ignores(gridsweep, write):
+    for policy in ("planned", "immediate"):
+        code, out, _ = gridsweep("check", write(threshold=5, policy=policy), "--json")
+        assert (code, json.loads(out)["warnings"]) == (0, [])
+    nowhere = 'provider: uk, zone: GB, base_url: "http://127.0.0.1:9"'
+    _, out, _ = gridsweep("check", write(carbon=nowhere, policy="planned"), "--json")
+    (warning,) = json.loads(out)["warnings"]
+    assert "the grid cannot be read" in warning and "limit" not in warning
+
+
 def test_check_judges_no_limit_by_a_yearly_average(gridsweep, write):
     _, out, _ = gridsweep("check", write(carbon='provider: uk, zone: GB, base_url: "http://127.0.0.1:9"'), "--json")
     (warning,) = json.loads(out)["warnings"]

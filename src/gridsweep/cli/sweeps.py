@@ -60,7 +60,7 @@ def check(spec: Path, as_json: bool) -> None:
     sweep = load(spec)
     now = sweep.replay.start if sweep.replay else datetime.now(UTC)
     try:
-        warnings = useless_limits(sweep.tiers, provider_for(sweep.carbon).read(now), now)
+        warnings = useless_limits(sweep, provider_for(sweep.carbon).read(now), now)
     except SignalError as error:
         warnings = [f"cannot read the grid: {error}"]
     warnings += [str(alike) for alike in near_duplicates([e.params for e in sweep.experiments], same_rank=True)]
