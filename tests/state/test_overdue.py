@@ -55,7 +55,7 @@ def test_every_late_start_is_told_with_its_delay():
 def test_the_reason_of_the_decision_says_that_it_was_overdue():
     state = late_sweep()
     whys = {attempt.stint.members[0].experiment: attempt.why for attempt in state.attempts.values()}
-    assert (whys["e02"], whys["e05"]) == ("runs at once", "overdue by 6.0 h: runs at once")
+    assert (whys["e02"], whys["e05"]) == ("runs at once", "overdue by 6 h: runs at once")
     assert report_of(state).rows[-1].why.startswith("overdue by ")
 
 

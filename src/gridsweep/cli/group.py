@@ -53,10 +53,11 @@ def folder_of(folder: Path | None) -> RunFolder:
 
     if folder is not None:
         return RunFolder(folder)
-    found = [path.parent.parent for path in Path("runs").glob("*/state/journal.db")]
-    if not found:
+    journals = sorted(Path("runs").glob("*/state/journal.db"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = next((place for path in journals if not (place := RunFolder(path.parent.parent)).empty()), None)
+    if found is None:
         raise GridsweepError("no run found in ./runs; start one with `gridsweep run SPEC`, or name a run folder")
-    return RunFolder(max(found, key=lambda path: (path / "state" / "journal.db").stat().st_mtime))
+    return found
 
 
 def one_of(standings: Mapping[str, T], beginning: str) -> T:

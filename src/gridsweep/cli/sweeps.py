@@ -55,10 +55,12 @@ def check(spec: Path, as_json: bool) -> None:
     from gridsweep.grid.registry import provider_for
     from gridsweep.policy.limits import useless_limits
     from gridsweep.runs.looking import looked
+    from gridsweep.schedule.capacity import check_deadline
     from gridsweep.sweep.search_space import near_duplicates
 
     sweep = load(spec)
     now = sweep.replay.start if sweep.replay else datetime.now(UTC)
+    check_deadline(sweep, now)
     try:
         warnings = useless_limits(sweep, provider_for(sweep.carbon).read(now), now)
     except SignalError as error:

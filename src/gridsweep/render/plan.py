@@ -39,7 +39,7 @@ def text(made: Plan) -> None:
     _summary(out, made)
     for note in made.notes:
         out.print(f"[yellow]{escape(note)}[/yellow]")
-    if made.late and made.deadline:
+    if made.misses_finish_by:
         out.print(f"[red]the plan misses the deadline of {clock(made.deadline)} UTC[/red]")
 
 
