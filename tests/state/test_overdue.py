@@ -141,6 +141,20 @@ def test_every_report_and_the_status_say_which_and_by_how_much(capsys):
     assert summary in capsys.readouterr().out
 
 
+def test_what_started_late_and_what_still_waits_are_named_apart():
+    found = [
+        Overdue("e03", "start", after(4), None, 2.5),
+        Overdue("e01", "start", after(4), after(6), 2.0),
+        Overdue("e02", "start", after(4), None, 1.5),
+    ]
+    assert promises.summary(found) == (
+        "1 experiment started after its latest start: e01 by 2 h; "
+        "2 experiments have not started by their latest start: e03 by 2.5 h, e02 by 1.5 h"
+    )
+    many = [Overdue(f"e{i:02}", "end", after(4), None, 9.0 - i) for i in range(7)]
+    assert promises.summary(many).endswith("e03 by 6 h, e04 by 5 h and 2 more")
+
+
 def test_nothing_is_said_where_all_deadlines_held():
     state, _ = rehearsed(make_sweep(3), [300, 300, 100, 100, 100, 100, 100], Threshold())
     report = report_of(state)

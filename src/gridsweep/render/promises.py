@@ -30,20 +30,29 @@ def _missed(one: Overdue) -> str:
 
 
 def summary(found: Sequence[Overdue]) -> str:
-    """Return all missed deadlines in one line; empty if there are none."""
+    """Return all missed deadlines in one line; empty if there are none. Those that still wait are named apart."""
     parts = []
-    for kind, deadline in (("start", "their latest start"), ("end", "finish_by")):
-        late = [one for one in found if one.kind == kind]
-        waits = sum(one.at is None for one in late)
-        if done := len(late) - waits:
-            parts.append(f"{_counted(done)} {kind}ed after {deadline}")
-        if waits:
-            parts.append(f"{_counted(waits)} {'have' if waits > 1 else 'has'} not {kind}ed by {deadline}")
-        if late:
-            named = ", ".join(f"{one.id} by {hours(one.late_h)}" for one in late[:NAMED])
-            more = f" and {len(late) - NAMED} more" if len(late) > NAMED else ""
-            parts[-1] += f": {named}{more}"
+    for kind, deadline in (("start", "latest start"), ("end", "finish_by")):
+        done = [one for one in found if one.kind == kind and one.at is not None]
+        waiting = [one for one in found if one.kind == kind and one.at is None]
+        if done:
+            parts.append(f"{_counted(len(done))} {kind}ed after {_whose(deadline, len(done))}: {_named(done)}")
+        if waiting:
+            have = "have" if len(waiting) > 1 else "has"
+            parts.append(
+                f"{_counted(len(waiting))} {have} not {kind}ed by {_whose(deadline, len(waiting))}: {_named(waiting)}"
+            )
     return "; ".join(parts)
+
+
+def _whose(deadline: str, n: int) -> str:
+    """Return the name of a deadline of `n` experiments; `finish_by` is the sweep's."""
+    return deadline if deadline == "finish_by" else f"{'their' if n > 1 else 'its'} {deadline}"
+
+
+def _named(late: Sequence[Overdue]) -> str:
+    named = ", ".join(f"{one.id} by {hours(one.late_h)}" for one in late[:NAMED])
+    return named + (f" and {len(late) - NAMED} more" if len(late) > NAMED else "")
 
 
 def _counted(n: int) -> str:
