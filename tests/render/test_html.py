@@ -121,6 +121,20 @@ def test_every_experiment_is_in_the_ranking_in_order(page: Page, full: Report) -
     assert "failed: the training loss is nan at step 35" in rows[-1][-1]
 
 
+def test_the_cells_of_the_ranking_may_wrap_so_that_no_column_is_cut(page: Page) -> None:
+    rules = dict(re.findall(r"^([^@{}\n]+) \{([^}]*)\}", "".join(page.texts["style"]), re.M))
+    for name in ("#ranking tbody th", "#ranking .why"):
+        assert "overflow-wrap: anywhere" in rules[name] and "nowrap" not in rules[name]
+    assert "white-space: normal" in rules["td small"]
+
+
+def test_a_status_is_not_said_twice(full: Report) -> None:
+    first, *rest = full.rows
+    stopped = replace(first, place=None, status="stopped", reason="stopped at step 9 of 35: 6 of 11 continue")
+    (cells,) = (row for row in Page(html.render(replace(full, rows=(*rest, stopped)))).cells if first.experiment in row)
+    assert "stopped at step 9" in cells[-1] and "stopped: stopped" not in cells[-1]
+
+
 def test_ties_are_said_to_be_ties(page: Page, full: Report) -> None:
     tied = [row[1] for row in page.cells[1:] if "statistically tied" in row[0]]
     assert tied == [row.experiment for row in full.rows[1:] if row.tied]
