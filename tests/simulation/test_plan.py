@@ -358,6 +358,35 @@ def test_the_picture_is_blank_where_nothing_runs(devices):
     assert np.max([step.values for step in steps], axis=0).tolist() == pytest.approx(busy) and 0 in busy
 
 
+@pytest.mark.parametrize("hours", [0.1, 0.5, 1, 6])
+def test_a_number_in_the_picture_lies_within_its_bar_or_behind_it(hours):
+    agg = pytest.importorskip("matplotlib.backends.backend_agg")
+    made = legged(1, hours=hours)
+    figure = pictures.picture(made)
+    agg.FigureCanvasAgg(figure).draw()
+    work = figure.axes[1]
+    bars = [bar.get_window_extent() for bar in work.patches]
+    for text in work.texts:
+        drawn = text.get_window_extent()
+        if text.get_color() == "white":
+            assert any(bar.x0 <= drawn.x0 and drawn.x1 <= bar.x1 for bar in bars), (hours, text.get_text())
+        else:
+            assert not any(bar.x0 + 1 < drawn.x1 and drawn.x0 < bar.x1 - 1 for bar in bars), (hours, text.get_text())
+    together = {(leg.device, leg.start): 0 for row in made.rows for leg in row.legs}
+    for leg in (leg for row in made.rows for leg in row.legs):
+        together[leg.device, leg.start] += 1
+    if hours == 6:
+        assert sorted(text.get_text() for text in work.texts) == sorted(str(n) for n in together.values() if n > 1)
+
+
+def test_no_line_between_the_tiers_strikes_through_a_number():
+    pytest.importorskip("matplotlib")
+    work = pictures.picture(legged()).axes[1]
+    parts = [bar for bar in work.patches if bar.get_facecolor()[3] > 0]
+    assert {bar.get_linewidth() for bar in parts} == {0}
+    assert {round(bar.get_height(), 6) for bar in work.patches if bar not in parts} == {pictures.HEIGHT}
+
+
 def test_the_command_writes_the_plan_and_draws_it(tmp_path):
     pytest.importorskip("matplotlib")
     demo = PROJECT / "examples" / "demo.yaml"
