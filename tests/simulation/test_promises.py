@@ -88,6 +88,8 @@ def test_work_that_takes_longer_is_told_as_the_cause():
     made = report_of(ran(sweep_of(4), Expecting(DAY * 8, DAY * 8), factors)).promise
     assert made.length == pytest.approx(3.0)
     assert made.durations < -0.05 and abs(made.grid) < 1e-9
+    told = promises.promise(report_of(ran(sweep_of(4), Expecting(DAY * 8, DAY * 8), factors)))
+    assert "(the work took 3.0 times as long as planned)" in told
     assert made.durations + made.grid + made.rest == pytest.approx(made.came - made.promised)
 
 
@@ -179,7 +181,7 @@ def test_every_report_says_the_promise_what_came_and_why():
     report = report_of(ran(sweep_of(), Expecting(dull * 4, DAY * 4)))
     said = (
         "66.7 % less in 12 h (300 g); outcome: 16.7 % less in 12 h (750 g). Causes of the difference of -50.0 points: "
-        "durations 0.0 (the work took 1.0 times as long as planned), grid -50.0, deadlines and decisions 0.0"
+        "durations and power 0.0, grid -50.0, deadlines and decisions 0.0"
     )
     assert promises.promise(report) == said
     assert f"promised: {said}" in terminal.headline(report)

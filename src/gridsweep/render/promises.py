@@ -81,20 +81,21 @@ def promise(report: Report) -> str:
 
 
 def _mass(report: Report, emitted: float | None) -> str:
-    """Return emissions in brackets; none on a replayed clock, where planned hours of training take seconds."""
+    """Return emissions in brackets; none on a replayed clock, whose hours of training are not those of the plan."""
     return "" if report.replay else f" ({grams(emitted)})"
 
 
 def _causes(made: Promise) -> str:
     if made.durations is None:
         return f"unknown, {made.why}" if made.why else "unknown"
-    length = "" if made.length is None else f" (the work took {made.length:.1f} times as long as planned)"
+    times = "1.0" if made.length is None else f"{made.length:.1f}"
+    length = "" if times == "1.0" else f" (the work took {times} times as long as planned)"
     lost = f", lost work and repeated loading {_points(made.lost)}" if made.lost else ""
     if made.grid is None:
         rest = f"everything else {_points(made.rest or 0.0)}; {made.why}"
-        return f"durations {_points(made.durations)}{length}{lost}, {rest}"
+        return f"durations and power {_points(made.durations)}{length}{lost}, {rest}"
     return (
-        f"durations {_points(made.durations)}{length}, grid {_points(made.grid)}{lost}, "
+        f"durations and power {_points(made.durations)}{length}, grid {_points(made.grid)}{lost}, "
         f"deadlines and decisions {_points(made.rest or 0.0)}"
     )
 
