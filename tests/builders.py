@@ -173,21 +173,24 @@ def segment(start: float, end: float, kwh: float, step: int = 1) -> Segment:
     return Segment(after(start), after(end), kwh, "measured", step)
 
 
-def lost_and_done() -> State:
-    """One experiment: lost at step 4, gone on from its checkpoint at 2; a kWh each two steps."""
+def lost_and_done(saved: int = 2) -> State:
+    """One experiment: lost at step 4, gone on from its checkpoint at 2; a kWh each two steps.
+
+    With `saved` 0 it was lost without a checkpoint, and starts again.
+    """
     first = Stint((Member("e00", 0, 6),))
-    second = Stint((Member("e00", 2, 6),))
-    a, b = f"{first.id}/1", f"{second.id}/1"
-    saved = (Checkpoint("e00", 2, "", ""),)
+    second = Stint((Member("e00", saved, 6),))
+    a, b = f"{first.id}/1", f"{second.id}/2"
+    checkpoints = (Checkpoint("e00", saved, "", ""),) if saved else ()
     before = (segment(0, 0.5, 0.5, 0), segment(0.5, 1, 1, 2), segment(1, 1.5, 1, 4))
-    afterwards = (segment(2, 2.5, 0.5, 2), segment(2.5, 3, 1, 4), segment(3, 3.5, 1, 6))
+    afterwards = (segment(2, 2.5, 0.5, saved), segment(2.5, 3, 1, 4), segment(3, 3.5, 1, 6))
     events: list[Event] = [
         Submitted(START, make_sweep(1)),
         Observed(START, START, HOUR, (100.0,) * 9, Provenance("a test")),
         Requested(after(0), a, first, "d0", ""),
         Running(after(0.5), a),
         Progressed(after(1.5), a, 1, 4, {}, before),
-        Lost(after(1.5), a, "killed", saved),
+        Lost(after(1.5), a, "killed", checkpoints),
         Requested(after(2), b, second, "d0", ""),
         Progressed(after(3.5), b, 1, 6, {}, afterwards),
         Ended(after(3.5), b, (Outcome("e00", "done", 6),)),

@@ -1,6 +1,7 @@
 """The contract of docs/json.md: what every verb prints with `--json`, and what every error."""
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -290,6 +291,10 @@ def nothing(place):
     pass
 
 
+def open_to_all(place):
+    os.environ.pop("GRIDSWEEP_API_KEY")  # set by the test, which puts it back
+
+
 @pytest.mark.parametrize(
     ("code", "exit_code", "arguments", "prepare", "where", "words"),
     [
@@ -297,14 +302,23 @@ def nothing(place):
         ("usage", 2, ["plan", "small.yaml", "--at", "2024-06-10T16:00"], nothing, "--at", "time zone"),
         ("usage", 2, ["chek"], nothing, None, "chek"),
         ("usage", 2, ["forecast", "small.yaml", "--zone", "DE"], nothing, None, "SPEC excludes"),
-        ("usage", 2, ["schema", "--of", "nonsense"], nothing, None, "'nonsense'"),
+        ("usage", 2, ["schema", "--of", "nonsense"], nothing, "--of", "'nonsense'"),
+        ("spec", 2, ["forecast", "--provider", "foo"], nothing, "--provider", "no provider 'foo'"),
+        ("spec", 2, ["forecast", "--provider", "uk"], nothing, "--provider", "uk needs a zone"),
+        ("spec", 2, ["zones", "--provider", "foo"], nothing, "--provider", "no provider 'foo'"),
+        ("spec", 2, ["simulate", "small.yaml", "--policy", "planed"], nothing, "--policy", "unknown policy 'planed'"),
+        ("spec", 2, ["simulate", "small.yaml", "--policy", "planned:x=1"], nothing, "--policy", "no option x"),
+        ("spec", 2, ["simulate", "small.yaml", "--forecast", "x"], nothing, "--forecast", "'x' is no forecast"),
+        ("access", 2, ["serve", "done", "--host", "0.0.0.0"], open_to_all, "--host", "so a key is needed"),
+        ("spec", 2, ["run", "small.yaml", "--folder", "done"], nothing, None, "experiments: 3 before, 4 now"),
+        ("deadline", 124, ["check", "small.yaml"], late, None, "finish_by leaves"),
         ("spec", 2, ["check", "nope.yaml"], nothing, "nope.yaml", "there is no such file"),
         ("spec", 2, ["status", "nowhere"], nothing, None, "nowhere holds no sweep"),
         ("trace", 2, ["forecast", "--trace", "grid.csv"], unreadable, "grid.csv", "2 errors in grid.csv"),
         ("error", 2, ["init", "small.yaml"], nothing, None, "small.yaml already exists"),
         ("error", 2, ["explain", "e", "done"], nothing, None, "'e' matches 3 experiments"),
         ("adapter", 2, ["export", "e01", "done", "--to", "taken"], no_adapters, None, "no finished adapter"),
-        ("access", 2, ["serve", "done", "--port", "70000"], nothing, None, "70000 is not a port"),
+        ("access", 2, ["serve", "done", "--port", "70000"], nothing, "--port", "70000 is not a port"),
         ("serving", 5, ["serve", "done", "--host", "no-such-host.invalid"], nothing, None, "cannot listen on"),
         ("signal", 8, ["run", "small.yaml"], synthetic, None, "synthetic"),
         ("journal", 7, ["status", "done"], damage, None, "journal.db"),
@@ -339,6 +353,14 @@ def test_an_error_of_each_kind_has_its_code_and_its_parts(kind):
     [
         ("sweep.yaml:3: not YAML; indent; with spaces", ("sweep.yaml:3", "not YAML; indent", "with spaces")),
         ("cannot write x: no room; name another", (None, "cannot write x: no room", "name another")),
+        (
+            'no key (python -c "import secrets; print(1)" makes one)',
+            (None, 'no key (python -c "import secrets; print(1)" makes one)', None),
+        ),
+        (
+            "run `a; b`; or 'c; d' for the tier's and all tiers' work",
+            (None, "run `a; b`", "or 'c; d' for the tier's and all tiers' work"),
+        ),
         ("https://host:1 is closed", (None, "https://host:1 is closed", None)),
         ("", (None, "", None)),
     ],
@@ -349,6 +371,16 @@ def test_the_parts_of_a_message(text, parts):
     again = GridsweepError(error.what, where=error.where, remedy=error.remedy)
     assert (again.where, again.what, again.remedy) == parts and str(again) == text
     assert str(pickle.loads(pickle.dumps(again))) == text
+
+
+def test_the_remedy_keeps_its_code_and_a_list_stays_with_what_happened(gridsweep, place, monkeypatch):
+    monkeypatch.delenv("GRIDSWEEP_API_KEY", raising=False)
+    error = failed(gridsweep, "serve", "done", "--host", "0.0.0.0")[1]["error"]
+    assert '(python -c "import secrets; print(secrets.token_urlsafe())" makes one)' in error["remedy"]
+    error = failed(gridsweep, "run", "small.yaml", "--folder", "done")[1]["error"]
+    assert error["remedy"] == "undo these changes, or choose another folder with --folder"
+    assert error["what"].count("\n") > 5 and "\n" not in error["remedy"]
+    assert "\nundo these changes" in gridsweep("run", "small.yaml", "--folder", "done")[2]
 
 
 def test_every_fault_of_a_spec_is_listed(gridsweep, place):

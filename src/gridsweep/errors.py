@@ -39,6 +39,9 @@ EXIT_CODES: dict[int, str] = {
 _WHERE = re.compile(r"([^\s:]+(?::\d+)?): (?=\S)")
 """A file (with its line) or a key at the start of a message: one word, an optional number, then `: `."""
 
+_QUOTED = re.compile(r"""`[^`]*`|"[^"]*"|(?<!\w)'[^']*'(?!\w)""")
+"""Code or a value within a message; an apostrophe within a word opens nothing."""
+
 
 def word(path: object) -> str:
     """Return a path as one word of a shell, for commands in messages."""
@@ -74,7 +77,8 @@ class GridsweepError(Exception):
         given = where is not None or remedy is not None
         self.where, self.what, self.remedy = (where, message, remedy) if given else parts(message)
         text = f"{where}: {message}" if where else message
-        super().__init__(f"{text}; {remedy}" if remedy else text)
+        joint = "\n" if "\n" in message else "; "  # after a list of lines the remedy has its own
+        super().__init__(f"{text}{joint}{remedy}" if remedy else text)
 
 
 def parts(message: str) -> tuple[str | None, str, str | None]:
@@ -85,9 +89,9 @@ def parts(message: str) -> tuple[str | None, str, str | None]:
 
 
 def remedied(text: str) -> tuple[str, str | None]:
-    """Return what happened, and the remedy, which follows the last semicolon."""
-    what, semicolon, remedy = text.rpartition("; ")
-    return (what, remedy or None) if semicolon else (text, None)
+    """Return what happened, and the remedy, which follows the last semicolon outside quotes and backticks."""
+    at = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), text).rfind("; ")
+    return (text, None) if at < 0 else (text[:at], text[at + 2 :] or None)
 
 
 class SpecError(GridsweepError):

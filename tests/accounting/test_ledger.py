@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from math import nan
@@ -13,6 +14,7 @@ from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.policy.situation import Start
 from gridsweep.state.events import Segment, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device
 
 
@@ -124,6 +126,32 @@ def test_what_is_kept_leaves_out_reloads():
     first, second = lost_and_done().attempts.values()
     assert [s.kwh for s in kept(first, reload=False)] == [0.5, 1]
     assert [s.kwh for s in kept(second, reload=True)] == [1, 1]
+
+
+@pytest.mark.parametrize("end", ["paused", "lost"])
+def test_an_attempt_stopped_before_a_step_that_was_kept_is_wasted_whole(end):
+    """Interrupted while it loaded: the energy at step 0 bought nothing, though no step after it was lost."""
+    state = lost_and_done(saved=0)
+    next(iter(state.attempts.values())).end = end
+    book = ledger(state)
+    assert book.wasted == Account(2.5, pytest.approx(250.0), 0.0)
+    first, second = state.attempts.values()
+    assert kept(first, reload=False) == []
+    assert [s.kwh for s in kept(second, reload=False)] == [0.5, 1, 1]
+    assert book.reloaded == Account(), "the second attempt begins where nothing was kept: its loading is the only one"
+
+
+def test_loading_again_after_an_interruption_is_counted_by_itself():
+    book = ledger(lost_and_done())
+    assert book.reloaded == Account(0.5, pytest.approx(50.0), 0.0)
+    assert (book.wasted.energy_kwh, book.training.energy_kwh) == (1.0, 5.0)
+
+
+def test_loading_after_a_rung_is_no_repetition():
+    state = lost_and_done()
+    state.sweep = replace(state.sweep, rungs=Rungs((1 / 3,), (1,)))
+    assert state.sweep.stages == (2, 6)
+    assert ledger(state).reloaded == Account()
 
 
 def test_what_still_runs_is_not_wasted():

@@ -141,7 +141,7 @@ def test_a_report_tells_what_a_reader_must_know():
     state.apply(Observed(START, START, sweep.tick, (1.0,), Provenance("a formula", "synthetic")))
     notes = "\n".join(report_of(state).notes)
     assert "synthetic: a formula, not a measurement" in notes
-    assert "The clock is replayed" in notes
+    assert "The clock is replayed: the energy is charged to hours of the replayed grid" in notes
     assert "Changed on 2024-06-10 01:00 UTC: tiers[0].threshold: 250.0 before, 99 now." in notes
 
 

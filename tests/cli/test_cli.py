@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from builders import PROJECT
 from gridsweep.errors import EXIT_CODES
+from gridsweep.records.journal import Journal
 
 EXAMPLES = PROJECT / "examples"
 SPEC = """\
@@ -30,6 +32,7 @@ estimates: {duration: 1h, power_w: 15}
 clock: {replay: {from: "2024-06-10T16:00:00Z", speed: 7200}}
 rungs: none
 """
+OLD_TRACE = "timestamp,carbon_intensity\n" + "".join(f"2020-01-01T{h:02d}:00:00Z,100\n" for h in range(24))
 
 
 @pytest.fixture
@@ -186,9 +189,37 @@ def test_exit_5_when_everything_fails_alike(gridsweep, spec, monkeypatch):
 
 def test_exit_124_for_a_deadline_that_cannot_be_met(gridsweep, spec):
     spec.write_text(SPEC + "finish_by: 90m\n")
-    for verb in ("plan", "run"):
+    for verb in ("check", "plan", "run"):
         code, _, err = gridsweep(verb, spec)
-        assert code == 124 and "move finish_by" in err
+        assert code == 124 and "take 2 h, and finish_by leaves 1.5 h; move finish_by" in err
+    assert not (spec.parent / "runs").exists(), "a sweep that cannot begin leaves no folder"
+
+
+def test_a_run_that_fails_before_its_submission_is_not_the_newest_run(gridsweep, spec, tmp_path):
+    assert gridsweep("run", spec)[0] == 0
+    failing = tmp_path / "failing.yaml"
+    (tmp_path / "grid.csv").write_text(OLD_TRACE)
+    text = SPEC.replace("name: small", "name: failing")
+    failing.write_text(text + "carbon: {provider: trace, zone: Nowhere, file: grid.csv}\n")
+    code, _, err = gridsweep("run", failing)
+    assert code == 2 and "grid.csv has no data at 2024-06-10" in err
+    assert not (tmp_path / "runs/failing/state/journal.db").exists()
+    code, out, _ = gridsweep("status", "--json")
+    assert code == 0 and json.loads(out)["sweep"] == "small"
+    code, _, err = gridsweep("status", "runs/failing")
+    assert code == 2 and "holds no sweep; start one with `gridsweep run SPEC --folder runs/failing`" in err
+    shutil.copytree(tmp_path / "runs/small", tmp_path / "runs/old", ignore=shutil.ignore_patterns("journal*"))
+    Journal(tmp_path / "runs/old/state/journal.db", epoch=1).close()  # left by an earlier version
+    assert json.loads(gridsweep("status", "--json")[1])["sweep"] == "small"
+
+
+def test_exit_124_for_a_plan_that_names_late_starts(gridsweep, spec):
+    """Four hours of work on two devices: two experiments start an hour after the submission, and may wait 10 min."""
+    spec.write_text(SPEC.replace("max_delay: 4000h", "max_delay: 10m"))
+    code, out, _ = gridsweep("plan", spec)
+    assert code == 124 and "2 experiments start after their deadline" in " ".join(out.split())
+    assert "misses the deadline" not in out
+    assert gridsweep("run", spec)[0] == 124
 
 
 def test_exit_6_for_a_second_run_and_4_for_a_stop(gridsweep, spec, background):
@@ -259,9 +290,7 @@ def test_a_changed_spec_is_refused_with_a_diff(gridsweep, spec):
 
 
 def test_a_trace_of_another_time_is_said_before_anything_starts(gridsweep, spec, tmp_path):
-    (tmp_path / "grid.csv").write_text(
-        "timestamp,carbon_intensity\n" + "".join(f"2020-01-01T{h:02d}:00:00Z,100\n" for h in range(24))
-    )
+    (tmp_path / "grid.csv").write_text(OLD_TRACE)
     spec.write_text(SPEC + "carbon: {provider: trace, zone: Nowhere, file: grid.csv}\n")
     code, _, err = gridsweep("run", spec)
     assert code == 2 and "grid.csv has no data at 2024-06-10 16:00" in err

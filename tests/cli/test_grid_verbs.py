@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,24 @@ def test_check_warns_of_a_limit_that_sorts_nothing(gridsweep, write, threshold, 
     code, out, _ = gridsweep("check", write(threshold=threshold), "--json")
     (warning,) = json.loads(out)["warnings"]
     assert code == 0 and words in warning and "p40" in warning
+
+
+def test_a_forecast_where_nothing_answered_is_an_error(gridsweep):
+    """No service at the address, no archive, and no yearly average for the region."""
+    spec = 'provider: uk, zone: "13", base_url: "http://127.0.0.1:9"'
+    Path("nowhere.yaml").write_text(SPEC.format(carbon=spec, threshold=100, policy="planned"))
+    code, out, err = gridsweep("forecast", "nowhere.yaml")
+    assert (code, out) == (8, "") and "no grid data for 13" in err and "cannot be reached" in err
+
+
+def test_check_says_nothing_of_limits_that_the_policy_ignores(gridsweep, write):
+    for policy in ("planned", "immediate"):
+        code, out, _ = gridsweep("check", write(threshold=5, policy=policy), "--json")
+        assert (code, json.loads(out)["warnings"]) == (0, [])
+    nowhere = 'provider: uk, zone: GB, base_url: "http://127.0.0.1:9"'
+    _, out, _ = gridsweep("check", write(carbon=nowhere, policy="planned"), "--json")
+    (warning,) = json.loads(out)["warnings"]
+    assert "the grid cannot be read" in warning and "limit" not in warning
 
 
 def test_check_judges_no_limit_by_a_yearly_average(gridsweep, write):

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from hostile import HOSTILE
 
-from gridsweep.accounting.report import Report
+from gridsweep.accounting.report import Bar, Report
+from gridsweep.carbon.traces import HOUR
 from gridsweep.errors import GridsweepError
 from gridsweep.render import html, wording
 from gridsweep.render.pictures import TIER_COLOURS, colours
@@ -120,6 +121,20 @@ def test_every_experiment_is_in_the_ranking_in_order(page: Page, full: Report) -
     assert "failed: the training loss is nan at step 35" in rows[-1][-1]
 
 
+def test_the_cells_of_the_ranking_may_wrap_so_that_no_column_is_cut(page: Page) -> None:
+    rules = dict(re.findall(r"^([^@{}\n]+) \{([^}]*)\}", "".join(page.texts["style"]), re.M))
+    for name in ("#ranking tbody th", "#ranking .why"):
+        assert "overflow-wrap: anywhere" in rules[name] and "nowrap" not in rules[name]
+    assert "white-space: normal" in rules["td small"]
+
+
+def test_a_status_is_not_said_twice(full: Report) -> None:
+    first, *rest = full.rows
+    stopped = replace(first, place=None, status="stopped", reason="stopped at step 9 of 35: 6 of 11 continue")
+    (cells,) = (row for row in Page(html.render(replace(full, rows=(*rest, stopped)))).cells if first.experiment in row)
+    assert "stopped at step 9" in cells[-1] and "stopped: stopped" not in cells[-1]
+
+
 def test_ties_are_said_to_be_ties(page: Page, full: Report) -> None:
     tied = [row[1] for row in page.cells[1:] if "statistically tied" in row[0]]
     assert tied == [row.experiment for row in full.rows[1:] if row.tied]
@@ -164,8 +179,9 @@ def test_it_is_accessible(page: Page) -> None:
 
 def test_the_timeline_holds_every_stint(page: Page, full: Report) -> None:
     bars = [trace for trace in page.figure("timeline")["data"] if trace["type"] == "bar"]
-    ran = [trace for trace in bars if trace["marker"]["pattern"]["shape"] != "/"]
-    other = [trace for trace in bars if trace["marker"]["pattern"]["shape"] == "/"]
+    (marks,) = [trace for trace in bars if trace["name"] == "stints"]
+    ran = [trace for trace in bars if trace is not marks and trace["marker"]["pattern"]["shape"] != "/"]
+    other = [trace for trace in bars if trace is not marks and trace["marker"]["pattern"]["shape"] == "/"]
     for drawn, wanted in ((ran, full.bars), (other, full.immediate_bars)):
         pieces = {
             (re.sub(r"</?b>| run at once", "", told.split("<br>")[0]), base[:16], length)
@@ -175,8 +191,41 @@ def test_the_timeline_holds_every_stint(page: Page, full: Report) -> None:
         assert pieces == {
             (b.experiment, f"{b.start:%Y-%m-%d %H:%M}", (b.end - b.start) / timedelta(milliseconds=1)) for b in wanted
         }
-    places = {text for trace in ran for text in trace["text"]}
-    assert places == {str(n) for n in range(1, 21)} | {"×"}
+    assert set(marks["text"]) == {f"#{n}" for n in range(1, 21)} | {"×"}
+
+
+def test_a_stint_of_several_tiers_counts_all_its_experiments_and_shows_every_tier(full: Report) -> None:
+    def bar(id: str, tier: str, start: int) -> Bar:
+        return Bar(id, tier, "cpu0", full.submitted_at + start * HOUR, full.submitted_at + (start + 1) * HOUR, "ended")
+
+    first = [
+        bar(row.experiment, tier, 0) for row, tier in zip(full.rows, ["urgent"] * 8 + ["normal"] * 2, strict=False)
+    ]
+    after = [bar(row.experiment, "normal", 1) for row in full.rows[:6]]
+    drawn = json.loads(timeline(replace(full, bars=(*first, *after), immediate_bars=(*first,))) or "")["data"]
+    (marks,) = [trace for trace in drawn if trace["name"] == "stints"]
+    assert marks["text"] == ["10", "6"]
+    bars = {
+        t["name"]: t for t in drawn if t["type"] == "bar" and t is not marks and t["marker"]["pattern"]["shape"] != "/"
+    }
+    assert {name: [round(w / 0.74, 3) for w in trace["width"]] for name, trace in bars.items()} == {
+        "urgent": [0.8],
+        "normal": [0.2, 1.0],
+    }
+    lane = marks["y"][0]
+    top, bottom = (
+        bars[name]["y"][0] + sign * bars[name]["width"][0] / 2 for name, sign in (("urgent", -1), ("normal", 1))
+    )
+    assert (top, bottom) == (pytest.approx(lane - 0.37), pytest.approx(lane + 0.37))
+    assert bars["urgent"]["y"][0] < bars["normal"]["y"][0]
+    assert "<b>10 experiments</b>" in bars["normal"]["customdata"][0]
+    assert "8 of urgent, 2 of normal, on cpu0" in bars["normal"]["customdata"][0]
+    ghosts = [
+        trace for trace in drawn if trace["type"] == "bar" and trace["marker"].get("pattern", {}).get("shape") == "/"
+    ]
+    assert sum(trace["width"][0] for trace in ghosts) == pytest.approx(0.4)
+    spans = [next(y for y in trace["y"] if y is not None) for trace in drawn[1:] if trace["type"] == "scatter"]
+    assert len(set(spans)) == 2  # both tiers of the first stint can be seen on the line
 
 
 def test_a_stint_lies_on_the_line_at_the_intensity_it_met(page: Page, full: Report) -> None:

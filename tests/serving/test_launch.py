@@ -147,7 +147,7 @@ def test_a_host_that_others_reach_needs_a_key(tmp_path):
     for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
         assert key_for(host, {}) is None
     for host in ("0.0.0.0", "::", "192.168.1.2", "example.org"):
-        with pytest.raises(AccessError, match=f"--host {host} can be reached"):
+        with pytest.raises(AccessError, match=f"--host: {host} can be reached"):
             key_for(host, {})
         assert key_for(host, {"GRIDSWEEP_API_KEY": KEY}) == KEY
     file = tmp_path / "key"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from builders import PROJECT, RELAXED, START, after, grid, make_sweep, rehearsed, starts, sweeps
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Provenance, Reading
+from gridsweep.carbon.spans import hours
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.cli import cli
 from gridsweep.errors import DeadlineError, GridsweepError, SpecError, TraceError
@@ -204,16 +205,19 @@ def test_on_a_flat_grid_it_says_that_waiting_saves_too_little():
     assert "waiting would save less than 5.0 %: all work runs at once" in made.notes
     assert made.finish == made.finish_immediate and made.reduction == 0
     stubborn = plan(make_sweep(1, tiers=(PATIENT,)), Repeating([200.0] * 24), START)  # waits for 150 g
-    assert "waiting is not worth it: 0.0 % less than at once, 24.0 h later" in stubborn.notes
+    assert "waiting is not worth it: 0.0 % less than at once, 24 h later" in stubborn.notes
 
 
 def test_start_deadlines_that_the_devices_cannot_hold_are_listed():
     sweep = make_sweep(6, hours=2)  # each by hour 4, on one device
     made = plan(sweep, Foreseen([300] * 24, [300] * 48), START)
     late = {row.experiment: row.late_h for row in made.rows if row.late_h}
+    assert made.late and not made.misses_finish_by
     assert late and max(late.values()) == (max(row.start for row in made.rows) - after(4)) / HOUR
     (note,) = [note for note in made.notes if "start after their deadline" in note]
-    assert f"{len(late)} experiments start after their deadline, on 1 device(s): e05 {max(late.values()):.1f} h" in note
+    assert (
+        f"{len(late)} experiments start after their deadline, on 1 device(s): e05 {hours(max(late.values()))}" in note
+    )
 
 
 def test_a_forecast_that_is_shorter_than_the_horizon_is_said_to_go_on():
@@ -268,7 +272,9 @@ def test_a_deadline_in_the_past_is_refused():
 
 def test_more_work_than_fits_is_refused_and_what_just_fits_is_not():
     check_deadline(make_sweep(4, hours=1.5, devices=2, finish_by=timedelta(hours=3)), START)
-    with pytest.raises(DeadlineError, match="5 experiments of 1:30:00 on 2 device"):
+    with pytest.raises(
+        DeadlineError, match=r"5 experiments of 1\.5 h on 2 device\(s\) take 4\.5 h, and finish_by leaves 3 h"
+    ):
         check_deadline(make_sweep(5, hours=1.5, devices=2, finish_by=timedelta(hours=3)), START)
 
 
@@ -350,6 +356,35 @@ def test_the_picture_is_blank_where_nothing_runs(devices):
     middles = [(a + b) / 2 for a, b in pairwise(steps[0].edges)]
     busy = [sum(start < middle < end for _, start, end in legs) for middle in middles]
     assert np.max([step.values for step in steps], axis=0).tolist() == pytest.approx(busy) and 0 in busy
+
+
+@pytest.mark.parametrize("hours", [0.1, 0.5, 1, 6])
+def test_a_number_in_the_picture_lies_within_its_bar_or_behind_it(hours):
+    agg = pytest.importorskip("matplotlib.backends.backend_agg")
+    made = legged(1, hours=hours)
+    figure = pictures.picture(made)
+    agg.FigureCanvasAgg(figure).draw()
+    work = figure.axes[1]
+    bars = [bar.get_window_extent() for bar in work.patches]
+    for text in work.texts:
+        drawn = text.get_window_extent()
+        if text.get_color() == "white":
+            assert any(bar.x0 <= drawn.x0 and drawn.x1 <= bar.x1 for bar in bars), (hours, text.get_text())
+        else:
+            assert not any(bar.x0 + 1 < drawn.x1 and drawn.x0 < bar.x1 - 1 for bar in bars), (hours, text.get_text())
+    together = {(leg.device, leg.start): 0 for row in made.rows for leg in row.legs}
+    for leg in (leg for row in made.rows for leg in row.legs):
+        together[leg.device, leg.start] += 1
+    if hours == 6:
+        assert sorted(text.get_text() for text in work.texts) == sorted(str(n) for n in together.values() if n > 1)
+
+
+def test_no_line_between_the_tiers_strikes_through_a_number():
+    pytest.importorskip("matplotlib")
+    work = pictures.picture(legged()).axes[1]
+    parts = [bar for bar in work.patches if bar.get_facecolor()[3] > 0]
+    assert {bar.get_linewidth() for bar in parts} == {0}
+    assert {round(bar.get_height(), 6) for bar in work.patches if bar not in parts} == {pictures.HEIGHT}
 
 
 def test_the_command_writes_the_plan_and_draws_it(tmp_path):

@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from builders import START, after, grid, make_sweep
+from builders import START, after, grid, make_sweep, segment
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
 from gridsweep.carbon.forecasts import Forecast
@@ -16,15 +16,16 @@ from gridsweep.carbon.readings import Provenance, Reading
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.policy.registry import policy_for
 from gridsweep.records import codec
-from gridsweep.render import html, markdown, promises, terminal
+from gridsweep.render import accounts, html, markdown, promises, terminal
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.plan import plan
 from gridsweep.simulation.promises import promise, promised
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
-from gridsweep.state.events import Event, Promised, Resumed
+from gridsweep.state.events import Event, Paused, Progressed, Promised, Requested, Resumed
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.stints import Member, Outcome, Stint
 from gridsweep.sweep.sweep import PolicyChoice
 from gridsweep.sweep.tiers import Tier
 
@@ -87,6 +88,8 @@ def test_work_that_takes_longer_is_told_as_the_cause():
     made = report_of(ran(sweep_of(4), Expecting(DAY * 8, DAY * 8), factors)).promise
     assert made.length == pytest.approx(3.0)
     assert made.durations < -0.05 and abs(made.grid) < 1e-9
+    told = promises.promise(report_of(ran(sweep_of(4), Expecting(DAY * 8, DAY * 8), factors)))
+    assert "(the work took 3.0 times as long as planned)" in told
     assert made.durations + made.grid + made.rest == pytest.approx(made.came - made.promised)
 
 
@@ -107,6 +110,33 @@ def test_deadlines_and_decisions_are_what_is_left():
     journal[0] = replace(journal[0], sweep=sweep)
     made = report_of(State([journal[0], told, *journal[1:]])).promise
     assert (made.durations, made.grid, made.rest) == pytest.approx((0.0, 0.0, -2 / 3))
+
+
+def test_lost_work_is_a_cause_of_its_own():
+    """An attempt that was interrupted while it loaded drew 0.4 kWh at 300: 120 g of the 900 g of running at once."""
+    sweep, provider = sweep_of(), Expecting(DAY * 4, DAY * 4)
+    told = promised(sweep, provider.read(START), START)
+    journal: list[Event] = []
+    rehearse(sweep, START, provider, policy_for(sweep.policy), journal=journal)
+    stint = Stint((Member("e00", 0, sweep.total_steps),))
+    drawn = (segment(0, 1, 0.4, 0),)
+    begun: list[Event] = [
+        Requested(START, "first/1", stint, "d0", ""),
+        Progressed(after(1), "first/1", 1, 0, {}, drawn),
+        Paused(after(1), "first/1", (Outcome("e00", "paused", 0),)),
+    ]
+    observed = next(i for i, event in enumerate(journal) if event.kind == "Observed") + 1
+    state = State([journal[0], told, *journal[1:observed], *begun, *journal[observed:]])
+    report = report_of(state)
+    made = report.promise
+    assert (report.wasted_kwh, report.wasted_g) == pytest.approx((0.4, 120.0))
+    assert made.came == pytest.approx(2 / 3 - 120 / 900)
+    assert (made.durations, made.grid, made.lost, made.rest) == pytest.approx((0.0, 0.0, -120 / 900, 0.0))
+    assert "lost work and repeated loading -13.3, deadlines and decisions 0.0" in promises.promise(report)
+    assert ("Wasted", "400 Wh, 120 g CO2eq in attempts, or parts of them, that no result kept") in accounts.accounting(
+        report
+    )
+    assert "including 120 g (400 Wh) in lost work" in " ".join(terminal.headline(report))
 
 
 def test_with_rungs_the_survivors_that_really_were_are_rehearsed():
@@ -151,7 +181,7 @@ def test_every_report_says_the_promise_what_came_and_why():
     report = report_of(ran(sweep_of(), Expecting(dull * 4, DAY * 4)))
     said = (
         "66.7 % less in 12 h (300 g); outcome: 16.7 % less in 12 h (750 g). Causes of the difference of -50.0 points: "
-        "durations 0.0 (the work took 1.0 times as long as planned), grid -50.0, deadlines and decisions 0.0"
+        "durations and power 0.0, grid -50.0, deadlines and decisions 0.0"
     )
     assert promises.promise(report) == said
     assert f"promised: {said}" in terminal.headline(report)

@@ -55,7 +55,7 @@ def test_every_late_start_is_told_with_its_delay():
 def test_the_reason_of_the_decision_says_that_it_was_overdue():
     state = late_sweep()
     whys = {attempt.stint.members[0].experiment: attempt.why for attempt in state.attempts.values()}
-    assert (whys["e02"], whys["e05"]) == ("runs at once", "overdue by 6.0 h: runs at once")
+    assert (whys["e02"], whys["e05"]) == ("runs at once", "overdue by 6 h: runs at once")
     assert report_of(state).rows[-1].why.startswith("overdue by ")
 
 
@@ -139,6 +139,20 @@ def test_every_report_and_the_status_say_which_and_by_how_much(capsys):
     assert [(one.id, one.kind, one.late_h) for one in told][:1] == [("e05", "start", 6.0)]
     console().print(picture(state), width=300, soft_wrap=True)
     assert summary in capsys.readouterr().out
+
+
+def test_what_started_late_and_what_still_waits_are_named_apart():
+    found = [
+        Overdue("e03", "start", after(4), None, 2.5),
+        Overdue("e01", "start", after(4), after(6), 2.0),
+        Overdue("e02", "start", after(4), None, 1.5),
+    ]
+    assert promises.summary(found) == (
+        "1 experiment started after its latest start: e01 by 2 h; "
+        "2 experiments have not started by their latest start: e03 by 2.5 h, e02 by 1.5 h"
+    )
+    many = [Overdue(f"e{i:02}", "end", after(4), None, 9.0 - i) for i in range(7)]
+    assert promises.summary(many).endswith("e03 by 6 h, e04 by 5 h and 2 more")
 
 
 def test_nothing_is_said_where_all_deadlines_held():

@@ -50,8 +50,14 @@ def _of_grid(state: State, book: Ledger) -> list[str]:
             hours = number(round(state.sweep.estimates.duration / HOUR, 2))
             pace = f" Replayed time follows the training steps: those of one experiment take the estimated {hours} h."
         notes.append(
-            "The clock is replayed: training took seconds, and its energy is charged to the hours of the replayed grid."
+            "The clock is replayed: the energy is charged to hours of the replayed grid, not to those of its use."
             f"{pace}"
+        )
+    if instant := sum(s.kwh for a in state.attempts.values() for s in a.energy if s.end <= s.start):
+        share = f"{instant / book.training.energy_kwh:.0%}"
+        notes.append(
+            f"{share} of the training energy took no grid time (attempts interrupted before their first step): "
+            "it is charged at the intensity of that instant."
         )
     return notes
 

@@ -40,13 +40,15 @@ class Account:
 class Ledger:
     """The accounts of a sweep. `experiments` sum to `training`; `wasted` is the part of it that no result kept.
 
-    `sources` is the energy (kWh) by meter, `qualities` by the quality of the grid data at the time of use.
+    `reloaded` is the part in which interrupted stints loaded again before their next step. `sources` is the energy
+    (kWh) by meter, `qualities` by the quality of the grid data at the time of use.
     """
 
     experiments: dict[str, Account]
     training: Account
     idle: Account
     wasted: Account
+    reloaded: Account
     started_at: datetime
     ended_at: datetime
     sources: dict[str, float]
@@ -88,12 +90,15 @@ def ledger(state: State, grid: Trace | None = None) -> Ledger:
     """
     grid = grid or state.history
     experiments = dict.fromkeys(state.standings, Account())
-    wasted = Account()
+    wasted = reloaded = Account()
+    begins = {0, *state.sweep.stages}
     sources: dict[str, float] = {}
     ends = [state.submitted_at]
     for attempt in state.attempts.values():
         account = charge(attempt.energy, grid)
         wasted += charge(_dropped(attempt), grid)
+        if attempt.first_step not in begins:
+            reloaded += charge([s for s in _used(attempt) if s.step <= attempt.first_step], grid)
         for segment in attempt.energy:
             sources[segment.source] = sources.get(segment.source, 0.0) + segment.kwh
         share = 1.0 / len(attempt.stint.members)
@@ -107,7 +112,7 @@ def ledger(state: State, grid: Trace | None = None) -> Ledger:
     idle = charge(unused, grid)
     spent = [segment for attempt in state.attempts.values() for segment in attempt.energy] + unused
     qualities = _by_quality(spent, training + idle, state.grid)
-    return Ledger(experiments, training, idle, wasted, state.submitted_at, end, sources, qualities)
+    return Ledger(experiments, training, idle, wasted, reloaded, state.submitted_at, end, sources, qualities)
 
 
 def _by_quality(segments: list[Segment], total: Account, grid: Grid) -> dict[Quality, float]:
@@ -120,12 +125,19 @@ def _by_quality(segments: list[Segment], total: Account, grid: Grid) -> dict[Qua
 
 def kept(attempt: Attempt, *, reload: bool) -> list[Segment]:
     """Return the segments whose work a result kept; after a `reload`, without those before the first new step."""
-    first = min(member.from_step for member in attempt.stint.members)
-    return [s for s in attempt.energy if s.step <= attempt.kept_step and not (reload and s.step <= first)]
+    return [s for s in _used(attempt) if s.step <= attempt.kept_step and not (reload and s.step <= attempt.first_step)]
+
+
+def _used(attempt: Attempt) -> list[Segment]:
+    """Return an attempt's energy; none of it if the attempt was paused or lost before it made a step that was kept."""
+    interrupted = attempt.end in ("paused", "lost")
+    return [] if interrupted and attempt.kept_step <= attempt.first_step else attempt.energy
 
 
 def _dropped(attempt: Attempt) -> list[Segment]:
-    return [s for s in attempt.energy if s.step > attempt.kept_step] if attempt.ended_at else []
+    if attempt.ended_at is None:
+        return []
+    return [s for s in _used(attempt) if s.step > attempt.kept_step] if _used(attempt) else attempt.energy
 
 
 def idle_segments(state: State, end: datetime) -> list[Segment]:

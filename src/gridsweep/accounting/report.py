@@ -79,11 +79,11 @@ class Report:
     `immediate_*` is the replay of the ended experiments as if run at once, on the same devices with the same energy.
     `reference` is the experiment that losses are compared with: the baseline, or the best if a rung stopped the
     baseline; `parted` is then their difference at that rung. `training` + `idle` = the total; `wasted` is the part of
-    training that no result kept. `thresholds` are the tiers' limits in order of rank, percentiles as at the end.
-    `meaning` says what a gram counts (average or marginal, which basis); `qualities` is the energy (kWh) by quality of
-    the grid data. `alternatives` compares a replayed sweep with the gate of its tiers and with running at once. `ended`
-    are the totals of the ended experiments, the scope of every comparison; None before there is one. `overdue` lists
-    the missed deadlines; `promise` is the plan's promise.
+    training that no result kept, `reloaded` the part that loaded interrupted stints again. `thresholds` are the tiers'
+    limits in order of rank, percentiles as at the end. `meaning` says what a gram counts (average or marginal, which
+    basis); `qualities` is the energy (kWh) by quality of the grid data. `alternatives` compares a replayed sweep with
+    the gate of its tiers and with running at once. `ended` are the totals of the ended experiments, the scope of every
+    comparison; None before there is one. `overdue` lists the missed deadlines; `promise` is the plan's promise.
     """
 
     sweep: str
@@ -111,6 +111,8 @@ class Report:
     idle_g: float = 0.0
     wasted_kwh: float = 0.0
     wasted_g: float = 0.0
+    reloaded_kwh: float = 0.0
+    reloaded_g: float = 0.0
     mean_intensity: float | None = None
     ended: Scope | None = None
     immediate_g: float | None = None
@@ -204,6 +206,8 @@ def _spent(made: Report, state: State, book: Ledger) -> Report:
         idle_g=book.idle.emissions_g,
         wasted_kwh=book.wasted.energy_kwh,
         wasted_g=book.wasted.emissions_g,
+        reloaded_kwh=book.reloaded.energy_kwh,
+        reloaded_g=book.reloaded.emissions_g,
         mean_intensity=book.total.mean_intensity,
         makespan_h=book.makespan / HOUR,
         energy_sources=book.sources,

@@ -49,9 +49,9 @@ class Promise:
     """The saving that the plan promised at the submission, and the saving of the whole sweep.
 
     `promised` and `came` are shares of the emissions of running at once; `came` is None until the sweep has ended, or
-    if no saving is stated. `durations`, `grid` and `rest` are shares that add up to `came - promised`; None if a cause
-    cannot be separated from the `rest`. `length` is the ratio of the real to the planned duration of the work. `why`
-    says why causes are missing.
+    if no saving is stated. `durations`, `grid`, `lost` (lost work and repeated loading) and `rest` are shares that add
+    up to `came - promised`; None if a cause cannot be separated from the `rest`. `length` is the ratio of the real to
+    the planned duration of the work. `why` says why causes are missing.
     """
 
     forecast: str
@@ -64,6 +64,7 @@ class Promise:
     length: float | None = None
     durations: float | None = None
     grid: float | None = None
+    lost: float | None = None
     rest: float | None = None
     why: str = ""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from gridsweep.cli.arguments import Moment, Span
-from gridsweep.cli.group import cli, json_option, load, print_json
+from gridsweep.cli.group import cli, json_option, load, naming, print_json
+from gridsweep.errors import SignalError, SpecError
 
 
 @cli.command()
@@ -48,13 +49,20 @@ def forecast(
         sweep = load(spec)
         carbon, at = sweep.carbon, at or (sweep.replay.start if sweep.replay else None)
     elif provider and provider != "trace":
-        carbon = CarbonSource(provider, zone or "", None)
+        with naming("--provider"):
+            plugin(provider)
+        if not zone:
+            listed = f"name one with --zone; `gridsweep zones --provider {provider}` lists them"
+            raise SpecError(f"{provider} needs a zone", where="--provider", remedy=listed)
+        carbon = CarbonSource(provider, zone, None)
     else:
         carbon = CarbonSource(file=trace or "solar-valley", zone=zone or "")
     if at is not None and plugin(carbon.provider).live:
         raise click.UsageError(f"{carbon.provider} reads live data only; --at needs a trace")
     now = at or datetime.now(UTC)
     made = outlook(provider_for(carbon).read(now), now, duration, horizon)
+    if made.intensity is None and made.freshness == "none":
+        raise SignalError(f"no grid data for {carbon.zone}: {made.why or 'nothing answered'}")
     if png is not None:
         pictures.png(made, png)
     if as_json:
@@ -79,7 +87,9 @@ def zones(search: str | None, provider: str | None, as_json: bool) -> None:
     from gridsweep.render import outlook as pictures
 
     asked = [provider] if provider else list(names())
-    found = {name: zones_of(name) for name in asked if plugin(name)}
+    with naming("--provider"):
+        list(map(plugin, asked))
+    found = {name: zones_of(name) for name in asked}
     wanted = (search or "").lower()
     rows = [
         {"provider": name, "zone": zone.id, "title": zone.title, "note": zone.note}

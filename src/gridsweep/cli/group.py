@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from gridsweep import __version__
-from gridsweep.errors import EXIT_CODES, GridsweepError
+from gridsweep.errors import EXIT_CODES, GridsweepError, SpecError
 
 if TYPE_CHECKING:
     from gridsweep.runs.folder import RunFolder
@@ -53,10 +54,11 @@ def folder_of(folder: Path | None) -> RunFolder:
 
     if folder is not None:
         return RunFolder(folder)
-    found = [path.parent.parent for path in Path("runs").glob("*/state/journal.db")]
-    if not found:
+    journals = sorted(Path("runs").glob("*/state/journal.db"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = next((place for path in journals if not (place := RunFolder(path.parent.parent)).empty()), None)
+    if found is None:
         raise GridsweepError("no run found in ./runs; start one with `gridsweep run SPEC`, or name a run folder")
-    return RunFolder(max(found, key=lambda path: (path / "state" / "journal.db").stat().st_mtime))
+    return found
 
 
 def one_of(standings: Mapping[str, T], beginning: str) -> T:
@@ -76,6 +78,17 @@ def one_of(standings: Mapping[str, T], beginning: str) -> T:
     there = [*list(standings)[:5], *([f"and {len(standings) - 5} more"] if len(standings) > 5 else [])]
     hint = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(there)}"
     raise GridsweepError(f"no experiment id starts with {beginning!r}; {hint}")
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Raise a `SpecError` of the block as one of this option, if it names no place of its own."""
+    try:
+        yield
+    except SpecError as error:
+        if error.where is not None or error.faults:
+            raise
+        raise SpecError(error.what, where=option, remedy=error.remedy) from None
 
 
 def print_json(value: object, *, lines: bool = False) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gridsweep.cli.arguments import Moment, Span
-from gridsweep.cli.group import cli, json_option, load, print_json
+from gridsweep.cli.group import cli, json_option, load, naming, print_json
 from gridsweep.sweep.clusters import GATES, Gate
 
 
@@ -80,7 +80,8 @@ def simulate(
     from gridsweep.simulation.conditions import Conditions
 
     sweep = load(spec)
-    provider = recorded.open_replay(trace, forecast, sweep.carbon)
+    with naming("--forecast"):
+        provider = recorded.open_replay(trace, forecast, sweep.carbon)
     starts = backtest.start_instants(provider.trace, every, start, end)
     with progress.counting("simulating", len(starts)) as tell:
         conditions = Conditions(
@@ -88,6 +89,8 @@ def simulate(
             idle_power_w=idle_power, lengths=lengths, bounds=bounds,
             against=None if against is None else load(against),
         )  # fmt: skip
+        with naming("--policy"):
+            conditions.tried(sweep)
         made = backtest.simulate(sweep, provider, starts, conditions, tell)
     if png is not None:
         simulation.png(made, png, f"{sweep.name}, {provider.provenance.title}, {made.starts} starts")
@@ -138,7 +141,7 @@ def schema(verb: str | None, as_json: bool) -> None:
         from gridsweep.render.kinds import KINDS
 
         if verb not in KINDS:
-            raise click.UsageError(f"no schema for {verb!r}; choose from {', '.join(KINDS)}")
+            raise click.BadOptionUsage("--of", f"no schema for {verb!r}; choose from {', '.join(KINDS)}")
         made = documents.schema(KINDS[verb], verb)
     print_json({"schema_version": 1} | made if as_json else made)
 

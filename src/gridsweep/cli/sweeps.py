@@ -59,12 +59,14 @@ def check(spec: Path, as_json: bool) -> None:
     """Check a spec and list its experiments with their tiers."""
     from gridsweep.grid.registry import provider_for
     from gridsweep.policy.limits import useless_limits
+    from gridsweep.schedule.capacity import check_deadline
     from gridsweep.sweep.search_space import near_duplicates
 
     sweep = load(spec)
     now = sweep.replay.start if sweep.replay else datetime.now(UTC)
+    check_deadline(sweep, now)
     try:
-        warnings = useless_limits(sweep.tiers, provider_for(sweep.carbon).read(now), now)
+        warnings = useless_limits(sweep, provider_for(sweep.carbon).read(now), now)
     except SignalError as error:
         warnings = [f"cannot read the grid: {error}"]
     warnings += [str(alike) for alike in near_duplicates([e.params for e in sweep.experiments], same_rank=True)]

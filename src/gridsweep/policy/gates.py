@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from math import isnan
 
+from gridsweep.carbon.spans import hours
 from gridsweep.policy.situation import Decision, Pause, Situation, Wait, Work, place
 from gridsweep.sweep.experiments import number
 from gridsweep.sweep.sweep import SignalLoss
@@ -112,8 +112,4 @@ def _why(situation: Situation, work: Work) -> str:
 
 
 def _late(work: Work) -> str:
-    return f"latest start reached ({work.tier.name} waits at most {_hours(work.tier.max_delay)})"
-
-
-def _hours(span: timedelta) -> str:
-    return f"{number(round(span / timedelta(hours=1), 2))} h"
+    return f"latest start reached ({work.tier.name} waits at most {hours(work.tier.max_delay)})"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
 
 from gridsweep.carbon.outlook import WEEK
 from gridsweep.carbon.readings import Reading
-from gridsweep.carbon.traces import HOUR
-from gridsweep.sweep.tiers import TRAILING, Percentile, Tier
+from gridsweep.carbon.spans import hours
+from gridsweep.policy.registry import uses_limits
+from gridsweep.sweep.sweep import Sweep
+from gridsweep.sweep.tiers import TRAILING, Percentile
 
 
-def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> list[str]:
-    """Return a warning for each tier whose limit every slot, or no slot, of the last week met."""
+def useless_limits(sweep: Sweep, reading: Reading, now: datetime) -> list[str]:
+    """Return a warning for each tier whose limit every slot, or no slot, of the last week met.
+
+    A sweep whose policy ignores the limits gets a warning only if the grid cannot be read.
+    """
+    if not uses_limits(sweep):
+        return [f"the grid cannot be read: {reading.why}"] if reading.lost else []
     if reading.lost:
         return [f"tier limits cannot be checked without grid data: {reading.why}"]
     history, found = reading.history, []
@@ -24,14 +30,14 @@ def useless_limits(tiers: Sequence[Tier], reading: Reading, now: datetime) -> li
         return []
     marginal = reading.provenance.kind == "marginal"
     hint = " (published limits are for average intensity; this signal is marginal)" if marginal else ""
-    for tier in tiers:
+    for tier in sweep.tiers:
         limit = tier.threshold
         if isinstance(limit, Percentile):
             limit = history.percentile(limit.percent, history.end, TRAILING)
         share = float(np.mean(known <= limit))
         if share in (0.0, 1.0):
             what = "no slot" if share == 0 else "every slot"
-            effect = f"work would always wait {tier.max_delay / HOUR:.0f} h" if share == 0 else "work would never wait"
+            effect = f"work would always wait {hours(tier.max_delay)}" if share == 0 else "work would never wait"
             found.append(
                 f"{tier.name}: {what} of the last week met its limit of {tier.limit}; intensity ranged from "
                 f"{known.min():.0f} to {known.max():.0f} g/kWh, so {effect}; try a percentile such as p40{hint}"

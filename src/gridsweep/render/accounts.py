@@ -15,7 +15,8 @@ def accounting(report: Report) -> list[tuple[str, str]]:
         for name, kwh in sorted(report.energy_sources.items(), key=lambda item: -item[1])
     )
     emitted_g, unknown = grams(report.emissions_g), energy(report.unknown_kwh)
-    wasted = _spent(report.wasted_kwh, report.wasted_g, "in work that was lost")
+    wasted = _spent(report.wasted_kwh, report.wasted_g, "in attempts, or parts of them, that no result kept")
+    again = _spent(report.reloaded_kwh, report.reloaded_g, "before the next step of interrupted stints")
     idle = _spent(report.idle_kwh, report.idle_g, "while devices waited")
     ended = report.ended
     part = f"; {grams(ended.emissions_g)} of it in the {ended.experiments} experiments that have ended" if ended else ""
@@ -25,6 +26,7 @@ def accounting(report: Report) -> list[tuple[str, str]]:
         ("Energy", f"{energy(report.energy_kwh)} in total"),
         ("Energy sources", sources or "no energy measured yet"),
         ("Wasted", wasted or "none: all work was kept"),
+        *([("Loading again", again)] if again else []),
         ("Idle", idle or "none: the spec states no idle power"),
         ("Unknown", f"{unknown} used at unknown intensity" if report.unknown_kwh else "none"),
         ("Grid", f"{report.zone}: {report.source or 'not read yet'}"),

@@ -100,7 +100,7 @@ def _last(id: str) -> str:
 
 def _standing(report: Report, row: Row) -> str:
     if row.place is None:
-        return f"which is {row.status}" + (f": {escape(row.reason)}" if row.reason else "")
+        return f"which is {escape(wording.outcome(row)) if row.reason else row.status}"
     proxy = ", trained over the base in 4 bits (NF4), a proxy for the full base" if row.base == "4-bit" else ""
     tied = "" if row.place == 1 or not row.tied else " (statistically tied with the first)"
     return f"place {row.place} by validation loss{tied}{proxy}"

@@ -44,6 +44,8 @@ NAMES: dict[str, dict[str, str]] = {
         "loss_noise": "validation_loss_noise",
         "mean_intensity": "mean_intensity_g_per_kwh",
         "reference": "reference_id",
+        "reloaded_g": "reloaded_emissions_g",
+        "reloaded_kwh": "reloaded_energy_kwh",
         "repeats": "repeats_id",
         "rows": "experiments",
         "saved_kwh": "saved_energy_kwh",

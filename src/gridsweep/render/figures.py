@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import floor, isfinite, log10
 
+from gridsweep.carbon import spans
+
 UNKNOWN = "unknown"
 
 _MASSES = (("t", 1e-6), ("kg", 1e-3), ("g", 1.0), ("mg", 1e3))
@@ -57,17 +59,7 @@ def energy(kwh: float | None) -> str:
 
 def hours(value: float | None) -> str:
     """Return a span given in h as text: `45 s`, `30 min`, `1.5 h`, `51.3 h`."""
-    if value is None:
-        return UNKNOWN
-    seconds = round(value * 3600)
-    if seconds and abs(seconds) < 60:
-        return f"{seconds} s"
-    minutes = round(value * 60)
-    if seconds and abs(minutes) < 60:
-        return f"{minutes} min"
-    if abs(value) >= 1000:
-        return f"{value:,.0f} h"
-    return f"{round(value, 1) + 0.0:.1f}".removesuffix(".0") + " h"  # + 0.0 turns -0.0 into 0.0
+    return UNKNOWN if value is None else spans.hours(value)
 
 
 def percent(share: float | None) -> str:

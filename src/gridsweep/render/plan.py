@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 HEIGHT = 0.72
 """Height of a bar; the lanes lie 1 apart."""
+DIGIT_EM = 0.64
+"""Width of a digit in the picture's font, as a part of the font's size."""
+WIDTH_PT = 640
+"""Width of the time axis in points: that of the picture without the names of the devices."""
 ROOM = 24
 """Largest number of devices that get a lane each in the picture; beyond it, devices are counted."""
 
@@ -39,7 +43,7 @@ def text(made: Plan) -> None:
     _summary(out, made)
     for note in made.notes:
         out.print(f"[yellow]{escape(note)}[/yellow]")
-    if made.late and made.deadline:
+    if made.misses_finish_by:
         out.print(f"[red]the plan misses the deadline of {clock(made.deadline)} UTC[/red]")
 
 
@@ -218,17 +222,42 @@ def _bars(axes: Any, made: Plan, colours: dict[str, str]) -> None:
         axes.barh(
             [top + height / 2 for top, height in zip(tops, heights, strict=True)],
             [stint.end - stint.start for stint in lot], left=[stint.start for stint in lot],
-            height=heights, color=colour, edgecolor="white", linewidth=0.6, label=tier,
+            height=heights, color=colour, linewidth=0, label=tier,
         )  # fmt: skip
+    axes.barh(  # the outline: a line between the tiers would strike through the number
+        [at[stint.device] for stint in stints], [stint.end - stint.start for stint in stints],
+        left=[stint.start for stint in stints], height=HEIGHT, color="none", edgecolor="white", linewidth=0.6,
+    )  # fmt: skip
     for stint in stints:
-        if (together := sum(stint.tiers.values())) > 1:
-            axes.text(
-                stint.start + (stint.end - stint.start) / 2, at[stint.device], str(together),
-                ha="center", va="center", fontsize=7, color="white", clip_on=True,
-            )  # fmt: skip
+        _number(axes, made, stint, at[stint.device], _space_after(stint, stints))
     axes.set_yticks(range(len(at)), [_plain(name) for name in at], fontsize=8)
     axes.set_ylim(len(at) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+
+
+def _number(axes: Any, made: Plan, stint: _Stint, lane: int, after: timedelta | None) -> None:
+    """Write how many experiments a stint trains together into its bar; behind it, if it fits only there.
+
+    `after` is the free time on the device behind the stint, None if it is endless.
+    """
+    together = sum(stint.tiers.values())
+    if together == 1:
+        return
+    shown = len(made.intensity) * timedelta(hours=made.intensity_step_h)
+    look: dict[str, Any] = {"va": "center", "clip_on": True}
+    for size in (7, 5):
+        needed = shown * ((DIGIT_EM * size * len(str(together)) + 2) / WIDTH_PT)
+        if stint.end - stint.start >= needed:
+            middle = stint.start + (stint.end - stint.start) / 2
+            axes.text(middle, lane, str(together), ha="center", fontsize=size, color="white", **look)
+            return
+    if after is None or after >= needed:
+        axes.text(stint.end, lane, f" {together}", ha="left", fontsize=5, color="#222222", **look)
+
+
+def _space_after(stint: _Stint, stints: Sequence[_Stint]) -> timedelta | None:
+    later = [other.start - stint.end for other in stints if other.device == stint.device and other.start >= stint.end]
+    return min(later, default=None)
 
 
 def _above(stint: _Stint, tier: str, colours: Mapping[str, str]) -> float:

@@ -30,20 +30,29 @@ def _missed(one: Overdue) -> str:
 
 
 def summary(found: Sequence[Overdue]) -> str:
-    """Return all missed deadlines in one line; empty if there are none."""
+    """Return all missed deadlines in one line; empty if there are none. Those that still wait are named apart."""
     parts = []
-    for kind, deadline in (("start", "their latest start"), ("end", "finish_by")):
-        late = [one for one in found if one.kind == kind]
-        waits = sum(one.at is None for one in late)
-        if done := len(late) - waits:
-            parts.append(f"{_counted(done)} {kind}ed after {deadline}")
-        if waits:
-            parts.append(f"{_counted(waits)} {'have' if waits > 1 else 'has'} not {kind}ed by {deadline}")
-        if late:
-            named = ", ".join(f"{one.id} by {hours(one.late_h)}" for one in late[:NAMED])
-            more = f" and {len(late) - NAMED} more" if len(late) > NAMED else ""
-            parts[-1] += f": {named}{more}"
+    for kind, deadline in (("start", "latest start"), ("end", "finish_by")):
+        done = [one for one in found if one.kind == kind and one.at is not None]
+        waiting = [one for one in found if one.kind == kind and one.at is None]
+        if done:
+            parts.append(f"{_counted(len(done))} {kind}ed after {_whose(deadline, len(done))}: {_named(done)}")
+        if waiting:
+            have = "have" if len(waiting) > 1 else "has"
+            parts.append(
+                f"{_counted(len(waiting))} {have} not {kind}ed by {_whose(deadline, len(waiting))}: {_named(waiting)}"
+            )
     return "; ".join(parts)
+
+
+def _whose(deadline: str, n: int) -> str:
+    """Return the name of a deadline of `n` experiments; `finish_by` is the sweep's."""
+    return deadline if deadline == "finish_by" else f"{'their' if n > 1 else 'its'} {deadline}"
+
+
+def _named(late: Sequence[Overdue]) -> str:
+    named = ", ".join(f"{one.id} by {hours(one.late_h)}" for one in late[:NAMED])
+    return named + (f" and {len(late) - NAMED} more" if len(late) > NAMED else "")
 
 
 def _counted(n: int) -> str:
@@ -72,18 +81,21 @@ def promise(report: Report) -> str:
 
 
 def _mass(report: Report, emitted: float | None) -> str:
-    """Return emissions in brackets; none on a replayed clock, where planned hours of training take seconds."""
+    """Return emissions in brackets; none on a replayed clock, whose hours of training are not those of the plan."""
     return "" if report.replay else f" ({grams(emitted)})"
 
 
 def _causes(made: Promise) -> str:
     if made.durations is None:
         return f"unknown, {made.why}" if made.why else "unknown"
-    length = "" if made.length is None else f" (the work took {made.length:.1f} times as long as planned)"
+    times = "1.0" if made.length is None else f"{made.length:.1f}"
+    length = "" if times == "1.0" else f" (the work took {times} times as long as planned)"
+    lost = f", lost work and repeated loading {_points(made.lost)}" if made.lost else ""
     if made.grid is None:
-        return f"durations {_points(made.durations)}{length}, everything else {_points(made.rest or 0.0)}; {made.why}"
+        rest = f"everything else {_points(made.rest or 0.0)}; {made.why}"
+        return f"durations and power {_points(made.durations)}{length}{lost}, {rest}"
     return (
-        f"durations {_points(made.durations)}{length}, grid {_points(made.grid)}, "
+        f"durations and power {_points(made.durations)}{length}, grid {_points(made.grid)}{lost}, "
         f"deadlines and decisions {_points(made.rest or 0.0)}"
     )
 

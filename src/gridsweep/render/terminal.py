@@ -145,7 +145,7 @@ def headline(made: Report) -> list[str]:
     all_ = of.experiments == len(made.rows)
     lines.append(
         f"emitted:  {grams(of.emissions_g)} with {energy(of.energy_kwh)} in {hours(of.makespan_h)}"
-        + (f", including {grams(made.wasted_g)} in lost work" if made.wasted_g and all_ else "")
+        + (f", including {wording.lost(made)}" if all_ and wording.lost(made) else "")
     )
     if made.immediate_g is not None:
         lines.append(

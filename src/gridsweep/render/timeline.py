@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any  # plotly has no types
 
-from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Bar, Report
 from gridsweep.carbon.traces import HOUR
 from gridsweep.render.figures import grams, hours, loss
+from gridsweep.render.packs import Pack, lying, mark, packs
 from gridsweep.render.pictures import at, axis, colours, looks, note, safe, short
 from gridsweep.sweep.experiments import number
 
 LANE_PX = 29
 GRID_PX = 270
 GAP_PX = 16
+BAR, GHOST = 0.74, 0.4
+"""Heights of a stint's bar and of its hypothetical one; the lanes lie 1 apart."""
 NAMED = 8
 """Number of a stint's experiments named in its hover text."""
 
@@ -36,14 +38,15 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
     lanes_px = LANE_PX * (lanes.depth + 0.5)
     whole = GRID_PX + GAP_PX + lanes_px
     figure = go.Figure(_curve(report, go))
+    ran, at_once = packs(report.bars), packs(report.immediate_bars)
     for tier, colour in colours(report).items():
-        ran = [bar for bar in report.bars if bar.tier == tier]
-        at_once = [bar for bar in report.immediate_bars if bar.tier == tier]
-        if ran:
-            figure.add_trace(_spans(report, ran, tier, colour, go))
-            figure.add_trace(_bars(report, ran, lanes.actual, tier, colour, go))
-        if at_once:
-            figure.add_trace(_ghosts(report, at_once, lanes.other, tier, colour, go))
+        if own := [pack for pack in ran if tier in pack.tiers]:
+            figure.add_trace(_spans(report, own, tier, colour, go))
+            figure.add_trace(_bars(report, own, lanes.actual, tier, colour, go))
+        if own := [pack for pack in at_once if tier in pack.tiers]:
+            figure.add_trace(_ghosts(report, own, lanes.other, tier, colour, go))
+    if ran:
+        figure.add_trace(_marks(report, ran, lanes.actual, go))
     for tier, limit in (limits or {}).items():
         _limit(figure, tier, limit, colours(report).get(tier, "var(--muted)"))
     _moments(figure, report)
@@ -161,20 +164,21 @@ def _curve(report: Report, go: Any) -> Any:
     )
 
 
-def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any) -> Any:
+def _spans(report: Report, own: Sequence[Pack], tier: str, colour: str, go: Any) -> Any:
     """Return the trace of a tier's stints, drawn on the line at their carbon intensity.
 
-    Simultaneous stints have the same intensity, so each device is shifted a little to keep all of them visible.
+    Simultaneous stints, and the tiers of one stint, have the same intensity: each is shifted a little, so that all of
+    them are visible.
     """
-    devices = _devices(report.bars)
-    apart = _highest(report) * min(0.024, 0.1 / max(1, len(devices)))
+    lines = _lines(report)
+    apart = _highest(report) * min(0.024, 0.1 / max(1, len(lines)))
     points: list[Point] = []
-    for lot in _stints(bars):
-        bar = lot[0]
-        lane = (len(devices) - 1) / 2 - devices.index(bar.device)
-        text = _told(report, lot)
+    for pack in own:
+        bar = pack.first
+        shift = ((len(lines) - 1) / 2 - lines.index((bar.device, tier))) * apart
+        text = _told(report, pack)
         for moment, level in _met(report, bar.start, bar.end):
-            points.append((at(moment), None if level is None else level + lane * apart, text))
+            points.append((at(moment), None if level is None else level + shift, text))
         points.append((at(bar.end), None, text))
     return go.Scatter(
         x=[p[0] for p in points],
@@ -183,33 +187,31 @@ def _spans(report: Report, bars: Sequence[Bar], tier: str, colour: str, go: Any)
         mode="lines",
         name=safe(tier),
         legendgroup=safe(tier),
-        line={"shape": "hv", "width": 4, "color": colour},
+        line={"shape": "hv", "width": 4 if len(lines) <= 4 else 3, "color": colour},
         hovertemplate="%{customdata}<extra></extra>",
     )
 
 
-def _bars(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
-    """Return a tier's stints as bars in their lanes; the number is the place, or the number of experiments."""
-    places = {row.experiment: row for row in report.rows}
-    lots = _stints(bars)
+def _lines(report: Report) -> list[tuple[str, str]]:
+    """Return every pair of a device and a tier that it trained, by device, then by rank."""
+    ran, order = {(bar.device, bar.tier) for bar in report.bars}, list(colours(report))
+    return [(device, tier) for device in _devices(report.bars) for tier in order if (device, tier) in ran]
+
+
+def _bars(report: Report, own: Sequence[Pack], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
+    """Return a tier's part of its stints as bars in their lanes."""
     return go.Bar(
-        **_lying([lot[0] for lot in lots], lanes),
-        width=0.74,
-        text=[_mark(places, lot) for lot in lots],
-        textposition="inside",
-        insidetextanchor="middle",
-        textangle=0,
-        textfont={"color": "#ffffff", "size": 12},
+        **lying(own, lanes, tier, list(colours(report)), BAR),
         marker={
             "color": colour,
-            "line": {"width": 1, "color": "var(--card)"},
+            "line": {"width": 0},
             "pattern": {
-                "shape": ["x" if lot[0].how == "lost" else "" for lot in lots],
+                "shape": ["x" if pack.first.how == "lost" else "" for pack in own],
                 "size": 6,
                 "solidity": 0.25,
             },
         },
-        customdata=[_told(report, lot) for lot in lots],
+        customdata=[_told(report, pack) for pack in own],
         hovertemplate="%{customdata}<extra></extra>",
         name=safe(tier),
         legendgroup=safe(tier),
@@ -218,18 +220,35 @@ def _bars(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: st
     )
 
 
-def _ghosts(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
-    """Return bars for the same work run at once, thin and hatched because it is hypothetical."""
-    lots = _stints(bars)
+def _marks(report: Report, ran: Sequence[Pack], lanes: dict[str, float], go: Any) -> Any:
+    """Return the outline of every stint, with the number of its experiments, or the place of its only one."""
+    places = {row.experiment: row for row in report.rows}
     return go.Bar(
-        **_lying([lot[0] for lot in lots], lanes),
-        width=0.4,
+        **lying(ran, lanes),
+        width=BAR,
+        text=[mark(places, pack) for pack in ran],
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        textfont={"color": "#ffffff", "size": 12},
+        marker={"color": "rgba(0,0,0,0)", "line": {"width": 1, "color": "var(--card)"}},
+        hoverinfo="skip",
+        name="stints",
+        showlegend=False,
+        yaxis="y2",
+    )
+
+
+def _ghosts(report: Report, own: Sequence[Pack], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
+    """Return bars for the same work run at once, thin and hatched because it is hypothetical."""
+    return go.Bar(
+        **lying(own, lanes, tier, list(colours(report)), GHOST),
         marker={
             "color": "var(--card)",
             "line": {"width": 1, "color": colour},
             "pattern": {"shape": "/", "size": 5, "solidity": 0.3, "fgcolor": colour},
         },
-        customdata=[_told(report, lot, at_once=True) for lot in lots],
+        customdata=[_told(report, pack, at_once=True) for pack in own],
         hovertemplate="%{customdata}<extra></extra>",
         name=safe(tier),
         legendgroup=safe(tier),
@@ -238,43 +257,18 @@ def _ghosts(report: Report, bars: Sequence[Bar], lanes: dict[str, float], tier: 
     )
 
 
-def _lying(bars: Sequence[Bar], lanes: dict[str, float]) -> dict[str, Any]:
-    return {
-        "orientation": "h",
-        "y": [lanes[bar.device] for bar in bars],
-        "base": [at(bar.start) for bar in bars],
-        "x": [(bar.end - bar.start) / timedelta(milliseconds=1) for bar in bars],
-    }
-
-
-def _stints(bars: Sequence[Bar]) -> list[list[Bar]]:
-    """Return bars grouped by stint: experiments trained together."""
-    found: dict[tuple[str, datetime, datetime, str], list[Bar]] = {}
-    for bar in bars:
-        found.setdefault((bar.device, bar.start, bar.end, bar.how), []).append(bar)
-    return list(found.values())
-
-
-def _mark(places: Mapping[str, Row], lot: Sequence[Bar]) -> str:
-    row = places.get(lot[0].experiment)
-    if lot[0].how == "lost" or (len(lot) == 1 and row is not None and row.status == "failed"):
-        return "×"
-    if len(lot) > 1:
-        return f"{len(lot)} together"
-    return str(row.place) if row is not None and row.place is not None else ""
-
-
-def _told(report: Report, lot: Sequence[Bar], *, at_once: bool = False) -> str:
+def _told(report: Report, pack: Pack, *, at_once: bool = False) -> str:
     """Return the hover text of a stint."""
-    bar, ran = lot[0], " run at once" if at_once else ""
+    lot, bar, ran = pack.bars, pack.first, " run at once" if at_once else ""
     rows = [row for row in report.rows if row.experiment in {other.experiment for other in lot}]
     named = [f"<b>{len(lot)} experiments{ran}</b>", *(safe(row.experiment) for row in rows[:NAMED])]
     if len(rows) > NAMED:
         named.append(f"and {len(rows) - NAMED} more")
+    tiers = ", ".join(f"{pack.tiers[tier]} of {safe(tier)}" for tier in colours(report) if tier in pack.tiers)
     row = rows[0] if rows else None
     lines = [
         *(named if len(lot) > 1 else [f"<b>{safe(bar.experiment)}</b>{ran}"]),
-        f"{safe(bar.tier)}, on {safe(bar.device)}, {safe(bar.how)}",
+        f"{safe(bar.tier) if len(pack.tiers) == 1 else tiers}, on {safe(bar.device)}, {safe(bar.how)}",
         f"{bar.start:%a %d %b %H:%M} to {bar.end:%a %d %b %H:%M} ({hours((bar.end - bar.start) / HOUR)})",
     ]
     if row is None or len(lot) > 1:

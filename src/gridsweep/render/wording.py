@@ -300,6 +300,15 @@ def tiers(report: Report) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def lost(report: Report) -> str:
+    """Return the energy of lost work and of repeated loading with its emissions; empty if there was none."""
+    parts = (
+        (report.wasted_kwh, report.wasted_g, "in lost work"),
+        (report.reloaded_kwh, report.reloaded_g, "in loading again"),
+    )
+    return " and ".join(f"{grams(emitted)} ({energy(kwh)}) {on}" for kwh, emitted, on in parts if kwh)
+
+
 def makespan(report: Report) -> str:
     """Return the makespan (first submission to last end), and the makespan of running at once."""
     text = hours(summed(report).makespan_h)

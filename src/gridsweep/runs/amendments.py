@@ -7,11 +7,16 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+from gridsweep.carbon.spans import hours
 from gridsweep.errors import SpecError
 from gridsweep.records import codec
 from gridsweep.sweep.sweep import Sweep
+
+_SPAN = re.compile(r"-?P(?=.)(\d+[DW])*(T[\d.HMS]+)?")
+"""A span as the codec writes it, in ISO 8601."""
 
 AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose")
 
@@ -32,8 +37,8 @@ def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]
     if refused:
         listed = "\n  ".join(refused)
         raise SpecError(
-            f"the folder holds another sweep; only {', '.join(AMENDABLE)} may change:\n  {listed}\n"
-            "undo these changes, or choose another folder with --folder"
+            f"the folder holds another sweep, and only {', '.join(AMENDABLE)} may change:\n  {listed}",
+            remedy="undo these changes, or choose another folder with --folder",
         )
     pairs = zip(old.experiments, new.experiments, strict=True)
     moved = sum((was.tier, was.reason) != (now.tier, now.reason) for was, now in pairs)
@@ -72,11 +77,13 @@ def _differences(path: str, old: object, new: object) -> Iterator[str]:
     elif isinstance(old, list) and isinstance(new, list):
         yield f"{path}: {len(old)} before, {len(new)} now"
     elif old != new:
-        yield f"{path}: {_short(old)} before, {_short(new)} now"
+        yield f"{path}: {_shown(old)} before, {_shown(new)} now"
 
 
-def _short(value: object) -> str:
-    """Return a value as text; a long text, such as a chat template, by its beginning and its digest."""
+def _shown(value: object) -> str:
+    """Return a value as text: a span as `1.5 h`, a long text, such as a chat template, by beginning and digest."""
+    if isinstance(value, str) and _SPAN.fullmatch(value):
+        return hours(codec.loads(timedelta, json.dumps(value)))
     if not isinstance(value, str) or len(value) <= 200:
         return repr(value)
     return f"{value[:40]!r}... (sha256 {hashlib.sha256(value.encode()).hexdigest()[:12]})"

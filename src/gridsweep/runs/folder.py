@@ -15,6 +15,7 @@ from gridsweep.errors import (
 from gridsweep.executors.registry import STORE
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import holder
+from gridsweep.state.events import Event
 from gridsweep.state.state import State
 
 
@@ -49,6 +50,21 @@ class RunFolder:
         except GridsweepError:
             return False
 
+    def empty(self) -> bool:
+        """Return whether no sweep was ever submitted in the folder; False for a journal that cannot be read."""
+        if not self.journal.exists():
+            return True
+        try:
+            return not self._events()
+        except GridsweepError:
+            return False
+
+    def discard_empty(self) -> None:
+        """Remove a journal without events, which a run leaves that fails before its submission."""
+        if self.empty():
+            for path in self.state.glob("journal.db*"):
+                path.unlink(missing_ok=True)
+
     def read(self) -> State:
         """Return the state as journaled so far.
 
@@ -65,11 +81,14 @@ class RunFolder:
             ) from None
         if not there:
             raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
-        journal = Journal(self.journal)
-        try:
-            events = journal.events()
-        finally:
-            journal.close()
+        events = self._events()
         if not events:
             raise SpecError(f"{self.path} holds a sweep that was never submitted; run it again")
         return State(events)
+
+    def _events(self) -> list[Event]:
+        journal = Journal(self.journal)
+        try:
+            return journal.events()
+        finally:
+            journal.close()

@@ -93,10 +93,13 @@ def run(
     place = RunFolder(Path(folder) if folder else Path("runs") / (sweep.name if sweep else ""))
     if sweep is None:
         place.read()  # raises before any file is created if there is no sweep
+    elif place.empty():
+        check_deadline(sweep, begin_of(sweep))  # likewise
     interrupt = Interrupt()
     interrupt.why = stop
     with lease(place.state) as epoch, interrupt.installed():
         journal, executor = Journal(place.journal, epoch=epoch), None
+        opened: list[Event] = []
         try:
             state = State(journal.events())
             begun = opening(state, sweep, journal.epoch or epoch)[0]
@@ -109,7 +112,7 @@ def run(
             else:
                 look = None  # nothing will be trained
             constants = fingerprinted(look, state, begun.at)
-            opened: list[Event] = [begun, *constants, *the_promise(begun, provider)]
+            opened = [begun, *constants, *the_promise(begun, provider)]
             journal.extend(opened)
             for event in opened:
                 state.apply(event)
@@ -120,6 +123,8 @@ def run(
             drive(state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell)
         finally:
             journal.close()
+            if not opened:
+                place.discard_empty()
             if executor is not None:
                 let_go(executor)
     return Run(place.path, compared(state), exit_code(state))
@@ -169,15 +174,19 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
     """Return the first event of a run: submitted or resumed. Raise `SpecError` for a change that is not allowed."""
     if not state.standings:
         assert sweep is not None
-        now = sweep.replay.start if sweep.replay else datetime.now(UTC)
         speed = sweep.replay.per_second if sweep.replay else 1.0
-        return [Submitted(now, sweep, PATIENCE * speed, ENCODING)]
+        return [Submitted(begin_of(sweep), sweep, PATIENCE * speed, ENCODING)]
     now = state.now or state.submitted_at
     if not state.sweep.replay:
         now = max(now, datetime.now(UTC))
     added = {experiment.id for addition in state.additions for experiment in addition.experiments}
     changes = tuple(amendments(state.sweep, sweep or state.sweep, added))
     return [Resumed(now, epoch, sweep or state.sweep, changes)]
+
+
+def begin_of(sweep: Sweep) -> datetime:
+    """Return the moment of a submission made now: the start of the replay, if the clock is replayed."""
+    return sweep.replay.start if sweep.replay else datetime.now(UTC)
 
 
 def the_promise(opened: Submitted | Resumed, provider: Provider) -> list[Promised]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
 
-from gridsweep.carbon.traces import HOUR
+from gridsweep.carbon.spans import hours
 from gridsweep.errors import DeadlineError, SpecError
 from gridsweep.schedule import worklist
 from gridsweep.sweep.stints import Device
@@ -17,7 +17,7 @@ def check_work(sweep: Sweep) -> None:
     if not sweep.devices:
         raise SpecError(f"{sweep.name} has no device to run on; add at least one")
     if sweep.estimates.duration <= timedelta(0):
-        raise SpecError(f"the estimated duration is {sweep.estimates.duration}; give a positive estimate")
+        raise SpecError(f"the estimated duration is {hours(sweep.estimates.duration)}; give a positive estimate")
 
 
 def check_deadline(sweep: Sweep, now: datetime) -> None:
@@ -34,9 +34,9 @@ def check_deadline(sweep: Sweep, now: datetime) -> None:
     work = least_makespan(sweep, now)
     if now + work > deadline:
         raise DeadlineError(
-            f"{len(sweep.experiments)} experiments of {sweep.estimates.duration} on {len(sweep.devices)} device(s) "
-            f"take {work}, and finish_by leaves {deadline - now}; move finish_by, add devices, or "
-            "sample fewer experiments"
+            f"{len(sweep.experiments)} experiments of {hours(sweep.estimates.duration)} on {len(sweep.devices)} "
+            f"device(s) take {hours(work)}, and finish_by leaves {hours(deadline - now)}; move finish_by, add devices, "
+            "or sample fewer experiments"
         )
 
 
@@ -63,8 +63,3 @@ def reach_of(sweep: Sweep, now: datetime) -> timedelta:
     latest = max(tier.max_delay for tier in sweep.tiers) + least_makespan(sweep, now)
     deadline = sweep.deadline(now)
     return latest if deadline is None else max(least_makespan(sweep, now), min(latest, deadline - now))
-
-
-def hours(span: timedelta) -> str:
-    """Format a span in hours for display."""
-    return f"{span / HOUR:.1f} h"

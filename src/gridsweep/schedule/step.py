@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from gridsweep.carbon.readings import Reading
+from gridsweep.carbon.spans import hours
 from gridsweep.carbon.traces import ceil_to
 from gridsweep.policy.gates import blind
 from gridsweep.policy.situation import Busy, Pause, Policy, Situation, Start, Wait
-from gridsweep.schedule.capacity import hours
 from gridsweep.schedule.checks import checked
 from gridsweep.schedule.deadlines import Pressure
 from gridsweep.schedule.pace import scale

@@ -37,8 +37,10 @@ def key_for(host: str, variables: Mapping[str, str]) -> str | None:
         if is_loopback(host):
             return None
         raise AccessError(
-            f"--host {host} can be reached from other machines, so a key is needed: set {KEY} or {KEY_FILE} "
-            '(python -c "import secrets; print(secrets.token_urlsafe())" makes one), or leave --host out'
+            f"{host} can be reached from other machines, so a key is needed",
+            where="--host",
+            remedy=f"set {KEY} or {KEY_FILE} "
+            '(python -c "import secrets; print(secrets.token_urlsafe())" makes one), or leave --host out',
         )
     if len(key) < SHORTEST or not all("!" <= letter <= "~" for letter in key):
         raise AccessError(f"the key needs at least {SHORTEST} letters, digits or signs, without spaces; make a new one")
@@ -48,7 +50,7 @@ def key_for(host: str, variables: Mapping[str, str]) -> str | None:
 def check_free(host: str, port: int) -> int:
     """Return the port, or a free one for port 0. Raise `ServingError` if the server cannot listen on it."""
     if not 0 <= port <= 65535:
-        raise AccessError(f"{port} is not a port; choose one from 1 to 65535 with --port")
+        raise AccessError(f"{port} is not a port", where="--port", remedy="choose one from 1 to 65535")
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, number) as probe:

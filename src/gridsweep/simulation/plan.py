@@ -11,6 +11,7 @@ import numpy as np
 from gridsweep.accounting.ledger import Ledger, ledger
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading
+from gridsweep.carbon.spans import hours
 from gridsweep.carbon.traces import DAY, HOUR, Column, Trace
 from gridsweep.errors import TraceError
 from gridsweep.loop import Provider
@@ -18,7 +19,7 @@ from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Policy
-from gridsweep.schedule.capacity import check_work, hours, least_makespan, reach_of
+from gridsweep.schedule.capacity import check_work, least_makespan, reach_of
 from gridsweep.schedule.step import situation
 from gridsweep.simulation.plan_rows import PlanRow, plan_rows
 from gridsweep.simulation.plan_spread import band_of, continued, in_past_weeks, over_paths
@@ -85,7 +86,12 @@ class Plan:
 
     @property
     def late(self) -> bool:
-        """Whether the plan misses the sweep's deadline."""
+        """Whether the plan misses a deadline: the sweep's `finish_by`, or the latest start of an experiment."""
+        return self.misses_finish_by or any(row.late_h > 0 for row in self.rows)
+
+    @property
+    def misses_finish_by(self) -> bool:
+        """Whether the plan ends after the sweep's `finish_by`."""
         return self.deadline is not None and self.finish > self.deadline
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from gridsweep.accounting.ledger import Ledger, charge
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.schedule.capacity import least_makespan
+from gridsweep.state.overdue import tolerance
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 
@@ -65,6 +66,7 @@ def plan_rows(
         attempts = [planned.attempts[a] for a in standing.attempts]
         first, account, other = attempts[0], book.experiments[id], base.experiments[id]
         latest = _latest_start(planned, id)
+        late = first.requested_at - latest
         low, high = _range(attempts, band)
         rows.append(
             PlanRow(
@@ -75,7 +77,7 @@ def plan_rows(
                 start=first.requested_at,
                 end=attempts[-1].ended_at or book.ended_at,
                 latest_start=latest,
-                late_h=max(0.0, (first.requested_at - latest) / HOUR),
+                late_h=late / HOUR if late > tolerance(planned) else 0.0,
                 pauses=sum(attempt.end == "paused" for attempt in attempts),
                 why=first.why,
                 energy_kwh=account.energy_kwh,

@@ -1,11 +1,12 @@
 """The plan's promise at the submission against the result: the difference and its causes.
 
-The difference is split in three steps, by rehearsals of the work that was trained:
+The difference is split in four steps, three of them by rehearsals of the work that was trained:
 
 1. `durations`: the policy on the promised forecast, with the real durations, energy and survivors of rungs. The
    difference from the promise is caused by the work.
 2. `grid`: the same schedule on the observed intensities.
-3. `rest`: the remaining difference to the sweep's saving: starts forced by deadlines, later forecasts, lost attempts.
+3. `lost`: the emissions of lost work and of repeated loading, which no rehearsal contains.
+4. `rest`: the remaining difference to the sweep's saving: starts forced by deadlines, later forecasts.
 
 The order matters: a part shared by two causes goes to the first of them.
 """
@@ -82,10 +83,12 @@ def promise(state: State, book: Ledger, other: tuple[State, Ledger] | None) -> P
     if len(state.standings) > MOST:
         return replace(made, why=f"more than {MOST} experiments are too many to rehearse for a report")
     length = work_of(state) / told.work if told.work > timedelta(0) else None
-    return _explained(replace(made, length=length), state, told, other)
+    return _explained(replace(made, length=length), state, book, told, other)
 
 
-def _explained(made: Promise, state: State, told: Promised, other: tuple[State, Ledger] | None) -> Promise:
+def _explained(
+    made: Promise, state: State, book: Ledger, told: Promised, other: tuple[State, Ledger] | None
+) -> Promise:
     """Return the promise with the causes of the difference."""
     assert made.promised is not None and made.came is not None and other is not None
     seen = Foreseen(_as_forecast(state, told), Provenance(told.forecast, "forecast"))
@@ -98,11 +101,13 @@ def _explained(made: Promise, state: State, told: Promised, other: tuple[State, 
     if planned is None or after_work is None:
         return replace(made, why="the finished work cannot be placed on the promised forecast")
     durations = after_work - made.promised
+    lost = -(book.wasted + book.reloaded).emissions_g / other[1].total.emissions_g
     after_grid = _reduction(ledger(planned, state.history), other[1])
     if after_grid is None:
         why = "the promised schedule exceeds the observed hours: the grid's part is included in the rest"
-        return replace(made, durations=durations, rest=made.came - after_work, why=why)
-    return replace(made, durations=durations, grid=after_grid - after_work, rest=made.came - after_grid)
+        return replace(made, durations=durations, lost=lost, rest=made.came - after_work - lost, why=why)
+    grid, rest = after_grid - after_work, made.came - after_grid - lost
+    return replace(made, durations=durations, grid=grid, lost=lost, rest=rest)
 
 
 def _as_forecast(state: State, told: Promised) -> Trace:

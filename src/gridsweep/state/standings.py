@@ -70,6 +70,11 @@ class Attempt:
     energy: list[Segment] = field(default_factory=list)
 
     @property
+    def first_step(self) -> int:
+        """The step that the attempt starts from, the lowest of its members'."""
+        return min(member.from_step for member in self.stint.members)
+
+    @property
     def started_at(self) -> datetime | None:
         """When the worker started, loading included; None while the attempt is held back from outside.
 

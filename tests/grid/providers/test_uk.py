@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from builders import PROJECT
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import AnswerError, SpecError
 from gridsweep.grid.providers.uk import REGIONS, UK
@@ -269,3 +270,11 @@ def test_the_double_tells_the_slot_before_an_edge_as_the_api_does():
     body = CarbonIntensityApi().respond(Request("GET", "/intensity/2026-05-04T12:00Z/2026-05-04T13:00Z", {}, {}), grid)
     assert b'{"data": [{"from": "2026-05-04T11:30Z"' in body.body
     assert b'"from": "2026-05-04T13:00Z"' in body.body
+
+
+def test_the_documentation_counts_the_zones_right():
+    nations = [title for title in REGIONS.values() if title in ("England", "Scotland", "Wales")]
+    told = (
+        f"one of {len(REGIONS) - len(nations)} regions or one of {len(nations)} nations (`GB-1` to `GB-{len(REGIONS)}`)"
+    )
+    assert told in (PROJECT / "docs" / "grid.md").read_text()
