@@ -23,6 +23,7 @@ from gridsweep.runs.looking import fingerprinted, looked
 from gridsweep.state.events import Fingerprinted, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import Dataset, Model, Recipe
+from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import ExecutorChoice, PolicyChoice
 from gridsweep.testing.stand_in import STAND_IN
 from gridsweep.train import look as look_program
@@ -198,3 +199,79 @@ def test_the_look_alone_runs_in_the_users_folder_with_the_users_environment(proj
     monkeypatch.chdir(project)
     relative = replace(sweep_in(project), dataset=Dataset("./pairs.jsonl", train_samples=12, validation_samples=8))
     assert looked(relative, START).constants["training data"] and os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def compiled(home):
+    """Weights as `torch.compile` names them."""
+    from safetensors.torch import load_file, save_file
+
+    weights = home / "model" / "model.safetensors"
+    save_file({f"_orig_mod.{name}": tensor for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+
+
+def pointer(home):
+    (home / "model" / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+
+
+def other_model(home):
+    config = json.loads((home / "model" / "config.json").read_text())
+    (home / "model" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
+
+
+def no_such_type(home):
+    config = json.loads((home / "model" / "config.json").read_text())
+    (home / "model" / "config.json").write_text(json.dumps(config | {"model_type": "quill"}))
+
+
+def broken_tokenizer(home):
+    (home / "model" / "tokenizer.json").write_text("{")
+
+
+def latin1(home):
+    (home / "pairs.jsonl").write_bytes('{"prompt": "Größe", "response": "x"}\n'.encode("latin-1"))
+
+
+def no_answers(home):
+    rows = [{"prompt": f"Add {n}.", "response": ""} for n in range(20)]
+    (home / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (compiled, "_orig_mod"),
+        (pointer, "git lfs pull"),
+        (other_model, "are missing"),
+        (no_such_type, "quill"),
+        (broken_tokenizer, "tokenizer"),
+        (latin1, "UTF-8"),
+        (no_answers, "20"),
+    ],
+)
+def test_what_a_worker_would_refuse_is_refused_before_the_wait(project, tmp_path, spoil, words):
+    spoil(project)
+    with pytest.raises(SpecError) as told:
+        runs.run(sweep_in(project), tmp_path / "run")
+    assert words in str(told.value) and told.value.remedy and told.value.exit_code == USAGE
+    assert not RunFolder(tmp_path / "run").submitted() and not (tmp_path / "run" / "store" / "stints").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"target_modules": ("q_projection",)}, "q_projection"),
+        ({"max_length": 3}, "max_length"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_model_is_refused(project, tmp_path, changes, words):
+    sweep = sweep_in(project)
+    with pytest.raises(SpecError, match=words):
+        runs.run(replace(sweep, recipe=replace(sweep.recipe, **changes)), tmp_path / "run")
+
+
+def test_a_model_too_large_for_the_device_is_refused(project, tmp_path):
+    sweep = replace(sweep_in(project), devices=(Device("small", memory_gb=0.001),))
+    with pytest.raises(SpecError, match=r"the device has 0\.00 GB"):
+        runs.run(sweep, tmp_path / "run")

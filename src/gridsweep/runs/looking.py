@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError, HubError, SpecError
 from gridsweep.executors.local import WORKER
 from gridsweep.records import codec
-from gridsweep.records.attempts import Assignment
+from gridsweep.records.attempts import Assignment, Part
 from gridsweep.records.looks import Look
 from gridsweep.state.events import Fingerprinted
 from gridsweep.state.state import State
@@ -36,8 +37,13 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         why = f"{missing[0]} is not installed here (pip install 'gridsweep[train]')"
         return Look(unseen=dict.fromkeys(TOLD_BY_THE_FIRST, why))
+    largest = max(sweep.experiments, key=lambda experiment: experiment.params.r)
+    parts = (Part(largest.id, largest.params, largest.seed, 0, sweep.total_steps),)
+    smallest = min(sweep.devices, key=lambda device: device.memory_gb or inf)
+    here = sweep.executor.name == "local"  # else the memory of this machine says nothing
     asked = Assignment(
-        "look", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, sweep.devices[0], (), "full", encoding,
+        "look", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, smallest, parts if here else (),
+        largest.base, encoding,
         {}, at.replace(hour=0, minute=0, second=0, microsecond=0),
     )  # fmt: skip
     try:

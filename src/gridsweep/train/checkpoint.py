@@ -153,7 +153,8 @@ def loading(what: str, model: Model) -> Iterator[None]:
                 f"the model {model.id} is not on this machine and the hub cannot be reached",
                 remedy="check the network, or name a local folder",
             ) from error
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        cause = " ".join(said[:2]) if said[0].endswith(":") else said[0]
         local = Path(model.id).expanduser().is_dir()
         remedy = "check its files" if local else "check its name and the network, or name a local folder"
         unknown = re.search(r"model type `?([\w.-]+)`? but Transformers does not recognize", str(error))

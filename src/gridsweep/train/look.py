@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from gridsweep.train.model import offline_if_local, resolve
 
 if TYPE_CHECKING:
     from gridsweep.train.data import Data
-    from gridsweep.train.pretrained import Tokenizer
+    from gridsweep.train.pretrained import CausalLM, Tokenizer
     from gridsweep.train.samples import Encoded, Sample
 
 SHOWN_TOKENS = 400
@@ -91,6 +91,7 @@ class _Seen:
         pairs = data.load(self.assignment.dataset, self.assignment.recipe, self.assignment.encoding)
         self.constants["training data"] = pairs.facts["dataset_digest"]
         self.facts["data"] = f"{len(pairs.train)} to train, {len(pairs.validation)} to validate"
+        self.facts |= _named({name: fact for name, fact in pairs.facts.items() if name != "dataset_digest"})
         return pairs
 
     def model(self, pairs: Data | None) -> None:
@@ -109,13 +110,32 @@ class _Seen:
         if pairs is not None:
             train, validation = encoded(tokenizer, pairs, self.assignment)
             self.constants |= of_samples([*train.samples, *validation.samples])
-            self.facts |= told(train, validation, recipe.max_length)
+            self.facts |= told(train, validation, recipe.max_length) | _named(train.facts)
             self.first = tuple(pieces(tokenizer, train.samples[0]))
         shape = shape_of(model, where, config)
         targeted(shape, recipe.target_modules, recipe.layers)
         self.facts["model"] = f"{type(shape).__name__}, {sum(p.numel() for p in shape.parameters()):,} parameters"
-        self.facts["trainer"] = kind_of(config, recipe.target_modules, recipe.layers).told
+        kind = kind_of(config, recipe.target_modules, recipe.layers)
+        self.facts["trainer"] = kind.told
+        if pairs is not None and kind.trainer == "lean":
+            self._room(shape, train.samples)
         self.constants |= of_model(model)
+
+    def _room(self, shape: CausalLM, samples: list[Sample]) -> None:
+        """Check that the members would fit the device, which is this machine's; without members nothing is asked."""
+        from gridsweep.train.device import device_and_dtype, memory_at_hand
+        from gridsweep.train.room import room_for
+
+        if self.assignment.members and self.assignment.base == "full":
+            device, dtype = device_and_dtype()
+            memory = memory_at_hand(device, self.assignment.device.memory_gb)
+            room_for(shape.to(dtype), self.assignment.members, self.assignment.recipe, samples, memory)
+            self.facts["memory"] = f"the largest experiment fits {memory / 1e9:.1f} GB"
+
+
+def _named(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return facts of a result under names to print."""
+    return {name.replace("_", " "): fact for name, fact in facts.items()}
 
 
 def on_this_machine(dataset: Dataset) -> bool:
