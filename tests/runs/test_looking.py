@@ -210,14 +210,13 @@ def compiled(home):
 
 
 def pointer(home):
-    (home / "model" / "model.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-    )
+    lines = ("version https://git-lfs.github.com/spec/v1", "oid sha256:0", "size 9", "")
+    (home / "model" / "model.safetensors").write_text("\n".join(lines))
 
 
 def other_model(home):
     config = json.loads((home / "model" / "config.json").read_text())
-    (home / "model" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
+    (home / "model" / "config.json").write_text(json.dumps(config | {"intermediate_size": 500}))
 
 
 def no_such_type(home):
@@ -243,7 +242,7 @@ def no_answers(home):
     [
         (compiled, "_orig_mod"),
         (pointer, "git lfs pull"),
-        (other_model, "are missing"),
+        (other_model, "have another shape"),
         (no_such_type, "quill"),
         (broken_tokenizer, "tokenizer"),
         (latin1, "UTF-8"),

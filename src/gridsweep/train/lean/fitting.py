@@ -66,7 +66,7 @@ def fitting(footprint: Footprint, work: Work, memory: float, *, factor: float = 
     raise SpecError(
         f"one member and one sample of {work.longest} tokens need about {least.bytes / (1 - HEADROOM) / GB:.2f} GB, "
         f"of which {HEADROOM:.0%} stays free, and the device has {memory / GB:.2f} GB: the base takes "
-        f"{footprint.base / GB:.2f} GB, {len(work.ranks)} adapter{'s' * (len(work.ranks) > 1)} {adapters / GB:.2f} GB; lower recipe.max_length or "
+        f"{footprint.base / GB:.2f} GB, {several} {adapters / GB:.2f} GB; lower recipe.max_length or "
         "pack, or take a smaller model or a larger device"
     )
 
