@@ -18,7 +18,7 @@ from gridsweep.errors import SpecError
 from gridsweep.policy.registry import OPTIONS
 from gridsweep.spec import file as spec_file
 from gridsweep.spec import json_schema, load, loads, study, template
-from gridsweep.spec.faults import keys
+from gridsweep.spec.faults import _sections_in, keys
 from gridsweep.spec.study import Section
 from gridsweep.sweep import designs
 from gridsweep.sweep.experiments import Columns, Dataset, LoraParams, Model, Recipe
@@ -237,7 +237,7 @@ clock: !!python/object:os.system {replay: {from: yesterday, speed: 300}}
 """
 
 MANY_FAULTS = """\
-sweep.yaml:1: estimates: missing; add it: The duration and power of one experiment, for plan and simulate.
+sweep.yaml:1: estimates: missing; add it: the duration and power of one experiment, for plan and simulate
 sweep.yaml:1: name: must be lower-case letters, digits and '-', at most 63, not 'My Sweep'
 sweep.yaml:2: model: there is no file or folder './nowhere' in {folder}; correct the path
 sweep.yaml:5: recipe.epochs: must be a number above 0 and at most 10,000, not true
@@ -284,9 +284,9 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("design: gird\n", "4: design: 'gird' is unknown; did you mean grid?"),
         (
             "design: {grid: , sample: }\n",
-            "4: design: must be one of published, grid, one_factor, sample, not a mapping",
+            "4: design: must have exactly one key, not 2 (grid, sample); choose one of: published, grid, ",
         ),
-        ("design: sample\n" + SPACE, "4: design.sample.n: missing; add it: How many points"),
+        ("design: sample\n" + SPACE, "4: design.sample.n: missing; add it: how many points"),
         (
             SPACE + "design: {sample: {n: 55}}\n",
             "5: design.sample.n: must be at most 54, the size of the grid, not 55",
@@ -296,7 +296,7 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
             "5: design.one_factor.baseline.r: must be a value of space.r (16, 32), not 8",
         ),
         ("space: {r: [], alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: is empty; give at least one element"),
-        ("space: {}\n", "4: space.alpha: missing; add it: LoRA alpha."),
+        ("space: {}\n", "4: space.alpha: missing; add it: LoRA alpha"),
         ("space: {r: -1, alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: must be a whole number at least 1"),
         ("space: {r: 1.5, alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: must be a whole number at least 1"),
         ("space: {r: 1, alpha: 0, lr: 1, dropout: 0}\n", "4: space.alpha: must be a number above 0"),
@@ -336,6 +336,21 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
             "recipe: {target_modules: [q_proj, all-linear]}\n",
             "4: recipe.target_modules: all-linear stands for all modules",
         ),
+        ("recipe: {rslora: 1}\n", "4: recipe.rslora: must be true or false, not 1"),
+        ("recipe: {rslora: maybe}\n", "4: recipe.rslora: must be true or false, not 'maybe'"),
+        ("policy: {planned: {pausing: 0}}\n", "4: policy.planned.pausing: must be true or false, not 0"),
+        ("repeats: true\n", "4: repeats: must be a whole number at least 2 and at most 100, not true"),
+        ("recipe: {layers: }\n", "4: recipe.layers: must be one of all, upper-half, not nothing"),
+        ("policy: {}\n", "4: policy: must have exactly one key, not 0 (none); choose one of: planned, "),
+        ("policy: [planned]\n", "4: policy: must be one of planned, threshold, immediate, on_off, "),
+        (
+            "policy: {on_off: {pause_above: 9}}\n",
+            "4: policy.on_off.resume_below: missing; add it: gCO2eq/kWh at or below which they resume, at most ",
+        ),
+        ("carbon: {provider: static, zone: QQ}\n", "4: carbon.zone: of 'QQ' no yearly average is known; "),
+        ("carbon: {provider: uk, zone: GB-99}\n", "4: carbon.zone: uk has no zone 'GB-99'"),
+        ("carbon:\n  provider: eia\n  zone: NOPE\n", "6: carbon.zone: eia has no respondent 'NOPE'"),
+        ("carbon: {provider: carbon_aware_sdk, zone: eastus}\n", "4: carbon.base_url: missing; carbon_aware_sdk is"),
         ("model: org/other\n", "4: model: given twice, first in line 1; delete one of them"),
         ("recipe: {<<: {epochs: 1}}\n", "4: recipe.'<<': unknown key"),
     ],
@@ -350,6 +365,55 @@ def test_all_linear_is_a_word_alone_or_in_a_list() -> None:
     found = [loads(LEAST + f"recipe: {{target_modules: {word}}}\n") for word in words]
     assert [sweep.recipe.target_modules for sweep in found] == [("all-linear",)] * 2
     assert len({sweep.experiments[0].id for sweep in [*found, loads(LEAST)]}) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "cannot read {path}: No such file or directory; measure the costs with benchmarks/lean_sweep.py"),
+        ("{}", "{path} has no key 'packed'; it needs packed, evaluation and measured_on"),
+        ('{"packed": [[2, 0.5]]}', "{path} has no key 'evaluation'; it needs packed, evaluation and measured_on"),
+        (
+            "[1]",
+            "{path} is not a results file; it needs packed (pairs of members and share), evaluation and measured_on",
+        ),
+        (
+            "no",
+            "{path} is not a results file; it needs packed (pairs of members and share), evaluation and measured_on",
+        ),
+        (
+            '{"packed": [[2, 50]], "evaluation": 0, "measured_on": "x"}',
+            "packed or evaluation in {path} is out of bounds; measure them again",
+        ),
+    ],
+)
+def test_a_results_file_that_is_none_is_a_fault_in_its_line(tmp_path: Path, content: str | None, fault: str) -> None:
+    (tmp_path / "sweep.yaml").write_text(LEAST.replace("power_w: 425}", "power_w: 425,\n  results: costs.json}"))
+    if content is not None:
+        (tmp_path / "costs.json").write_text(content)
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path / "sweep.yaml")
+    told = fault.format(path=tmp_path / "costs.json")
+    assert str(caught.value) == f"{tmp_path / 'sweep.yaml'}:4: estimates.results: {told}"
+
+
+@pytest.mark.parametrize("value", [None, True, 7, "odd", [], {}, [[]], {"odd": 1}], ids=repr)
+def test_no_word_of_a_library_is_in_a_fault(value: object) -> None:
+    """Each key of each section, with a value that many of them do not allow."""
+    for name, field in keys(spec_file.SpecFile).items():
+        sections = [name] if value is None else [name, *(f"{name}.{key}" for key in _keys_below(field.annotation))]
+        for path in sections:
+            outer, _, inner = path.partition(".")
+            text = yaml.safe_dump({outer: {inner: value} if inner else value})
+            try:
+                loads(text)
+            except SpecError as error:
+                for word in ("Input", "Error(", "valid ", "Value", "pydantic", "nothing is unknown"):
+                    assert word not in str(error), (path, str(error))
+
+
+def _keys_below(annotation: object) -> list[str]:
+    return [key for section in _sections_in(annotation) for key in keys(section)]
 
 
 def test_samples_or_steps_are_needed_to_count_by() -> None:

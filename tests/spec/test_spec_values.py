@@ -38,7 +38,9 @@ IMMEDIATE = {"policy": "immediate"}
 
 
 def read_by(provider: str) -> dict[str, Any]:
-    return {"carbon": {"provider": provider, "zone": "US-CAL-CISO"}}
+    zone = {"uk": "GB-13", "eia": "CISO"}.get(provider, "US-CAL-CISO")
+    told = {"base_url": "http://127.0.0.1:8265"} if provider == "carbon_aware_sdk" else {}
+    return {"carbon": {"provider": provider, "zone": zone, **told}}
 
 
 def with_columns(*names: str) -> dict[str, Any]:

@@ -6,20 +6,23 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any  # what YAML holds
 
-from gridsweep.errors import SpecError
-from gridsweep.grid.registry import plugin
+from gridsweep.errors import SignalError, SpecError
+from gridsweep.grid.registry import plugin, source_for
+from gridsweep.grid.source import Http, Means
 from gridsweep.spec.expansion import (
     BUNDLED_TRACES,
     absolute,
     baseline_of,
     candidates_of,
+    carbon_of,
     design_of,
+    estimates_of,
     rules_of,
     space_of,
     template_text,
     tiers_of,
 )
-from gridsweep.spec.file import SpecFile
+from gridsweep.spec.file import CarbonSection, SpecFile
 from gridsweep.spec.study import MOST_POINTS, DatasetSection
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault
@@ -52,7 +55,13 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
     yield from _template(data, folder)
     yield from _trace(data, folder)
     if sound("carbon"):
-        yield from _provider(data, file)
+        faults = list(_provider(data, file))
+        yield from faults or _refused(file.carbon, folder)
+    if sound("estimates") and file.estimates.results is not None:
+        try:
+            estimates_of(file.estimates, folder)
+        except SpecError as error:
+            yield Fault(("estimates", "results"), str(error))
     if sound("executor", "policy", "tiers"):
         yield from _gate(file)
     if sound("policy") and (limits := file.policy.on_off) and limits.resume_below > limits.pause_above:
@@ -134,6 +143,26 @@ def _provider(data: dict[str, Any], file: SpecFile) -> Iterator[Fault]:
         yield Fault(("carbon", "zone"), f"missing; {name} needs a zone: `gridsweep zones --provider {name}` lists them")
     if source.live and file.clock is not None:
         yield Fault(("clock",), f"{name} reads only the present; replay a trace, or remove the clock")
+
+
+def _refused(section: CarbonSection, folder: Path) -> Iterator[Fault]:
+    """Yield why a provider refuses its settings, such as a zone that it does not have; nothing is requested."""
+    if section.provider == "trace":
+        return  # its file is looked at elsewhere
+    try:
+        source_for(carbon_of(section, folder), Means(_unasked, lambda _: "", folder))
+    except SpecError as error:
+        key, colon, what = str(error).removeprefix("carbon.").partition(": ")
+        if colon and key in CarbonSection.model_fields:
+            yield Fault(("carbon", key), what)
+        else:
+            yield Fault(("carbon",), str(error))
+    except SignalError:
+        pass  # of the service or the secrets: `check` and `run` say so
+
+
+def _unasked(base_url: str) -> Http:
+    raise SignalError(f"{base_url} is not asked while a spec is read")
 
 
 def _untiered(file: SpecFile) -> Iterator[Fault]:

@@ -62,7 +62,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         estimates=estimates_of(file.estimates, folder),
         devices=tuple(_device(device, file.estimates.power_w) for device in file.devices),
         total_steps=_total_steps(dataset, recipe),
-        carbon=_carbon(file.carbon, folder),
+        carbon=carbon_of(file.carbon, folder),
         policy=_policy(file.policy),
         executor=executor_of(file.executor),
         tick=file.tick,
@@ -92,14 +92,16 @@ def estimates_of(section: EstimatesSection, folder: Path) -> Estimates:
         evaluation, where = float(told["evaluation"]), str(told["measured_on"])
     except OSError as error:
         raise SpecError(
-            f"estimates.results: cannot read {path}: {error.strerror}; measure them with benchmarks/lean_sweep.py"
+            f"cannot read {path}: {error.strerror}; measure the costs with benchmarks/lean_sweep.py"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise SpecError(f"{path} has no key {error}; it needs packed, evaluation and measured_on") from None
+    except (ValueError, TypeError):
         raise SpecError(
-            f"estimates.results: {path} is not a results file ({error!r}); it needs packed, evaluation, measured_on"
+            f"{path} is not a results file; it needs packed (pairs of members and share), evaluation and measured_on"
         ) from None
     if not packed or any(members < 1 or not 0 < share <= 10 for members, share in packed) or not 0 <= evaluation < 1:
-        raise SpecError(f"estimates.results: packed or evaluation in {path} is out of bounds; measure them again")
+        raise SpecError(f"packed or evaluation in {path} is out of bounds; measure them again")
     return replace(made, packed=packed, evaluation=evaluation, measured=f"{where} ({path.name})")
 
 
@@ -208,7 +210,7 @@ def _total_steps(dataset: Dataset, recipe: Recipe) -> int:
     return ceil(per_epoch * Fraction(Decimal(repr(recipe.epochs))))
 
 
-def _carbon(section: CarbonSection, folder: Path) -> CarbonSource:
+def carbon_of(section: CarbonSection, folder: Path) -> CarbonSource:
     given = {key: value for key, value in section if key not in ("zone", "file")}
     if section.provider != "trace":
         return CarbonSource(

@@ -83,7 +83,16 @@ def _unknown(where: Where, meant: set[Where]) -> Fault:
 def _missing(where: Where) -> Fault:
     section = _section_of(where[:-1])
     field = keys(section).get(str(where[-1])) if section else None
-    return Fault(where, f"missing; add it: {field.description}" if field else "missing; add it")
+    return Fault(where, f"missing; add it: {_as_hint(field.description or '')}" if field else "missing; add it")
+
+
+def _as_hint(description: str) -> str:
+    """Return a description as part of a message: one clause, in lower case but for names, without a full stop."""
+    word = description.split(" ", 1)[0]
+    begin = (
+        description[:1].lower() if (word[1:] == word[1:].lower() and len(word) > 1) or word == "A" else description[:1]
+    )
+    return (begin + description[1:]).removesuffix(".").replace("; ", ", ")
 
 
 def _wrong(fault: ErrorDetails) -> str:

@@ -24,6 +24,7 @@ from gridsweep.spec.study import (
 from gridsweep.spec.values import (
     Compared,
     Comparison,
+    Flag,
     Limit,
     Moment,
     Number,
@@ -109,7 +110,7 @@ class CarbonSection(Section):
     value: Intensity | None = Field(
         default=None, description="A constant intensity in gCO2eq/kWh, for the provider static."
     )
-    strict: bool = Field(default=False, description="Refuse synthetic figures and yearly averages.")
+    strict: Annotated[bool, Flag()] = Field(default=False, description="Refuse synthetic figures and yearly averages.")
     on_signal_loss: Annotated[str, OneOf(("wait_until_deadline", "wait", "run"))] = Field(
         default="wait_until_deadline", description="What waiting experiments do while there is no grid data."
     )
@@ -125,7 +126,7 @@ class OnOffSection(Section):
 class ThresholdSection(Section):
     """The published gate: starts experiments at or below their tier's threshold."""
 
-    hold_deadlines: bool = Field(
+    hold_deadlines: Annotated[bool, Flag()] = Field(
         default=False,
         description="Start early enough to meet every max_delay on the devices; false: as published, some start late.",
     )
@@ -138,11 +139,13 @@ class PlannedSection(Section):
         default=0.05,
         description="The share of remaining emissions that waiting must save; else all work starts at once.",
     )
-    pausing: bool = Field(default=True, description="Whether long stints (4 h and more) may pause at a checkpoint.")
+    pausing: Annotated[bool, Flag()] = Field(
+        default=True, description="Whether long stints (4 h and more) may pause at a checkpoint."
+    )
     max_pauses: Annotated[int, Number(least=0, most=1000, whole=True)] = Field(
         default=6, description="How often one experiment may pause, if `pausing` is true."
     )
-    exact: bool = Field(
+    exact: Annotated[bool, Flag()] = Field(
         default=False,
         description="Always place by the exact optimum, without pauses; false: only if lengths differ.",
     )
@@ -151,7 +154,7 @@ class PlannedSection(Section):
 class RuleOfOneSection(Section):
     """A rule from the literature that places one experiment at a time."""
 
-    capacity_aware: bool = Field(
+    capacity_aware: Annotated[bool, Flag()] = Field(
         default=False, description="Place each experiment on the devices that earlier ones leave; false: as published."
     )
 
@@ -159,7 +162,7 @@ class RuleOfOneSection(Section):
 class AwhileSection(RuleOfOneSection):
     """Let's Wait Awhile (Middleware 2021)."""
 
-    interrupting: bool = Field(
+    interrupting: Annotated[bool, Flag()] = Field(
         default=False, description="Use the cleanest slots, pausing in between; false: one window."
     )
 

@@ -90,7 +90,7 @@ class RepeatsSection(Section):
 def _seeds(value: object) -> object:
     if isinstance(value, dict) or value is None:
         return value
-    return None if value == 1 or value == "none" else {"seeds": value}
+    return None if value == "none" or (value == 1 and not isinstance(value, bool)) else {"seeds": value}
 
 
 OptionalRepeats = Annotated[

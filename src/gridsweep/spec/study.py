@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gridsweep.spec.values import (
+    Flag,
     Number,
     OneOf,
     Shorthand,
@@ -184,7 +185,9 @@ class RecipeSection(Section):
         default=_RECIPE.layers,
         description="Which decoder layers have adapters; with upper-half the lower half runs once for a whole pack.",
     )
-    rslora: bool = Field(default=_RECIPE.rslora, description="Scale adapters by alpha / sqrt(r) instead of alpha / r.")
+    rslora: Annotated[bool, Flag()] = Field(
+        default=_RECIPE.rslora, description="Scale adapters by alpha / sqrt(r) instead of alpha / r."
+    )
     lora_plus: Annotated[float, Number(least=1, most=1000)] = Field(
         default=_RECIPE.lora_plus, description="LoRA+: the factor on the learning rate of matrix B."
     )

@@ -204,6 +204,18 @@ class Word(Value):
         return {"type": kind, "pattern": f"^(?:{self.pattern})$"}
 
 
+class Flag(Value):
+    """True or false, and no word or number that stands for one of them."""
+
+    def read(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {shown(value)}")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
 @dataclass(frozen=True)
 class OneOf(Value):
     """One of a few words."""
@@ -211,9 +223,10 @@ class OneOf(Value):
     words: tuple[str, ...]
 
     def read(self, value: object) -> str:
-        if not isinstance(value, str) or value not in self.words:
-            word = value if isinstance(value, str) else ""
-            raise ValueError(f"{shown(value)} is unknown; {nearest(word, self.words)}")
+        if not isinstance(value, str):
+            raise ValueError(f"must be one of {', '.join(self.words)}, not {shown(value)}")
+        if value not in self.words:
+            raise ValueError(f"{shown(value)} is unknown; {nearest(value, self.words)}")
         return value
 
     def schema(self) -> dict[str, Any]:
@@ -312,8 +325,13 @@ def choice_of(words: tuple[str, ...], *, never_alone: tuple[str, ...] = ()) -> S
     def lengthen(value: object) -> object:
         if isinstance(value, str):
             return {OneOf(words).read(value): {}}
-        if not isinstance(value, dict) or len(value) != 1:
+        if not isinstance(value, dict):
             raise ValueError(f"must be one of {', '.join(words)}, not {shown(value)}")
+        if len(value) != 1:
+            given = ", ".join(map(str, value)) or "none"
+            raise ValueError(
+                f"must have exactly one key, not {len(value)} ({given}); choose one of: {', '.join(words)}"
+            )
         return {word: {} if options is None else options for word, options in value.items()}
 
     return Shorthand(lengthen, {"enum": [word for word in words if word not in never_alone]})
