@@ -65,6 +65,8 @@ class RunFolder:
 
     def read(self) -> State:
         """Return the state as journaled so far. Raise `SpecError` if the folder holds no submitted sweep."""
+        if self.path.is_file():
+            raise SpecError(f"{self.path} is a file, not the folder of a run; name the folder, such as runs/NAME")
         if not self.journal.exists():
             raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
         events = self._events()
