@@ -50,11 +50,9 @@ def check(sweep: Sweep, warnings: Sequence[str] = (), look: Look | None = None) 
     out.print()
     out.print(tiers)
     hours_alone = len(sweep.experiments) * (sweep.estimates.duration / HOUR)
-    out.print(
-        f"\n{escape(sweep.name)} is valid: {counted(len(sweep.experiments), 'experiment')} of "
-        f"{sweep.total_steps} steps on {counted(len(sweep.devices), 'device')}, {hours(hours_alone)} of estimated device "
-        "time."
-    )
+    what = f"{counted(len(sweep.experiments), 'experiment')} of {sweep.total_steps} steps"
+    on = f"{counted(len(sweep.devices), 'device')}, {hours(hours_alone)} of estimated device time"
+    out.print(f"\n{escape(sweep.name)} is valid: {what} on {on}.")
     if sweep.propose is not None:
         out.print(
             f"Up to {sweep.propose.most} more experiments are proposed by {sweep.propose.by} as rungs free places."
