@@ -11,6 +11,9 @@ from gridsweep.spec import loads
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+PERSONS = re.compile(r"\b(whoever|nobody|somebody|anybody|everybody|newcomers?|who joins)\b", re.I)
+"""Words for people; experiments are things."""
 OWN = r"https://(?:github\.com/gridsweep/gridsweep/(?:blob|tree)|raw\.githubusercontent\.com/gridsweep/gridsweep)/main/([^)\s]+)"
 """A link into the repository that works on PyPI too."""
 
@@ -53,7 +56,12 @@ def test_links_of_the_readme_work_wherever_it_is_shown():
     assert all(re.fullmatch(OWN, target) for target in targets)
 
 
-@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*PAGES, *DECISIONS], ids=lambda path: path.name)
+def test_experiments_are_not_persons(document):
+    assert PERSONS.findall(document.read_text()) == []
+
+
+@pytest.mark.parametrize("document", [*PAGES, *DECISIONS], ids=lambda path: path.name)
 def test_lines_of_prose_have_at_most_140_columns(document):
     code = False
     for number, line in enumerate(document.read_text().splitlines(), 1):
@@ -66,3 +74,5 @@ def test_every_decision_is_listed():
     folder = ROOT / "docs" / "decisions"
     listed = re.findall(r"\]\((\d+[^)]+)\)", (folder / "README.md").read_text())
     assert listed == sorted(path.name for path in folder.glob("[0-9]*.md"))
+    for name in listed:
+        assert (folder / name).read_text().startswith(f"# {name[:3]} "), "a decision has the number of its file"

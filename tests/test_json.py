@@ -160,7 +160,8 @@ def test_a_log_that_is_followed_is_a_document_a_line(gridsweep, place):
 
 
 def test_an_export_keeps_the_names(gridsweep, place):
-    gridsweep("export", "e01", "done", "--to", "out")
+    told = strict(gridsweep("export", "e01", "done", "--to", "out", "--json")[1])
+    assert told["next"] == "gridsweep serve done e01"
     figures = strict((place / "out" / "metrics.json").read_text())
     assert set(figures) >= {"schema_version", "id", "validation_loss", "energy_kwh", "emissions_g"}
     assert figures["started_at"].endswith("Z")

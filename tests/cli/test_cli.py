@@ -195,6 +195,15 @@ def test_exit_124_for_a_deadline_that_cannot_be_met(gridsweep, spec):
     assert not (spec.parent / "runs").exists(), "a sweep that cannot begin leaves no folder"
 
 
+def test_a_file_in_the_place_of_a_run_is_said_to_be_one(gridsweep, spec):
+    for verb in ("best", "status", "report"):
+        code, _, err = gridsweep(verb, spec.name)
+        assert (
+            code == 2
+            and err == "error: small.yaml is a file, not the folder of a run; name the folder, such as runs/NAME\n"
+        )
+
+
 def test_a_run_that_fails_before_its_submission_is_not_the_newest_run(gridsweep, spec, tmp_path):
     assert gridsweep("run", spec)[0] == 0
     failing = tmp_path / "failing.yaml"

@@ -145,10 +145,10 @@ def test_check_warns_of_a_limit_that_sorts_nothing(gridsweep, write, threshold, 
 
 def test_a_forecast_where_nothing_answered_is_an_error(gridsweep):
     """No service at the address, no archive, and no yearly average for the region."""
-    spec = 'provider: uk, zone: GB-13, base_url: "http://127.0.0.1:9"'
+    spec = 'provider: uk, zone: "13", base_url: "http://127.0.0.1:9"'
     Path("nowhere.yaml").write_text(SPEC.format(carbon=spec, threshold=100, policy="planned"))
     code, out, err = gridsweep("forecast", "nowhere.yaml")
-    assert (code, out) == (8, "") and "no grid data for GB-13" in err and "cannot be reached" in err
+    assert (code, out) == (8, "") and "no grid data for 13" in err and "cannot be reached" in err
 
 
 def test_check_says_nothing_of_limits_that_the_policy_ignores(gridsweep, write):

@@ -34,7 +34,7 @@ def test_the_table_says_what_was_possible(capsys):
     assert [word in gate for word in ("31.5 %", "68.5 %", "64.6 h", "13.4 kWh", "1.0 %", "3421")] == [True] * 6
     assert "achievable without pauses: 46.0 % in 80.2 h\n" in out
     assert "achievable with free pauses: 46.1 % in 80.1 h, or slightly more (over 1300 starts" in out
-    assert "1316 starts on 2 device(s), all within 51.5 h, a grid (measured), forecast: history" in out
+    assert "1316 starts on 2 devices, all within 51.5 h, a grid (measured), forecast: history" in out
 
 
 def test_without_bounds_nothing_is_said_of_them(capsys):
@@ -133,7 +133,7 @@ def test_without_a_trace_it_is_the_specs_own(simulate, tmp_path):
     (tmp_path / "small.yaml").write_text(SPEC + "carbon: {file: mine.csv}\n")
     code, out, err = simulate(*window)
     assert code == 0, err
-    assert "4 starts on 2 device(s), mine.csv (measured), forecast" in out
+    assert "4 starts on 2 devices, mine.csv (measured), forecast" in out
     assert "solar-valley" not in out
     code, out, _ = simulate(*VALLEY, "--policy", "immediate", "--no-bound")
     assert code == 0 and "Solar valley (synthetic), forecast" in out, "--trace comes before the spec's own"

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from builders import make_sweep
 from gridsweep.errors import SpecError
 from gridsweep.records.files import verify
 from gridsweep.render.export import export
-from gridsweep.serving.adapters import best, models, one, sealed
+from gridsweep.serving.adapters import Adapter, best, models, one, sealed
 from gridsweep.serving.servable import AdapterError
 from gridsweep.sweep.experiments import Dataset
 from gridsweep.sweep.sweep import Estimates
@@ -86,6 +87,26 @@ def test_one_is_found_by_the_beginning_of_its_name(run):
         with pytest.raises(AdapterError) as caught:
             one(listed, name)
         assert str(caught.value).isprintable()
+
+
+def test_an_experiment_without_an_adapter_is_said_to_be_stopped():
+    """Rungs stop most experiments: `no finished adapter's name starts with` reads like a typing error."""
+    listed = [Adapter("r8-a1", 1, 2.5, False, 1.0, 1.0, 9, Path("x"))]
+    stopped = SimpleNamespace(
+        experiment="r16-a32", status="stopped", reason="stopped at step 9 of 35: 6 of 11 continue, by the loss"
+    )
+    waiting = SimpleNamespace(experiment="r16-a64", status="waiting", reason="")
+    failed = SimpleNamespace(experiment="r4-a1", status="failed", reason="out of memory")
+    for beginning, why in (
+        ("r16-a3", "r16-a32 has no adapter: stopped at step 9 of 35"),
+        ("r16-a64", "r16-a64 has no adapter: waiting"),
+        ("r4", "r4-a1 has no adapter: failed: out of memory"),
+    ):
+        with pytest.raises(AdapterError) as caught:
+            one(listed, beginning, [stopped, waiting, failed])
+        assert str(caught.value) == f"{why}; finished adapters: r8-a1"
+    with pytest.raises(AdapterError, match="no finished adapter's name starts with"):
+        one(listed, "r16", [stopped, waiting, failed])  # two of them: neither is meant for sure
 
 
 def test_an_export_holds_adapter_card_and_figures(run, tmp_path):

@@ -215,9 +215,7 @@ def test_start_deadlines_that_the_devices_cannot_hold_are_listed():
     assert made.late and not made.misses_finish_by
     assert late and max(late.values()) == (max(row.start for row in made.rows) - after(4)) / HOUR
     (note,) = [note for note in made.notes if "start after their deadline" in note]
-    assert (
-        f"{len(late)} experiments start after their deadline, on 1 device(s): e05 {hours(max(late.values()))}" in note
-    )
+    assert f"{len(late)} experiments start after their deadline, on 1 device: e05 {hours(max(late.values()))}" in note
 
 
 def test_a_forecast_that_is_shorter_than_the_horizon_is_said_to_go_on():
@@ -273,7 +271,7 @@ def test_a_deadline_in_the_past_is_refused():
 def test_more_work_than_fits_is_refused_and_what_just_fits_is_not():
     check_deadline(make_sweep(4, hours=1.5, devices=2, finish_by=timedelta(hours=3)), START)
     with pytest.raises(
-        DeadlineError, match=r"5 experiments of 1\.5 h on 2 device\(s\) take 4\.5 h, and finish_by leaves 3 h"
+        DeadlineError, match=r"5 experiments of 1\.5 h on 2 devices take 4\.5 h, and finish_by leaves 3 h"
     ):
         check_deadline(make_sweep(5, hours=1.5, devices=2, finish_by=timedelta(hours=3)), START)
 

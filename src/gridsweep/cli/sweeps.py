@@ -23,6 +23,7 @@ from gridsweep.cli.group import (
     worker,
 )
 from gridsweep.errors import DEADLINE, INTERRUPTED, ExecutorError, GridsweepError, SignalError, SpecError, word
+from gridsweep.sweep.counting import remaining
 
 if TYPE_CHECKING:
     from gridsweep.records.looks import Look
@@ -274,7 +275,7 @@ def stop(folder: Path | None, as_json: bool) -> None:
         print_json(Stopped(place.path, left, next=f"gridsweep run {word(place.path)}" if left else None))
         return
     click.echo(
-        f"{place.path} is stopped; {left} experiments remain; resume with: gridsweep run {word(place.path)}"
+        f"{place.path} is stopped; {remaining(left)}; resume with: gridsweep run {word(place.path)}"
         if left
         else "nothing is left to stop"
     )

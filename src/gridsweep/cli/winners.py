@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gridsweep.cli.group import cli, folder_argument, folder_of, json_option, print_json
+from gridsweep.errors import word
 
 
 @cli.command()
@@ -69,13 +70,15 @@ def export(experiment: str, folder: Path | None, to: Path, as_json: bool) -> Non
     """
     from gridsweep.render import export as exports
 
-    path = exports.export(folder_of(folder).path, experiment, to)
+    place = folder_of(folder).path
+    path = exports.export(place, experiment, to)
+    following = f"gridsweep serve {word(place)} {experiment}"
     if as_json:
         from gridsweep.render.answers import Written
 
-        print_json(Written(path))
+        print_json(Written(path, next=following))
     else:
-        click.echo(f"wrote {path}")
+        click.echo(f"wrote {path}: adapter, model card (how to load it) and metrics; try it with: {following}")
 
 
 @cli.command()

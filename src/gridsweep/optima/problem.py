@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gridsweep.carbon.traces import HOUR, Column, Trace, utc
 from gridsweep.errors import DeadlineError, TraceError
+from gridsweep.sweep.counting import counted
 from gridsweep.sweep.stints import Device
 
 TICK = timedelta(microseconds=1)
@@ -252,7 +253,8 @@ def too_much(problem: Problem, *, certain: bool = True) -> DeadlineError:
     window = problem.edges[-1] / TICKS_PER_HOUR
     return DeadlineError(
         f"{problem.jobs} jobs of {hours:.1f} h in total {'do not fit' if certain else 'could not be placed'} on "
-        f"{problem.devices} device(s) by their deadlines within {window:.1f} h; move the deadlines or add devices"
+        f"{counted(problem.devices, 'device')} by their deadlines within {window:.1f} h; move the deadlines "
+        "or add devices"
     )
 
 

@@ -30,7 +30,7 @@ def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
     place, target = RunFolder(Path(folder)), Path(to)
     state = place.read()
     report = summarize(state)
-    adapter = one(_listed(place, report), experiment)
+    adapter = one(_listed(place, report), experiment, report.rows)
     row = next(row for row in report.rows if row.experiment == adapter.experiment)
     _vacant(target)
     sealed(adapter)

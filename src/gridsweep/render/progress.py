@@ -36,6 +36,7 @@ from gridsweep.state.events import (
 )
 from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
+from gridsweep.sweep.counting import counted, remaining
 from gridsweep.sweep.stints import Stint
 
 Tell = Callable[[State, Sequence[Event]], None]
@@ -98,13 +99,11 @@ def told(state: State, event: Event, ended: int = 0) -> str:
     at = clock(event.at)
     match event:
         case Submitted(sweep=sweep):
-            return (
-                f"{at}  submitted {len(sweep.experiments)} experiments on {len(sweep.devices)} device(s), "
-                f"watching {state.sweep.carbon.zone}"
-            )
+            experiments, devices = counted(len(sweep.experiments), "experiment"), counted(len(sweep.devices), "device")
+            return f"{at}  submitted {experiments} on {devices}, watching {state.sweep.carbon.zone}"
         case Resumed(changes=changes):
             left = state.left
-            return f"{at}  resumed: {left} experiments remain" + (f"; changed: {'; '.join(changes)}" if changes else "")
+            return f"{at}  resumed: {remaining(left)}" + (f"; changed: {'; '.join(changes)}" if changes else "")
         case Requested(stint=stint, device=device, why=why):
             return f"{at}  {device} starts {named(stint)}: {why}"
         case Ended(outcomes=outcomes):

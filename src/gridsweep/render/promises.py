@@ -8,6 +8,7 @@ from gridsweep.accounting.report import Report
 from gridsweep.accounting.savings import Promise
 from gridsweep.render.figures import grams, hours, percent
 from gridsweep.state.overdue import Overdue
+from gridsweep.sweep.counting import counted
 
 NAMED = 5
 """Number of late experiments that a summary names; the rest are counted."""
@@ -36,12 +37,13 @@ def summary(found: Sequence[Overdue]) -> str:
         done = [one for one in found if one.kind == kind and one.at is not None]
         waiting = [one for one in found if one.kind == kind and one.at is None]
         if done:
-            parts.append(f"{_counted(len(done))} {kind}ed after {_whose(deadline, len(done))}: {_named(done)}")
+            parts.append(
+                f"{counted(len(done), 'experiment')} {kind}ed after {_whose(deadline, len(done))}: {_named(done)}"
+            )
         if waiting:
             have = "have" if len(waiting) > 1 else "has"
-            parts.append(
-                f"{_counted(len(waiting))} {have} not {kind}ed by {_whose(deadline, len(waiting))}: {_named(waiting)}"
-            )
+            by = _whose(deadline, len(waiting))
+            parts.append(f"{counted(len(waiting), 'experiment')} {have} not {kind}ed by {by}: {_named(waiting)}")
     return "; ".join(parts)
 
 
@@ -53,10 +55,6 @@ def _whose(deadline: str, n: int) -> str:
 def _named(late: Sequence[Overdue]) -> str:
     named = ", ".join(f"{one.id} by {hours(one.late_h)}" for one in late[:NAMED])
     return named + (f" and {len(late) - NAMED} more" if len(late) > NAMED else "")
-
-
-def _counted(n: int) -> str:
-    return f"{n} experiment{'s' if n > 1 else ''}"
 
 
 def late_start(report: Report, experiment: str) -> float | None:

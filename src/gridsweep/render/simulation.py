@@ -13,6 +13,7 @@ from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.screen import console, table
 from gridsweep.simulation.backtest import Simulation
 from gridsweep.simulation.comparison import Bound, PolicyResult
+from gridsweep.sweep.counting import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,8 +52,8 @@ def text(made: Simulation, grid: Provenance) -> None:
         out.print(f"energy: {percent(made.energy_share)} of the energy of {escape(made.against or '')}{source}")
     within = f", all within {hours(made.finish_by_h)}" if made.finish_by_h is not None else ""
     out.print(
-        f"{made.starts} starts on {made.devices} device(s){within}, {escape(titled(grid.title, grid.quality))}, "
-        f"forecast: {escape(made.forecast)}; against running "
+        f"{made.starts} starts on {counted(made.devices, 'device')}{within}, "
+        f"{escape(titled(grid.title, grid.quality))}, forecast: {escape(made.forecast)}; against running "
         f"{escape(made.against) + ' ' if made.against else ''}at once on the same devices"
     )
 
@@ -78,7 +79,7 @@ def png(made: Simulation, path: Path, title: str = "") -> None:
     axes.set_xlabel("mean makespan, h (line: to the 90th percentile)")
     axes.set_ylabel("less carbon than at once, % (line: 10th to 90th percentile)")
     axes.set_xlim(left=0)
-    axes.set_title(title or f"{made.starts} starts on {made.devices} device(s)", loc="left", fontsize=11)
+    axes.set_title(title or f"{made.starts} starts on {counted(made.devices, 'device')}", loc="left", fontsize=11)
     axes.grid(linewidth=0.4, alpha=0.5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

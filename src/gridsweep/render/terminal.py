@@ -28,6 +28,7 @@ from gridsweep.serving.adapters import Adapter
 from gridsweep.state.overdue import overdue
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
+from gridsweep.sweep.counting import counted, remaining
 from gridsweep.sweep.experiments import number
 from gridsweep.sweep.sweep import Sweep
 
@@ -49,10 +50,9 @@ def check(sweep: Sweep, warnings: Sequence[str] = (), look: Look | None = None) 
     out.print()
     out.print(tiers)
     hours_alone = len(sweep.experiments) * (sweep.estimates.duration / HOUR)
-    out.print(
-        f"\n{escape(sweep.name)} is valid: {len(sweep.experiments)} experiments of {sweep.total_steps} steps on "
-        f"{len(sweep.devices)} device(s), {hours(hours_alone)} of estimated device time."
-    )
+    what = f"{counted(len(sweep.experiments), 'experiment')} of {sweep.total_steps} steps"
+    on = f"{counted(len(sweep.devices), 'device')}, {hours(hours_alone)} of estimated device time"
+    out.print(f"\n{escape(sweep.name)} is valid: {what} on {on}.")
     if sweep.propose is not None:
         out.print(
             f"Up to {sweep.propose.most} more experiments are proposed by {sweep.propose.by} as rungs free places."
@@ -121,7 +121,7 @@ def report(made: Report, *, short: bool = False) -> None:
         for effect in made.effects:
             verdict = {True: "", False: "  (within the noise)", None: ""}[effect.separable]
             change = f"{effect.param} {number(effect.low)} -> {number(effect.high)}"
-            out.print(f"  {change:<28}{effect.difference:+.4f} over {effect.pairs} pair(s){verdict}")
+            out.print(f"  {change:<28}{effect.difference:+.4f} over {counted(effect.pairs, 'pair')}{verdict}")
     for note in made.notes:
         out.print(f"[dim]{escape(note)}[/dim]")
 
@@ -182,7 +182,7 @@ def ending(made: Report, exit_code: int, paths: Sequence[Path], again: str) -> N
         out.print(f"\n{escape(made.state)}: exit {exit_code} ({EXIT_CODES[exit_code]})")
         left = made.counts.get("waiting", 0)
         if left:
-            out.print(f"{left} experiments remain; resume with: {escape(again)}")
+            out.print(f"{remaining(left)}; resume with: {escape(again)}")
     wrote(paths)
 
 

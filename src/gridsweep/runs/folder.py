@@ -70,6 +70,8 @@ class RunFolder:
 
         Raise `SpecError` if the folder holds no submitted sweep, or may not be read.
         """
+        if self.path.is_file():
+            raise SpecError(f"{self.path} is a file, not the folder of a run; name the folder, such as runs/NAME")
         try:
             there = self.journal.exists()
             with self.journal.open("rb") if there else nullcontext():

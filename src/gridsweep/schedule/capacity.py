@@ -8,6 +8,7 @@ from heapq import heapify, heapreplace
 from gridsweep.carbon.spans import hours
 from gridsweep.errors import DeadlineError, SpecError
 from gridsweep.schedule import worklist
+from gridsweep.sweep.counting import counted
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Sweep
 
@@ -34,9 +35,9 @@ def check_deadline(sweep: Sweep, now: datetime) -> None:
     work = least_makespan(sweep, now)
     if now + work > deadline:
         raise DeadlineError(
-            f"{len(sweep.experiments)} experiments of {hours(sweep.estimates.duration)} on {len(sweep.devices)} "
-            f"device(s) take {hours(work)}, and finish_by leaves {hours(deadline - now)}; move finish_by, add devices, "
-            "or sample fewer experiments"
+            f"{counted(len(sweep.experiments), 'experiment')} of {hours(sweep.estimates.duration)} on "
+            f"{counted(len(sweep.devices), 'device')} take {hours(work)}, and finish_by leaves "
+            f"{hours(deadline - now)}; move finish_by, add devices, or sample fewer experiments"
         )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.recommendation import Recommendation, recommend
 from gridsweep.accounting.report import Report
 from gridsweep.errors import AdapterError, word
@@ -15,6 +17,7 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
 from gridsweep.serving.servable import CONFIG, FILES, plain_files, shown
 from gridsweep.state.state import State
+from gridsweep.sweep.counting import remaining
 from gridsweep.sweep.identity import ambiguous
 
 
@@ -39,6 +42,14 @@ def models(folder: str | Path) -> list[Adapter]:
     """Return the finished adapters of the sweep in a folder, best first. Raise `SpecError` if there is no sweep."""
     place = RunFolder(Path(folder))
     return _listed(place, summarize(place.read()))
+
+
+def named(folder: str | Path, beginnings: Sequence[str]) -> list[Adapter]:
+    """Return the adapters whose ids start with these. Raise `AdapterError` where not exactly one does."""
+    place = RunFolder(Path(folder))
+    report = summarize(place.read())
+    listed = _listed(place, report)
+    return [one(listed, beginning, report.rows) for beginning in beginnings]
 
 
 def best(folder: str | Path) -> tuple[Adapter, list[Adapter]]:
@@ -78,7 +89,7 @@ def recommended(folder: str | Path) -> tuple[Recommendation, Path | None]:
 def _nothing_yet(folder: str | Path, state: State) -> str:
     if state.left:
         return (
-            f"{folder} has no finished experiment yet, {state.left} remain; `gridsweep status {word(folder)}` "
+            f"{folder} has no finished experiment yet, {remaining(state.left)}; `gridsweep status {word(folder)}` "
             f"shows their progress, `gridsweep run {word(folder)}` resumes the sweep"
         )
     count = len(state.standings)
@@ -95,8 +106,12 @@ def _layers(adapter: Path) -> list[int] | None:
     return layers if whole else None
 
 
-def one(adapters: list[Adapter], beginning: str) -> Adapter:
-    """Return the adapter whose experiment id starts with `beginning`. Raise `AdapterError` unless exactly one does."""
+def one(adapters: list[Adapter], beginning: str, rows: Sequence[Row] = ()) -> Adapter:
+    """Return the adapter whose experiment id starts with `beginning`.
+
+    Raise `AdapterError` unless exactly one does; if it is an experiment of `rows` without an adapter, the error says
+    how the experiment stands.
+    """
     matches = [a for a in adapters if a.experiment.startswith(beginning)] if beginning else []
     exact = [a for a in matches if a.experiment == beginning]
     if len(exact or matches) == 1:
@@ -104,9 +119,12 @@ def one(adapters: list[Adapter], beginning: str) -> Adapter:
     if matches:
         names = [adapter.experiment for adapter in matches]
         raise AdapterError(ambiguous(beginning, names, [adapter.experiment for adapter in adapters]))
+    without = [row for row in rows if beginning and row.experiment.startswith(beginning) and row.status != "done"]
+    if len(without) == 1 or (without := [row for row in without if row.experiment == beginning]):
+        raise AdapterError(f"{without[0].experiment} has no adapter: {_stands(without[0])}; {_finished(adapters)}")
     ids = [adapter.experiment for adapter in adapters]
     near = difflib.get_close_matches(beginning[:60], ids, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else f"finished adapters: {_names(adapters)}"
+    hint = f"did you mean {', '.join(near)}?" if near else _finished(adapters)
     raise AdapterError(f"no finished adapter's name starts with {shown(beginning)}; {hint}")
 
 
@@ -135,6 +153,18 @@ def _listed(place: RunFolder, report: Report) -> list[Adapter]:
         grams = None if row.unknown_kwh else row.emissions_g
         found.append(Adapter(row.experiment, row.place, row.loss, row.tied, grams, row.energy_kwh, size, path))
     return found
+
+
+def _stands(row: Row) -> str:
+    """Return why an experiment has no adapter: `stopped at step 9 of 35`, `waiting`."""
+    told = row.reason.partition(": ")[0] if row.status == "stopped" else row.reason
+    if not told:
+        return row.status
+    return told if told.startswith(row.status) else f"{row.status}: {told}"
+
+
+def _finished(adapters: list[Adapter]) -> str:
+    return f"finished adapters: {_names(adapters)}"
 
 
 def _names(adapters: list[Adapter]) -> str:

@@ -20,7 +20,7 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import Interrupt
 from gridsweep.serving import blocks, vllm
 from gridsweep.serving.access import KEY, KEY_FILE, check_free, is_loopback, key_for, url
-from gridsweep.serving.adapters import best, models, one, sealed
+from gridsweep.serving.adapters import best, named, sealed
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
 from gridsweep.serving.servable import Servable, servable, shown, together
@@ -65,8 +65,7 @@ def chosen(folder: str | Path, experiments: Sequence[str] = ()) -> list[Servable
     """
     base = RunFolder(Path(folder)).read().sweep.model
     if experiments:
-        listed = models(folder)
-        adapters = [one(listed, name) for name in experiments]
+        adapters = named(folder, experiments)
     else:
         adapters = [best(folder)[0]]
     checked = [servable(adapter.experiment, adapter.path, base) for adapter in adapters]

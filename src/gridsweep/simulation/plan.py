@@ -26,6 +26,7 @@ from gridsweep.simulation.plan_spread import band_of, continued, in_past_weeks, 
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.state import State
+from gridsweep.sweep.counting import counted
 from gridsweep.sweep.sweep import Sweep
 
 MIN_SAVING = 0.05
@@ -234,9 +235,9 @@ def _notes(made: Plan, forecast: Forecast, min_saving: float) -> list[str]:
     if late:
         listed = ", ".join(f"{row.experiment} {hours(row.late_h * HOUR)}" for row in late[:3])
         rest = f" and {len(late) - 3} more" if len(late) > 3 else ""
-        notes.append(
-            f"{len(late)} experiments start after their deadline, on {len(made.devices)} device(s): {listed}{rest}"
-        )
+        what = "starts after its deadline" if len(late) == 1 else "start after their deadline"
+        on = counted(len(made.devices), "device")
+        notes.append(f"{counted(len(late), 'experiment')} {what}, on {on}: {listed}{rest}")
     if max(made.finish, max(row.latest_start for row in made.rows)) > forecast.end:
         notes.append(f"the forecast ends on {forecast.end:%Y-%m-%d %H:%M} UTC; after that its last day is repeated")
     holes = int((~np.isfinite(forecast.mean.values)).sum())
