@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from gridsweep.errors import SpecError
+from gridsweep.errors import HubError, SpecError
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 from gridsweep.train.device import device_and_dtype
@@ -98,7 +98,7 @@ class TestModels:
             resolve(Model("./nothing"))
 
     def test_a_model_that_the_hub_does_not_give_is_told(self) -> None:
-        with pytest.raises(SpecError, match="the model nobody/nothing cannot be loaded: "):
+        with pytest.raises(HubError, match="the model nobody/nothing is not on this machine and the hub cannot"):
             load_base(Model("nobody/nothing"), *device_and_dtype())
 
     def test_a_folder_is_a_model(self) -> None:

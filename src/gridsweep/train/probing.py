@@ -22,7 +22,7 @@ from gridsweep.energy.meters import Meter
 from gridsweep.energy.nvml import NvmlMeter
 from gridsweep.energy.power_limits import seen
 from gridsweep.energy.rapl import RaplMeter
-from gridsweep.errors import SpecError
+from gridsweep.errors import HubError, SpecError
 from gridsweep.records.attempts import Part
 from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe, is_local
 from gridsweep.train import data
@@ -115,7 +115,7 @@ def measured(subject: Subject, seconds: float) -> Measurement:
     device, dtype = device_and_dtype()
     try:
         tokenizer, base = load_base(subject.model, device, dtype)
-    except SpecError as error:
+    except (HubError, SpecError) as error:
         raise SpecError(f"{error}; doctor --train downloads nothing") from error
     samples, what = _samples(subject, tokenizer, base.config.vocab_size)
     until = time.monotonic() + seconds

@@ -192,7 +192,7 @@ def test_tokens_from_a_kubeconfig(tmp_path: Path):
 
 
 BROKEN = {
-    "no file": (lambda t: {"KUBECONFIG": str(t / "none")}, None, "no cluster to talk to"),
+    "no file": (lambda t: {"KUBECONFIG": str(t / "none")}, None, "no cluster is configured"),
     "another context": (lambda t: config(t, {"token": CANARY}), "there", "no context 'there' .it has: here"),
     "no YAML": (
         lambda t: {"KUBECONFIG": str((t / "x", (t / "x").write_text(f"a: [{CANARY}"))[0])},

@@ -283,7 +283,7 @@ def suspended_at_work(stage: Stage) -> None:
 
 
 LOST = {
-    "deleted by hand": (deleted_by_hand, "deleted by somebody else"),
+    "deleted by hand": (deleted_by_hand, "deleted by another client"),
     "evicted": (lambda s: s.cluster.evict(s.name), "Evicted"),
     "killed": (lambda s: s.cluster.kill(s.name), "AppFailed"),
     "the pod deleted under it": (pod_deleted, "head pod went away"),

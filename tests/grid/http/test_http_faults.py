@@ -156,7 +156,7 @@ def test_a_connection_that_breaks_off_is_tried_again_and_then_unreachable(said):
         (b"<html><head><title>Sign in &amp; pay</title>", "200 with HTML, not JSON: Sign in &amp; pay; "),
         (b"<!DOCTYPE html>", "HTML, not JSON"),
         (b'<?xml version="1.0"?><a/>', "XML, not JSON"),
-        (b'{"zone": "DE", "history": [', "only part of it"),
+        (b'{"zone": "DE", "history": [', "is cut off"),
         (b'{"value": NaN}', "NaN is no JSON"),
         (b'{"value": -Infinity}', "-Infinity is no JSON"),
         (b"[" * 100_000, "nested too deeply"),

@@ -17,6 +17,7 @@ from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
 from gridsweep.executors.kubernetes.manifests.delivery import (
     CONFIGMAP_LIMIT,
     ENTRYPOINT,
+    SOURCE_PARTS,
     START,
     STOP,
     assignment_of,
@@ -154,10 +155,15 @@ def test_stopping_a_pod_without_a_worker_takes_no_time(pod):
     assert time.monotonic() - began < 5
 
 
-def test_the_sources_fit_a_configmap_and_kubectl():
-    size = sum(len(text.encode()) for text in worker_sources().values())
-    assert size < CONFIGMAP_LIMIT
-    assert size < ANNOTATION_LIMIT
+@pytest.mark.parametrize("paths", SOURCE_PARTS.values(), ids=SOURCE_PARTS)
+def test_each_part_of_the_sources_fits_a_configmap_and_kubectl(paths):
+    texts = worker_sources()
+    size = sum(len(texts[path].encode()) + len(path) for path in paths)
+    assert 0 < size < ANNOTATION_LIMIT < CONFIGMAP_LIMIT
+
+
+def test_the_parts_of_the_sources_are_all_of_them():
+    assert sorted(path for paths in SOURCE_PARTS.values() for path in paths) == sorted(worker_sources())
 
 
 def test_the_sources_are_all_a_worker_imports(tmp_path):
@@ -185,11 +191,12 @@ def test_the_sources_import_nothing_of_the_package_that_is_not_among_them():
 def test_the_mounted_files_are_those_of_the_package(published):
     cluster = replace(cluster_of(published), worker="configmap")
     made = bundle(published, cluster, worker_sources=worker_sources()).manifests
-    (held,) = (m["data"] for m in made if m["kind"] == "ConfigMap")
+    held = {m["metadata"]["name"]: m["data"] for m in made if m["kind"] == "ConfigMap"}
     job = next(m for m in made if m["kind"] == "RayJob")
     pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    (volume,) = (v["configMap"] for v in pod["volumes"] if "configMap" in v)
-    placed = {item["path"]: held[item["key"]] for item in volume["items"]}
+    (volume,) = (v["projected"]["sources"] for v in pod["volumes"] if "projected" in v)
+    parts = [source["configMap"] for source in volume]
+    placed = {item["path"]: held[part["name"]][item["key"]] for part in parts for item in part["items"]}
     assert placed == {f"gridsweep/{path}": text for path, text in worker_sources().items()}
 
 

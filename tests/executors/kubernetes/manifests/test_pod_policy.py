@@ -8,7 +8,7 @@ from gridsweep.executors.kubernetes.manifests.checks import pod_templates
 from gridsweep.executors.kubernetes.manifests.image_version import CONTROLLER
 from gridsweep.executors.kubernetes.manifests.yaml_text import document
 
-ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim"}
+ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def bundle(
     files["volume.yaml"] = (volume_claim(sweep, cluster, loop=loop),)
     files["network.yaml"] = (worker_policy(sweep, cluster),)
     if cluster.worker == "configmap":
-        files["worker.yaml"] = (sources(sweep, cluster, dict(worker_sources or {})),)
+        files["worker.yaml"] = sources(sweep, cluster, dict(worker_sources or {}))
     if loop:
         files["controller.yaml"] = tuple(controller(sweep, cluster, spec, dict(spec_files or {})))
     else:

@@ -162,6 +162,15 @@ WORKER_SOURCES = (
 )
 """The files of the package that a worker needs, without the tiny base model, which is too large for a ConfigMap."""
 
+SOURCE_PARTS = {
+    "worker": tuple(path for path in WORKER_SOURCES if not path.startswith("train/")),
+    "worker-lean": tuple(path for path in WORKER_SOURCES if path.startswith("train/lean/")),
+    "worker-train": tuple(
+        path for path in WORKER_SOURCES if path.startswith("train/") and not path.startswith("train/lean/")
+    ),
+}
+"""The ConfigMaps that hold the files, by the end of their names."""
+
 
 def assignment_of(sweep: Sweep, id: str, at: datetime | None = None) -> Assignment:
     """Return the assignment of one whole experiment, as its stint's first attempt, for rendering without the loop.
@@ -197,17 +206,19 @@ def check_reachable(sweep: Sweep, cluster: KubernetesCluster) -> None:
         raise SpecError("tiny-qwen2 comes with the worker's image only; set executor.kubernetes.worker: image")
 
 
-def sources_name(sweep: str) -> str:
-    return object_name(sweep, "worker")
+def sources(sweep: Sweep, cluster: KubernetesCluster, texts: dict[str, str]) -> tuple[Manifest, ...]:
+    """Return the worker's sources as ConfigMaps, each small enough for `kubectl apply`, which keeps a copy of 256 KiB.
 
-
-def sources(sweep: Sweep, cluster: KubernetesCluster, texts: dict[str, str]) -> Manifest:
-    """Return the worker's sources as a ConfigMap; keys have `.` in place of `/`. Raise `SpecError` over 1 MiB."""
-    return config_map(
-        cluster,
-        sources_name(sweep.name),
-        labels(sweep.name, "worker"),
-        {key_of(path): text for path, text in texts.items()},
+    Keys have `.` in place of `/`. Raise `SpecError` if one is over 1 MiB.
+    """
+    return tuple(
+        config_map(
+            cluster,
+            object_name(sweep.name, name),
+            labels(sweep.name, "worker"),
+            {key_of(path): texts[path] for path in paths if path in texts},
+        )
+        for name, paths in SOURCE_PARTS.items()
     )
 
 
@@ -227,8 +238,17 @@ def config_map(cluster: KubernetesCluster, name: str, labels: dict[str, str], da
 
 
 def sources_volume(sweep: str) -> Manifest:
-    items = [{"key": key_of(path), "path": f"gridsweep/{path}"} for path in WORKER_SOURCES]
-    return {"name": "package", "configMap": {"name": sources_name(sweep), "items": items}}
+    """Return the volume that joins the ConfigMaps of the worker's sources into one package."""
+    joined = [
+        {
+            "configMap": {
+                "name": object_name(sweep, name),
+                "items": [{"key": key_of(path), "path": f"gridsweep/{path}"} for path in paths],
+            }
+        }
+        for name, paths in SOURCE_PARTS.items()
+    ]
+    return {"name": "package", "projected": {"sources": joined}}
 
 
 def key_of(path: str) -> str:
