@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gridsweep.train.lean.linear import Block, Frozen, Pass, lora_product
+from gridsweep.train.lean.linear import Block, LoraLinear, Pass, lora_product
 from gridsweep.train.lean.packing import Packed
 from gridsweep.train.lean.stack import Shapes
 from gridsweep.train.lean.targets import Layers, frozen, layout_of, sizes, targeted
@@ -84,22 +84,8 @@ class PlainBase:
         setattr(self.base.get_submodule(parent), own, module)
 
 
-class PlainLora(nn.Module):
+class PlainLora(LoraLinear):
     """A target module with one member's adapter: x [..., in] -> [..., out]."""
-
-    def __init__(self, name: str, base: nn.Module, frozen: Frozen):
-        super().__init__()
-        self.name, self.base, self.frozen = name, base, frozen
-        self.now: Pass | None = None
-
-    @property
-    def weight(self) -> object:
-        """The frozen weights, which some models read for their type."""
-        return self.base.weight
-
-    @property
-    def bias(self) -> object:
-        return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
         if self.now is None:
