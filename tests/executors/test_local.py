@@ -172,7 +172,7 @@ def test_a_worker_that_ended_while_nobody_looked_is_told_of_with_its_own_times(l
 
 def test_told_to_stop_it_pauses_and_the_rest_gives_the_same_loss(local, monkeypatch, tmp_path):
     wanted = undisturbed(tmp_path, 20)
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", SLOW)
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e00")
     state = submitted(steps=20)
     name = request(state)
     local.act(state)
@@ -182,7 +182,7 @@ def test_told_to_stop_it_pauses_and_the_rest_gives_the_same_loss(local, monkeypa
     assert isinstance(heard[-1], Paused)
     step = state.standings["e00"].step
     assert 3 <= step < 20 and state.standings["e00"].checkpoint.step == step
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
+    monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
     again = request(state)
     finish(state, local)
     assert [line.step for line in lines(local.folder(again))] == list(range(step, 21))
@@ -191,7 +191,7 @@ def test_told_to_stop_it_pauses_and_the_rest_gives_the_same_loss(local, monkeypa
 
 def test_killed_it_is_lost_and_only_what_no_checkpoint_held_is_trained_again(local, monkeypatch, tmp_path):
     wanted = undisturbed(tmp_path, 20)
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", SLOW)
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e00")
     state = submitted(steps=20)
     name = request(state)
     local.act(state)
@@ -202,7 +202,7 @@ def test_killed_it_is_lost_and_only_what_no_checkpoint_held_is_trained_again(loc
     assert isinstance(lost, Lost) and lost.why == "the worker vanished (it printed nothing)"
     saved = state.standings["e00"].step
     assert saved == reached - reached % 2  # a checkpoint every other step
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
+    monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
     again = request(state)
     finish(state, local)
     assert lines(local.folder(again))[0].step == saved
@@ -210,7 +210,7 @@ def test_killed_it_is_lost_and_only_what_no_checkpoint_held_is_trained_again(loc
 
 
 def test_a_damaged_checkpoint_is_not_trusted(local, monkeypatch):
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", SLOW)
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e00")
     state = submitted(steps=20)
     name = request(state)
     local.act(state)

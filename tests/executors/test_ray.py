@@ -63,12 +63,13 @@ class TestRay(WorkerContract):
 
 def test_in_a_shared_folder_nothing_travels(head, tmp_path):
     bench = RayBench(tmp_path / "store", RayCluster(head.address, shared=str(tmp_path), resource="gpu_slot"))
-    story = Story(bench, bench.executor(stand_in(SLOW)), sweep_of(1, steps=20))
+    story = Story(bench, bench.executor(stand_in(misbehave="wait:e00")), sweep_of(1, steps=20))
     name = story.request()
     story.reach(name, 3)
     assert story.executor.folder(name).alive()  # the lock is held, and seen here
     story.pause(name)
     assert isinstance(story.finish(), Paused)
+    story.die(bench.executor(stand_in()))
     story.request()
     assert isinstance(story.finish(), Ended)
     assert story.loss() == expected_loss(story.state.sweep, "e00")
@@ -77,7 +78,7 @@ def test_in_a_shared_folder_nothing_travels(head, tmp_path):
 
 def test_a_head_that_does_not_answer_for_a_day_costs_nothing(head, tmp_path):
     bench = RayBench(tmp_path / "store", RayCluster(head.address, resource="gpu_slot"), timeout=0.5)
-    story = Story(bench, bench.executor(stand_in(SLOW)), sweep_of(1, steps=40))
+    story = Story(bench, bench.executor(stand_in(SLOW)), sweep_of(1, steps=60))
     story.state.patience = timedelta(minutes=10)
     name = story.request()
     story.reach(name, 3)

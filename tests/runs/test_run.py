@@ -114,7 +114,7 @@ def test_where_all_crash_alike_the_exit_code_is_5_and_the_next_run_may_go_on(tmp
 def test_a_signal_stops_at_a_checkpoint_and_the_next_run_goes_on(tmp_path, monkeypatch, number, code, why):
     wanted = losses(run(real_sweep(2), tmp_path / "undisturbed") and read(tmp_path / "undisturbed"))
     folder = tmp_path / "stopped"
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", SLOW)
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e")
     loop = driven(real_sweep(2), folder)
     at_work(folder, 2)
     os.kill(loop.pid, number)
@@ -122,7 +122,7 @@ def test_a_signal_stops_at_a_checkpoint_and_the_next_run_goes_on(tmp_path, monke
     state = read(folder)
     assert loop.exitcode == code and state.stopping == why and not state.active
     assert 2 <= state.standings["e00"].step < 8 and not any(a.alive() for a in attempts(folder))
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
+    monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
     assert run(None, folder).exit_code == errors.DONE
     assert losses(read(folder)) == wanted
 
@@ -144,7 +144,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_the_worker_is_adopted(tmp_path, monk
 
 
 def test_stop_ends_a_live_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", SLOW)
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e")
     loop = driven(real_sweep(2), tmp_path)
     at_work(tmp_path)
     state = runs.stop(tmp_path, STAND_IN)
@@ -154,7 +154,7 @@ def test_stop_ends_a_live_run(tmp_path, monkeypatch):
 
 
 def test_stop_ends_workers_whose_run_was_killed(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", SLOW)
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e")
     loop = driven(real_sweep(2), tmp_path)
     at_work(tmp_path)
     loop.kill()
@@ -276,12 +276,12 @@ def test_any_other_change_is_refused_with_the_difference(changes, refused):
 
 
 def test_amendments_are_journaled_and_take_effect(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", SLOW)
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e")
     loop = driven(real_sweep(2), tmp_path)
     at_work(tmp_path)
     runs.stop(tmp_path, STAND_IN)
     loop.join()
-    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
+    monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
     changed = real_sweep(2, devices=(Device("other"),), policy=PolicyChoice("immediate"))
     assert run(changed, tmp_path).exit_code == errors.DONE
     state = read(tmp_path)

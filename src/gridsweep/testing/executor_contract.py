@@ -215,7 +215,7 @@ class ExecutorContract:
         assert story.look() == []
 
     def test_told_to_pause_it_keeps_what_it_trained_and_the_rest_goes_on_from_there(self, bench: Bench) -> None:
-        story = self.story(bench, steps=30, pace=SLOW)
+        story = self.story(bench, steps=30, misbehave="wait:e00")
         name = story.request()
         self.under_way(story, name)
         story.pause(name)
@@ -280,7 +280,7 @@ class WorkerContract(ExecutorContract):
         assert story.loss() == expected_loss(story.state.sweep, "e00")
 
     def test_killed_it_is_lost_and_the_rest_goes_on_from_its_checkpoint(self, bench: Bench) -> None:
-        story = self.story(bench, steps=60, pace=SLOW)
+        story = self.story(bench, steps=60, misbehave="wait:e00")
         name = story.request()
         story.reach(name, 5)
         bench.kill(name)

@@ -8,7 +8,8 @@ too few, or a step from a wrong checkpoint, shows in the last digit. Two environ
     GRIDSWEEP_MISBEHAVE      `WHAT:PREFIX,...`: experiments whose id starts with PREFIX go wrong: `nan` (fails
                              alone) or, with all members of its attempt, `hang` (deaf to SIGTERM too), `crash` (an error
                              is reported), `vanish` (killed at its third step), `slow` (a step takes five times as
-                             long), `long` (makes two steps for each that is assigned, and says so)
+                             long), `long` (makes two steps for each that is assigned, and says so), `wait` (after five
+                             steps it waits until SIGTERM, so that it never ends before a test interrupts it)
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def work(folder: AttemptFolder) -> None:
         raise SystemExit(1) from None
     folder.append(Progress(now(), "training", worker.first, {}))
     for step in range(worker.first + 1, worker.last + 1):
+        worker.wait(step, asked)
         worker.train(step)
         worker.drop_diverged(step)
         if not worker.alive:
@@ -130,6 +132,13 @@ class StandIn:
         seconds = (now() - begun) / timedelta(seconds=1)
         self.folder.append(EnergyLine(begun, seconds, WATTS / 1000 * seconds / 3600, "modelled", told))
         self.folder.append(Progress(now(), "training", told, dict(self.losses)))
+
+    def wait(self, step: int, asked: Sequence[int]) -> None:
+        """Wait for a signal before the sixth step, if told to; for ten minutes at most, should a test leave it."""
+        if "wait" in self.wrongs and step == self.first + 6:
+            end = time.monotonic() + 600
+            while not asked and time.monotonic() < end:
+                time.sleep(0.005)
 
     def drop_diverged(self, step: int) -> None:
         """Fail the members that were told to have no finite loss."""
