@@ -162,10 +162,10 @@ def test_a_model_on_a_hub_that_cannot_be_reached_is_told_before_the_wait(project
 
 
 def test_what_only_workers_can_read_is_told_by_the_first_of_them(project):
-    sweep = replace(sweep_in(project), executor=ExecutorChoice("kubernetes"), dataset=Dataset("someone/pairs"))
+    sweep = replace(sweep_in(project), executor=ExecutorChoice("kubernetes"), dataset=Dataset("/mnt/pairs.jsonl"))
     (told,) = fingerprinted(looked(sweep, START), State(), START)
     assert told.things == {} and set(told.missing) == {"training data", "tokenizer", "chat template", "encoded samples"}
-    assert "someone/pairs is read where the workers are" in looked(sweep, START).unseen.values()
+    assert "/mnt/pairs.jsonl is read where the workers are" in looked(sweep, START).unseen.values()
 
 
 def test_a_program_of_ones_own_is_not_looked_at(project):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gridsweep.errors import SpecError
+from gridsweep.errors import HubError, SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe
 from gridsweep.train import data, stdlib
 
@@ -73,7 +73,7 @@ class TestFiles:
         assert len(data.load(Dataset(str(tmp_path)), Recipe()).train) == 4
 
     def test_a_dataset_that_the_hub_does_not_give_is_told(self) -> None:
-        with pytest.raises(SpecError, match=r"the dataset nobody/nothing \(train\): cannot be read"):
+        with pytest.raises(HubError, match="the dataset nobody/nothing is not on this machine and the hub cannot"):
             data.load(Dataset("nobody/nothing"), Recipe())
 
 

@@ -14,6 +14,7 @@ from gridsweep.records.attempts import Assignment
 from gridsweep.sweep.experiments import Dataset, Model, Recipe
 from gridsweep.sweep.stints import Device
 from gridsweep.train import constants
+from gridsweep.train.checkpoint import pinned_model
 from gridsweep.train.look import look
 from gridsweep.train.model import TINY_QWEN2
 
@@ -146,6 +147,6 @@ def test_a_hub_model_is_named_by_its_commit(tmp_path: Path, monkeypatch: pytest.
     for commit in commits:
         (home / "refs").mkdir(exist_ok=True)
         (home / "refs" / "main").write_text(commit)
-        found.append(constants.of_model(Model("someone/tiny")))
+        found.append(constants.of_model(pinned_model(Model("someone/tiny"))))
     assert found == [{"model commit": commit} for commit in commits]
-    assert constants.of_model(Model("someone/tiny", "1" * 40)) == {"model commit": "1" * 40}
+    assert constants.of_model(pinned_model(Model("someone/tiny", "1" * 40))) == {"model commit": "1" * 40}

@@ -15,7 +15,7 @@ from gridsweep.accounting.ledger import Account, Ledger
 from gridsweep.accounting.savings import Alternative, Promise, Settlement, compare, settlement
 from gridsweep.accounting.winner_caveats import winner_caveats
 from gridsweep.carbon.readings import Quality
-from gridsweep.carbon.traces import HOUR, or_none
+from gridsweep.carbon.traces import HOUR, or_nones
 from gridsweep.selection.winners import winner
 from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.standings import Status
@@ -181,7 +181,7 @@ def make_report(
         notes=(*caveats(state, book), *winner_caveats(state, rows)),
         intensity_start=grid.start,
         intensity_step_h=grid.step / HOUR,
-        intensity=tuple(map(or_none, grid.values.tolist())),
+        intensity=or_nones(grid.values),
         thresholds={tier.name: _limit(state, tier) for tier in sorted(sweep.tiers, key=lambda tier: tier.rank)},
         baseline=sweep.baseline,
         total_steps=sweep.total_steps,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gridsweep.carbon.readings import Reading
-from gridsweep.carbon.traces import DAY, HOUR, Trace, or_none
+from gridsweep.carbon.traces import DAY, HOUR, Trace, or_none, or_nones
 
 WINDOWS = 3
 WEEK = timedelta(days=7)
@@ -119,4 +119,4 @@ def cleanest(expected: Trace, now: datetime, duration: timedelta, atonce: float)
 
 
 def _column(trace: Trace) -> tuple[float | None, ...]:
-    return tuple(map(or_none, trace.values.tolist()))
+    return or_nones(trace.values)

@@ -28,6 +28,12 @@ def or_none(level: float) -> float | None:
     return level if isfinite(level) else None
 
 
+def or_nones(levels: Column) -> tuple[float | None, ...]:
+    """Return `or_none` of every level."""
+    values = levels.tolist()
+    return tuple(values) if np.isfinite(levels).all() else tuple(map(or_none, values))
+
+
 def or_nan(levels: Sequence[float | None]) -> Column:
     """Return the column of such levels, NaN for None."""
     return np.array(levels, dtype=np.float64)

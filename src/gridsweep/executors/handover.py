@@ -7,7 +7,6 @@ reached. An executor with remote workers keeps a mirror of their folders in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +27,7 @@ L = TypeVar("L", Progress, EnergyLine)
 
 def assignment(state: State, attempt: Attempt) -> Assignment:
     """Return the assignment for an attempt's worker."""
-    sweep = state.sweep
+    sweep = state.constants.pinned(state.sweep)
     parts = []
     for member in attempt.stint.members:
         standing = state.standings[member.experiment]
@@ -37,18 +36,17 @@ def assignment(state: State, attempt: Attempt) -> Assignment:
         parts.append(Part(experiment.id, experiment.params, experiment.seed, member.from_step, member.to_step, saved))
     device = device_named(state.sweep.devices, attempt.device)
     base = state.standings[attempt.stint.members[0].experiment].experiment.base  # of all: packs share one
-    known = state.constants.things
     return Assignment(
         attempt.id,
-        replace(sweep.model, revision=known.get("model commit", sweep.model.revision)),
-        replace(sweep.dataset, revision=known.get("data commit", sweep.dataset.revision)),
+        sweep.model,
+        sweep.dataset,
         sweep.recipe,
         sweep.total_steps,
         device,
         tuple(parts),
         base,
         state.constants.encoding,
-        known,
+        state.constants.things,
         state.submitted_at,
     )
 

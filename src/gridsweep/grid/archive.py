@@ -13,7 +13,7 @@ import numpy as np
 
 from gridsweep.carbon.forecasts import Forecast
 from gridsweep.carbon.readings import Reading, Stretch
-from gridsweep.carbon.traces import DAY, Trace, or_nan, or_none
+from gridsweep.carbon.traces import DAY, Trace, or_nan, or_none, or_nones
 from gridsweep.records import codec
 from gridsweep.records.files import replace_file
 from gridsweep.state.events import Observed
@@ -96,10 +96,9 @@ class Archive:
 
     def history(self, start: datetime, end: datetime) -> tuple[Trace, tuple[Stretch, ...]]:
         """Return the known slots in `[start, end)`, with their provenance."""
-        found = self.grid.facts(start, end)
         trace = self.grid.trace(start).between(start, end)
-        stretches = [Stretch(fact.start, fact.provenance) for fact in found if fact.start < end]
-        return trace, tuple(stretches)
+        runs = self.grid.runs(start)
+        return trace, tuple(Stretch(first, provenance) for first, _, provenance in runs if first < end)
 
     def _load(self, path: Path) -> None:
         with suppress(OSError, ValueError):
@@ -121,7 +120,7 @@ class Archive:
 
 def _written(told: Forecast) -> _Told:
     mean = told.mean.between(told.start, told.start + LONGEST_AHEAD)
-    return _Told(told.issued_at, mean.start, mean.step, tuple(map(or_none, mean.values.tolist())), told.source)
+    return _Told(told.issued_at, mean.start, mean.step, or_nones(mean.values), told.source)
 
 
 def _read(told: _Told) -> Forecast:

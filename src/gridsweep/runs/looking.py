@@ -18,6 +18,7 @@ from gridsweep.records.looks import Look
 from gridsweep.state.events import Fingerprinted
 from gridsweep.state.state import State
 from gridsweep.sweep.constants import ENCODING, check_constant
+from gridsweep.sweep.experiments import is_local
 from gridsweep.sweep.sweep import Sweep
 
 LOOK_SECONDS = 1800.0
@@ -66,10 +67,9 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
 
 
 def _away(sweep: Sweep) -> str:
-    """Return the model or dataset that is on the hub, or on a path that only workers see; '' if both are here."""
-    bundled = ("stdlib", "tiny-qwen2", "smollm2-135m-instruct")
-    ids = [id for id in (sweep.model.id, sweep.dataset.id) if id not in bundled]
-    return next((id for id in ids if not Path(id).expanduser().exists()), "")
+    """Return the model or dataset that is on a path that only workers see; '' if there is none."""
+    paths = [id for id in (sweep.model.id, sweep.dataset.id) if is_local(id)]
+    return next((id for id in paths if not Path(id).expanduser().exists()), "")
 
 
 def fingerprinted(look: Look | None, state: State, at: datetime) -> list[Fingerprinted]:
@@ -91,9 +91,12 @@ def fingerprinted(look: Look | None, state: State, at: datetime) -> list[Fingerp
 
 
 def seen(sweep: Sweep, at: datetime, command: Sequence[str], state: State) -> Look | None:
-    """Return the look at a sweep that is submitted or resumed. Raise `SpecError` if a worker would refuse it."""
+    """Return the look at a sweep that is submitted or resumed. Raise `SpecError` if a worker would refuse it.
+
+    A sweep that is resumed keeps the commits that it began with, whatever its revisions name by now.
+    """
     encoding, at = (state.constants.encoding, state.submitted_at) if state.standings else (ENCODING, at)
-    look = looked(sweep, at, command, encoding=encoding)
+    look = looked(state.constants.pinned(sweep), at, command, encoding=encoding)
     if look is not None and look.error:
         error = SpecError(look.error)
         if state.standings:

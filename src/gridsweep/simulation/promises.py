@@ -21,7 +21,7 @@ import numpy as np
 from gridsweep.accounting.ledger import Ledger, ledger
 from gridsweep.accounting.savings import Promise, compare
 from gridsweep.carbon.readings import Provenance, Reading
-from gridsweep.carbon.traces import DAY, HOUR, Trace, or_nan, or_none
+from gridsweep.carbon.traces import DAY, HOUR, Trace, or_nan, or_nones
 from gridsweep.errors import GridsweepError
 from gridsweep.policy.gates import Immediate
 from gridsweep.policy.registry import policy_for
@@ -60,7 +60,7 @@ def promised(sweep: Sweep, reading: Reading, now: datetime) -> Promised | None:
         forecast=forecast.source,
         start=ahead.start,
         step=ahead.step,
-        values=tuple(map(or_none, ahead.values.tolist())),
+        values=or_nones(ahead.values),
     )
 
 

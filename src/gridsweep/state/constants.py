@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gridsweep.state.events import Fingerprinted
-from gridsweep.sweep.constants import differences
+from gridsweep.sweep.constants import COMMITS, differences
+from gridsweep.sweep.sweep import Sweep
 
 
 @dataclass(slots=True)
@@ -20,6 +21,11 @@ class Constants:
     things: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     refusal: str = ""
+
+    def pinned(self, sweep: Sweep) -> Sweep:
+        """Return a sweep with the known commits as the revisions of its model and dataset."""
+        pins = {part: self.things[name] for name, part in COMMITS.items() if name in self.things}
+        return replace(sweep, **{part: replace(getattr(sweep, part), revision=pin) for part, pin in pins.items()})
 
     def take(self, event: Fingerprinted) -> None:
         """Take what is new; the first value of a thing is the one to compare with."""

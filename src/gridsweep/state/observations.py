@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from gridsweep.carbon.readings import Freshness, Reading
+from gridsweep.carbon.traces import or_nones
 from gridsweep.state.events import Answered, Event, Observed
 from gridsweep.state.state import State
 
@@ -30,7 +31,7 @@ def observed(state: State, reading: Reading, now: datetime) -> list[Observed]:
 def facts(reading: Reading, first: int, now: datetime) -> list[Observed]:
     """Return the slots of a reading from the `first` on, one event for each stretch."""
     history = reading.history
-    values = tuple(None if value != value else value for value in history.values[first:].tolist())
+    values = or_nones(history.values[first:])
     start = history.start + first * history.step
     if len(reading.stretches) == 1:
         return [Observed(now, start, history.step, values, reading.provenance)] if values else []

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gridsweep.carbon.readings import Provenance, Quality
-from gridsweep.carbon.traces import HOUR, Column, Trace, or_nan, or_none
+from gridsweep.carbon.traces import HOUR, Column, Trace, or_nan, or_nones
 from gridsweep.state.events import Observed, Settled
 
 
@@ -63,23 +63,24 @@ class Grid:
         self._marks = np.concatenate([np.full(slots, -1, dtype=np.int16), self._marks])
         self._slots += slots
 
-    def facts(self, since: datetime, at: datetime) -> list[Observed]:
-        """Return what is known from `since` on, one event for every run of slots with the same provenance."""
+    def runs(self, since: datetime) -> list[tuple[datetime, Column, Provenance]]:
+        """Return what is known from `since` on: start, slots and provenance of every run of the same provenance."""
         if self._start is None:
             return []
         begin = max(0, (since - self._start) // self._step)
-        marks = self._marks[begin : self._slots]
+        marks, values = self._marks[begin : self._slots], self._column[begin : self._slots]
         edges = [0, *(np.flatnonzero(np.diff(marks)) + 1).tolist(), len(marks)]
         return [
-            Observed(
-                at,
-                self._start + (begin + a) * self._step,
-                self._step,
-                tuple(map(or_none, self._column[begin + a : begin + b].tolist())),
-                self.provenances[marks[a]],
-            )
+            (self._start + (begin + a) * self._step, values[a:b], self.provenances[marks[a]])
             for a, b in pairwise(edges)
             if b > a and marks[a] >= 0  # slots without an observation are left out
+        ]
+
+    def facts(self, since: datetime, at: datetime) -> list[Observed]:
+        """Return what is known from `since` on, one event for every run of slots with the same provenance."""
+        return [
+            Observed(at, start, self._step, or_nones(values), provenance)
+            for start, values, provenance in self.runs(since)
         ]
 
     def trace(self, otherwise: datetime) -> Trace:

@@ -148,6 +148,10 @@ def data_suffix(name: str) -> str | None:
     return next((suffix for suffix in DATA_SUFFIXES if plain.endswith(suffix)), None)
 
 
+BUNDLED_MODELS = ("tiny-qwen2", "smollm2-135m-instruct")
+BUNDLED_DATA = ("stdlib",)
+
+
 def is_local(id: str) -> bool:
     """Whether a model or dataset id is written as a path: `./x`, `../x`, `/x`, `~/x`, or a data file name."""
     return id.startswith(("./", "../", "/", "~")) or data_suffix(id) is not None

@@ -9,25 +9,37 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any  # configurations of any architecture
 
 from gridsweep.errors import GridsweepError, HubError, SpecError
 from gridsweep.sweep.experiments import Model
+from gridsweep.train.hub import model_on_hub, unreachable
 
 if TYPE_CHECKING:
     import torch
 
     from gridsweep.train.pretrained import CausalLM, Tokenizer
 
-UNREACHABLE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ReadTimeout"}
-"""Names of the errors of Hugging Face's libraries and of HTTP clients, which are imported late or not at all."""
 COMPILED = "_orig_mod."
 UNUSED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$")
 """Buffers that older versions of transformers saved as weights."""
 TOWERS = re.compile(r"image|audio|video|img|vision", re.IGNORECASE)
 """In the names of tokens that stand for other inputs than text; models for text alone have no rows for them."""
 DEQUANTIZED = ("mxfp4",)
+
+
+def pinned_model(model: Model) -> Model:
+    """Return a model of the hub with the commit that its revision names now; others as they are."""
+    if not model_on_hub(model):
+        return model
+    from transformers.utils import cached_file
+
+    with loading("config.json", model):
+        path = cached_file(model.id, "config.json", revision=model.revision or "main")
+        assert path is not None, "a missing config raises"
+        return replace(model, revision=Path(path).parent.name)
 
 
 def config_of(model: Model, where: str) -> Any:
@@ -166,15 +178,6 @@ def loading(what: str, model: Model) -> Iterator[None]:
         elif "sentencepiece" in cause or "tiktoken" in cause:
             remedy = "install the package that the message names"
         raise SpecError(f"the model {model.id} cannot be loaded: its {what}: {cause}; {remedy}") from error
-
-
-def unreachable(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that a hub could not be reached, rather than that it refused."""
-    while error is not None:
-        if type(error).__name__ in UNREACHABLE or isinstance(error, ConnectionError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _revision(model: Model, where: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gridsweep.records.files import file_digest, replace_file
 from gridsweep.sweep.experiments import Model
 from gridsweep.train.cache import cache_folder
+from gridsweep.train.hub import model_on_hub
 from gridsweep.train.model import resolve
 
 if TYPE_CHECKING:
@@ -19,28 +20,19 @@ if TYPE_CHECKING:
 
 
 def of_model(model: Model) -> dict[str, str]:
-    """Return the digests of a base's files: its commit on the hub, or its config and weights in a local folder.
+    """Return the digests of a base's config and weights; for a pinned model of the hub, its commit.
 
     The files must be there; weights are hashed again only if a file's path, inode, size or time has changed.
     """
-    where = resolve(model)
-    if not Path(where).is_dir():
-        return {"model commit": commit_of(where, model.revision)}
-    folder = Path(where)
+    if model_on_hub(model):
+        assert model.revision, "a model of the hub is pinned before it is loaded"
+        return {"model commit": model.revision}
+    folder = Path(resolve(model))
     weights = {path.name: cached_digest(path) for path in sorted(folder.glob("*.safetensors"))}
     return {
         "model config": file_digest(folder / "config.json"),
         "model weights": _digest(sorted(weights.values())),
     }
-
-
-def commit_of(id: str, revision: str | None) -> str:
-    """Return the commit that a revision of a hub model names, as its files lie in the cache."""
-    from transformers.utils import cached_file
-
-    path = cached_file(id, "config.json", revision=revision or "main")
-    assert path is not None, "a missing config raises"
-    return Path(path).parent.name
 
 
 def of_tokenizer(tokenizer: Tokenizer) -> dict[str, str]:

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from math import ceil
 from pathlib import Path, PurePath
 
@@ -16,13 +17,15 @@ from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe, is_local
 from gridsweep.train import stdlib
 from gridsweep.train.conversations import Conversation, asked
-from gridsweep.train.data_files import rows_of, validation_split
+from gridsweep.train.data_files import hub_rows, rows_of, validation_split
 from gridsweep.train.first_reading import digest_as_then, pair_as_then, rows_as_then
 from gridsweep.train.forms import by_name, named_columns, read_row
 from gridsweep.train.rows import Row
 from gridsweep.train.turns import Skipped
 
 LONGEST = 400  # characters of a stdlib pair: about 110 tokens of tiny-qwen2, so that a demo takes minutes
+FIRST_ROWS = 1000
+"""How many rows of a dataset of the hub are looked at before the wait."""
 TOLD = {"all_answers": "all answers", "last_answer": "the last answer of each conversation"}
 
 
@@ -61,19 +64,47 @@ def load(dataset: Dataset, recipe: Recipe, encoding: int = 2) -> Data:
     if encoding == 1:
         return _as_then(dataset, recipe)
     source = _own_validation(dataset)
-    reading = _read(dataset, dataset.id, dataset.split, dataset.train_samples if source else _wanted(dataset, recipe))
+    wanted = dataset.train_samples if source else _wanted(dataset, recipe)
+    reading = _read(dataset, dataset.id, rows_of(dataset.id, dataset.split, dataset.revision), wanted)
     readings = [reading]
     if source is None:
         train, validation = _split(dataset, recipe, reading.found, sum(reading.skipped.values()))
     else:
-        readings.append(_read(dataset, *source, dataset.validation_samples))
+        rows = rows_of(*source, dataset.revision)
+        readings.append(_read(dataset, source[0], rows, dataset.validation_samples))
         train, validation = (one.found for one in readings)
         _enough(dataset.id, "train", train, dataset.train_samples)
         _enough("{} ({})".format(*source), "validation", validation, dataset.validation_samples)
     skipped = sum((one.skipped for one in readings), Counter[str]())
-    rows = sum(one.rows for one in readings)
-    facts = _facts(dataset, readings, skipped, rows, source)
-    return Data(train, validation, facts | {"dataset_digest": digest(train + validation, encoding)}, skipped, rows)
+    count = sum(one.rows for one in readings)
+    facts = _facts(dataset, readings, skipped, count, source)
+    return Data(train, validation, facts | {"dataset_digest": digest(train + validation, encoding)}, skipped, count)
+
+
+def first_of(dataset: Dataset, recipe: Recipe) -> Data:
+    """Read the first rows of a dataset of the hub, without fetching the rest; the last of them is for validation.
+
+    Raise `SpecError` if the split or a named column is missing, if none of these rows can be used, or if they are all
+    that is needed and too many of them are skipped.
+    """
+    sources = [(dataset.split, _wanted(dataset, recipe) if dataset.validation is None else dataset.train_samples)]
+    if dataset.validation is not None and not is_local(dataset.validation):
+        sources.append((dataset.validation, dataset.validation_samples))
+    readings = []
+    for split, wanted in sources:
+        rows = islice(hub_rows(dataset.id, split, dataset.revision, streaming=True), FIRST_ROWS)
+        reading = _taken(dataset, dataset.id, rows, wanted)
+        if not reading.found:
+            raise SpecError(
+                f"the dataset {dataset.id} ({split}): none of its first {reading.rows} rows can be used: "
+                f"{_causes(reading)}; name its columns with dataset.columns, or another split"
+            )
+        if len(reading.found) == wanted:
+            _few_skipped(dataset, dataset.id, reading)
+        readings.append(reading)
+    first = readings[0]
+    facts = _facts(dataset, [first], first.skipped, first.rows, None)
+    return Data(first.found[:-1] or first.found, first.found[-1:], facts, first.skipped, first.rows)
 
 
 def digest(conversations: Iterable[Conversation], encoding: int = 2) -> str:
@@ -174,10 +205,28 @@ def _same_file(one: str, other: str) -> bool:
     return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
 
 
-def _read(dataset: Dataset, id: str, split: str, wanted: int | None) -> _Reading:
+def _read(dataset: Dataset, id: str, rows: Iterable[Row], wanted: int | None) -> _Reading:
     """Return the first `wanted` conversations of a source (all if None). Raise `SpecError` if too many are unusable."""
+    reading = _taken(dataset, id, rows, wanted)
+    _few_skipped(dataset, id, reading)
+    return reading
+
+
+def _few_skipped(dataset: Dataset, id: str, reading: _Reading) -> None:
+    """Raise `SpecError` if a larger share of rows was skipped than is allowed."""
+    skipped = sum(reading.skipped.values())
+    if skipped > dataset.skip_at_most * reading.rows:
+        share = skipped / reading.rows
+        raise SpecError(
+            f"the dataset {id}: {skipped} of {reading.rows} rows cannot be used: {_causes(reading)}; mend them, or "
+            f"allow them with dataset.skip_at_most: {ceil(share * 1000) / 1000:g} (now {dataset.skip_at_most:g})"
+        )
+
+
+def _taken(dataset: Dataset, id: str, rows: Iterable[Row], wanted: int | None) -> _Reading:
+    """Return the first `wanted` conversations of a source, and what was skipped. Raise `SpecError` for a column."""
     reading = _Reading()
-    for row in rows_of(id, split, dataset.revision):
+    for row in rows:
         _take(reading, row, dataset)
         if len(reading.found) == wanted:
             break
@@ -186,17 +235,11 @@ def _read(dataset: Dataset, id: str, split: str, wanted: int | None) -> _Reading
         if missing and reading.rows:
             there = ", ".join(reading.columns)
             raise SpecError(f"dataset.columns: {id} has no column {missing[0]!r}; its columns are {there}")
-    skipped = sum(reading.skipped.values())
-    if skipped > dataset.skip_at_most * reading.rows:
-        share = skipped / reading.rows
-        causes = ", ".join(
-            f"{count} {cause} (first: {reading.first[cause]})" for cause, count in _most(reading.skipped)
-        )
-        raise SpecError(
-            f"the dataset {id}: {skipped} of {reading.rows} rows cannot be used: {causes}; mend them, or allow them "
-            f"with dataset.skip_at_most: {ceil(share * 1000) / 1000:g} (now {dataset.skip_at_most:g})"
-        )
     return reading
+
+
+def _causes(reading: _Reading) -> str:
+    return ", ".join(f"{count} {cause} (first: {reading.first[cause]})" for cause, count in _most(reading.skipped))
 
 
 def _take(reading: _Reading, row: Row, dataset: Dataset) -> None:

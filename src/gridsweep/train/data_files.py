@@ -10,6 +10,7 @@ from typing import Any, cast  # datasets is loaded where used, and its objects a
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import DATA_SUFFIXES, data_suffix, is_local
+from gridsweep.train.hub import reading
 from gridsweep.train.rows import Row, file_rows, guarded
 
 SPLITS = {
@@ -63,12 +64,18 @@ def validation_split(id: str) -> str | None:
     return "validation" if any(_has_word(file, path, SPLITS["validation"]) for file in _data_files(path)) else None
 
 
-def hub_rows(id: str, split: str, revision: str | None) -> Iterator[Row]:
-    """Yield the rows of a dataset that `datasets` loads. Never runs a dataset's own code."""
-    with guarded(f"the dataset {id} ({split})", "check the id, the split and the network, or give a local .jsonl file"):
+def hub_rows(id: str, split: str, revision: str | None, *, streaming: bool = False) -> Iterator[Row]:
+    """Yield the rows of a dataset that `datasets` loads; with `streaming`, of the whole split that a slice is of.
+
+    Never runs a dataset's own code.
+    """
+    if streaming and (match := ONE_SPLIT.fullmatch(split.partition("+")[0])):
+        split = match[1]  # slices of a stream are unknown to `datasets`
+    with reading(id, split):
         from datasets import load_dataset
 
-        found = cast("Iterable[Mapping[str, object]]", load_dataset(id, split=split, revision=revision))
+        loaded = load_dataset(id, split=split, revision=revision, streaming=streaming)
+        found = cast("Iterable[Mapping[str, object]]", loaded)
         for number, row in enumerate(found, 1):
             yield Row(f"the dataset {id} ({split}), row {number}", row)
 

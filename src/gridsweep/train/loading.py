@@ -15,6 +15,7 @@ from gridsweep.records.attempts import Assignment, Part
 from gridsweep.records.files import verify
 from gridsweep.sweep.constants import check_constant
 from gridsweep.train import data
+from gridsweep.train.hub import commit_of_data, pinned_data
 
 if TYPE_CHECKING:  # importing these takes seconds, during which the worker could not react to a stop request
     import torch
@@ -41,11 +42,13 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     """Load data, model and checkpoints; call `breathe` in between. Raise `SpecError` if any of them is invalid."""
     known = assignment.constants
     checkpoints = {part.experiment: whole_checkpoint(part, store) for part in assignment.members}
-    pairs = data.load(assignment.dataset, assignment.recipe, assignment.encoding)
-    found = {"training data": pairs.facts["dataset_digest"]}
+    dataset = pinned_data(assignment.dataset)
+    pairs = data.load(dataset, assignment.recipe, assignment.encoding)
+    found = commit_of_data(dataset) | {"training data": pairs.facts["dataset_digest"]}
     check_constant(known, found)
     breathe()
 
+    from gridsweep.train.checkpoint import pinned_model
     from gridsweep.train.constants import of_model, of_samples, of_tokenizer
     from gridsweep.train.device import device_and_dtype, memory_at_hand
     from gridsweep.train.kinds import engine_for, kind_of
@@ -55,11 +58,12 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     breathe()
     device, dtype = device_and_dtype()
     found["dtype"] = str(dtype).removeprefix("torch.")
-    tokenizer, base = load_base(assignment.model, device, dtype, assignment.base)
+    model = pinned_model(assignment.model)
+    tokenizer, base = load_base(model, device, dtype, assignment.base)
     breathe()
     recipe = assignment.recipe
     train, validation = encoded(tokenizer, pairs, assignment)
-    found |= of_model(assignment.model) | of_tokenizer(tokenizer) | of_samples([*train.samples, *validation.samples])
+    found |= of_model(model) | of_tokenizer(tokenizer) | of_samples([*train.samples, *validation.samples])
     check_constant(known, found)
     breathe()
     memory = memory_at_hand(device, assignment.device.memory_gb)

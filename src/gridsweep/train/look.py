@@ -21,8 +21,8 @@ from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
 from gridsweep.records.files import replace_file
 from gridsweep.records.looks import Look, Piece
-from gridsweep.sweep.experiments import Dataset, is_local
 from gridsweep.train.cache import cache_folder
+from gridsweep.train.hub import commit_of_data, data_on_hub, model_on_hub, pinned_data
 from gridsweep.train.model import offline_if_local, resolve
 
 if TYPE_CHECKING:
@@ -59,12 +59,11 @@ def look(assignment: Assignment) -> Look:
     """Look at data, tokenizer and model of an assignment; an error is returned, not raised."""
     seen = _Seen(assignment)
     try:
-        pairs = seen.data()
-        try:
-            seen.model(pairs)
-        except HubError as error:
-            seen.unseen |= dict.fromkeys(("tokenizer", "chat template", "encoded samples"), str(error))
-            return Look(seen.constants, seen.unseen, seen.facts, (), unreachable=str(error))
+        seen.model(seen.data())
+    except HubError as error:
+        named = ("training data", "tokenizer", "chat template", "encoded samples")
+        seen.unseen |= {name: str(error) for name in named if name not in seen.constants}
+        return Look(seen.constants, seen.unseen, seen.facts, (), unreachable=str(error))
     except GridsweepError as error:
         return Look(seen.constants, seen.unseen, seen.facts, seen.first, str(error))
     return Look(seen.constants, seen.unseen, seen.facts, seen.first)
@@ -80,44 +79,52 @@ class _Seen:
         self.facts: dict[str, str] = {}
         self.first: tuple[Piece, ...] = ()
 
-    def data(self) -> Data | None:
-        """Read the data as a whole; None if they are on the hub."""
+    def data(self) -> Data:
+        """Read the data as a whole; of data on the hub the first rows."""
         from gridsweep.train import data
 
-        if not on_this_machine(self.assignment.dataset):
-            why = "on the hub; the first attempt reads it"
+        if data_on_hub(self.assignment.dataset):
+            dataset = pinned_data(self.assignment.dataset)
+            self.constants |= commit_of_data(dataset)
+            why = f"on the hub; of its rows the first {data.FIRST_ROWS} were read, the first attempt reads all"
             self.unseen |= dict.fromkeys(("training data", "encoded samples"), why)
-            return None
+            pairs = data.first_of(dataset, self.assignment.recipe)
+            self.facts["data"] = (
+                f"{pairs.rows - sum(pairs.skipped.values())} of the first {pairs.rows} rows are samples"
+            )
+            self.facts |= _named(pairs.facts)
+            return pairs
         pairs = data.load(self.assignment.dataset, self.assignment.recipe, self.assignment.encoding)
         self.constants["training data"] = pairs.facts["dataset_digest"]
         self.facts["data"] = f"{len(pairs.train)} to train, {len(pairs.validation)} to validate"
         self.facts |= _named({name: fact for name, fact in pairs.facts.items() if name != "dataset_digest"})
         return pairs
 
-    def model(self, pairs: Data | None) -> None:
+    def model(self, pairs: Data) -> None:
         """Load the tokenizer, encode the data, build the model's shape and look for its target modules."""
-        from gridsweep.train.checkpoint import config_of, shape_of, tokenizer_of
+        from gridsweep.train.checkpoint import config_of, pinned_model, shape_of, tokenizer_of
         from gridsweep.train.constants import of_model, of_samples, of_tokenizer
         from gridsweep.train.kinds import kind_of
         from gridsweep.train.lean.targets import targeted
         from gridsweep.train.loading import encoded
 
-        model, recipe = self.assignment.model, self.assignment.recipe
+        model, recipe = pinned_model(self.assignment.model), self.assignment.recipe
         where = resolve(model)
         config = config_of(model, where)
         tokenizer = tokenizer_of(model, where, config)
         self.constants |= of_tokenizer(tokenizer)
-        if pairs is not None:
-            train, validation = encoded(tokenizer, pairs, self.assignment)
+        train, validation = encoded(tokenizer, pairs, self.assignment)
+        whole = "training data" in self.constants
+        if whole:
             self.constants |= of_samples([*train.samples, *validation.samples])
-            self.facts |= told(train, validation, recipe.max_length) | _named(train.facts)
-            self.first = tuple(pieces(tokenizer, train.samples[0]))
+        self.facts |= told(train, validation, recipe.max_length) | _named(train.facts)
+        self.first = tuple(pieces(tokenizer, train.samples[0]))
         shape = shape_of(model, where, config)
         targeted(shape, recipe.target_modules, recipe.layers)
         self.facts["model"] = f"{type(shape).__name__}, {sum(p.numel() for p in shape.parameters()):,} parameters"
         kind = kind_of(config, recipe.target_modules, recipe.layers)
         self.facts["trainer"] = kind.told
-        if pairs is not None and kind.trainer == "lean":
+        if whole and kind.trainer == "lean":
             self._room(shape, train.samples)
         self.constants |= of_model(model)
 
@@ -136,11 +143,6 @@ class _Seen:
 def _named(facts: Mapping[str, str]) -> dict[str, str]:
     """Return facts of a result under names to print."""
     return {name.replace("_", " "): fact for name, fact in facts.items()}
-
-
-def on_this_machine(dataset: Dataset) -> bool:
-    """Whether a dataset needs no hub."""
-    return dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).expanduser().exists()
 
 
 def told(train: Encoded, validation: Encoded, max_length: int) -> dict[str, str]:
@@ -170,14 +172,12 @@ def pieces(tokenizer: Tokenizer, sample: Sample) -> Iterator[Piece]:
 def _key(assignment: Assignment, text: str) -> str:
     """Return the name of the kept look; '' if it depends on the hub."""
     places = []
-    if not on_this_machine(assignment.dataset):
+    if data_on_hub(assignment.dataset) or model_on_hub(assignment.model):
         return ""
     if assignment.dataset.id != "stdlib":
         places.append(Path(assignment.dataset.id).expanduser())
-    where = Path(resolve(assignment.model)) if assignment.model.id != "smollm2-135m-instruct" else Path()
-    if not where.is_dir():
-        return ""
-    places.append(where)
+    if assignment.model.id != "smollm2-135m-instruct":
+        places.append(Path(resolve(assignment.model)))
     files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
     seen = [f"{f} {s.st_ino} {s.st_size} {s.st_mtime_ns}" for f in files if f.is_file() for s in (f.stat(),)]
     parts = [__version__, sys.version, str(Path.cwd()), text, *seen]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep.experiments import Base, Dataset, Model, is_local
+from gridsweep.sweep.experiments import BUNDLED_MODELS, Base, Dataset, Model, is_local
 
 if TYPE_CHECKING:  # torch is imported where it is used, because the import takes seconds
     import torch
@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # torch is imported where it is used, because the import take
     from gridsweep.train.pretrained import CausalLM, Tokenizer
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
-BUNDLED = ("tiny-qwen2", "smollm2-135m-instruct")
 LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def offline_if_local(model: Model, dataset: Dataset) -> None:
     """Keep the Hugging Face libraries off the network if model and dataset are local; call before importing them."""
-    here = model.id in BUNDLED or is_local(model.id) or Path(model.id).is_dir()
-    if here and (dataset.id == "stdlib" or is_local(dataset.id) or Path(dataset.id).is_dir()):
+    from gridsweep.train.hub import data_on_hub, model_on_hub
+
+    if not model_on_hub(model) and not data_on_hub(dataset):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -43,7 +43,7 @@ def resolve(model: Model) -> str:
     if not folder.is_dir():
         if is_local(model.id):
             raise SpecError(f"the model folder {model.id} is not there (looked in {Path.cwd()}); check its path")
-        if "/" not in model.id and (meant := get_close_matches(model.id, BUNDLED, 1, 0.7)):
+        if "/" not in model.id and (meant := get_close_matches(model.id, BUNDLED_MODELS, 1, 0.7)):
             raise SpecError(f"there is no bundled model {model.id!r}; did you mean {meant[0]}?")
         return model.id
     check_folder(model.id, folder)

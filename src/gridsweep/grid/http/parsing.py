@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -144,13 +146,22 @@ def moment(value: object, what: str) -> datetime:
     Seconds may be missing and may have up to nine decimals, of which six are kept. A leap second counts as the start of
     the following minute. Raises `AnswerError`, also for a time without a time zone, whose instant is ambiguous.
     """
-    found = _MOMENT.fullmatch(expect(value, str, what))
+    try:
+        return _instant(expect(value, str, what))
+    except ValueError as error:
+        raise AnswerError(f"{what} is {_shown(value)}, {error}") from None
+
+
+@lru_cache(maxsize=2**15)  # successive answers repeat most of their times
+def _instant(text: str) -> datetime:
+    """Return the instant, or raise `ValueError` with what is wrong with the text."""
+    found = _MOMENT.fullmatch(text)
     if found is None:
-        raise AnswerError(f"{what} is {_shown(value)}, which is no time of the form 2026-10-15T00:30:00Z")
+        raise ValueError("which is no time of the form 2026-10-15T00:30:00Z")
     *date, second, part, zulu, sign, hours, minutes = found.groups()
     if zulu is None and sign is None:
-        raise AnswerError(f"{what} is {_shown(value)}, a time without a zone: it could be any of 24 hours")
-    try:
+        raise ValueError("a time without a zone: it could be any of 24 hours")
+    with suppress(ValueError, OverflowError):
         ahead = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
         zone = timezone(-ahead if sign == "-" else ahead)
         year, month, day, hour, minute = map(int, date)
@@ -161,9 +172,7 @@ def moment(value: object, what: str) -> datetime:
             return instant + timedelta(minutes=1)
         if not leap:
             return instant + timedelta(microseconds=int((part or "0").ljust(6, "0")[:6]))
-    except (ValueError, OverflowError):
-        pass
-    raise AnswerError(f"{what} is {_shown(value)}, a time that does not exist")
+    raise ValueError("a time that does not exist")
 
 
 def same_zone(asked: str, echoed: object, what: str) -> None:

@@ -120,6 +120,7 @@ WORKER_SOURCES = (
     "train/footprint.py",
     "train/forms.py",
     "train/four_bit.py",
+    "train/hub.py",
     "train/kinds.py",
     "train/lean/__init__.py",
     "train/lean/attention.py",
