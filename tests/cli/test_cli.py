@@ -26,7 +26,7 @@ dataset: stdlib
 recipe: {steps: 12, checkpoint_every: 4}
 space: {r: [16], alpha: [32, 64], lr: [1e-4, 5e-5], dropout: [0.1]}
 design: grid
-tiers: [{name: any, threshold: 200, max_delay: 4000h}]  # on the slowest machine no start is overdue
+tiers: [{name: any, threshold: 200, max_delay: 600h}]  # on the slowest machine no start is overdue
 devices: 2
 estimates: {duration: 1h, power_w: 15}
 clock: {replay: {from: "2024-06-10T16:00:00Z", speed: 7200}}

@@ -100,6 +100,12 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "lean", "gemma3",
         {"text_config": sizes(2560, 10240, 34, 8, 4, **GEMMA3, layer_types=every(6, 34)), "vision_config": VISION},
     ),
+    "Gemma 3n E2B and E4B (text)": (
+        "lean", "gemma3n_text",
+        sizes(2048, 8192, 30, 8, 2, head_dim=256, sliding_window=512, num_kv_shared_layers=10, laurel_rank=64,
+              hidden_size_per_layer_input=256, altup_num_inputs=4, layer_types=every(5, 30),
+              activation_sparsity_pattern=[0.95] * 10 + [0.0] * 20),
+    ),
     "Phi-2": ("lean", "phi", sizes(2560, 10240, 32, 32, 32, partial_rotary_factor=0.4)),
     "Phi-3 and Phi-3.5 mini": (
         "lean", "phi3",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any  # models of any architecture
 
+import peft
 import pytest
 from bases import BASES
+from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig
 
 from gridsweep.errors import SpecError
 from gridsweep.train.kinds import kind_of
+from gridsweep.train.lean.targets import Layout, layout_of, targeted
+from gridsweep.train.miniature import miniature
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 ALL = ("all-linear",)
@@ -31,7 +36,21 @@ def test_the_page_says_what_the_test_holds() -> None:
 )
 def test_a_base_gets_the_trainer_that_the_page_names(name: str) -> None:
     wanted, model_type, given = BASES[name]
-    assert kind_of(AutoConfig.for_model(model_type, **given), ALL).trainer == wanted
+    config = AutoConfig.for_model(model_type, **given)
+    assert kind_of(config, ALL).trainer == wanted
+    small = miniature(config)
+    chosen, layers = targeted(small, ALL)
+    assert adapted_by_peft(small, layout_of(small, ALL, chosen, layers)) == set(chosen)
+
+
+def adapted_by_peft(base: Any, layout: Layout) -> set[str]:
+    """The modules that PEFT adapts by the configuration that adapters are written with."""
+    config = peft.LoraConfig(
+        target_modules=layout.targets, exclude_modules=list(layout.excluded), layers_to_transform=layout.layers, r=2
+    )
+    adapted = peft.get_peft_model(base, config)
+    found = (name for name, module in adapted.base_model.model.named_modules() if isinstance(module, LoraLayer))
+    return set(found)
 
 
 @pytest.mark.train

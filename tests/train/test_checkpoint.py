@@ -113,7 +113,7 @@ def test_pickled_weights_alone_are_refused(folder: Path) -> None:
 def test_a_damaged_file_of_weights_is_no_raw_error(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    assert refused(folder).startswith(f"the model {folder} cannot be loaded: its weights: ")
+    assert refused(folder).startswith(f"the model {folder} cannot be loaded: its weights (model.safetensors): ")
 
 
 def test_more_tokens_than_rows_are_refused_with_both_numbers(folder: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_model_that_writes_no_text_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("damage", ["{", "[]", '{"a": 1}'])
 def test_a_damaged_configuration_is_no_raw_error(folder: Path, damage: str) -> None:
     (folder / "config.json").write_text(damage)
-    assert refused(folder).startswith(f"the model {folder} cannot be loaded: its configuration: ")
+    assert refused(folder).startswith(f"the model {folder} cannot be loaded: its configuration (config.json): ")
 
 
 def test_a_damaged_tokenizer_is_no_raw_error(folder: Path) -> None:

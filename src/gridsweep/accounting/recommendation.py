@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 
@@ -27,7 +27,8 @@ class Recommendation:
     `low` to `high` is the 95 % confidence interval of the validation loss over validation samples, and over seeds if
     there are several; None if losses per sample were not kept. `others` counts the other experiments trained to the
     end, `tied` are those statistically tied with the winner; None if unknown. `left` experiments have not ended.
-    `layers` are the numbers of the decoder layers with adapters; None for all or unknown.
+    `layers` are the numbers of the decoder layers with adapters; None for all or unknown. `modules` are the names of
+    the modules with adapters, `excluded` those that bear such a name and have none; None if unknown.
     """
 
     id: str
@@ -52,6 +53,8 @@ class Recommendation:
     caveats: tuple[str, ...]
     facts: Mapping[str, str]
     layers: tuple[int, ...] | None = None
+    modules: tuple[str, ...] | None = None
+    excluded: tuple[str, ...] | None = None
 
     @property
     def warmup_steps(self) -> int:
@@ -59,8 +62,11 @@ class Recommendation:
         return round(self.recipe.warmup * self.total_steps)
 
 
-def recommend(state: State, report: Report, layers: Sequence[int] | None = None) -> Recommendation | None:
-    """Return the recommendation of a sweep so far; None before any experiment has a validation loss."""
+def recommend(state: State, report: Report) -> Recommendation | None:
+    """Return the recommendation of a sweep so far; None before any experiment has a validation loss.
+
+    Where the adapters are is told by the adapter's own files.
+    """
     best = report.best
     if best is None or best.loss is None:
         return None
@@ -91,7 +97,6 @@ def recommend(state: State, report: Report, layers: Sequence[int] | None = None)
         rungs=sweep.rungs is not None,
         caveats=tuple(_caveats(state, report, best, runs)),
         facts=report.facts,
-        layers=None if layers is None else tuple(layers),
     )
 
 

@@ -178,6 +178,7 @@ class Best:
     params: LoraParams
     recipe: Recipe
     layers: tuple[int, ...] | None
+    modules: tuple[str, ...] | None
     model: Model
     dataset: Dataset
     base: Base
@@ -225,6 +226,7 @@ def best(made: Recommendation, adapter: Path | None) -> Best:
         params=made.params,
         recipe=made.recipe,
         layers=made.layers,
+        modules=made.modules,
         model=made.model,
         dataset=made.dataset,
         base=made.base,

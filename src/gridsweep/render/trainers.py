@@ -67,7 +67,7 @@ def _trl(made: Recommendation) -> list[str]:
 
 def _axolotl(made: Recommendation) -> list[str]:
     recipe, params, facts = made.recipe, made.params, made.facts
-    every = recipe.target_modules == (ALL_LINEAR,)
+    modules = _modules(made)
     lora: dict[str, Any] = {
         "base_model": made.model.id,
         "model_revision": made.model.revision,
@@ -76,8 +76,8 @@ def _axolotl(made: Recommendation) -> list[str]:
         "lora_r": params.r,
         "lora_alpha": _whole(params.alpha),
         "lora_dropout": params.dropout,
-        "lora_target_modules": None if every else list(recipe.target_modules),
-        "lora_target_linear": True if every else None,
+        "lora_target_modules": None if modules == ALL_LINEAR else modules,
+        "lora_target_linear": True if modules == ALL_LINEAR else None,
         "peft_use_rslora": recipe.rslora,
         "peft_layers_to_transform": list(made.layers) if made.layers is not None else None,
         "loraplus_lr_ratio": recipe.lora_plus if recipe.lora_plus != 1 else None,
@@ -104,7 +104,13 @@ def _axolotl(made: Recommendation) -> list[str]:
         "bf16": facts["dtype"] == "bfloat16" if "dtype" in facts else None,
         "output_dir": made.id,
     }
-    lines = [*_about_model(made), *_yaml(lora), "", *_yaml(data)]
+    lines = [*_about_model(made), *_yaml(lora)]
+    if made.excluded:
+        lines += _comment(
+            f"axolotl has no key for exclusions: {len(made.excluded)} modules bear these names and had no adapters in "
+            f"the sweep, the first is {made.excluded[0]}."
+        )
+    lines += ["", *_yaml(data)]
     lines += _comment(
         "Set the dataset's type to match its columns: alpaca for instruction and output, chat_template for "
         f"messages, field names for others; {_loss_on(made)}."
@@ -120,17 +126,26 @@ def _axolotl(made: Recommendation) -> list[str]:
 def _lora(made: Recommendation) -> dict[str, Any]:
     """Return the arguments of PEFT's `LoraConfig`."""
     layers = {"layers_to_transform": list(made.layers)} if made.layers is not None else {}
-    targets = made.recipe.target_modules
+    excluded = {"exclude_modules": list(made.excluded)} if made.excluded else {}
     return {
         "r": made.params.r,
         "lora_alpha": _whole(made.params.alpha),
         "lora_dropout": made.params.dropout,
-        "target_modules": ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets),
+        "target_modules": _modules(made),
         **layers,
+        **excluded,
         "use_rslora": made.recipe.rslora,
         "bias": "none",
         "task_type": "CAUSAL_LM",
     }
+
+
+def _modules(made: Recommendation) -> list[str] | str:
+    """Return the names of the modules with adapters; `all-linear` only if the adapter that lists them is missing."""
+    if made.modules is not None:
+        return list(made.modules)
+    targets = made.recipe.target_modules
+    return ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets)
 
 
 def _arguments(made: Recommendation) -> dict[str, Any]:
@@ -181,6 +196,8 @@ def _about_model(made: Recommendation) -> list[str]:
         said += _comment(
             "Trained over the 4-bit base: NF4 in blocks of 64, scales in float32 (no double quantization)."
         )
+    if _modules(made) == ALL_LINEAR:
+        said += _comment("all-linear may match other modules here; the adapter that lists those trained is missing.")
     if made.recipe.layers != "all" and made.layers is None:
         said += _comment("Only the upper half of the decoder layers had adapters; the adapter listing them is missing.")
     return said

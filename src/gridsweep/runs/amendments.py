@@ -50,6 +50,7 @@ def _moved(old: Sweep, new: Sweep) -> list[str]:
     places = {
         "model.id": (old.model.id, new.model.id),
         "dataset.id": (old.dataset.id, new.dataset.id),
+        "dataset.validation": (old.dataset.validation or "", new.dataset.validation or ""),
         "carbon.file": (old.carbon.file or "", new.carbon.file or ""),
     }
     return [

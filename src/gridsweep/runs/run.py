@@ -106,11 +106,11 @@ def run(
             provider = provider_for(begun.sweep.carbon)
             executor = executor_for(begun.sweep, place.store, command)
             ready(begun, provider, executor, command)
-            if not stop and (state.left or not state.standings):
+            if not stop and (state.left or not state.standings or sweep is not None):
                 noticed("looking at the model and the data ...")
                 look = seen(begun.sweep, begun.at, command, state)
             else:
-                look = None  # nothing will be trained
+                look = None  # nothing will be trained, and nobody says over which data
             constants = fingerprinted(look, state, begun.at)
             opened = [begun, *constants, *the_promise(begun, provider)]
             journal.extend(opened)

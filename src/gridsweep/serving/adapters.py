@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gridsweep.accounting.leaderboard import Row
@@ -81,8 +81,9 @@ def recommended(folder: str | Path) -> tuple[Recommendation, Path | None]:
     if report.best is None:
         raise AdapterError(_nothing_yet(folder, state))
     path = place.store / "experiments" / report.best.experiment / "adapter"
-    made = recommend(state, report, _layers(path))
+    made = recommend(state, report)
     assert made is not None, "a best experiment has a loss"
+    made = _placed(made, path)
     return made, path if path.is_dir() else None
 
 
@@ -96,14 +97,22 @@ def _nothing_yet(folder: str | Path, state: State) -> str:
     return f"all {count} experiments of {folder} failed; `gridsweep report {word(folder)}` shows the reasons"
 
 
-def _layers(adapter: Path) -> list[int] | None:
-    """Return the decoder layers in an adapter's configuration; None for all layers, or if it cannot be read."""
+def _placed(made: Recommendation, adapter: Path) -> Recommendation:
+    """Return a recommendation with the layers and modules that its adapter's configuration names, if it can be read."""
     try:
-        layers = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))["layers_to_transform"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+        layers, modules = config["layers_to_transform"], config["target_modules"]
+        excluded = config.get("exclude_modules") or []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return made
     whole = isinstance(layers, list) and all(isinstance(layer, int) for layer in layers)
-    return layers if whole else None
+    named = all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in (modules, excluded))
+    return replace(
+        made,
+        layers=tuple(layers) if whole else None,
+        modules=tuple(modules) if named else None,
+        excluded=tuple(excluded) if named else None,
+    )
 
 
 def one(adapters: list[Adapter], beginning: str, rows: Sequence[Row] = ()) -> Adapter:

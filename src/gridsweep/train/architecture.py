@@ -38,3 +38,24 @@ def empty(config: Any, dtype: torch.dtype | None = None) -> CausalLM:
 
     base: CausalLM = auto_class(config).from_config(config, dtype=dtype or torch.float32, trust_remote_code=False)
     return base
+
+
+def peculiarities(config: Any, max_length: int) -> dict[str, str]:
+    """Return what of a model trains otherwise than its configuration may lead one to expect, by name."""
+    text, said = config.get_text_config(decoder=True), {}
+    dropout = {
+        name: rate
+        for name, rate in text.to_dict().items()
+        if ("dropout" in name or "pdrop" in name) and "classifier" not in name and isinstance(rate, float) and rate > 0
+    }
+    if dropout:
+        listed = ", ".join(f"{name} {rate:g}" for name, rate in dropout.items())
+        said["base_dropout"] = f"off: the base is frozen and runs as in evaluation ({listed})"
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    kind = rope.get("rope_type") or rope.get("type")
+    least = rope.get("original_max_position_embeddings") or getattr(text, "max_position_embeddings", max_length)
+    if kind in ("dynamic", "longrope") and least and max_length > least:
+        said["positions"] = (
+            f"{kind}: from {least} tokens on, the positions of all samples of a pass depend on the longest of them"
+        )
+    return said

@@ -46,7 +46,7 @@ def config_of(model: Model, where: str) -> Any:
     """Return the configuration of a model. Raise `SpecError` if it cannot be read or is of a quantized checkpoint."""
     from transformers import AutoConfig
 
-    with loading("configuration", model):
+    with loading("configuration (config.json)", model):
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **_revision(model, where))
     given = getattr(config, "quantization_config", None)
     if given is not None:
@@ -116,6 +116,7 @@ def shape_of(model: Model, where: str, config: Any) -> CausalLM:
 
     disable_progress_bar()
     auto = auto_class(config)
+    check_files(model, where)
     with loading("weights", model):
         if not Path(where).is_dir() or getattr(config, "quantization_config", None) is not None:
             with torch.device("meta"):
@@ -127,6 +128,15 @@ def shape_of(model: Model, where: str, config: Any) -> CausalLM:
         )  # fmt: skip
     check_weights(model, told)
     return shape
+
+
+def check_files(model: Model, where: str) -> None:
+    """Raise `SpecError` with the name of a file of weights in a folder that cannot be read."""
+    from safetensors import safe_open
+
+    for file in sorted(Path(where).glob("*.safetensors")):
+        with loading(f"weights ({file.name})", model), safe_open(file, framework="np") as opened:
+            opened.keys()
 
 
 def check_weights(model: Model, told: Mapping[str, Any]) -> None:
@@ -166,7 +176,11 @@ def loading(what: str, model: Model) -> Iterator[None]:
                 remedy="check the network, or name a local folder",
             ) from error
         said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        cause = " ".join(said[:2]) if said[0].endswith(":") else said[0]
+        cause = " ".join(said[:2]) if said[0].endswith((":", ",")) else said[0]
+        if isinstance(error, KeyError):
+            cause = f"{cause} is missing"
+        elif isinstance(error, ArithmeticError | AttributeError):
+            cause = f"one of its values is impossible ({cause})"
         local = Path(model.id).expanduser().is_dir()
         remedy = "check its files" if local else "check its name and the network, or name a local folder"
         unknown = re.search(r"model type `?([\w.-]+)`? but Transformers does not recognize", str(error))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def of_model(model: Model) -> dict[str, str]:
     """Return the digests of a base's config and weights; for a pinned model of the hub, its commit.
 
-    The files must be there; weights are hashed again only if a file's path, inode, size or time has changed.
+    The files must be there; weights are hashed again only if a file's path, inode, size or times have changed.
     """
     if model_on_hub(model):
         assert model.revision, "a model of the hub is pinned before it is loaded"
@@ -58,7 +58,7 @@ def cached_digest(path: Path) -> str:
     """Return the sha256 of a file's content, from the machine's cache if the file has not changed since."""
     real = path.resolve()
     seen = real.stat()
-    key = _digest([str(real), str(seen.st_ino), str(seen.st_size), str(seen.st_mtime_ns)])
+    key = _digest([str(real), str(seen.st_ino), str(seen.st_size), *map(str, (seen.st_mtime_ns, seen.st_ctime_ns))])
     kept = cache_folder() / "digests" / key
     if kept.is_file() and len(text := kept.read_text()) == hashlib.sha256().digest_size * 2:
         return text

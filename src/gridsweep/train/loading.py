@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     check_constant(known, found)
     breathe()
 
+    from gridsweep.train.architecture import peculiarities
     from gridsweep.train.checkpoint import pinned_model
     from gridsweep.train.constants import of_model, of_samples, of_tokenizer
     from gridsweep.train.device import device_and_dtype, memory_at_hand
@@ -66,6 +67,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     found |= of_model(model) | of_tokenizer(tokenizer) | of_samples([*train.samples, *validation.samples])
     check_constant(known, found)
     breathe()
+    assignment = replace(assignment, model=model, dataset=dataset)  # adapters name the commit
     memory = memory_at_hand(device, assignment.device.memory_gb)
     kind = kind_of(base.config, recipe.target_modules, recipe.layers)
     breathe()
@@ -83,6 +85,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
         "validation_samples": str(len(validation.samples)),
         **train.facts,
         **_cut(train, validation, recipe.max_length),
+        **peculiarities(base.config, recipe.max_length),
     }
     if assignment.base == "4-bit":
         from gridsweep.train.four_bit import described as packed

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -102,6 +103,7 @@ class _Seen:
 
     def model(self, pairs: Data) -> None:
         """Load the tokenizer, encode the data, build the model's shape and look for its target modules."""
+        from gridsweep.train.architecture import peculiarities
         from gridsweep.train.checkpoint import config_of, pinned_model, shape_of, tokenizer_of
         from gridsweep.train.constants import of_model, of_samples, of_tokenizer
         from gridsweep.train.kinds import kind_of
@@ -119,11 +121,14 @@ class _Seen:
             self.constants |= of_samples([*train.samples, *validation.samples])
         self.facts |= told(train, validation, recipe.max_length) | _named(train.facts)
         self.first = tuple(pieces(tokenizer, train.samples[0]))
+        kind = kind_of(config, recipe.target_modules, recipe.layers)  # an encoder is no fault of the weights
         shape = shape_of(model, where, config)
-        targeted(shape, recipe.target_modules, recipe.layers)
+        adapted, _ = targeted(shape, recipe.target_modules, recipe.layers)
         self.facts["model"] = f"{type(shape).__name__}, {sum(p.numel() for p in shape.parameters()):,} parameters"
-        kind = kind_of(config, recipe.target_modules, recipe.layers)
+        kinds = Counter(name.rpartition(".")[2] for name in adapted)
+        self.facts["adapters on"] = ", ".join(f"{count} {name}" for name, count in sorted(kinds.items()))
         self.facts["trainer"] = kind.told
+        self.facts |= _named(peculiarities(config, recipe.max_length))
         if whole and kind.trainer == "lean":
             self._room(shape, train.samples)
         self.constants |= of_model(model)
@@ -179,7 +184,8 @@ def _key(assignment: Assignment, text: str) -> str:
     if assignment.model.id != "smollm2-135m-instruct":
         places.append(Path(resolve(assignment.model)))
     files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
-    seen = [f"{f} {s.st_ino} {s.st_size} {s.st_mtime_ns}" for f in files if f.is_file() for s in (f.stat(),)]
+    stats = ((file, file.stat()) for file in files if file.is_file())
+    seen = [f"{file} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for file, s in stats]
     parts = [__version__, sys.version, str(Path.cwd()), text, *seen]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:  # torch is imported where it is used, because the import take
     from gridsweep.train.pretrained import CausalLM, Tokenizer
 
 TINY_QWEN2 = Path(__file__).parent / "tiny_qwen2"
+TOKENIZERS = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer_config.json", "tekken.json", "tiktoken.model",
+)  # fmt: skip
+"""Files of which a tokenizer has one or more."""
 LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -57,11 +62,22 @@ def check_folder(name: str, folder: Path) -> None:
         raise SpecError(
             f"the model folder {name}: {pointers[0]} is a Git LFS pointer, not the file; run git lfs pull in the folder"
         )
+    if (folder / "adapter_config.json").is_file():
+        what = "is a PEFT adapter" if not (folder / "config.json").is_file() else "holds a PEFT adapter too"
+        raise SpecError(
+            f"the model folder {name} {what} (adapter_config.json); name its base, or merge the adapter "
+            "(merge_and_unload, then save_pretrained) into a folder of its own"
+        )
     if not any(folder.glob("*.safetensors")):
         found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
         raise SpecError(f"the model folder {name} has no .safetensors weights ({found}); save it as safetensors")
     if not (folder / "config.json").is_file():
         raise SpecError(f"the model folder {name} has no config.json; save the whole model with save_pretrained")
+    if not any((folder / file).is_file() for file in TOKENIZERS):
+        raise SpecError(
+            f"the model folder {name} has no tokenizer ({', '.join(TOKENIZERS[:3])} or other files); copy the files of "
+            "the tokenizer that it was trained with"
+        )
     index = folder / "model.safetensors.index.json"
     if not index.is_file() or (folder / "model.safetensors").is_file():
         return

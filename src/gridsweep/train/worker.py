@@ -111,6 +111,11 @@ class Worker:
         new = [history for history in ready.group.histories.values() if history.initial_validation_loss is None]
         if new:
             loss = ready.group.evaluate_base(ready.validation, self._breathing("evaluating")).mean
+            if not math.isfinite(loss):
+                raise SpecError(
+                    f"the loss of {self.assignment.model.id} before training is {loss} in {ready.constants['dtype']}; "
+                    "its weights are damaged, or too large for that data type: get its files again"
+                )
             for history in new:
                 history.initial_validation_loss = loss
 

@@ -85,10 +85,11 @@ def targeted(
 
     Raise `SpecError` if the decoder has no module of a target name.
     """
-    inner = _linears(base, inside=True)
+    inner = _linears(base)
     kinds = sorted({name.rpartition(".")[2] for name in inner})
     avoided = _avoided(base)
     if tuple(targets) == (ALL_LINEAR,):
+        inner = {name: m for name, m in inner.items() if LAYER.match(name)} or inner
         narrow = {name.rpartition(".")[2] for name, m in inner.items() if min(sizes(m)) < NARROWEST}
         avoided = (*avoided, *narrow)
         chosen = {name: m for name, m in inner.items() if name.rpartition(".")[2] not in avoided}
@@ -109,17 +110,15 @@ def targeted(
         return chosen, None
     count = text_config(base.config).num_hidden_layers
     upper = list(range(count // 2, count))
-    matches = {name: LAYER.match(name) for name in chosen}
-    numbers = {name: int(match[2]) for name, match in matches.items() if match is not None}
-    return {name: m for name, m in chosen.items() if numbers.get(name) in upper}, upper
+    return {name: m for name, m in chosen.items() if _number(name) in upper}, upper
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where adapters are, in the words of PEFT's configuration.
 
-    `layers` holds the numbers of the decoder layers with adapters (None: all), `excluded` the modules that bear a
-    target's name but are outside the decoder; `transposed` says that the weights of all targets are [in, out].
+    `layers` holds the numbers of the decoder layers with adapters (None: all), `excluded` the other modules in them or
+    outside the decoder that bear a target's name; `transposed` says that the weights of all targets are [in, out].
     """
 
     targets: list[str]
@@ -135,8 +134,9 @@ def layout_of(
     names = list(targets)
     if tuple(targets) == (ALL_LINEAR,):
         names = sorted({name.rpartition(".")[2] for name in chosen})
-    outside = (name for name in _linears(base, inside=False) if any(_is(name, target) for target in names))
-    return Layout(names, layers, tuple(outside), all(map(is_conv1d, chosen.values())))
+    named = (name for name, _ in base.named_modules() if name not in chosen and any(_is(name, t) for t in names))
+    excluded = tuple(name for name in named if layers is None or _number(name) in layers)
+    return Layout(names, layers, excluded, all(map(is_conv1d, chosen.values())))
 
 
 def text_config(config: Config) -> Config:
@@ -156,14 +156,20 @@ def _avoided(base: CausalLM) -> tuple[str, ...]:
     return (*kernels, *OF_EXPERTS) if fused else kernels
 
 
-def _linears(base: CausalLM, *, inside: bool) -> dict[str, nn.Module]:
-    """Return the linear layers besides the head that are inside (or outside) the text decoder."""
+def _number(name: str) -> int | None:
+    """Return the number of the decoder layer that a module is in."""
+    match = LAYER.match(name)
+    return int(match[2]) if match else None
+
+
+def _linears(base: CausalLM) -> dict[str, nn.Module]:
+    """Return the linear layers of the text decoder, without the head."""
     decoder, head = decoder_of(base), base.get_output_embeddings()
     within = {id(module) for module in decoder.modules()}
     return {
         name: module
         for name, module in base.named_modules()
-        if (_is_linear(module) or is_conv1d(module)) and module is not head and (id(module) in within) == inside
+        if (_is_linear(module) or is_conv1d(module)) and module is not head and id(module) in within
     }
 
 
