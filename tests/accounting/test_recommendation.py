@@ -213,6 +213,19 @@ def test_what_axolotl_cannot_say_is_a_comment():
     assert "num_epochs" not in yaml.safe_load(snippet(replace(other, facts={}, dataset=Dataset("a/b")), "axolotl"))
 
 
+def test_the_modules_are_those_of_the_adapter_and_all_linear_only_where_they_are_unknown():
+    every = replace(MADE, recipe=replace(MADE.recipe, target_modules=("all-linear",)))
+    unknown = [snippet(every, trainer) for trainer in TRAINERS]
+    assert all("all-linear may match other modules here" in text for text in unknown)
+    assert "'all-linear'" in unknown[0] and "lora_target_linear: true" in unknown[2]
+    known = replace(every, modules=("o_proj", "q_proj"), excluded=("vision.q_proj",))
+    peft, trl, axolotl = (snippet(known, trainer) for trainer in TRAINERS)
+    for said in (peft, trl):
+        assert "target_modules=['o_proj', 'q_proj']" in said and "exclude_modules=['vision.q_proj']" in said
+    assert yaml.safe_load(axolotl)["lora_target_modules"] == ["o_proj", "q_proj"]
+    assert "names without adapters in the sweep: 1, the first is vision.q_proj" in re.sub(r"\n# +", " ", axolotl)
+
+
 def test_lora_plus_and_layers_are_said_in_python():
     other = replace(MADE, recipe=Recipe(lora_plus=16.0, layers="upper-half"), layers=(2, 3))
     for trainer in ("peft", "trl"):

@@ -109,16 +109,26 @@ def test_what_changed_between_stop_and_run_is_refused_and_nothing_is_trained(pro
     assert not place.read().attempts and not (place.store / "stints").exists()
 
 
-def test_a_project_that_moved_goes_on_with_the_same_ids(project, tmp_path):
-    sweep = sweep_in(project)
+def with_own_validation(home):
+    sweep = sweep_in(home)
+    return replace(sweep, dataset=replace(sweep.dataset, validation=str(home / "held_out.jsonl")))
+
+
+def test_a_project_that_moved_goes_on_with_the_same_ids_and_only_then(project, tmp_path):
+    (project / "held_out.jsonl").write_text('{"prompt": "Say.", "response": "x"}\n' * 8)
+    sweep = with_own_validation(project)
     place = submitted(sweep, tmp_path / "run")
     moved = shutil.move(project, tmp_path / "elsewhere")
-    done = runs.run(sweep_in(Path(moved)), place.path)
+    done = runs.run(with_own_validation(Path(moved)), place.path)
     state = place.read()
     assert done.exit_code == 0 and state.count("done") == 1
     assert [e.id for e in state.sweep.experiments] == [e.id for e in sweep.experiments]
     assert state.constants.things["dtype"] == "float32"  # told by the attempt
     assert any("dataset.id" in change for change in state.amendments[0].changes)
+    edited(Path(moved))  # of a sweep that has ended
+    with pytest.raises(SpecError, match="the training data was"):
+        runs.run(with_own_validation(Path(moved)), place.path)
+    assert runs.run(None, place.path).exit_code == 0  # nothing is trained, and nobody names data
 
 
 def test_a_project_that_is_gone_is_asked_for(project, tmp_path):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Model
+from gridsweep.train.checkpoint import config_of, shape_of
 from gridsweep.train.model import TINY_QWEN2, load_base, resolve
 
 pytestmark = pytest.mark.train
@@ -108,6 +109,32 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 def test_pickled_weights_alone_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert "no .safetensors weights (pytorch_model.bin); save it as safetensors" in refused(folder)
+
+
+@pytest.mark.parametrize(("alone", "words"), [(True, "is a PEFT adapter"), (False, "holds a PEFT adapter too")])
+def test_an_adapter_is_no_base(folder: Path, alone: bool, words: str) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    if alone:
+        (folder / "config.json").unlink()
+    message = refused(folder)
+    assert words in message and "name its base, or merge the adapter" in message
+
+
+def test_a_folder_without_a_tokenizer_is_told_so(folder: Path) -> None:
+    for file in folder.glob("*token*"):
+        file.unlink()
+    assert "has no tokenizer (tokenizer.json, tokenizer.model, vocab.json or other files)" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"), [({"num_attention_heads": 0}, "its values is impossible"), ({"dtype": "float99"}, "float99")]
+)
+def test_an_impossible_configuration_is_told_with_its_file(folder: Path, values: dict[str, object], words: str) -> None:
+    configure(folder, **values)
+    model = Model(str(folder))
+    with pytest.raises(SpecError) as caught:
+        shape_of(model, str(folder), config_of(model, str(folder)))
+    assert "its configuration (config.json)" in str(caught.value) and words in str(caught.value)
 
 
 def test_a_damaged_file_of_weights_is_no_raw_error(folder: Path) -> None:

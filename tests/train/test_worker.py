@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from gridsweep.errors import CheckpointError, SpecError
 from gridsweep.records.attempts import AttemptFolder, Outcome, Part
@@ -18,6 +20,7 @@ from gridsweep.records.files import verify
 from gridsweep.sweep.experiments import Dataset, LoraParams
 from gridsweep.testing.nvml import NoNvml, VirtualNvml
 from gridsweep.train import __main__ as program
+from gridsweep.train.model import TINY_QWEN2
 from gridsweep.train.worker import Worker
 
 pytestmark = pytest.mark.train
@@ -435,7 +438,6 @@ def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import AutoConfig, AutoTokenizer
 
     from gridsweep.train.architecture import empty
-    from gridsweep.train.model import TINY_QWEN2
 
     folder = tmp_path_factory.mktemp("models") / "hybrid"
     config = AutoConfig.for_model(
@@ -466,3 +468,13 @@ def test_a_model_that_cannot_be_packed_is_swept_all_the_same(assigned: Assigned,
         assert whole.validation_loss < whole.initial_validation_loss
         read = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(hybrid), both.store / whole.adapter)
         assert read.peft_config["default"].target_modules >= {"in_proj", "q_proj", "w1"}
+
+
+def test_a_base_without_a_finite_loss_is_no_fault_of_an_experiment(assigned: Assigned, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(TINY_QWEN2, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SpecError, match=r"before training is nan in float32; its weights are damaged"):
+        together(assigned(model=str(folder)))

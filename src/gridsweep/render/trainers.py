@@ -107,8 +107,8 @@ def _axolotl(made: Recommendation) -> list[str]:
     lines = [*_about_model(made), *_yaml(lora)]
     if made.excluded:
         lines += _comment(
-            f"axolotl has no key for exclusions: {len(made.excluded)} modules bear these names and had no adapters in "
-            f"the sweep, the first is {made.excluded[0]}."
+            "axolotl has no key for exclusions. Modules of these names without adapters in the sweep: "
+            f"{len(made.excluded)}, the first is {made.excluded[0]}."
         )
     lines += ["", *_yaml(data)]
     lines += _comment(

@@ -92,6 +92,7 @@ def base_of(model: Model, where: str, config: Any, dtype: torch.dtype) -> Causal
         from transformers import Mxfp4Config
 
         more["quantization_config"] = Mxfp4Config(dequantize=True)
+    check_files(model, where)
     with loading("weights", model):
         base, told = auto.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
@@ -117,11 +118,11 @@ def shape_of(model: Model, where: str, config: Any) -> CausalLM:
     disable_progress_bar()
     auto = auto_class(config)
     check_files(model, where)
+    with loading("configuration (config.json)", model), torch.device("meta"):
+        shape: CausalLM = auto.from_config(config, trust_remote_code=False)
+    if not Path(where).is_dir() or getattr(config, "quantization_config", None) is not None:
+        return shape
     with loading("weights", model):
-        if not Path(where).is_dir() or getattr(config, "quantization_config", None) is not None:
-            with torch.device("meta"):
-                shape: CausalLM = auto.from_config(config, trust_remote_code=False)
-            return shape
         shape, told = auto.from_pretrained(
             where, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True, device_map="meta",
