@@ -101,7 +101,7 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"text_config": sizes(2560, 10240, 34, 8, 4, **GEMMA3, layer_types=every(6, 34)), "vision_config": VISION},
     ),
     "Gemma 3n E2B and E4B (text)": (
-        "lean", "gemma3n_text",
+        "plain", "gemma3n_text",
         sizes(2048, 8192, 30, 8, 2, head_dim=256, sliding_window=512, num_kv_shared_layers=10, laurel_rank=64,
               hidden_size_per_layer_input=256, altup_num_inputs=4, layer_types=every(5, 30),
               activation_sparsity_pattern=[0.95] * 10 + [0.0] * 20),

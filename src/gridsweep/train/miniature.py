@@ -137,13 +137,12 @@ def _fewer_layers(text: Any) -> None:
             setattr(text, name, min(dense, 1))
             wanted = max(wanted, 3)
     shared = getattr(text, "num_kv_shared_layers", None)
-    if isinstance(shared, int) and shared > 0:
-        if wanted * 2 > count:
-            wanted = count  # all layers, shared as they are
-        else:
-            text.num_kv_shared_layers = wanted
-            wanted *= 2
-    wanted = min(wanted, count, MOST_LAYERS)
+    if isinstance(shared, int) and shared > 0:  # as many layers share as do not, of the same types
+        types = lists.get("layer_types", ["the same"] * count)
+        own = max(2, 1 + max(types.index(kind) for kind in set(types)))
+        text.num_kv_shared_layers = own if 2 * own <= count else shared
+        wanted = min(2 * own, count)
+    wanted = min(wanted, count, max(MOST_LAYERS, 2 * (shared or 0)))
     for name, each in lists.items():
         setattr(text, name, each[:wanted])
     text.num_hidden_layers = wanted
@@ -209,7 +208,8 @@ def _narrower_heads(text: Any, width: int) -> int:
     given = getattr(text, "head_dim", None)
     width = given or width
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    lists = any(isinstance(each, list | dict) for each in rope.values())
+    ropes = [each for each in rope.values() if isinstance(each, dict)] or [rope]  # one for each type of layers
+    lists = any(isinstance(each, list | dict) for one in ropes for each in one.values())
     others = [n for n in vars(text) if "head_dim" in n and n != "head_dim"] + [n for n in vars(text) if "mamba" in n]
     if lists or others or width % HEAD or width <= HEAD or text.hidden_size % (width // HEAD * 8):
         return 1

@@ -42,9 +42,18 @@ def plainly(base: CausalLM) -> Plainly:
     losses = plain_losses(base, samples)
     if base.dtype in FULL:
         return Plainly(samples, losses, None)
+    return Plainly(samples, losses, (_rounded_otherwise(base, samples) - losses).abs().mean().item())
+
+
+def rounding(base: CausalLM, samples: list[Sample]) -> float:
+    """Return by how much one rounding error in every embedding moves a plain loss, at most."""
+    return (_rounded_otherwise(base, samples) - plain_losses(base, samples)).abs().max().item()
+
+
+def _rounded_otherwise(base: CausalLM, samples: list[Sample]) -> Tensor:
     disturb = base.get_input_embeddings().register_forward_hook(_disturbed)
     try:
-        return Plainly(samples, losses, (plain_losses(base, samples) - losses).abs().mean().item())
+        return plain_losses(base, samples)
     finally:
         disturb.remove()
 
