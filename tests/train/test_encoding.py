@@ -232,7 +232,7 @@ def test_a_sample_that_the_template_refuses_is_named():
     )
     made = tokenizer(CHATML.template.replace("%}", "%}" + alternate, 1))
     twice = ({"role": "user", "content": "Twice"}, *TWO)
-    with pytest.raises(SpecError, match=r"refuses sample 2 \('Twice'\): must alternate; correct the sample"):
+    with pytest.raises(SpecError, match=r"refuses sample 2 \('Twice'\): must alternate \(line 1 of the template\); correct it"):
         encode(made, [Conversation(TWO, (3,)), Conversation(twice, (4,))], 4000)
     with pytest.raises(SpecError, match=r"refuses these messages: must alternate"):
         prompt(made, twice)

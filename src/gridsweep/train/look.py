@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from gridsweep.train.pretrained import CausalLM, Tokenizer
     from gridsweep.train.samples import Encoded, Sample
 
+WARNED = {
+    "validation seen": "the validation loss says less than it seems to; remove them on one side",
+    "unasked answers": "check that no question is missing",
+    "marked": "the model reads them as the turns of a conversation; remove them from the data",
+}
+"""Facts of which a user is warned, and why."""
+
 SHOWN_TOKENS = 400
 """At most this many tokens of the first sample are shown."""
 
@@ -66,7 +73,8 @@ def look(assignment: Assignment) -> Look:
         return Look(seen.constants, seen.unseen, seen.facts, (), unreachable=str(error))
     except GridsweepError as error:
         return Look(seen.constants, seen.unseen, seen.facts, seen.first, str(error))
-    return Look(seen.constants, seen.unseen, seen.facts, seen.first)
+    warnings = tuple(f"{seen.facts[name]}; {remedy}" for name, remedy in WARNED.items() if name in seen.facts)
+    return Look(seen.constants, seen.unseen, seen.facts, seen.first, warnings=warnings)
 
 
 class _Seen:
@@ -106,7 +114,7 @@ class _Seen:
         from gridsweep.train.constants import of_model, of_samples, of_tokenizer
         from gridsweep.train.kinds import kind_of
         from gridsweep.train.lean.targets import targeted
-        from gridsweep.train.loading import encoded
+        from gridsweep.train.loading import changed, encoded
 
         model, recipe = pinned_model(self.assignment.model), self.assignment.recipe
         where = resolve(model)
@@ -117,7 +125,7 @@ class _Seen:
         whole = "training data" in self.constants
         if whole:
             self.constants |= of_samples([*train.samples, *validation.samples])
-        self.facts |= told(train, validation, recipe.max_length) | _named(train.facts)
+        self.facts |= told(train, validation, recipe.max_length) | changed(train, validation) | _named(train.facts)
         self.first = tuple(pieces(tokenizer, train.samples[0]))
         shape = shape_of(model, where, config)
         targeted(shape, recipe.target_modules, recipe.layers)
