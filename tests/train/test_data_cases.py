@@ -239,7 +239,10 @@ REFUSED: dict[str, tuple[Writer, str]] = {
         ),
         r"d\.jsonl\.gz: cannot be read \(.*\); check that the file is whole",
     ),
-    "no archive": (lambda at: jsonl(PLAIN)(at).rename(at / "d.jsonl.gz"), r"d\.jsonl\.gz: is not compressed by gzip; rename it to d\.jsonl"),
+    "no archive": (
+        lambda at: jsonl(PLAIN)(at).rename(at / "d.jsonl.gz"),
+        r"d\.jsonl\.gz: is not compressed by gzip; rename it to d\.jsonl",
+    ),
     "no Parquet": (raw("d.parquet", b"PAR1" + b"x" * 200), r"d\.parquet: cannot be read"),
     "a malformed line": (
         raw("d.jsonl", WHOLE + b"{'prompt': 1}\n"),

@@ -197,5 +197,6 @@ def changed(train: Encoded, validation: Encoded) -> dict[str, str]:
     if altered:
         facts["altered"] = f"{altered} answers that the chat template does not write word for word{first('altered')}"
     if marked:
-        facts["marked"] = f"{marked} samples hold special tokens or turn marks in their texts{first('marked')}"
+        of = sum(len(side.samples) + side.dropped for side in (train, validation))
+        facts["marked"] = f"special tokens or turn marks in the texts of {marked} of {of} samples{first('marked')}"
     return facts
