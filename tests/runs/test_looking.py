@@ -282,7 +282,7 @@ def test_a_model_too_large_for_the_device_is_refused(project, tmp_path):
         (15, "the look at data and model was interrupted by SIGTERM; run the command again"),
         (9, "interrupted by SIGKILL; if memory ran out"),
         (11, "interrupted by SIGSEGV; run `gridsweep doctor`"),
-        (64, "interrupted by signal 64; "),
+        (50, "interrupted by signal 50; run `gridsweep doctor`"),
     ],
 )
 def test_a_look_that_a_signal_ends_was_interrupted(project, monkeypatch, number, words):
@@ -308,7 +308,7 @@ def test_rows_on_both_sides_and_marks_within_texts_are_warned_of(project, tmp_pa
     seen, marked = look.warnings
     assert seen.startswith(f"3 of 8 validation samples are trained on too (first: {project}/others.jsonl:1); ")
     where = f"{project}/pairs.jsonl:19, '<|endoftext|>'"
-    assert marked.startswith(f"special tokens or turn marks in the texts of 1 of 20 samples (first: {where}); ")
+    assert marked.startswith(f"special tokens or turn marks in the texts of 1 of 27 samples (first: {where}); ")
     assert look.facts["validation seen"] == seen.partition(";")[0] and look.facts["marked"] in marked
     assert looked(sweep_in(project), START).warnings == ()
     told = []
@@ -316,3 +316,16 @@ def test_rows_on_both_sides_and_marks_within_texts_are_warned_of(project, tmp_pa
     assert f"warning: {seen}" in told
     facts = RunFolder(tmp_path / "run").read().facts
     assert facts["validation_seen"] == look.facts["validation seen"] and facts["marked"] == look.facts["marked"]
+
+
+def test_a_changed_validation_file_is_looked_at_again(project):
+    rows = [{"prompt": f"p{n}", "response": f"r{n}"} for n in range(4)]
+    other = project / "others.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sweep = sweep_in(project)
+    sweep = replace(sweep, dataset=Dataset(sweep.dataset.id, validation=str(other)))
+    before = looked(sweep, START)
+    assert before == looked(sweep, START) and before.warnings == ()
+    other.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "Add 1.", "response": "x += 1"}]))
+    after = looked(sweep, START)
+    assert after.constants["training data"] != before.constants["training data"] and len(after.warnings) == 1

@@ -21,6 +21,7 @@ from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
 from gridsweep.records.files import replace_file
 from gridsweep.records.looks import Look, Piece
+from gridsweep.sweep.experiments import is_local
 from gridsweep.train.cache import cache_folder
 from gridsweep.train.hub import commit_of_data, data_on_hub, model_on_hub, pinned_data
 from gridsweep.train.model import offline_if_local, resolve
@@ -184,6 +185,8 @@ def _key(assignment: Assignment, text: str) -> str:
         return ""
     if assignment.dataset.id != "stdlib":
         places.append(Path(assignment.dataset.id).expanduser())
+    if assignment.dataset.validation is not None and is_local(assignment.dataset.validation):
+        places.append(Path(assignment.dataset.validation).expanduser())
     if assignment.model.id != "smollm2-135m-instruct":
         places.append(Path(resolve(assignment.model)))
     files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
