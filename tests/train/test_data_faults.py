@@ -172,6 +172,8 @@ SAME: dict[str, Writer] = {
             for n, row in enumerate(PLAIN)
         )
     ),
+    "a list beside a text about it": raw("d.json", json.dumps({"text": "Forty pairs.", "data": PLAIN}).encode()),
+    "a list beside a pair": raw("d.json", json.dumps({"prompt": "p", "response": "r", "data": PLAIN}).encode()),
     "an upper-case column for the empty one": jsonl(each(lambda q, a: {"prompt": "", "Prompt": q, "response": a})),
     "other columns that differ in case": jsonl(each(lambda q, a: {"id": 1, "ID": 2, "prompt": q, "response": a})),
     "the answer's marker at the end of a prompt": jsonl(
@@ -184,6 +186,11 @@ SAME: dict[str, Writer] = {
 def test_what_was_read_wrong_or_refused_gives_the_forty_pairs(tmp_path: Path, name: str) -> None:
     read = data.load(Dataset(str(SAME[name](tmp_path))), RECIPE)
     assert sorted(read.train + read.validation, key=str) == sorted(PAIRS, key=str)
+
+
+def test_sentinels_of_other_models_are_texts(tmp_path: Path) -> None:
+    rows = [*PLAIN, {"prompt": "The <extra_id_0> is <extra_id_1>.", "response": "<extra_id_0> user <extra_id_1> here"}]
+    assert data.load(Dataset(str(jsonl(rows)(tmp_path))), RECIPE).skipped == {}
 
 
 def test_one_object_with_any_columns_is_a_row(tmp_path: Path) -> None:

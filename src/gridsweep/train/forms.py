@@ -80,14 +80,18 @@ def refuse_alike(where: str, values: Mapping[str, object], used: Sequence[str]) 
             )
 
 
-def is_row(values: Mapping[str, object]) -> bool:
-    """Whether an object is a row by its own columns: a conversation, a prompt with a response, or a text."""
+def is_row(values: Mapping[str, object], *, text: bool = True) -> bool:
+    """Whether an object is a row by its columns: a conversation, a prompt with a response, or with `text` a text."""
+    if set(CHATS) & values.keys():
+        return True
     named = by_name(values)
     chosen = _pick(tuple(named), frozenset(name for name, value in named.items() if value not in (None, "")))
     if not isinstance(chosen, Columns):
         return False
     if chosen.messages is not None:
         return True
+    if chosen.text is not None and not text:
+        return False
     main = (chosen.text,) if chosen.prompt is None else (chosen.prompt, chosen.response)
     return all(isinstance(named[name], str) or _is_chat(named[name]) for name in main if name is not None)
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import data_suffix
-from gridsweep.train.forms import is_row
+from gridsweep.train.forms import CHATS, is_row
 from gridsweep.train.turns import TOO_DEEP
 
 LINES = (".jsonl", ".ndjson", ".jsonlines")
@@ -156,15 +156,14 @@ def _rows_in(value: object, path: Path) -> list[object]:
         return value
     if not isinstance(value, dict):
         raise SpecError(f"{path}: does not hold a list of objects; write one object per row")
-    if is_row(value):
-        return [value]
     lists = {key: v for key, v in value.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
-    if value and not any(isinstance(v, list) for v in value.values()):
-        return [value]  # one object in one line
-    if len(lists) != 1:
-        held = f"lists of objects under {', '.join(lists)}" if lists else f"no list of objects, but {_keys(value)}"
-        raise SpecError(f"{path}: holds {held}; write one list of objects, one for each row")
-    return next(iter(lists.values()))
+    if len(lists) == 1 and not set(CHATS) & value.keys():
+        (rows,) = lists.values()
+        return [value] if is_row(value, text=False) and not is_row(rows[0]) else rows
+    if is_row(value) or (value and not any(isinstance(v, list) for v in value.values())):
+        return [value]
+    held = f"lists of objects under {', '.join(lists)}" if lists else f"no list of objects, but {_keys(value)}"
+    raise SpecError(f"{path}: holds {held}; write one list of objects, one for each row")
 
 
 def _keys(value: dict[str, object]) -> str:

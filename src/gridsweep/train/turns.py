@@ -24,7 +24,7 @@ READ_BY_TEMPLATES = ("name", "reasoning_content", "thinking", "tool_call_id")
 MARKED = re.compile(r"\n?<extra_id_[01]>(System|User|Assistant)(?:\n|\Z)")
 """The markers between the turns of a multi-turn prompt in HelpSteer and HelpSteer2; the first turn has none."""
 
-MARKER = re.compile(r"<extra_id_\d>\s*(?:system|user|assistant)\b", re.IGNORECASE)
+MARKER = re.compile(r"<extra_id_[01]>(?:System|User|Assistant)\b")
 """Such a marker where no turn can begin: within an answer, a message or a history."""
 
 TOO_DEEP = "nested too deeply to be read; flatten it"
