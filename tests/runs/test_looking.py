@@ -312,8 +312,9 @@ def test_rows_on_both_sides_and_marks_within_texts_are_warned_of(project, tmp_pa
     assert look.facts["validation seen"] == seen.partition(";")[0] and look.facts["marked"] in marked
     assert looked(sweep_in(project), START).warnings == ()
     told = []
-    runs.run(sweep, tmp_path / "run", noticed=told.append)
+    report = runs.run(sweep, tmp_path / "run", noticed=told.append).report
     assert f"warning: {seen}" in told
+    assert f"The losses flatter every experiment alike: {seen.partition(';')[0]}." in report.notes
     facts = RunFolder(tmp_path / "run").read().facts
     assert facts["validation_seen"] == look.facts["validation seen"] and facts["marked"] == look.facts["marked"]
 

@@ -106,7 +106,7 @@ def first_of(dataset: Dataset, recipe: Recipe) -> Data:
             _few_skipped(dataset, dataset.id, reading)
         readings.append(reading)
     first = readings[0]
-    facts = _facts(dataset, [first], first.skipped, first.rows, None)
+    facts = _facts(dataset, [first], first.skipped, first.rows, None) | _unasked(first.found)
     return Data(first.found[:-1] or first.found, first.found[-1:], facts, first.skipped, first.rows)
 
 
