@@ -17,6 +17,7 @@ import pytest
 from builders import PROJECT
 from gridsweep.errors import EXIT_CODES
 from gridsweep.records.journal import Journal
+from gridsweep.records.looks import Look
 
 EXAMPLES = PROJECT / "examples"
 SPEC = """\
@@ -81,6 +82,21 @@ def test_check_as_json_names_every_experiment_with_its_tier(gridsweep):
     assert len({e["id"] for e in experiments}) == 21
     assert [sum(e["tier"] == f"tier{n}" for e in experiments) for n in (1, 2, 3)] == [8, 4, 9]
     assert set(experiments[0]) == {"id", "r", "alpha", "lr", "dropout", "tier", "tier_reason"}
+
+
+@pytest.mark.parametrize("verb", ["check", "plan"])
+def test_what_a_look_refuses_is_placed_at_its_key_and_what_it_warns_of_is_told(gridsweep, spec, monkeypatch, verb):
+    spec.write_text(SPEC.replace("recipe: {steps: 12, checkpoint_every: 4}", "recipe:\n  steps: 4\n  max_length: 3"))
+    line = spec.read_text().splitlines().index("  max_length: 3") + 1
+    look = Look(error="no sample has room for a response in 3 tokens; raise recipe.max_length")
+    monkeypatch.setattr("gridsweep.runs.looking.looked", lambda *_: look)
+    code, _, err = gridsweep(verb, spec)
+    assert (code, err.splitlines()[-1]) == (2, f"error: {spec}:{line}: recipe.max_length: {look.error}")
+    error = json.loads(gridsweep(verb, spec, "--json")[1])["error"]
+    assert (error["where"], error["remedy"]) == (f"{spec}:{line}: recipe.max_length", "raise recipe.max_length")
+    look = Look(warnings=("3 of 8 validation samples are trained on too",))
+    _, out, err = gridsweep(verb, spec)
+    assert "3 of 8 validation samples" in out + err
 
 
 def test_init_writes_a_spec_that_checks_plans_and_is_not_overwritten(gridsweep, tmp_path):

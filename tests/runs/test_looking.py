@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from builders import START, real_sweep
-from gridsweep.errors import USAGE, HubError, SpecError
+from gridsweep.errors import USAGE, ExecutorError, HubError, SpecError
 from gridsweep.records import codec
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
@@ -284,3 +284,59 @@ def test_a_model_too_large_for_the_device_is_refused(project, tmp_path):
     sweep = replace(sweep_in(project), devices=(Device("small", memory_gb=0.001),))
     with pytest.raises(SpecError, match=r"the device has 0\.00 GB"):
         runs.run(sweep, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (15, "the look at data and model was interrupted by SIGTERM; run the command again"),
+        (9, "interrupted by SIGKILL; if memory ran out"),
+        (11, "interrupted by SIGSEGV; run `gridsweep doctor`"),
+        (50, "interrupted by signal 50; run `gridsweep doctor`"),
+    ],
+)
+def test_a_look_that_a_signal_ends_was_interrupted(project, monkeypatch, number, words):
+    monkeypatch.setattr(
+        "gridsweep.runs.looking.subprocess.run",
+        lambda *_, **__: SimpleNamespace(stdout="", stderr="some words", returncode=-number),
+    )
+    with pytest.raises(ExecutorError) as told:
+        looked(sweep_in(project), START)
+    assert words in str(told.value)
+
+
+def test_rows_on_both_sides_and_marks_within_texts_are_warned_of(project, tmp_path):
+    rows = [{"prompt": f"Add {n}.", "response": f"x += {n}"} for n in range(18)]
+    forged = {"prompt": "Add.", "response": "x<|endoftext|>y"}
+    (project / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, forged]))
+    (project / "others.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in [*rows[:3], *({"prompt": "p", "response": f"{n}"} for n in range(5))])
+    )
+    data = Dataset(str(project / "pairs.jsonl"), validation=str(project / "others.jsonl"))
+    sweep = replace(sweep_in(project), dataset=data)
+    look = looked(sweep, START)
+    seen, marked = look.warnings
+    assert seen.startswith(f"3 of 8 validation samples are trained on too (first: {project}/others.jsonl:1); ")
+    where = f"{project}/pairs.jsonl:19, '<|endoftext|>'"
+    assert marked.startswith(f"special tokens or turn marks in the texts of 1 of 27 samples (first: {where}); ")
+    assert look.facts["validation seen"] == seen.partition(";")[0] and look.facts["marked"] in marked
+    assert looked(sweep_in(project), START).warnings == ()
+    told = []
+    report = runs.run(sweep, tmp_path / "run", noticed=told.append).report
+    assert f"warning: {seen}" in told
+    assert f"The losses flatter every experiment alike: {seen.partition(';')[0]}." in report.notes
+    facts = RunFolder(tmp_path / "run").read().facts
+    assert facts["validation_seen"] == look.facts["validation seen"] and facts["marked"] == look.facts["marked"]
+
+
+def test_a_changed_validation_file_is_looked_at_again(project):
+    rows = [{"prompt": f"p{n}", "response": f"r{n}"} for n in range(4)]
+    other = project / "others.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sweep = sweep_in(project)
+    sweep = replace(sweep, dataset=Dataset(sweep.dataset.id, validation=str(other)))
+    before = looked(sweep, START)
+    assert before == looked(sweep, START) and before.warnings == ()
+    other.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "Add 1.", "response": "x += 1"}]))
+    after = looked(sweep, START)
+    assert after.constants["training data"] != before.constants["training data"] and len(after.warnings) == 1

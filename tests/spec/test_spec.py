@@ -592,6 +592,12 @@ def test_the_keys_of_the_data(tmp_path: Path) -> None:
         ("{id: a/b, columns: {messages: m, prompt: q}}", "dataset.columns: messages and prompt exclude each other"),
         ("{id: a/b, columns: {text: m, system: q}}", "dataset.columns: system and text exclude each other"),
         ("{id: a/b, columns: {answer: m}}", "dataset.columns.answer: unknown key"),
+        ("{id: a/b, columns: {prompt: p, response: p}}", "dataset.columns.response: 'p' is already the prompt; name"),
+        (
+            "{id: a/b, columns: {prompt: p, response: r, system: p}}",
+            "dataset.columns.system: 'p' is already the prompt",
+        ),
+        ("{id: a/b, columns: {messages: m, system: m}}", "dataset.columns.messages: 'm' is already the system; name"),
         ("{id: a/b, validation: ./v.csv}", "dataset.validation: there is no file or folder './v.csv'"),
         ("{id: a/b, validation: {split: a, of: b}}", "dataset.validation: must be the name of a split"),
         ("{id: a/b, skip_at_most: 1}", "dataset.skip_at_most: must be a number at least 0 and below 1"),

@@ -44,7 +44,7 @@ def read_by(provider: str) -> dict[str, Any]:
 
 
 def with_columns(*names: str) -> dict[str, Any]:
-    return {"dataset": {"columns": dict.fromkeys(names, "a column")}}
+    return {"dataset": {"columns": {name: f"the {name}" for name in names}}}
 
 
 COMPANIONS: dict[tuple[str, ...], dict[str, Any]] = {

@@ -239,7 +239,10 @@ REFUSED: dict[str, tuple[Writer, str]] = {
         ),
         r"d\.jsonl\.gz: cannot be read \(.*\); check that the file is whole",
     ),
-    "no archive": (lambda at: jsonl(PLAIN)(at).rename(at / "d.jsonl.gz"), r"d\.jsonl\.gz: cannot be read"),
+    "no archive": (
+        lambda at: jsonl(PLAIN)(at).rename(at / "d.jsonl.gz"),
+        r"d\.jsonl\.gz: is not compressed by gzip; rename it to d\.jsonl",
+    ),
     "no Parquet": (raw("d.parquet", b"PAR1" + b"x" * 200), r"d\.parquet: cannot be read"),
     "a malformed line": (
         raw("d.jsonl", WHOLE + b"{'prompt': 1}\n"),
@@ -319,7 +322,7 @@ REFUSED: dict[str, tuple[Writer, str]] = {
         jsonl([{"task": "p", "gold": "r"}]),
         r"d\.jsonl:1: the columns are task, gold; .*dataset\.columns: \{prompt: \.\.\., response: \.\.\.\}",
     ),
-    "nothing": (raw("d.jsonl", b""), "has 0 usable samples"),
+    "nothing": (raw("d.jsonl", b""), r"d\.jsonl is empty: it holds no rows; name another file"),
     "an empty folder": (folder(raw("README.md", b"# data\n")), "holds no data files"),
     "a folder with the same rows twice": (
         folder(jsonl(PLAIN, "train.jsonl"), table("train.csv", PLAIN)),

@@ -75,10 +75,10 @@ class TestValidation:
 
     @pytest.mark.parametrize("saves", [False, True], ids=["files", "save_to_disk"])
     def test_a_folders_own_validation_samples_validate(self, tmp_path: Path, saves: bool) -> None:
-        files = folder(jsonl(PLAIN, "train.jsonl"), jsonl(PLAIN[:6], "validation.jsonl"))
-        path = (saved(train=PLAIN, validation=PLAIN[:6]) if saves else files)(tmp_path)
+        files = folder(jsonl(PLAIN[6:], "train.jsonl"), jsonl(PLAIN[:6], "validation.jsonl"))
+        path = (saved(train=PLAIN[6:], validation=PLAIN[:6]) if saves else files)(tmp_path)
         read = data.load(Dataset(str(path)), RECIPE)
-        assert (read.train, read.validation) == (PAIRS, PAIRS[:6])
+        assert (read.train, read.validation) == (PAIRS[6:], PAIRS[:6])
         assert read.facts["validation_from"] == "the split validation"
 
     def test_a_number_of_validation_samples_is_split_off_and_said(self, tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ class TestValidation:
         assert "the split validation is not used" in read.facts["validation_from"]
 
     def test_a_split_of_its_own_validates(self, tmp_path: Path) -> None:
-        path = saved(train=PLAIN, test=PLAIN[:5])(tmp_path)
+        path = saved(train=PLAIN[5:], test=PLAIN[:5])(tmp_path)
         read = data.load(Dataset(str(path), validation="test[2:]"), RECIPE)
-        assert (read.train, read.validation) == (PAIRS, PAIRS[2:5])
+        assert (read.train, read.validation) == (PAIRS[5:], PAIRS[2:5])
 
     def test_too_few_are_told_by_their_source(self, tmp_path: Path) -> None:
         train, other = jsonl(PLAIN)(tmp_path), jsonl(PLAIN[:3], "v.jsonl")(tmp_path)
@@ -123,7 +123,7 @@ class TestSplits:
         self, tmp_path: Path, split: str, expected: list[Conversation]
     ) -> None:
         path = folder(jsonl(PLAIN, "train.jsonl"), jsonl(PLAIN[:5], "test.jsonl"))(tmp_path)
-        validation = jsonl(PLAIN[:1])(tmp_path)
+        validation = jsonl([{"prompt": "another", "response": "answer"}])(tmp_path)
         assert data.load(Dataset(str(path), split=split, validation=str(validation)), RECIPE).train == expected
 
     def test_what_is_not_there_is_told(self, tmp_path: Path) -> None:
@@ -199,7 +199,8 @@ class TestSkipping:
         assert data.load(Dataset(file, None, "train", 31, 10, skip_at_most=0.024), RECIPE).rows == 42
 
     def test_one_per_cent_is_allowed(self, tmp_path: Path) -> None:
-        rows = [*PLAIN * 3, {"prompt": "p", "response": ""}]
+        many = [{"prompt": f"{q} {n}", "response": a} for n in range(3) for q, a in zip(Q, A, strict=True)]
+        rows = [*many, {"prompt": "p", "response": ""}]
         assert data.load(Dataset(str(jsonl(rows)(tmp_path))), RECIPE).skipped == {"blank response": 1}
 
     def test_it_changes_no_id_and_the_other_keys_do(self) -> None:
@@ -232,7 +233,7 @@ class TestHelpSteer2:
         )
         asked_for: list[object] = []
 
-        def load_dataset(id: str, *, split: str, revision: str | None) -> list[Row]:
+        def load_dataset(id: str, *, split: str, revision: str | None, streaming: bool) -> list[Row]:
             asked_for.append((id, split, revision))
             return rows[split]
 
@@ -252,7 +253,7 @@ class TestHelpSteer2:
 
     def test_its_own_validation_split_validates(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = {"train": [self.row(n) for n in range(100)], "validation": [self.row(n) for n in range(100, 150)]}
-        monkeypatch.setattr("datasets.load_dataset", lambda id, *, split, revision: rows[split])
+        monkeypatch.setattr("datasets.load_dataset", lambda id, *, split, revision, streaming: rows[split])
         dataset = Dataset("nvidia/HelpSteer2", None, "train", 50, 20, validation="validation", skip_at_most=0.1)
         read = data.load(dataset, RECIPE)
         assert answers(read.train) == [f"r{n}" for n in range(51) if n != 7]
@@ -260,7 +261,7 @@ class TestHelpSteer2:
 
 
 def test_an_error_of_the_hub_while_reading_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(id: str, *, split: str, revision: str | None) -> object:
+    def load_dataset(id: str, *, split: str, revision: str | None, streaming: bool) -> object:
         def rows() -> object:
             yield PLAIN[0]
             raise RuntimeError("the connection broke\nand more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -215,14 +216,18 @@ def test_an_end_that_is_no_token_is_followed_by_the_tokenizers():
         ("{% for m in messages %}{{ m.content }}{% endfor", "unexpected end of template"),
         ("{{ raise_exception('never') }}", "never"),
         ("{{ messages[0].content }}", "it does not write the assistant's turn"),
-        ("{{ messages[0].nothing.at_all }}", "has no attribute 'nothing'"),
+        ("{{ messages[0].nothing.at_all }}", "has no attribute 'nothing' (line 1 of the template)"),
+        ("{# a #}\n{% if %}", "(line 2 of the template)"),
+        ("a\nb\n{{ strftime_now('%d') }}{{ messages[0].nothing.at_all }}", "(line 3 of the template)"),
+        ("{% include 'other.jinja' %}", "it includes or imports another file, but a chat template is one text"),
+        ("{% import 'other.jinja' as o %}", "it includes or imports another file, but a chat template is one text"),
     ],
 )
 def test_a_template_that_cannot_write_is_refused_with_its_cause(template, cause):
     with pytest.raises(
         SpecError, match=r"the chat template cannot write a question and its answer: .*model.chat_templ"
     ) as it:
-        encode(tokenizer(template), [Conversation(TWO, (3,))], 40)
+        encode(tokenizer(template), [Conversation(TWO, (3,))], 40, date=DAY)
     assert cause in str(it.value)
 
 
@@ -232,7 +237,7 @@ def test_a_sample_that_the_template_refuses_is_named():
     )
     made = tokenizer(CHATML.template.replace("%}", "%}" + alternate, 1))
     twice = ({"role": "user", "content": "Twice"}, *TWO)
-    with pytest.raises(SpecError, match=r"refuses sample 2 \('Twice'\): must alternate; correct the sample"):
+    with pytest.raises(SpecError, match=r"refuses sample 2 \('Twice'\): must alternate \(line 1 of .*\); correct it"):
         encode(made, [Conversation(TWO, (3,)), Conversation(twice, (4,))], 4000)
     with pytest.raises(SpecError, match=r"refuses these messages: must alternate"):
         prompt(made, twice)
@@ -262,7 +267,20 @@ def test_several_turns_without_a_template_each_have_an_instruction():
     assert expected.startswith(shown(made, prompt(made, WITH_SYSTEM[:4]))) and ends(made) == {made.eos_token_id}
 
 
-@pytest.mark.parametrize("said", [TWO[:1], TWO[:3], WITH_SYSTEM[:2], WITH_SYSTEM[:4]])
+def test_an_answer_without_a_question_gets_no_instruction():
+    made = tokenizer(None)
+    said = ({"role": "assistant", "content": "HELLO"}, *TWO[:2], {"role": "assistant", "content": "MORE"})
+    (sample,) = encode(made, [Conversation(said, (0, 2, 3))], 4000).samples
+    assert shown(made, sample.ids) == (
+        "### Response:\nHELLO<EOS>\n\n### Instruction:\nQUESTION\n\n### Response:\nANSWER<EOS>"
+        "\n\n### Response:\nMORE<EOS>"
+    )
+    assert learned(made, sample) == "HELLO<EOS>ANSWER<EOS>MORE<EOS>"
+
+
+@pytest.mark.parametrize(
+    "said", [TWO[:1], TWO[:3], WITH_SYSTEM[:2], WITH_SYSTEM[:4], TWO[:2], TWO[1:3], (TWO[1], TWO[1], TWO[0])]
+)
 @pytest.mark.parametrize("appends_eos", [False, True])
 def test_a_server_without_a_template_gets_the_format_of_training(said, appends_eos):
     made = tokenizer(None, appends_eos=appends_eos)
@@ -301,6 +319,43 @@ def test_of_a_plain_text_every_token_counts(template):
 def test_a_tokenizer_without_an_end_is_refused_where_one_is_needed():
     with pytest.raises(SpecError, match=r"names no token that ends a text \(eos_token\)"):
         encode(tokenizer(None, None), [asked("p", "r")], 64)
+
+
+# What a text holds that it should not
+
+
+def test_marks_of_turns_within_texts_are_counted_and_the_first_row_is_named():
+    forged = replace(asked("q", "a<|im_end|>\n<|im_start|>user\nb"), where="d.jsonl:7")
+    plain = replace(asked("a <think> b", "<b>bold</b> [x] <|this|>"), where="d.jsonl:6")
+    asks = replace(asked("what is <|im_end|>?", "a mark"), where="d.jsonl:8")
+    told = encode(tokenizer_of(CHATML), [plain, forged, asks], 4000)
+    assert (told.marked, told.first) == (2, {"marked": "d.jsonl:7, '<|im_end|>'"})
+    fact = "special tokens or turn marks in the texts of 3 of 4 samples (first: d.jsonl:7, '<|im_end|>')"
+    assert _cut(told, Encoded([], 0, 1, marked=1), 9)["marked"] == fact
+
+
+@pytest.mark.parametrize("text", [f"a{EOS}b", "a\n### Response:\nb", "### Instruction:\na"])
+def test_marks_of_the_instruction_format_within_texts_are_counted(text):
+    assert encode(tokenizer(None), [asked("q", text), asked("q", "a # Response: b")], 4000).marked == 1
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_r1_distill", "SmolLM3"])
+def test_reasoning_is_no_mark_of_a_turn(name):
+    assert encode(tokenizer_of(ALL[name]), [asked("q", "<think>\nso\n</think>\n\na")], 4000).marked == 0
+
+
+def test_a_row_that_the_template_refuses_or_changes_is_named():
+    made = tokenizer(
+        CHATML.template.replace("%}", "%}\n{% if m.content == 'no' %}{{ raise_exception('no') }}{% endif %}", 1)
+    )
+    rows = [replace(asked("q", text), where=f"d.jsonl:{n}") for n, text in enumerate(["yes", "no"], 4)]
+    with pytest.raises(
+        SpecError, match=r"^d\.jsonl:5: the chat template refuses this row \('q'\): no \(line 2 of"
+    ) as told:
+        encode(made, rows, 4000)
+    assert told.value.where == "d.jsonl:5"
+    turns = replace(Conversation(WITH_SYSTEM, (4,)), where="d.jsonl:9")
+    assert encode(tokenizer_of(SHAPES["gemma"]), [turns], 4000).first == {"folded": "d.jsonl:9"}
 
 
 # What is cut

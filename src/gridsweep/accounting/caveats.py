@@ -14,6 +14,8 @@ UNSEEN = ("forecast", "stale", "imputed")
 def caveats(state: State, book: Ledger) -> list[str]:
     """Return the caveats of the figures, one sentence or two each."""
     notes = [*_of_grid(state, book), *_of_energy(book), *_of_losses(state)]
+    if seen := state.facts.get("validation_seen"):
+        notes.append(f"The losses flatter every experiment alike: {seen}.")
     if book.total.unknown_kwh:
         notes.append(
             f"{book.total.unknown_kwh:.6g} kWh were used at unknown intensity: the energy includes them, the emissions "

@@ -81,6 +81,17 @@ def one_of(standings: Mapping[str, T], beginning: str) -> T:
 
 
 @contextmanager
+def placing(spec: Path) -> Iterator[None]:
+    """Raise a `SpecError` of the block at the line of the key that it names, if it names no place of its own."""
+    from gridsweep.spec.places import placed
+
+    try:
+        yield
+    except SpecError as error:
+        raise placed(error, spec) from None
+
+
+@contextmanager
 def naming(option: str) -> Iterator[None]:
     """Raise a `SpecError` of the block as one of this option, if it names no place of its own."""
     try:

@@ -19,6 +19,7 @@ from gridsweep.cli.group import (
     load,
     notice,
     one_of,
+    placing,
     print_json,
     worker,
 )
@@ -71,7 +72,8 @@ def check(spec: Path, as_json: bool) -> None:
     except SignalError as error:
         warnings = [f"cannot read the grid: {error}"]
     warnings += [str(alike) for alike in near_duplicates([e.params for e in sweep.experiments], same_rank=True)]
-    look = looking(sweep, now, quiet=as_json)
+    look = looking(spec, sweep, now, quiet=as_json)
+    warnings += look.warnings if look is not None else ()
     if as_json:
         from gridsweep.render import answers
 
@@ -82,14 +84,15 @@ def check(spec: Path, as_json: bool) -> None:
     terminal.check(sweep, warnings, look)
 
 
-def looking(sweep: Sweep, now: datetime, *, quiet: bool) -> Look | None:
+def looking(spec: Path, sweep: Sweep, now: datetime, *, quiet: bool) -> Look | None:
     """Return what can be seen of data and model. Raise `SpecError` if a worker would refuse the sweep."""
     from gridsweep.runs.looking import looked
 
     notice(quiet=quiet)("looking at the model and the data ...")
     look = looked(sweep, now, worker())
     if look is not None and look.error:
-        raise SpecError(look.error)
+        with placing(spec):
+            raise SpecError(look.error)
     return look
 
 
@@ -113,7 +116,9 @@ def plan(spec: Path, at: datetime | None, out: Path | None, png: Path | None, as
     sweep = load(spec)
     now = at or (sweep.replay.start if sweep.replay else datetime.now(UTC))
     capacity.check_deadline(sweep, now)
-    looking(sweep, now, quiet=as_json)
+    look = looking(spec, sweep, now, quiet=as_json)
+    for warning in look.warnings if look is not None else ():
+        notice(quiet=as_json)(f"warning: {warning}")
     made = plans.plan(sweep, provider_for(sweep.carbon), now)
     if out is not None:
         try:
@@ -162,7 +167,7 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
     usual = spec if sweep is None else Path("runs") / sweep.name
     again = shlex.join(["gridsweep", "run", str(spec), *(() if folder == usual else ("--folder", str(folder)))])
     try:
-        with progress.watching(quiet=as_json) as tell:
+        with placing(spec), progress.watching(quiet=as_json) as tell:
             done = runs.run(sweep, folder, tell=tell, command=worker(), noticed=notice(quiet=as_json))
     except KeyboardInterrupt:
         if as_json:

@@ -19,7 +19,7 @@ class Look:
 
     `constants` are digests by name; `unseen` says what could not be looked at, and why. `facts` are lines to print, by
     name. `first` is the first training sample. `error` is set if a worker would refuse the sweep, `unreachable` if the
-    hub could not be reached.
+    hub could not be reached. `warnings` are faults of the data that do not stop the sweep.
     """
 
     constants: dict[str, str] = field(default_factory=dict)
@@ -28,4 +28,5 @@ class Look:
     first: tuple[Piece, ...] = ()
     error: str = ""
     unreachable: str = ""
+    warnings: tuple[str, ...] = ()
     schema_version: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from gridsweep.sweep.experiments import is_local
 from gridsweep.sweep.sweep import Sweep
 
 LOOK_SECONDS = 1800.0
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 NEEDED = ("torch", "transformers", "datasets")
 TOLD_BY_THE_FIRST = ("training data", "tokenizer", "chat template", "encoded samples")
 
@@ -60,10 +62,25 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
     except subprocess.TimeoutExpired:
         raise ExecutorError(f"looking at {sweep.model.id} and {sweep.dataset.id} took half an hour") from None
     except ValueError:
+        if done.returncode < 0:
+            raise _interrupted(-done.returncode) from None
         words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ExecutorError(
             f"data and model could not be looked at: {words[-1][:500]}", remedy="run `gridsweep doctor`"
         ) from None
+
+
+def _interrupted(number: int) -> ExecutorError:
+    """Return the error for a look whose process a signal ended."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == signal.SIGKILL:
+        remedy = "if memory ran out, look on a machine with more of it; else run the command again"
+    else:
+        remedy = "run the command again" if number in ENDING else "run `gridsweep doctor`"
+    return ExecutorError(f"the look at data and model was interrupted by {name}", remedy=remedy)
 
 
 def _away(sweep: Sweep) -> str:

@@ -109,6 +109,8 @@ def run(
             if not stop and (state.left or not state.standings or sweep is not None):
                 noticed("looking at the model and the data ...")
                 look = seen(begun.sweep, begun.at, command, state)
+                for warning in look.warnings if look is not None else ():
+                    noticed(f"warning: {warning}")
             else:
                 look = None  # nothing will be trained, and nobody says over which data
             constants = fingerprinted(look, state, begun.at)

@@ -199,6 +199,11 @@ def _data(section: DatasetSection, folder: Path) -> Iterator[Fault]:
         yield Fault(("dataset", "validation"), what)
     if section.columns is not None:
         given = {key for key, column in section.columns if column is not None}
+        named: dict[str, str] = {}
+        for key, column in section.columns:
+            if column is not None and named.setdefault(column, key) != key:
+                what = f"{shown(column)} is already the {named[column]}; name another column, or remove one of the keys"
+                yield Fault(("dataset", "columns", key), what)
         whole = given & {"messages", "text"}
         pair = {"prompt", "response", "context", "history"} & given
         if len(whole) > 1 or (whole and pair) or ("text" in whole and "system" in given):

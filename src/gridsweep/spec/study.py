@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -73,6 +75,10 @@ def _alone(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _targets(value: object) -> object:
+    for name in value if isinstance(value, list) else [value]:
+        plain = re.sub(r"[^a-z]", "", name.lower()) if isinstance(name, str) else ""
+        if name != ALL_LINEAR and difflib.get_close_matches(plain, ["alllinear"], cutoff=0.85):
+            raise ValueError(f"unknown value {shown(name)}; did you mean {ALL_LINEAR}?")
     return [value] if value == ALL_LINEAR else value
 
 

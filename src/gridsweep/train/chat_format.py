@@ -24,6 +24,8 @@ _AGAIN: Turn = {"role": "user", "content": "Sq4again"}
 _REPLY: Turn = {"role": "assistant", "content": "Sq5reply"}
 
 _MARK = r"<\|[^|<>\s]+\|>|<｜[^｜<>\s]+｜>|</?[a-z_]+>|\[/?[A-Z_]+\]"
+_TURN_MARK = r"<\|[^|<>\s]+\|>|<｜[^｜<>\s]+｜>|\[/?[A-Z_]+\]"
+_NO_TURN_MARK = r"</?(think|thinking|reasoning|tools?|tool_calls?|tool_responses?)>|\[/?THINK\]"
 _REASONING = re.compile(r"<think>.*\Z", re.DOTALL)
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _DATE = re.compile(r"\bstrftime_now\b")
@@ -85,7 +87,7 @@ class Writer:
                 self.shaped(turns), chat_template=self.dated_source, tokenize=False, add_generation_prompt=ask
             )
         except Exception as error:  # a template can raise whatever its expressions raise
-            raise Unwritable(first_line(error)) from error
+            raise Unwritable(self._told(error)) from error
 
     def with_mask(self, turns: Sequence[Turn]) -> Marked:
         """Return turns as tokens with the template's own marks. Raise `Unwritable` if they are refused."""
@@ -98,7 +100,15 @@ class Writer:
                 tokenizer_kwargs={"return_offsets_mapping": True},
             )
         except Exception as error:  # a template can raise whatever its expressions raise
-            raise Unwritable(first_line(error)) from error
+            raise Unwritable(self._told(error)) from error
+
+    def _told(self, error: Exception) -> str:
+        """Return the template's error with its line in the template, if Jinja names one."""
+        text, line = first_line(error).rstrip("."), line_of(error)
+        if "no loader for this environment" in text:
+            text = "it includes or imports another file, but a chat template is one text: put that file into it"
+        shift = self.dated_source.count("\n") - self.source.count("\n")
+        return f"{text} (line {line - shift} of the template)" if line > shift else text
 
     def shaped(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
         """Return turns as the template takes them."""
@@ -179,6 +189,18 @@ def format_of(write: Writer) -> ChatFormat:
         closing, ending = write.tokenizer.eos_token or "", ()
     counted, folds = _counted(header, whole), _folds(write)
     return ChatFormat(header, asked[start:], added, counted, lead, drops, last, ended, closing, ending, folds, marks)
+
+
+def own_marks(write: Writer) -> frozenset[str]:
+    """Return the special tokens of a tokenizer, and the marks that the template writes around turns.
+
+    Marks of reasoning and of tools' calls are no part of it: an answer may hold them.
+    """
+    allowed = re.compile(_NO_TURN_MARK)
+    known = getattr(write.tokenizer, "added_tokens_decoder", {}).values()
+    special = {str(token) for token in known if token.special and str(token).strip()}
+    written = re.findall(_TURN_MARK, write([_ASKED, _ANSWER])) if write.source else []
+    return frozenset(mark for mark in special.union(written) if not allowed.fullmatch(mark))
 
 
 def fixed_date(date: datetime) -> str:
@@ -282,6 +304,19 @@ def _marks(tokenizer: Tokenizer) -> re.Pattern[str]:
 
 def _is_token(tokenizer: Tokenizer, text: str) -> bool:
     return bool(text) and len(tokenizer(text, add_special_tokens=False)["input_ids"]) == 1
+
+
+def line_of(error: BaseException) -> int:
+    """Return the line of a template at which Jinja failed; 0 if it is unknown."""
+    line, trace = getattr(error, "lineno", None), error.__traceback__
+    if isinstance(line, int):
+        return line
+    found = 0
+    while trace is not None:  # Jinja writes the template's lines into the trace
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found
 
 
 def first_line(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any  # a turn holds what chat templates read: texts, tool calls, results of tools
 
 Turn = Mapping[str, Any]
@@ -14,12 +14,19 @@ Turn = Mapping[str, Any]
 class Conversation:
     """Turns, and which of them are learned: `answers` holds positions of the assistant's turns, in ascending order.
 
-    A plain `text` has no turns; all of its tokens are learned.
+    A plain `text` has no turns; all of its tokens are learned. `where` names the row for messages and is no part of
+    the conversation's value.
     """
 
     turns: tuple[Turn, ...]
     answers: tuple[int, ...]
     text: str = ""
+    where: str = field(default="", compare=False)
+
+    @property
+    def unasked(self) -> bool:
+        """Whether a learned answer begins the conversation or follows another answer, without a question before it."""
+        return any(at == 0 or self.turns[at - 1]["role"] == "assistant" for at in self.answers)
 
     @property
     def prompt(self) -> tuple[Turn, ...]:

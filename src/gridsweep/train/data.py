@@ -8,7 +8,7 @@ import platform
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import ceil
 from pathlib import Path, PurePath
@@ -19,9 +19,10 @@ from gridsweep.train import stdlib
 from gridsweep.train.conversations import Conversation, asked
 from gridsweep.train.data_files import hub_rows, rows_of, validation_split
 from gridsweep.train.first_reading import digest_as_then, pair_as_then, rows_as_then
-from gridsweep.train.forms import by_name, named_columns, read_row
+from gridsweep.train.forms import by_name, named_columns, read_row, refuse_alike
+from gridsweep.train.overlap import trained_on_too
 from gridsweep.train.rows import Row
-from gridsweep.train.turns import Skipped
+from gridsweep.train.turns import TOO_DEEP, Skipped
 
 LONGEST = 400  # characters of a stdlib pair: about 110 tokens of tiny-qwen2, so that a demo takes minutes
 FIRST_ROWS = 1000
@@ -70,14 +71,16 @@ def load(dataset: Dataset, recipe: Recipe, encoding: int = 2) -> Data:
     if source is None:
         train, validation = _split(dataset, recipe, reading.found, sum(reading.skipped.values()))
     else:
-        rows = rows_of(*source, dataset.revision)
+        rows = rows_of(*source, dataset.revision, "dataset.validation")
         readings.append(_read(dataset, source[0], rows, dataset.validation_samples))
         train, validation = (one.found for one in readings)
         _enough(dataset.id, "train", train, dataset.train_samples)
         _enough("{} ({})".format(*source), "validation", validation, dataset.validation_samples)
     skipped = sum((one.skipped for one in readings), Counter[str]())
     count = sum(one.rows for one in readings)
-    facts = _facts(dataset, readings, skipped, count, source)
+    facts = _facts(dataset, readings, skipped, count, source) | _unasked([*train, *validation])
+    if seen := trained_on_too(dataset.id, train, validation, own=source is not None):
+        facts["validation_seen"] = seen
     return Data(train, validation, facts | {"dataset_digest": digest(train + validation, encoding)}, skipped, count)
 
 
@@ -103,7 +106,7 @@ def first_of(dataset: Dataset, recipe: Recipe) -> Data:
             _few_skipped(dataset, dataset.id, reading)
         readings.append(reading)
     first = readings[0]
-    facts = _facts(dataset, [first], first.skipped, first.rows, None)
+    facts = _facts(dataset, [first], first.skipped, first.rows, None) | _unasked(first.found)
     return Data(first.found[:-1] or first.found, first.found[-1:], facts, first.skipped, first.rows)
 
 
@@ -166,10 +169,13 @@ def _split(
         validation = _share(train, recipe) if train is not None else round(len(found) * recipe.validation_share)
     if train is None:
         train = len(found) - validation
+    told = f"the dataset {dataset.id} has {len(found)} usable sample{'s' * (len(found) != 1)}"
+    if min(train, validation) < 1 and len(found) < 5:
+        raise SpecError(f"{told}, too few to train on and to validate by; add rows")
     if train + validation > len(found) or min(train, validation) < 1:
         raise SpecError(
-            f"the dataset {dataset.id} has {len(found)} usable samples ({skipped} rows were skipped), "
-            f"{train} to train and {validation} to validate are asked for; ask for fewer"
+            f"{told} ({skipped} rows were skipped), "
+            f"{max(train, 1)} to train and {max(validation, 1)} to validate are asked for; ask for fewer"
         )
     chosen = found[: train + validation]
     random.Random(f"split {recipe.seed}").shuffle(chosen)
@@ -215,11 +221,17 @@ def _read(dataset: Dataset, id: str, rows: Iterable[Row], wanted: int | None) ->
 def _few_skipped(dataset: Dataset, id: str, reading: _Reading) -> None:
     """Raise `SpecError` if a larger share of rows was skipped than is allowed."""
     skipped = sum(reading.skipped.values())
+    if skipped and skipped == reading.rows:
+        raise SpecError(
+            f"the dataset {id}: none of its {skipped} rows can be used: {_causes(reading)}; mend them, or name the "
+            "columns that hold prompts and responses with dataset.columns"
+        )
     if skipped > dataset.skip_at_most * reading.rows:
-        share = skipped / reading.rows
+        scale = next(s for s in (1000, 10**6, 10**9, 10**12) if ceil(skipped / reading.rows * s) < s)
+        share = ceil(skipped / reading.rows * scale) / scale
         raise SpecError(
             f"the dataset {id}: {skipped} of {reading.rows} rows cannot be used: {_causes(reading)}; mend them, or "
-            f"allow them with dataset.skip_at_most: {ceil(share * 1000) / 1000:g} (now {dataset.skip_at_most:g})"
+            f"allow them with dataset.skip_at_most: {share:.12g} (now {dataset.skip_at_most:g})"
         )
 
 
@@ -230,9 +242,11 @@ def _taken(dataset: Dataset, id: str, rows: Iterable[Row], wanted: int | None) -
         _take(reading, row, dataset)
         if len(reading.found) == wanted:
             break
+    if not reading.rows:
+        raise SpecError(f"the dataset {id} is empty: it holds no rows; name another file or split")
     if dataset.columns is not None:
         missing = [name for name in named_columns(dataset.columns) if name not in reading.columns]
-        if missing and reading.rows:
+        if missing:
             there = ", ".join(reading.columns)
             raise SpecError(f"dataset.columns: {id} has no column {missing[0]!r}; its columns are {there}")
     return reading
@@ -249,12 +263,16 @@ def _take(reading: _Reading, row: Row, dataset: Dataset) -> None:
     reading.columns |= dict.fromkeys(values)
     try:
         conversation, form, used = read_row(row.where, values, dataset.columns, dataset.train_on)
+        if dataset.columns is None:
+            refuse_alike(row.where, row.values, used)
+    except RecursionError:
+        raise SpecError(f"{row.where}: {TOO_DEEP}") from None
     except Skipped as skipped:
         cause = str(skipped)
         reading.skipped[cause] += 1
         reading.first.setdefault(cause, row.where)
         return
-    reading.found.append(conversation)
+    reading.found.append(replace(conversation, where=row.where))
     reading.forms[form] += 1
     reading.used |= set(used)
 
@@ -266,6 +284,16 @@ def _most(skipped: Counter[str]) -> list[tuple[str, int]]:
 def _enough(source: str, what: str, found: Sequence[Conversation], wanted: int | None) -> None:
     if len(found) < (wanted or 1):
         raise SpecError(f"{source} has {len(found)} usable {what} samples, {wanted or 1} are asked for; ask for fewer")
+
+
+def _unasked(conversations: Sequence[Conversation]) -> dict[str, str]:
+    """Return the fact that answers follow no question, if any do."""
+    found = [one for one in conversations if one.unasked]
+    if not found:
+        return {}
+    first = min(found, key=lambda one: (len(one.where), one.where)).where
+    what = f"{len(found)} of {len(conversations)} conversations learn an answer without a question before it"
+    return {"unasked_answers": f"{what} (first: {first})"}
 
 
 def _facts(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast  # datasets is loaded where used, and its objects are not typed
 
@@ -24,16 +23,19 @@ ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "s
 ONE_SPLIT = re.compile(r"\s*([\w.-]+)\s*(?:\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?\s*")
 
 
-def rows_of(id: str, split: str, revision: str | None) -> Iterable[Row]:
-    """Return the rows of a split of a dataset. Raise `SpecError` if there is no such dataset or split."""
+def rows_of(id: str, split: str, revision: str | None, key: str = "dataset.split") -> Iterable[Row]:
+    """Return the rows of a split of a dataset. Raise `SpecError` if there is no such dataset or split.
+
+    `key` is the key of the spec that names the split, for messages.
+    """
     path = local_path(id)
     if path is None:
         return hub_rows(id, split, revision)
     if path.is_dir():
         if (card := _configured(path)) is not None:
             return hub_rows(str(card), split, None)
-        return _sliced(id, split, lambda name: _folder_rows(path, name))
-    return _sliced(id, split, lambda name: _rows_of_file(path, name))
+        return _sliced(id, split, key, lambda name: _folder_rows(path, name, key))
+    return _sliced(id, split, key, lambda name: _rows_of_file(path, name, key))
 
 
 def local_path(id: str) -> Path | None:
@@ -80,22 +82,30 @@ def hub_rows(id: str, split: str, revision: str | None, *, streaming: bool = Fal
             yield Row(f"the dataset {id} ({split}), row {number}", row)
 
 
-def _sliced(id: str, split: str, rows: Callable[[str], Iterable[Row]]) -> Iterator[Row]:
-    """Yield the rows of a split such as `train`, `train[:500]`, `train[10%:]` or `train+test`."""
+def _sliced(id: str, split: str, key: str, rows: Callable[[str], Iterable[Row]]) -> Iterator[Row]:
+    """Yield the rows of a split such as `train`, `train[:500]`, `train[10%:]` or `train+test`.
+
+    Raise `SpecError` if slices select nothing of rows that are there.
+    """
+    left, taken = 0, 0
     for part in split.split("+"):
         match = ONE_SPLIT.fullmatch(part)
         if match is None:
-            raise SpecError(
-                f"dataset.split: {split!r} of {id} is not understood; write train, train[:500] or train[:50%]"
-            )
+            raise SpecError(f"{key}: {split!r} of {id} is not understood; write train, train[:500] or train[:50%]")
         name, first, last = match.groups()
         found = rows(name)
         if first is None and last is None:
-            yield from found
+            for row in found:
+                taken += 1
+                yield row
         else:
             listed = list(found)
             start, stop = _bound(first or "0", len(listed)), _bound(last or "100%", len(listed))
-            yield from islice(listed, start, max(start, stop))
+            chosen = listed[start:stop]
+            taken, left = taken + len(chosen), left + len(listed) - len(chosen)
+            yield from chosen
+    if left and not taken:
+        raise SpecError(f"{key}: {split!r} selects none of the {left} rows of {id}; name other rows")
 
 
 def _bound(text: str, count: int) -> int:
@@ -104,22 +114,23 @@ def _bound(text: str, count: int) -> int:
     return min(max(value + count if value < 0 else value, 0), count)
 
 
-def _rows_of_file(path: Path, split: str) -> Iterator[Row]:
+def _rows_of_file(path: Path, split: str, key: str) -> Iterator[Row]:
     if split != "train":
-        raise SpecError(f"{path}: a single file has no split {split!r}; remove dataset.split, or name another file")
+        other = "name a file there" if key == "dataset.validation" else "name another file"
+        raise SpecError(f"{path}: a single file has no split {split!r}; remove {key}, or {other}")
     return file_rows(path)
 
 
-def _folder_rows(path: Path, split: str) -> Iterator[Row]:
+def _folder_rows(path: Path, split: str, key: str) -> Iterator[Row]:
     """Yield the rows of a folder's split: of its Arrow files if `save_to_disk` wrote it, else of its data files."""
     if _is_saved(path):
-        yield from _saved_rows(path, split)
+        yield from _saved_rows(path, split, key)
         return
-    for file in _files_of(path, split):
+    for file in _files_of(path, split, key):
         yield from file_rows(file)
 
 
-def _files_of(path: Path, split: str) -> Sequence[Path]:
+def _files_of(path: Path, split: str, key: str) -> Sequence[Path]:
     """Return the data files of a split in order of their names. Raise `SpecError` if that is not clear."""
     files = _data_files(path)
     if not files:
@@ -130,9 +141,7 @@ def _files_of(path: Path, split: str) -> Sequence[Path]:
         words = [word for names in SPLITS.values() for word in names]
         found = [file for file in files if not _has_word(file, path, words)]
     if not found:
-        raise SpecError(
-            f"the folder {path} has no files of the split {split}, only {_listed(files)}; check dataset.split"
-        )
+        raise SpecError(f"the folder {path} has no files of the split {split}, only {_listed(files)}; check {key}")
     suffixes = {data_suffix(file.name) for file in found}
     whole = {str(file).lower().removesuffix(".gz") for file in found}
     if len(suffixes) > 1 or len(whole) < len(found):
@@ -188,14 +197,14 @@ def _saved(path: Path) -> Any:
         return load_from_disk(str(path))
 
 
-def _saved_rows(path: Path, split: str) -> Iterator[Row]:
+def _saved_rows(path: Path, split: str, key: str) -> Iterator[Row]:
     saved = _saved(path)
     if isinstance(saved, dict):
         if split not in saved:
-            raise SpecError(f"the folder {path} has the splits {', '.join(saved)}, not {split}; set dataset.split")
+            raise SpecError(f"the folder {path} has the splits {', '.join(saved)}, not {split}; set {key}")
         saved = saved[split]
     elif split != "train":
-        raise SpecError(f"the folder {path} holds one dataset without splits, not {split}; remove dataset.split")
+        raise SpecError(f"the folder {path} holds one dataset without splits, not {split}; remove {key}")
     with guarded(f"the folder {path}", "write it again with save_to_disk"):
         for number, row in enumerate(saved, 1):
             yield Row(f"{path} ({split}), row {number}", row)

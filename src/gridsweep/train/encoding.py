@@ -8,7 +8,7 @@ the instruction format of `plain_format`, and a plain text is learned whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
@@ -36,6 +36,13 @@ class _Count:
     folded: int = 0
     altered: int = 0
     endless: int = 0
+    marked: int = 0
+    first: dict[str, str] = field(default_factory=dict)
+
+    def note(self, what: str, row: str) -> None:
+        """Keep the first row of a kind."""
+        if row:
+            self.first.setdefault(what, row)
 
 
 def encode(
@@ -50,7 +57,7 @@ def encode(
     """Tokenize conversations and find their learned tokens.
 
     A conversation longer than `max_length` tokens is cut at its end, and dropped if no learned token is left. Raise
-    `SpecError` with the conversation's number if the template refuses it.
+    `SpecError` with the conversation's row if the template refuses it.
     """
     wording = Wording(tokenizer, encoding, date, template)
     if encoding == 1:
@@ -63,9 +70,8 @@ def encode(
             continue
         truncated += len(ids) > max_length
         samples.append(sample)
-    return Encoded(
-        samples, truncated, dropped, _facts(wording, conversations, count.endless), count.folded, count.altered
-    )
+    facts = _facts(wording, conversations, count.endless)
+    return Encoded(samples, truncated, dropped, facts, count.folded, count.altered, count.marked, count.first)
 
 
 def _sample(ids: Sequence[int], spans: Sequence[Span]) -> Sample:
@@ -85,9 +91,11 @@ def _tokens(wording: Wording, conversations: Sequence[Conversation], count: _Cou
             try:
                 made.append(_made(wording, conversation, count))
             except Unwritable as error:
+                named = f"{conversation.where}: " if conversation.where else ""
+                sample = "this row" if named else f"sample {at}"
                 raise SpecError(
-                    f"the chat template refuses sample {at} ({_opening(conversation)}): {error}; correct the sample, "
-                    "or name another template as model.chat_template"
+                    f"{named}the chat template refuses {sample} ({_opening(conversation)}): {error}; correct it, or "
+                    "name another template as model.chat_template"
                 ) from None
         whole = iter(_tokenized(wording.tokenizer, [one for one in made if isinstance(one, Written)]))
         yield from (next(whole) if isinstance(one, Written) else one for one in made)
@@ -97,11 +105,16 @@ def _made(wording: Wording, conversation: Conversation, count: _Count) -> Writte
     """Return one conversation as text with its learned spans, or as tokens where no template writes it."""
     if not conversation.turns:
         return _joined(text_pieces(wording.tokenizer, conversation.text))
+    if mark := wording.mark_in(conversation.turns[: conversation.answers[-1] + 1]):
+        count.marked += 1
+        count.note("marked", conversation.where and f"{conversation.where}, {mark!r}")
     if wording.form is None:
         return _joined(instruction_pieces(wording.tokenizer, conversation))
     turns = wording.turns(conversation.turns)
     joined = len(conversation.turns) - len(turns)
     count.folded += joined
+    if joined:
+        count.note("folded", conversation.where)
     answers = [at - joined for at in conversation.answers]
     if wording.write.marked:
         ids, spans = _marked(wording, turns[: answers[-1] + 1], answers)
@@ -109,6 +122,8 @@ def _made(wording: Wording, conversation: Conversation, count: _Count) -> Writte
         return ids, spans
     one = written(wording.write, wording.form, turns, answers)
     count.altered += one.altered
+    if one.altered:
+        count.note("altered", conversation.where)
     return one
 
 

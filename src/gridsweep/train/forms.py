@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Columns
 from gridsweep.train.conversations import Conversation, Turn
-from gridsweep.train.turns import Skipped, asked_turns, history_of, text_of, turns_of
+from gridsweep.train.turns import MARKER, Skipped, asked_turns, history_of, text_of, turns_of
 
 CHATS = ("messages", "conversations", "conversation")
 PROMPTS = ("prompt", "instruction", "question", "query", "input")
@@ -48,16 +48,52 @@ def read_row(where: str, values: Mapping[str, object], columns: Columns | None, 
         conversation = _answered(where, values, chosen)
     if train_on == "last_answer":
         conversation = Conversation(conversation.turns, conversation.answers[-1:], conversation.text)
+    if any("<extra_id_" in str(turn["content"]) and MARKER.search(turn["content"]) for turn in conversation.turns):
+        raise Skipped("turn marker within a turn")
     main = (chosen.messages or chosen.text,) if chosen.prompt is None else (chosen.prompt, chosen.response)
     return Read(conversation, ", ".join(map(str, main)), named_columns(chosen))
 
 
 def by_name(values: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a row's values by their columns' names in lower case; a name that is so already has precedence."""
+    """Return a row's values by their columns' names in lower case; of columns that are equal then, the filled one."""
     if all(name == name.lower().strip() for name in values):
         return values
-    lowered = {name.lower().strip(): value for name, value in values.items()}
-    return lowered | {name: value for name, value in values.items() if name == name.lower().strip()}
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        plain = name.lower().strip()
+        if plain not in found or found[plain] in (None, ""):
+            found[plain] = value
+    return found
+
+
+def refuse_alike(where: str, values: Mapping[str, object], used: Sequence[str]) -> None:
+    """Raise `SpecError` if a column that was read has a namesake with a value of its own, but for upper case."""
+    if len(by_name(values)) == len(values):
+        return
+    for read in used:
+        alike = [n for n, value in values.items() if n.lower().strip() == read and value not in (None, "")]
+        if len(alike) > 1:
+            key = "text" if read == "text" else "messages" if read in CHATS else "prompt: ..., response"
+            raise SpecError(
+                f"{where}: the columns {' and '.join(map(repr, alike))} differ only in case or spaces; "
+                f"name one with dataset.columns: {{{key}: ...}}, or rename one"
+            )
+
+
+def is_row(values: Mapping[str, object], *, text: bool = True) -> bool:
+    """Whether an object is a row by its columns: a conversation, a prompt with a response, or with `text` a text."""
+    if set(CHATS) & values.keys():
+        return True
+    named = by_name(values)
+    chosen = _pick(tuple(named), frozenset(name for name, value in named.items() if value not in (None, "")))
+    if not isinstance(chosen, Columns):
+        return False
+    if chosen.messages is not None:
+        return True
+    if chosen.text is not None and not text:
+        return False
+    main = (chosen.text,) if chosen.prompt is None else (chosen.prompt, chosen.response)
+    return all(isinstance(named[name], str) or _is_chat(named[name]) for name in main if name is not None)
 
 
 @lru_cache(maxsize=1000)

@@ -176,14 +176,30 @@ def _machine(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
 def _cut(train: Encoded, validation: Encoded, max_length: int) -> dict[str, str]:
     """Return facts about samples that lost something; empty if all samples are as the data has them."""
     truncated, dropped = train.truncated + validation.truncated, train.dropped + validation.dropped
-    folded, altered = train.folded + validation.folded, train.altered + validation.altered
     facts = {}
     if truncated:
         facts["truncated"] = f"{truncated} samples cut at {max_length} tokens"
     if dropped:
         facts["dropped"] = f"{dropped} samples whose prompt alone fills {max_length} tokens"
+    return facts | changed(train, validation)
+
+
+def changed(train: Encoded, validation: Encoded) -> dict[str, str]:
+    """Return facts about samples that are not written as the data has them, each with its first row."""
+    folded, altered = train.folded + validation.folded, train.altered + validation.altered
+    marked, facts = train.marked + validation.marked, {}
+
+    def first(what: str) -> str:
+        row = train.first.get(what) or validation.first.get(what)
+        return f" (first: {row})" if row else ""
+
     if folded:
-        facts["folded"] = f"{folded} system turns joined to the first question: the chat template takes none"
+        facts["folded"] = (
+            f"{folded} system turns joined to the first question: the chat template takes none{first('folded')}"
+        )
     if altered:
-        facts["altered"] = f"{altered} answers that the chat template does not write word for word"
+        facts["altered"] = f"{altered} answers that the chat template does not write word for word{first('altered')}"
+    if marked:
+        of = sum(len(side.samples) + side.dropped for side in (train, validation))
+        facts["marked"] = f"special tokens or turn marks in the texts of {marked} of {of} samples{first('marked')}"
     return facts

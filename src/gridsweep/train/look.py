@@ -22,6 +22,7 @@ from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
 from gridsweep.records.files import replace_file
 from gridsweep.records.looks import Look, Piece
+from gridsweep.sweep.experiments import is_local
 from gridsweep.train.cache import cache_folder
 from gridsweep.train.hub import commit_of_data, data_on_hub, model_on_hub, pinned_data
 from gridsweep.train.model import offline_if_local, resolve
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from gridsweep.train.data import Data
     from gridsweep.train.pretrained import CausalLM, Tokenizer
     from gridsweep.train.samples import Encoded, Sample
+
+WARNED = {
+    "validation seen": "the validation loss says less than it seems to; remove them on one side",
+    "unasked answers": "check that no question is missing",
+    "marked": "the model reads them as the turns of a conversation; remove them from the data",
+}
+"""Facts of which a user is warned, and why."""
 
 SHOWN_TOKENS = 400
 """At most this many tokens of the first sample are shown."""
@@ -67,7 +75,8 @@ def look(assignment: Assignment) -> Look:
         return Look(seen.constants, seen.unseen, seen.facts, (), unreachable=str(error))
     except GridsweepError as error:
         return Look(seen.constants, seen.unseen, seen.facts, seen.first, str(error))
-    return Look(seen.constants, seen.unseen, seen.facts, seen.first)
+    warnings = tuple(f"{seen.facts[name]}; {remedy}" for name, remedy in WARNED.items() if name in seen.facts)
+    return Look(seen.constants, seen.unseen, seen.facts, seen.first, warnings=warnings)
 
 
 class _Seen:
@@ -108,7 +117,7 @@ class _Seen:
         from gridsweep.train.constants import of_model, of_samples, of_tokenizer
         from gridsweep.train.kinds import kind_of
         from gridsweep.train.lean.targets import targeted
-        from gridsweep.train.loading import encoded
+        from gridsweep.train.loading import changed, encoded
 
         model, recipe = pinned_model(self.assignment.model), self.assignment.recipe
         where = resolve(model)
@@ -119,7 +128,7 @@ class _Seen:
         whole = "training data" in self.constants
         if whole:
             self.constants |= of_samples([*train.samples, *validation.samples])
-        self.facts |= told(train, validation, recipe.max_length) | _named(train.facts)
+        self.facts |= told(train, validation, recipe.max_length) | changed(train, validation) | _named(train.facts)
         self.first = tuple(pieces(tokenizer, train.samples[0]))
         kind = kind_of(config, recipe.target_modules, recipe.layers)  # an encoder is no fault of the weights
         shape = shape_of(model, where, config)
@@ -181,6 +190,8 @@ def _key(assignment: Assignment, text: str) -> str:
         return ""
     if assignment.dataset.id != "stdlib":
         places.append(Path(assignment.dataset.id).expanduser())
+    if assignment.dataset.validation is not None and is_local(assignment.dataset.validation):
+        places.append(Path(assignment.dataset.validation).expanduser())
     if assignment.model.id != "smollm2-135m-instruct":
         places.append(Path(resolve(assignment.model)))
     files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]

@@ -12,7 +12,9 @@ from gridsweep.train.conversations import Conversation, Turn
 if TYPE_CHECKING:
     from gridsweep.train.pretrained import Tokenizer
 
-TEMPLATE = "### Instruction:\n{prompt}\n\n### Response:\n"
+RESPONSE = "### Response:\n"
+TEMPLATE = f"### Instruction:\n{{prompt}}\n\n{RESPONSE}"
+MARKS = ("### Instruction:\n", RESPONSE)
 BETWEEN = "\n\n"
 
 Piece = tuple[list[int], bool]
@@ -43,7 +45,8 @@ def text_pieces(tokenizer: Tokenizer, text: str) -> list[Piece]:
 def instruction_pieces(tokenizer: Tokenizer, conversation: Conversation) -> list[Piece]:
     """Return a conversation in the instruction format as pieces; an answer is learned with the token that ends it.
 
-    An answer is tokenized apart from its prompt, as at serving.
+    An answer is tokenized apart from its prompt, as at serving. An answer that no other turn precedes, or that follows
+    another answer, gets no instruction.
     """
     end, pieces = end_of_text(tokenizer), [(leading(tokenizer), False)]
     asked: list[Turn] = []
@@ -67,6 +70,8 @@ def instruction_prompt(tokenizer: Tokenizer, turns: Sequence[Turn]) -> list[int]
 
 
 def _instruction(turns: Sequence[Turn]) -> str:
+    if not turns:
+        return RESPONSE
     return TEMPLATE.format(prompt=BETWEEN.join(filter(None, map(_content, turns))))
 
 

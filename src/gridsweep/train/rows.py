@@ -13,11 +13,31 @@ from typing import BinaryIO, NamedTuple, cast
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import data_suffix
+from gridsweep.train.forms import CHATS, is_row
+from gridsweep.train.turns import TOO_DEEP
 
 LINES = (".jsonl", ".ndjson", ".jsonlines")
 TABLES = {".csv": ",", ".tsv": "\t"}
-ONE_ROW = {"messages", "conversations", "conversation"}
 LONGEST_FIELD = 2**31 - 1  # of a CSV file in characters; the library's own limit is 131,072
+TOO_LONG = "a number of thousands of digits; write it as text, or remove it"
+FORMATS = {
+    b"\x1f\x8b": ("gzip", ""),
+    b"PAR1": ("Parquet", ""),
+    b"PK\x03\x04": ("a zip archive", "unzip it, and name the file in it"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "`zstd -d` expands it; only .gz is read compressed"),
+    b"\xfd7zXZ\x00": ("compressed by xz", "`xz -d` expands it; only .gz is read compressed"),
+    b"BZh": ("compressed by bzip2", "`bzip2 -d` expands it; only .gz is read compressed"),
+    b"ARROW1": ("Arrow", "write it as Parquet, or as a folder with save_to_disk of datasets"),
+    b"\xff\xff\xff\xff": ("an Arrow stream", "write it as Parquet, or name the folder that save_to_disk wrote"),
+    b"SQLite format 3": ("a SQLite database", "export its table as CSV"),
+    b"\x89HDF": ("HDF5", "write it as Parquet"),
+    b"Obj\x01": ("Avro", "write it as Parquet"),
+}
+"""The first bytes of formats, what they are called, and what to do where a file is named otherwise."""
+WIDE = {
+    b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
+}  # fmt: skip
+"""Byte order marks of other encodings than UTF-8."""
 
 
 class Row(NamedTuple):
@@ -72,13 +92,12 @@ def _object(line: str, number: int, path: Path) -> Mapping[str, object]:
     where = f"{path}:{number}"
     try:
         row = json.loads(line)
-    except ValueError as error:
-        if number == 1 and line[0] in "{[" and line[-1] not in "}]":
-            raise SpecError(
-                f"{where}: not a whole JSON object; each line must hold one: "
-                f"`jq -c . {path.name} > NEW` writes it so (`jq -c '.[]'` for a list)"
-            ) from None
-        raise SpecError(f"{where}: not JSON ({error}); mend or remove the line") from None
+    except RecursionError:
+        raise SpecError(f"{where}: {TOO_DEEP}") from None
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{where}: {_no_object(line, number, path, error)}") from None
+    except ValueError:  # Python reads no number of so many digits
+        raise SpecError(f"{where}: {TOO_LONG}") from None
     if isinstance(row, list):
         raise SpecError(f"{where}: a list, not an object; name the file .json if it is one list of objects")
     if not isinstance(row, dict):
@@ -86,17 +105,44 @@ def _object(line: str, number: int, path: Path) -> Mapping[str, object]:
     return row
 
 
+def _no_object(line: str, number: int, path: Path, error: json.JSONDecodeError) -> str:
+    """Return why a line is no JSON object, with a remedy that fits the cause."""
+    if error.msg == "Extra data":
+        rest = line[error.pos :]
+        if rest.strip() == ",":
+            return f"a comma after the object; `sed 's/,[[:space:]]*$//' {path.name} > NEW` removes it from every line"
+        if rest.startswith(("{", ",")):
+            return f"a second value in the line, at character {error.pos + 1}; write each object in a line of its own"
+        return f"text after the object, at character {error.pos + 1}; remove it"
+    if number == 1 and line[0] in "{[" and error.pos >= len(line):
+        return (
+            "not a whole JSON object; each line must hold one: "
+            f"`jq -c . {path.name} > NEW` writes it so (`jq -c '.[]'` for a list)"
+        )
+    if error.msg == "Illegal trailing comma before end of object" or (
+        error.msg.startswith("Expecting property name") and line[: error.pos].rstrip().endswith(",")
+    ):
+        return f"a comma before the end of an object, at character {error.pos + 1}; remove it"
+    return f"not JSON ({error}); mend or remove the line"
+
+
 def _json(path: Path) -> Iterator[Row]:
     """Yield the rows of a list of objects, of the only such list in an object, or of one object per line."""
     with _text(path) as file:
         text = file.read()
+    if not text.strip():
+        return
     try:
         value = json.loads(text)
+    except RecursionError:
+        raise SpecError(f"{path}: {TOO_DEEP}") from None
     except json.JSONDecodeError as error:
         if text.lstrip().startswith("{") and error.msg == "Extra data":
             yield from _lines(path)
             return
         raise SpecError(f"{path}:{error.lineno}: not JSON ({error}); mend it, or export the data again") from None
+    except ValueError:
+        raise SpecError(f"{path}: holds {TOO_LONG}") from None
     rows = _rows_in(value, path)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
@@ -110,13 +156,14 @@ def _rows_in(value: object, path: Path) -> list[object]:
         return value
     if not isinstance(value, dict):
         raise SpecError(f"{path}: does not hold a list of objects; write one object per row")
-    if ONE_ROW & value.keys():
-        return [value]
     lists = {key: v for key, v in value.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
-    if len(lists) != 1:
-        held = f"lists of objects under {', '.join(lists)}" if lists else f"no list of objects, but {_keys(value)}"
-        raise SpecError(f"{path}: holds {held}; write one list of objects, one for each row")
-    return next(iter(lists.values()))
+    if len(lists) == 1 and not set(CHATS) & value.keys():
+        (rows,) = lists.values()
+        return [value] if is_row(value, text=False) and not is_row(rows[0]) else rows
+    if is_row(value) or (value and not any(isinstance(v, list) for v in value.values())):
+        return [value]
+    held = f"lists of objects under {', '.join(lists)}" if lists else f"no list of objects, but {_keys(value)}"
+    raise SpecError(f"{path}: holds {held}; write one list of objects, one for each row")
 
 
 def _keys(value: dict[str, object]) -> str:
@@ -178,15 +225,49 @@ def _text(path: Path, newline: str | None = None) -> Iterator[io.TextIOWrapper]:
 
 
 def _refuse_other_content(path: Path) -> None:
-    """Raise `SpecError` for a pointer in place of the file, and for a file in UTF-16."""
+    """Raise `SpecError` for a pointer in place of the file, for another format than the name tells, and for UTF-16."""
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise SpecError(f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in its folder")
     if b"/annex/objects/" in start:
         raise SpecError(f"{path}: a git-annex pointer, not the file itself; run `git annex get` in its folder")
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SpecError(f"{path}:1: UTF-16, not UTF-8; `iconv -f utf-16 -t utf-8 {path.name} > NEW` converts it")
+    name, zipped, kind = path.name, path.suffix.lower() == ".gz", data_suffix(path.name)
+    if zipped and start and not start.startswith(b"\x1f\x8b"):
+        named = next((f"is {what}, not gzip" for magic, (what, _) in FORMATS.items() if start.startswith(magic)), "")
+        plain = name[: -len(".gz")]
+        raise SpecError(f"{path}: {named or 'is not compressed by gzip'}; rename it to {plain}")
+    if zipped:
+        with _binary(path) as file:
+            start = file.read(64)
+    parquet = kind in (".parquet", ".pq")
+    for magic, (what, remedy) in FORMATS.items():
+        if start.startswith(magic) and not (parquet and what == "Parquet"):
+            if zipped and what == "gzip":
+                raise SpecError(f"{path}: is compressed by gzip twice; `gunzip` it once")
+            plain = name[: -len(".gz")] if zipped else name
+            new = f"{name}.gz" if what == "gzip" else f"{plain[: -len(kind or '')]}.parquet{'.gz' if zipped else ''}"
+            raise SpecError(f"{path}: is {what}, not what its name says; {remedy or f'rename it to {new}'}")
+    if parquet:
+        if not start:
+            raise SpecError(f"{path}: is empty; write it again")
+        return
+    if code := _wide(start):
+        raise SpecError(f"{path}:1: {code.upper()}, not UTF-8; `iconv -f {code} -t utf-8 {name} > NEW` converts it")
+
+
+def _wide(start: bytes) -> str:
+    """Return the encoding of a text's first bytes if each character takes two or four; '' for others."""
+    for mark, code in WIDE.items():
+        if start.startswith(mark):
+            return code
+    if len(start) < 8 or 0 not in start[:8]:
+        return ""
+    if start[1:8:2] == bytes(4) and start[2:8:4] != bytes(2):
+        return "utf-16le"
+    if start[:8:2] == bytes(4) and start[1:8:4] != bytes(2):
+        return "utf-16be"
+    return "utf-32le" if start[1:4] == bytes(3) and start[0] else "utf-32be" if start[:3] == bytes(3) else ""
 
 
 def _undecodable(path: Path) -> SpecError:

@@ -40,7 +40,8 @@ class Encoded:
     """Samples, and how many were cut: `truncated` lost their end, `dropped` had no room for a response.
 
     `facts` say how they are written. `folded` counts system turns that were joined to the first question because the
-    template takes none, `altered` answers whose content the template did not write word for word.
+    template takes none, `altered` answers whose content the template did not write word for word, `marked`
+    conversations that hold special tokens or turn marks in their texts. `first` names the first row of these kinds.
     """
 
     samples: list[Sample]
@@ -49,6 +50,8 @@ class Encoded:
     facts: Mapping[str, str] = field(default_factory=dict)
     folded: int = 0
     altered: int = 0
+    marked: int = 0
+    first: Mapping[str, str] = field(default_factory=dict)
 
 
 def effective_batch(samples: Sequence[Sample], step: int, size: int, seed: int) -> list[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gridsweep.train.plain_format import BETWEEN, TEMPLATE, leading
+from gridsweep.train.plain_format import BETWEEN, RESPONSE, TEMPLATE, leading
 from gridsweep.train.wording import Wording
 
 _FOLD = """{% if messages and messages[0]['role'] == 'system' and messages[1:] and messages[1]['role'] == 'user' %}
@@ -49,22 +49,23 @@ def _joined(wording: Wording) -> str:
 
 
 def _instruction(wording: Wording) -> str:
-    """Return a template of the instruction format: an instruction for each answer."""
+    """Return a template of the instruction format: an instruction for each answer that follows another turn."""
     tokenizer = wording.tokenizer
     first, end = str(tokenizer.decode(leading(tokenizer))), tokenizer.eos_token or ""
     head, tail = TEMPLATE.split("{prompt}")
+    opening = (
+        f"('' if ns.first else {BETWEEN!r}) ~ "
+        f"(({head!r} ~ (ns.asked | join({BETWEEN!r})) ~ {tail!r}) if ns.any else {RESPONSE!r})"
+    )
     return (
-        "{% set ns = namespace(asked=[], first=true) %}"
+        "{% set ns = namespace(asked=[], first=true, any=false) %}"
         f"{{{{ {first!r} }}}}"
         "{% for message in messages %}"
         "{% if message['role'] == 'assistant' %}"
-        f"{{{{ ('' if ns.first else {BETWEEN!r}) ~ {head!r} ~ (ns.asked | join({BETWEEN!r})) ~ {tail!r}"
-        f" ~ message['content'] ~ {end!r} }}}}"
-        "{% set ns.asked = [] %}{% set ns.first = false %}"
-        "{% elif message['content'] %}"
-        "{% set ns.asked = ns.asked + [message['content']] %}"
+        f"{{{{ {opening} ~ message['content'] ~ {end!r} }}}}"
+        "{% set ns.asked = [] %}{% set ns.first = false %}{% set ns.any = false %}"
+        "{% else %}{% set ns.any = true %}"
+        "{% if message['content'] %}{% set ns.asked = ns.asked + [message['content']] %}{% endif %}"
         "{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}"
-        f"{{{{ ('' if ns.first else {BETWEEN!r}) ~ {head!r} ~ (ns.asked | join({BETWEEN!r})) ~ {tail!r} }}}}"
-        "{% endif %}"
+        f"{{% if add_generation_prompt %}}{{{{ {opening} }}}}{{% endif %}}"
     )

@@ -21,8 +21,13 @@ ROLES = {
 READ_BY_TEMPLATES = ("name", "reasoning_content", "thinking", "tool_call_id")
 """Keys of a turn, beside its role, content and tool calls, that chat templates read."""
 
-MARKED = re.compile(r"\n?<extra_id_[01]>(System|User|Assistant)\n")
+MARKED = re.compile(r"\n?<extra_id_[01]>(System|User|Assistant)(?:\n|\Z)")
 """The markers between the turns of a multi-turn prompt in HelpSteer and HelpSteer2; the first turn has none."""
+
+MARKER = re.compile(r"<extra_id_[01]>(?:System|User|Assistant)\b")
+"""Such a marker where no turn can begin: within an answer, a message or a history."""
+
+TOO_DEEP = "nested too deeply to be read; flatten it"
 
 
 class Skipped(Exception):
@@ -36,7 +41,7 @@ def text_of(value: object, column: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise SpecError(f"{where}: {column} holds {_kind(value)}, not text; convert the column to text")
+        raise SpecError(f"{where}: {column} holds {_kind(value)}{_remedy(value, 'convert the column to text')}")
     if not value.isascii():
         try:
             value.encode()
@@ -53,6 +58,8 @@ def turns_of(value: object, column: str, where: str) -> list[Turn]:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
+        except RecursionError:
+            raise SpecError(f"{where}: {column} is {TOO_DEEP}") from None
         except ValueError:
             raise SpecError(
                 f"{where}: {column} is text but no list of turns in JSON; write it with json.dumps"
@@ -60,7 +67,8 @@ def turns_of(value: object, column: str, where: str) -> list[Turn]:
     if value is None or value == "":
         raise Skipped("no conversation")
     if not isinstance(value, list):
-        raise SpecError(f"{where}: {column} holds {_kind(value)}, not a list of turns with role and content")
+        what = f"{where}: {column} holds {_kind(value)}"
+        raise SpecError(f"{what}{_remedy(value, 'write a list of turns with role and content', 'a list of turns')}")
     return list(_turns(value, column, where))
 
 
@@ -96,12 +104,19 @@ def history_of(value: object, column: str, where: str) -> list[Turn]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
+        except RecursionError:
+            raise SpecError(f"{where}: {column} is {TOO_DEEP}") from None
         except ValueError:
             raise SpecError(f"{where}: {column} is text but not JSON; write it with json.dumps") from None
     if not isinstance(value, list):
-        raise SpecError(f"{where}: {column} holds {_kind(value)}, not a list of [question, answer]")
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        what, wanted = f"{where}: {column} holds {_kind(value)}", "a list of [question, answer]"
+        raise SpecError(f"{what}{_remedy(value, f'write {wanted}', wanted)}")
+    if value and all(isinstance(turn, Mapping) for turn in value):
         return turns_of(value, column, where)
+    for number, pair in enumerate(value, 1):
+        if not isinstance(pair, list) or len(pair) != 2:
+            what = f"a list of {len(pair)}" if isinstance(pair, list) else _kind(pair)
+            raise SpecError(f"{where}: item {number} of {column} is {what}, not a pair; write [question, answer]")
     roles = ("user", "assistant")
     said = [(role, text_of(text, column, where)) for pair in value for role, text in zip(roles, pair, strict=True)]
     if any(not text.strip() for _, text in said):
@@ -123,6 +138,12 @@ def asked_turns(prompt: str) -> list[Turn]:
     return [{"role": role, "content": text} for role, text in said]
 
 
+def _remedy(value: object, remedy: str, wanted: str = "text") -> str:
+    """Return what a message says after the kind of a value that is not `wanted`; a missing one has its own remedy."""
+    missing = isinstance(value, float) and value != value
+    return "; write null, or remove the row" if missing else f", not {wanted}; {remedy}"
+
+
 def _part(part: object, column: str, where: str) -> str:
     """Return the text of one part of a content; a bare text may be one of several answers, and is no part."""
     if isinstance(part, Mapping) and isinstance(part.get("text"), str) and part.get("type", "text") == "text":
@@ -136,6 +157,8 @@ def _calls(value: object, column: str, where: str) -> list[object]:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
+        except RecursionError:
+            raise SpecError(f"{where}: the tool_calls of {column} are {TOO_DEEP}") from None
         except ValueError:
             raise SpecError(
                 f"{where}: the tool_calls of {column} are text but not JSON; write them with json.dumps"
@@ -167,7 +190,9 @@ def _kind(value: object) -> str:
     """Return what a value is, as a message names it."""
     if isinstance(value, bool):
         return f"a truth value ({str(value).lower()})"
+    if isinstance(value, float) and value != value:
+        return "NaN, which stands for a missing value"
     if isinstance(value, int | float):
-        return f"a number ({value})"
+        return f"a number ({value})" if abs(value) < 1e300 else "a number"
     named = {str: "text", list: "a list", dict: "an object", type(None): "nothing"}
     return named.get(type(value), f"a {type(value).__name__}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,10 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gridsweep.errors import SpecError
-from gridsweep.train.chat_format import ChatFormat, Unwritable, Writer, first_line, folded, format_of
+from gridsweep.train.chat_format import ChatFormat, Unwritable, Writer, first_line, folded, format_of, own_marks
 from gridsweep.train.conversations import Turn
 from gridsweep.train.first_encoding import prompt_text
-from gridsweep.train.plain_format import instruction_prompt, leading
+from gridsweep.train.plain_format import MARKS, instruction_prompt, leading
 
 if TYPE_CHECKING:
     from gridsweep.train.pretrained import Tokenizer
@@ -57,6 +59,22 @@ class Wording:
             return frozenset(ids[0] for ids in marks)
         eos = self.tokenizer.eos_token_id
         return frozenset() if eos is None else frozenset([eos])
+
+    @cached_property
+    def marks(self) -> re.Pattern[str]:
+        """What a text should not hold: special tokens, and what begins or ends a turn."""
+        found = own_marks(self.write) | (frozenset() if self.form is not None else frozenset(MARKS))
+        return re.compile("|".join(map(re.escape, sorted(found, key=len, reverse=True))) or r"(?!)")
+
+    def mark_in(self, turns: Sequence[Turn]) -> str:
+        """Return the first special token or turn mark in the texts of turns; '' if there is none."""
+        for turn in turns:
+            calls = json.dumps(turn["tool_calls"], ensure_ascii=False, default=str) if turn.get("tool_calls") else ""
+            texts = (turn.get("content"), turn.get("reasoning_content"), turn.get("thinking"), calls)
+            for text in texts:
+                if isinstance(text, str) and (found := self.marks.search(text)):
+                    return found.group()
+        return ""
 
     @cached_property
     def _chat(self) -> tuple[Writer, ChatFormat | None]:

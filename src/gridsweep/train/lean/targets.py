@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
@@ -98,10 +99,13 @@ def targeted(
         missing = [target for target in targets if not any(_is(name, target) for name in inner)]
         read = [target for target in targets if target in avoided]
         if missing or read:
-            found = f"some of {', '.join(kind for kind in kinds if kind not in avoided)}" if kinds else "other modules"
+            usable = [kind for kind in kinds if kind not in avoided]
+            found = f"some of {', '.join(usable)}" if kinds else "other modules"
             what = "the model has no modules named" if missing else "PEFT cannot adapt the modules named"
+            near = {name for target in missing for name in get_close_matches(target, usable, n=1)}
+            meant = f"did you mean {', '.join(sorted(near))}? Otherwise " if near else ""
             raise SpecError(
-                f"{what} {', '.join(missing or read)} in its decoder layers; "
+                f"{what} {', '.join(missing or read)} in its decoder layers; {meant}"
                 f"set recipe.target_modules to {found}, or to {ALL_LINEAR}"
             )
     if not chosen:

@@ -148,6 +148,7 @@ WORKER_SOURCES = (
     "train/loading.py",
     "train/miniature.py",
     "train/model.py",
+    "train/overlap.py",
     "train/plain.py",
     "train/plain_format.py",
     "train/pretrained.py",

@@ -1,0 +1,48 @@
+"""Errors found after a spec was read, such as those of its data and model, at their line in the file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gridsweep.errors import FileFault, SpecError
+from gridsweep.spec.yaml_lines import Document, Where, dotted
+
+KEY = re.compile(r"\b(model|dataset|recipe)\.([a-z_]+)\b(?!\.)")
+TEMPLATE_LINE = re.compile(r"\(line (\d+) of the template\)")
+ABOUT_TEMPLATE = "the chat template cannot write"
+
+
+def placed(error: SpecError, path: Path) -> SpecError:
+    """Return an error at the line of the key that it names, in the spec `path`; or at a line of the chat template.
+
+    An error that has a place already, or names no key of the file, is returned unchanged.
+    """
+    text = str(error)
+    known = KEY.fullmatch(error.where) if error.where is not None else None
+    if error.faults or "\n" in text or (error.where is not None and known is None):
+        return error
+    try:
+        document = Document(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, ValueError, SpecError):
+        return error
+    if text.startswith(ABOUT_TEMPLATE) and (file := _template(document, path)) is not None:
+        line = TEMPLATE_LINE.search(text)
+        found = FileFault(str(file), int(line[1]) if line else None, "", text)
+    else:
+        named = known or KEY.search(text)
+        key: Where = ("dataset", "id") if text.startswith("the dataset ") and named is None else ()
+        key = (named[1], named[2]) if named else key
+        if not key:
+            return error
+        what = text.removeprefix(f"{dotted(key)}: ")
+        here = isinstance(document.plain, dict) and key[0] in document.plain
+        found = FileFault(str(path), document.line(key) if here else None, dotted(key), what)
+    return SpecError(f"{found.where}: {found.what}", faults=[found])
+
+
+def _template(document: Document, path: Path) -> Path | None:
+    """Return the file that the spec names as chat template; None if it names none."""
+    model = document.plain.get("model") if isinstance(document.plain, dict) else None
+    file = model.get("chat_template") if isinstance(model, dict) else None
+    return path.parent / file if isinstance(file, str) else None
