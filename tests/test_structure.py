@@ -15,7 +15,7 @@ ORDER = (
     "errors", "carbon", "sweep", "optima", "policy", "state", "schedule", "selection", "accounting", "loop",
     "simulation",
     "records", "grid", "spec", "energy", "executors", "runs", "train", "doctor", "serving", "render", "api", "cli",
-    "testing",
+    "__main__", "testing",
 )  # fmt: skip
 """Each folder (or file of the root) may import those before it, and no other. docs/structure.md has the same list."""
 PURE = ORDER[: ORDER.index("simulation") + 1]

@@ -13,14 +13,14 @@ def trained_on_too(id: str, train: Sequence[Conversation], validation: Sequence[
     """Return how many validation samples are training samples too, for the report; '' if there are none.
 
     Samples are equal if their turns are, and which of them are learned. `own` says that validation samples have a
-    source of their own. Raise `SpecError` if all of them are trained on: their loss would judge nothing.
+    source of their own. Raise `SpecError` if they are the training samples and nothing else.
     """
-    known = {_key(one) for one in train}
+    known, held = ({_key(one) for one in side} for side in (train, validation))
     seen = [one for one in validation if _key(one) in known]
     if not seen:
         return ""
     first = f" (first: {seen[0].where})" if seen[0].where else ""
-    if len(seen) == len(validation):
+    if known == held:
         remedy = "name other samples as dataset.validation" if own else "remove duplicated rows"
         raise SpecError(f"the dataset {id}: all {len(seen)} validation samples are trained on too{first}; {remedy}")
     return f"{len(seen)} of {len(validation)} validation samples are trained on too{first}"
