@@ -240,7 +240,7 @@ def test_a_run_that_fails_before_its_submission_is_not_the_newest_run(gridsweep,
 
 def test_exit_124_for_a_plan_that_names_late_starts(gridsweep, spec):
     """Four hours of work on two devices: two experiments start an hour after the submission, and may wait 10 min."""
-    spec.write_text(SPEC.replace("max_delay: 4000h", "max_delay: 10m"))
+    spec.write_text(SPEC.replace("max_delay: 600h", "max_delay: 10m"))
     code, out, _ = gridsweep("plan", spec)
     assert code == 124 and "2 experiments start after their deadline" in " ".join(out.split())
     assert "misses the deadline" not in out

@@ -32,7 +32,7 @@ from gridsweep.sweep.tiers import Tier
 from gridsweep.testing.executor_contract import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it takes a tenth of a core while it lives
 def head() -> Iterator[Head]:
     head = Head()
     try:

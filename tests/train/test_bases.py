@@ -47,7 +47,11 @@ def test_a_base_gets_the_trainer_that_the_page_names(name: str) -> None:
 def adapted_by_peft(base: Any, layout: Layout) -> set[str]:
     """The modules that PEFT adapts by the configuration that adapters are written with."""
     config = peft.LoraConfig(
-        target_modules=layout.targets, exclude_modules=list(layout.excluded), layers_to_transform=layout.layers, r=2
+        target_modules=layout.targets,
+        exclude_modules=list(layout.excluded),
+        layers_to_transform=layout.layers,
+        r=2,
+        fan_in_fan_out=layout.transposed,
     )
     adapted = peft.get_peft_model(base, config)
     found = (name for name, module in adapted.base_model.model.named_modules() if isinstance(module, LoraLayer))
