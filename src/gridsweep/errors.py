@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DONE = 0
+FAULT = 1
 USAGE = 2
 SOME_FAILED = 3
 SIGNALLED = 4
@@ -24,6 +25,7 @@ INTERRUPTED = 130
 
 EXIT_CODES: dict[int, str] = {
     DONE: "done",
+    FAULT: "a fault of gridsweep itself, or its output could not be written",
     USAGE: "usage, or an error in the spec, a trace or a folder",
     SOME_FAILED: "some experiments failed, the rest are done",
     SIGNALLED: "stopped by a signal, or by `gridsweep stop`; state saved",

@@ -18,6 +18,7 @@ from builders import PROJECT
 from gridsweep.errors import EXIT_CODES
 from gridsweep.records.journal import Journal
 from gridsweep.records.looks import Look
+from old_runs import unpack
 
 EXAMPLES = PROJECT / "examples"
 SPEC = """\
@@ -389,3 +390,14 @@ def test_the_help_is_quick():
         after = os.times()
         seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(seconds) < 0.4
+
+
+@pytest.mark.parametrize("verb", [("schema",), ("status", "{folder}")], ids=["click", "rich"])
+def test_a_reader_that_leaves_is_no_fault(tmp_path, verb):
+    """`gridsweep status | true`: whatever writes, it ends with 0 and without a word."""
+    folder = unpack("finished", tmp_path)
+    command = [sys.executable, "-P", "-m", "gridsweep", *(part.format(folder=folder) for part in verb)]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done.stdout.close()
+    assert (done.stderr.read(), done.wait(60)) == (b"", 0)
+    done.stderr.close()

@@ -130,3 +130,8 @@ def test_groups_hold_what_lies_within_the_factor_and_no_point_twice(tried, facto
         assert found_steps[-1] <= found_steps[0] * factor * (1 + 1e-8)
         assert len({point.dropout for point in group.points}) == 1
         assert not same_rank or len({point.r for point in group.points}) == 1
+
+
+def test_a_value_beyond_is_no_further_than_a_factor_of_ten():
+    tried = [LoraParams(8, 8.0, lr, 0.0) for lr in (1e-12, 1e-2)]
+    assert [edges(one, tried)[0].beyond for one in tried] == [1e-13, 0.1]

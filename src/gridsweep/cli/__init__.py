@@ -6,12 +6,13 @@ import errno
 import os
 import sys
 from itertools import takewhile
+from typing import NoReturn
 
 import click
 
 from gridsweep.cli import grid, studies, sweeps, winners
 from gridsweep.cli.group import cli, print_json
-from gridsweep.errors import INTERRUPTED, USAGE, GridsweepError, remedied
+from gridsweep.errors import FAULT, INTERRUPTED, USAGE, GridsweepError, remedied
 
 __all__ = ["cli", "grid", "main", "studies", "sweeps", "winners"]
 
@@ -25,9 +26,11 @@ def main() -> None:
     except (GridsweepError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
         sys.exit(tell(error))
     except BrokenPipeError:
-        # The reader of the pipe is gone, so no message can be delivered.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _reader_gone()
+    except SystemExit as exit:
+        if exit.code == FAULT:  # click and rich end so when they meet a broken pipe, and no verb does
+            _reader_gone()
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
@@ -38,6 +41,12 @@ def main() -> None:
         if as_json:
             _document(error)
         raise
+
+
+def _reader_gone() -> NoReturn:
+    """End well: the reader of the pipe has what it wanted, and no message can be delivered."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    sys.exit(0)
 
 
 def _message(error: BaseException) -> int:

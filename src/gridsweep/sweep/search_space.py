@@ -19,6 +19,10 @@ FACTOR = 1.1
 """Effective steps within this factor nearly coincide."""
 
 
+FURTHEST = 10.0
+"""A value beyond an edge is at most so many times the outermost one, or so little of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """An axis on which the winner has the largest or smallest tried value, and the next value `beyond` it.
@@ -62,14 +66,14 @@ def edges(winner: LoraParams, tried: Sequence[LoraParams]) -> list[Edge]:
 def _beyond(param: str, value: float, inner: float) -> float | None:
     """Return the value as far beyond `value` as `value` is from `inner`; None if the parameter ends there.
 
-    Rounded to three digits, a rank to a whole number; a dropout is never below 0.
+    At most by a factor of `FURTHEST`. Rounded to three digits, a rank to a whole number; a dropout is never below 0.
     """
     if param == "dropout":
         further = max(0.0, _rounded(2 * value - inner))
         return further if further < 1 and further != value else None
     if min(value, inner) <= 0:
         return None
-    further = value * (value / inner)
+    further = value * min(max(value / inner, 1 / FURTHEST), FURTHEST)
     if param == "r":
         further = float(round(further)) if round(further) != value else value + (1 if value > inner else -1)
         return further if further >= 1 else None
