@@ -87,6 +87,8 @@ NEW: set[str] = {
         for written in (
             *(f"columns.{key}: {kind}" for key in Columns.__dataclass_fields__ for kind in ("nothing", "text")),
             "columns: nothing",
+            "config: nothing",
+            "config: text",
             "skip_at_most: number",
             "train_on: 'all_answers'",
             "train_on: 'last_answer'",

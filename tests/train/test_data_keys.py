@@ -233,7 +233,9 @@ class TestHelpSteer2:
         )
         asked_for: list[object] = []
 
-        def load_dataset(id: str, *, split: str, revision: str | None, streaming: bool) -> list[Row]:
+        def load_dataset(
+            id: str, config: None = None, *, split: str, revision: str | None, streaming: bool
+        ) -> list[Row]:
             asked_for.append((id, split, revision))
             return rows[split]
 
@@ -253,7 +255,7 @@ class TestHelpSteer2:
 
     def test_its_own_validation_split_validates(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = {"train": [self.row(n) for n in range(100)], "validation": [self.row(n) for n in range(100, 150)]}
-        monkeypatch.setattr("datasets.load_dataset", lambda id, *, split, revision, streaming: rows[split])
+        monkeypatch.setattr("datasets.load_dataset", lambda id, config, *, split, revision, streaming: rows[split])
         dataset = Dataset("nvidia/HelpSteer2", None, "train", 50, 20, validation="validation", skip_at_most=0.1)
         read = data.load(dataset, RECIPE)
         assert answers(read.train) == [f"r{n}" for n in range(51) if n != 7]
@@ -261,7 +263,7 @@ class TestHelpSteer2:
 
 
 def test_an_error_of_the_hub_while_reading_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(id: str, *, split: str, revision: str | None, streaming: bool) -> object:
+    def load_dataset(id: str, config: None = None, *, split: str, revision: str | None, streaming: bool) -> object:
         def rows() -> object:
             yield PLAIN[0]
             raise RuntimeError("the connection broke\nand more")

@@ -153,6 +153,24 @@ def test_a_name_that_the_hub_does_not_know_is_refused(worker: Worker, push: Push
     assert told in worker.look(assignment(dataset=dataset)).error
 
 
+def test_one_of_several_configurations_is_read(worker: Worker, hub: Hub, push: Push) -> None:
+    card = "---\nconfigs:\n" + "".join(
+        f"- config_name: {name}\n  data_files: [{{split: train, path: {name}.jsonl}}]\n" for name in ("short", "long")
+    )
+    files = {
+        f"{name}.jsonl": lines(ROWS[at : at + 30])["data/train.jsonl"] for name, at in (("short", 0), ("long", 30))
+    }
+    push(ROWS)
+    hub.push("datasets", "me/several", {"README.md": f"{card}---\n".encode(), **files})
+    asked = Dataset("me/several", train_samples=20, validation_samples=5)
+    looks = {name: worker.look(assignment(dataset=replace(asked, config=name))) for name in ("short", "long")}
+    first = {name: next(piece.text for piece in look.first if piece.learned) for name, look in looks.items()}
+    assert first == {"short": "return 0<|endoftext|>", "long": "return 30<|endoftext|>"}
+    for wrong in (asked, replace(asked, config="other")):  # none of them is the default
+        error = worker.look(assignment(dataset=wrong)).error
+        assert error.startswith("dataset.config: the dataset me/several has the configurations 'short', 'long'")
+
+
 def test_a_branch_that_moves_changes_no_attempt_after_the_first(worker: Worker, hub: Hub, push: Push) -> None:
     """Attempts load the commits that are journaled; without them another commit is found and refused."""
     push(ROWS)

@@ -83,7 +83,16 @@ def _axolotl(made: Recommendation) -> list[str]:
         "loraplus_lr_ratio": recipe.lora_plus if recipe.lora_plus != 1 else None,
     }
     data: dict[str, Any] = {
-        "datasets": [_given({"path": made.dataset.id, "split": made.dataset.split, "revision": made.dataset.revision})],
+        "datasets": [
+            _given(
+                {
+                    "path": made.dataset.id,
+                    "name": made.dataset.config,
+                    "split": made.dataset.split,
+                    "revision": made.dataset.revision,
+                }
+            )
+        ],
         "train_on_inputs": False,
         "sequence_len": recipe.max_length,
         "sample_packing": False,

@@ -127,6 +127,9 @@ class DatasetSection(Section):
 
     id: Id = Field(description="A Hugging Face id, a local folder or data file, or `stdlib`.")
     revision: Revision | None = Field(default=None, description="A branch, tag or commit of the dataset.")
+    config: Column | None = Field(
+        default=None, description="The configuration, where the dataset's card names several."
+    )
     split: Split = Field(
         default=_DATASET.split, description="The split that training and validation samples come from."
     )

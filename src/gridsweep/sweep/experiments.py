@@ -57,7 +57,7 @@ class Dataset:
     """The source of conversations, and how many are used for training and validation.
 
     `validation` is a split or a path with samples of its own; None splits those for training. At most the share
-    `skip_at_most` of the rows may be unusable.
+    `skip_at_most` of the rows may be unusable. `config` is one of the configurations that a dataset's card names.
     """
 
     id: str
@@ -69,6 +69,7 @@ class Dataset:
     validation: str | None = None
     train_on: Literal["all_answers", "last_answer"] = "all_answers"
     skip_at_most: float = 0.01
+    config: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 
 NEW_KEYS: dict[str, dict[str, object]] = {
     "model": {"chat_template": None},
-    "dataset": {"columns": None, "validation": None, "train_on": "all_answers"},
+    "dataset": {"columns": None, "validation": None, "train_on": "all_answers", "config": None},
     "recipe": {"layers": "all", "rslora": False, "lora_plus": 1.0},
 }
 """Keys added later, by section; they count in an id only if they differ from these defaults."""

@@ -66,12 +66,12 @@ def load(dataset: Dataset, recipe: Recipe, encoding: int = 2) -> Data:
         return _as_then(dataset, recipe)
     source = _own_validation(dataset)
     wanted = dataset.train_samples if source else _wanted(dataset, recipe)
-    reading = _read(dataset, dataset.id, rows_of(dataset.id, dataset.split, dataset.revision), wanted)
+    reading = _read(dataset, dataset.id, rows_of(dataset.id, dataset.split, dataset.revision, dataset.config), wanted)
     readings = [reading]
     if source is None:
         train, validation = _split(dataset, recipe, reading.found, sum(reading.skipped.values()))
     else:
-        rows = rows_of(*source, dataset.revision, "dataset.validation")
+        rows = rows_of(*source, dataset.revision, dataset.config, "dataset.validation")
         readings.append(_read(dataset, source[0], rows, dataset.validation_samples))
         train, validation = (one.found for one in readings)
         _enough(dataset.id, "train", train, dataset.train_samples)
@@ -95,7 +95,7 @@ def first_of(dataset: Dataset, recipe: Recipe) -> Data:
         sources.append((dataset.validation, dataset.validation_samples))
     readings = []
     for split, wanted in sources:
-        rows = islice(hub_rows(dataset.id, split, dataset.revision, streaming=True), FIRST_ROWS)
+        rows = islice(hub_rows(dataset.id, split, dataset.revision, dataset.config, streaming=True), FIRST_ROWS)
         reading = _taken(dataset, dataset.id, rows, wanted)
         if not reading.found:
             raise SpecError(

@@ -23,17 +23,24 @@ ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "s
 ONE_SPLIT = re.compile(r"\s*([\w.-]+)\s*(?:\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?\s*")
 
 
-def rows_of(id: str, split: str, revision: str | None, key: str = "dataset.split") -> Iterable[Row]:
-    """Return the rows of a split of a dataset. Raise `SpecError` if there is no such dataset or split.
+def rows_of(
+    id: str, split: str, revision: str | None, config: str | None = None, key: str = "dataset.split"
+) -> Iterable[Row]:
+    """Return the rows of a split of a dataset. Raise `SpecError` if there is no such dataset, split or configuration.
 
     `key` is the key of the spec that names the split, for messages.
     """
     path = local_path(id)
     if path is None:
-        return hub_rows(id, split, revision)
+        return hub_rows(id, split, revision, config)
+    if path.is_dir() and (card := _configured(path)) is not None:
+        return hub_rows(str(card), split, None, config)
+    if config is not None and key == "dataset.split":
+        raise SpecError(
+            f"dataset.config: {id} has no configurations, as its README.md names none; remove the key, or name a "
+            "file or folder in dataset.id"
+        )
     if path.is_dir():
-        if (card := _configured(path)) is not None:
-            return hub_rows(str(card), split, None)
         return _sliced(id, split, key, lambda name: _folder_rows(path, name, key))
     return _sliced(id, split, key, lambda name: _rows_of_file(path, name, key))
 
@@ -66,7 +73,9 @@ def validation_split(id: str) -> str | None:
     return "validation" if any(_has_word(file, path, SPLITS["validation"]) for file in _data_files(path)) else None
 
 
-def hub_rows(id: str, split: str, revision: str | None, *, streaming: bool = False) -> Iterator[Row]:
+def hub_rows(
+    id: str, split: str, revision: str | None, config: str | None = None, *, streaming: bool = False
+) -> Iterator[Row]:
     """Yield the rows of a dataset that `datasets` loads; with `streaming`, of the whole split that a slice is of.
 
     Never runs a dataset's own code.
@@ -76,7 +85,7 @@ def hub_rows(id: str, split: str, revision: str | None, *, streaming: bool = Fal
     with reading(id, split):
         from datasets import load_dataset
 
-        loaded = load_dataset(id, split=split, revision=revision, streaming=streaming)
+        loaded = load_dataset(id, config, split=split, revision=revision, streaming=streaming)
         found = cast("Iterable[Mapping[str, object]]", loaded)
         for number, row in enumerate(found, 1):
             yield Row(f"the dataset {id} ({split}), row {number}", row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,9 @@ from gridsweep.train.rows import guarded
 
 UNREACHABLE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ReadTimeout"}
 """Names of the errors of Hugging Face's libraries and of HTTP clients, which are imported late or not at all."""
+
+CONFIGS = re.compile(r"(?:available configs|Available): \[(.*?)\]")
+"""How `datasets` lists a dataset's configurations if none was named, or another."""
 
 
 def model_on_hub(model: Model) -> bool:
@@ -33,7 +37,8 @@ def pinned_data(dataset: Dataset) -> Dataset:
     with reading(dataset.id, dataset.split):
         from datasets import load_dataset_builder
 
-        return replace(dataset, revision=load_dataset_builder(dataset.id, revision=dataset.revision).hash)
+        builder = load_dataset_builder(dataset.id, dataset.config, revision=dataset.revision)
+        return replace(dataset, revision=builder.hash)
 
 
 def commit_of_data(pinned: Dataset) -> dict[str, str]:
@@ -54,6 +59,9 @@ def reading(id: str, split: str) -> Iterator[None]:
                 f"the dataset {id} is not on this machine and the hub cannot be reached",
                 remedy="check the network, or give local files",
             ) from error
+        if named := CONFIGS.search(str(error.__cause__)):
+            what = f"the dataset {id} has the configurations {named[1]}"
+            raise SpecError(what, where="dataset.config", remedy="set it to one of them") from error
         raise
 
 
