@@ -40,9 +40,9 @@ class _Count:
     first: dict[str, str] = field(default_factory=dict)
 
     def note(self, what: str, row: str) -> None:
-        """Keep the first row of a kind."""
+        """Keep the first row of a kind; samples are shuffled. In one file a shorter number is a smaller one."""
         if row:
-            self.first.setdefault(what, row)
+            self.first[what] = min(row, self.first.get(what, row), key=lambda one: (len(one), one))
 
 
 def encode(
@@ -197,6 +197,7 @@ def _facts(wording: Wording, conversations: Sequence[Conversation], endless: int
     if endless:
         end, share = facts["answers_end_with"], f"{endless} of {len(conversations)} samples"
         facts["answers_end_with"] = f"nothing in {share}: the template's generation marks leave out {end}"
+        facts["unended"] = f"the model does not learn to end an answer in {share}"
     if wording.write.dated:
         facts["template_date"] = f"{wording.date:%Y-%m-%d}" if wording.date else "the day of the encoding"
     return facts

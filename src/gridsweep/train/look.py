@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 WARNED = {
     "validation seen": "the validation loss says less than it seems to; remove them on one side",
     "unasked answers": "check that no question is missing",
+    "altered": "what it leaves out is not learned; correct the data, or name another template as model.chat_template",
+    "unended": "mend the generation marks of the chat template, or remove them",
     "marked": "the model reads them as the turns of a conversation; remove them from the data",
 }
 """Facts of which a user is warned, and why."""

@@ -52,8 +52,8 @@ def written(write: Writer, form: ChatFormat, turns: Sequence[Turn], answers: Seq
 
 def _place(write: Writer, form: ChatFormat, turns: Sequence[Turn], at: int, whole: str) -> tuple[Span, str]:
     """Return the span of one answer in the whole conversation, and the lead to insert at its start."""
-    prompt = form.cut(write(turns[:at], ask=True))
-    start = len(prompt) if whole.startswith(prompt) else None
+    prompt = form.cut(write(turns[:at], ask=True)) if at else ""  # no template writes a conversation without turns
+    start = len(prompt) if at and whole.startswith(prompt) else None
     if at == len(turns) - 1:
         return (_start(write, form, turns, at, whole) if start is None else start, len(whole)), ""
     until = write(turns[: at + 1])
@@ -102,9 +102,12 @@ def _start(write: Writer, form: ChatFormat, turns: Sequence[Turn], at: int, whol
 
 def _missing_lead(form: ChatFormat, prompt: str, until: str, body: str) -> str:
     """Return what the template writes at the beginning of an answer only while it is the last."""
-    if not form.drops or not until.startswith(prompt) or not until.endswith(form.last):
+    if not form.drops or not until.endswith(form.last):
         return ""
-    alone = until[len(prompt) : len(until) - len(form.last)]
+    begin, end = len(prompt), len(until) - len(form.last)
+    if not prompt or not until.startswith(prompt):  # it begins, or follows another answer that is written otherwise
+        begin = until.rfind(form.header, 0, end) + len(form.header)
+    alone = until[begin:end]
     return alone[: len(alone) - len(body)] if alone.endswith(body) else ""
 
 
