@@ -12,7 +12,7 @@ from typing import Any  # values of a trainer's configuration, as Python and YAM
 import yaml
 
 from gridsweep.accounting.recommendation import Recommendation
-from gridsweep.sweep.experiments import ALL_LINEAR
+from gridsweep.sweep.experiments import ALL_LINEAR, Dataset
 
 OPTIMIZER = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
 """Settings of the worker's AdamW: torch's defaults."""
@@ -83,16 +83,7 @@ def _axolotl(made: Recommendation) -> list[str]:
         "loraplus_lr_ratio": recipe.lora_plus if recipe.lora_plus != 1 else None,
     }
     data: dict[str, Any] = {
-        "datasets": [
-            _given(
-                {
-                    "path": made.dataset.id,
-                    "name": made.dataset.config,
-                    "split": made.dataset.split,
-                    "revision": made.dataset.revision,
-                }
-            )
-        ],
+        "datasets": [_source(made.dataset)],
         "train_on_inputs": False,
         "sequence_len": recipe.max_length,
         "sample_packing": False,
@@ -114,11 +105,7 @@ def _axolotl(made: Recommendation) -> list[str]:
         "output_dir": made.id,
     }
     lines = [*_about_model(made), *_yaml(lora)]
-    if made.excluded:
-        lines += _comment(
-            "axolotl has no key for exclusions. Modules of these names without adapters in the sweep: "
-            f"{len(made.excluded)}, the first is {made.excluded[0]}."
-        )
+    lines += _exclusions(made)
     lines += ["", *_yaml(data)]
     lines += _comment(
         "Set the dataset's type to match its columns: alpaca for instruction and output, chat_template for "
@@ -130,6 +117,21 @@ def _axolotl(made: Recommendation) -> list[str]:
     if recipe.lora_plus != 1 and recipe.weight_decay:
         lines += _comment("axolotl may ignore weight_decay with LoRA+: the sweep used both.")
     return lines + _differences(made)
+
+
+def _source(data: Dataset) -> dict[str, Any]:
+    """Return where axolotl reads the samples."""
+    return _given({"path": data.id, "name": data.config, "split": data.split, "revision": data.revision})
+
+
+def _exclusions(made: Recommendation) -> list[str]:
+    """Return a comment on modules that bear a target's name and had no adapter."""
+    if not made.excluded:
+        return []
+    return _comment(
+        "axolotl has no key for exclusions. Modules of these names without adapters in the sweep: "
+        f"{len(made.excluded)}, the first is {made.excluded[0]}."
+    )
 
 
 def _lora(made: Recommendation) -> dict[str, Any]:
