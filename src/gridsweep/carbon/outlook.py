@@ -90,11 +90,11 @@ def outlook(reading: Reading, now: datetime, duration: timedelta, horizon: timed
         why=reading.why,
         step_h=history.step / HOUR,
         start=expected.start,
-        expected=_column(expected),
-        low=_column(low),
-        high=_column(high),
+        expected=or_nones(expected.values),
+        low=or_nones(low.values),
+        high=or_nones(high.values),
         past_start=past.start,
-        past=_column(past),
+        past=or_nones(past.values),
         typical_error=or_none(forecast.typical_error) if forecast is not None else None,
         duration_h=duration / HOUR,
         now_intensity=or_none(atonce),
@@ -116,7 +116,3 @@ def cleanest(expected: Trace, now: datetime, duration: timedelta, atonce: float)
             saving = 1 - level / atonce if atonce > 0 else None
             chosen.append(Window(start, start + duration, level, saving))
     return chosen
-
-
-def _column(trace: Trace) -> tuple[float | None, ...]:
-    return or_nones(trace.values)

@@ -36,7 +36,7 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would try to flush it again
         click.echo(f"error: cannot write the output: {error.strerror}", err=True)
-        sys.exit(1)
+        sys.exit(FAULT)
     except Exception as error:
         if as_json:
             _document(error)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+TOLD_BY_THE_FIRST = ("training data", "tokenizer", "chat template", "encoded samples")
+"""The constants that the first attempt tells if no look could."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

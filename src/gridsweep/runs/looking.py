@@ -15,7 +15,7 @@ from gridsweep.errors import ExecutorError, HubError, SpecError
 from gridsweep.executors.local import WORKER
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment, Part
-from gridsweep.records.looks import Look
+from gridsweep.records.looks import TOLD_BY_THE_FIRST, Look
 from gridsweep.state.events import Fingerprinted
 from gridsweep.state.state import State
 from gridsweep.sweep.constants import ENCODING, check_constant
@@ -25,7 +25,6 @@ from gridsweep.sweep.sweep import Sweep
 LOOK_SECONDS = 1800.0
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 NEEDED = ("torch", "transformers", "datasets")
-TOLD_BY_THE_FIRST = ("training data", "tokenizer", "chat template", "encoded samples")
 
 
 def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encoding: int = ENCODING) -> Look | None:

@@ -10,6 +10,11 @@ Turn = Mapping[str, Any]
 """One turn as chat templates read it: "role", "content", and "tool_calls", "name" or the like if the row has them."""
 
 
+def by_row(where: str) -> tuple[int, str]:
+    """Return what sorts rows by their place in one file: there a shorter number is a smaller one."""
+    return len(where), where
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """Turns, and which of them are learned: `answers` holds positions of the assistant's turns, in ascending order.

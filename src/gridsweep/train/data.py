@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Dataset, Recipe, is_local
 from gridsweep.train import stdlib
-from gridsweep.train.conversations import Conversation, asked
+from gridsweep.train.conversations import Conversation, asked, by_row
 from gridsweep.train.data_files import hub_rows, rows_of, validation_split
 from gridsweep.train.first_reading import digest_as_then, pair_as_then, rows_as_then
 from gridsweep.train.forms import by_name, named_columns, read_row, refuse_alike
@@ -291,7 +291,7 @@ def _unasked(conversations: Sequence[Conversation]) -> dict[str, str]:
     found = [one for one in conversations if one.unasked]
     if not found:
         return {}
-    first = min(found, key=lambda one: (len(one.where), one.where)).where
+    first = min((one.where for one in found), key=by_row)
     what = f"{len(found)} of {len(conversations)} conversations learn an answer without a question before it"
     return {"unasked_answers": f"{what} (first: {first})"}
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gridsweep.errors import SpecError
 from gridsweep.train.chat_format import Unwritable, common
-from gridsweep.train.conversations import Conversation, Turn
+from gridsweep.train.conversations import Conversation, Turn, by_row
 from gridsweep.train.first_encoding import encode_first
 from gridsweep.train.plain_format import Piece, end_of_text, instruction_pieces, text_pieces
 from gridsweep.train.samples import Encoded, Sample
@@ -40,9 +40,9 @@ class _Count:
     first: dict[str, str] = field(default_factory=dict)
 
     def note(self, what: str, row: str) -> None:
-        """Keep the first row of a kind; samples are shuffled. In one file a shorter number is a smaller one."""
+        """Keep the first row of a kind; samples are shuffled."""
         if row:
-            self.first[what] = min(row, self.first.get(what, row), key=lambda one: (len(one), one))
+            self.first[what] = min(row, self.first.get(what, row), key=by_row)
 
 
 def encode(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +20,16 @@ CONFIGS = re.compile(r"(?:available configs|Available): \[(.*?)\]")
 
 
 def model_on_hub(model: Model) -> bool:
-    return model.id not in BUNDLED_MODELS and not is_local(model.id) and not Path(model.id).expanduser().is_dir()
+    return _on_hub(model.id, BUNDLED_MODELS)
 
 
 def data_on_hub(dataset: Dataset) -> bool:
-    return dataset.id not in BUNDLED_DATA and not is_local(dataset.id) and not Path(dataset.id).expanduser().exists()
+    return _on_hub(dataset.id, BUNDLED_DATA)
+
+
+def _on_hub(id: str, bundled: Collection[str]) -> bool:
+    """Whether an id is of the hub, as `resolve` and `local_path` take it: no path, and no folder of that name here."""
+    return id not in bundled and not is_local(id) and not Path(id).expanduser().is_dir()
 
 
 def pinned_data(dataset: Dataset) -> Dataset:

@@ -21,7 +21,7 @@ from gridsweep.errors import GridsweepError, HubError
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
 from gridsweep.records.files import replace_file
-from gridsweep.records.looks import Look, Piece
+from gridsweep.records.looks import TOLD_BY_THE_FIRST, Look, Piece
 from gridsweep.sweep.experiments import is_local
 from gridsweep.train.cache import cache_folder
 from gridsweep.train.hub import commit_of_data, data_on_hub, model_on_hub, pinned_data
@@ -72,8 +72,7 @@ def look(assignment: Assignment) -> Look:
     try:
         seen.model(seen.data())
     except HubError as error:
-        named = ("training data", "tokenizer", "chat template", "encoded samples")
-        seen.unseen |= {name: str(error) for name in named if name not in seen.constants}
+        seen.unseen |= {name: str(error) for name in TOLD_BY_THE_FIRST if name not in seen.constants}
         return Look(seen.constants, seen.unseen, seen.facts, (), unreachable=str(error))
     except GridsweepError as error:
         return Look(seen.constants, seen.unseen, seen.facts, seen.first, str(error))

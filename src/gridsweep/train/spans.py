@@ -106,7 +106,10 @@ def _missing_lead(form: ChatFormat, prompt: str, until: str, body: str) -> str:
         return ""
     begin, end = len(prompt), len(until) - len(form.last)
     if not prompt or not until.startswith(prompt):  # it begins, or follows another answer that is written otherwise
-        begin = until.rfind(form.header, 0, end) + len(form.header)
+        header = until.rfind(form.header, 0, end)
+        if header < 0:
+            return ""
+        begin = header + len(form.header)
     alone = until[begin:end]
     return alone[: len(alone) - len(body)] if alone.endswith(body) else ""
 
