@@ -192,8 +192,14 @@ def test_a_damaged_configuration_is_no_raw_error(folder: Path, damage: str) -> N
     assert refused(folder).startswith(f"the model {folder} cannot be loaded: its configuration (config.json): ")
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_file_of_the_tokenizer_is_named(folder: Path, name: str) -> None:
+    (folder / name).write_text("{")
+    assert refused(folder).startswith(f"the model {folder} cannot be loaded: its tokenizer ({name}): ")
+
+
 def test_a_damaged_tokenizer_is_no_raw_error(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text("{")
+    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
     assert refused(folder).startswith(f"the model {folder} cannot be loaded: its tokenizer: ")
 
 

@@ -238,3 +238,15 @@ def test_an_answer_without_a_question_is_counted_and_nothing_is_invented(tmp_pat
     assert [one.answers for one in read.train + read.validation if one == Conversation(said, one.answers)] in (
         [(2,), (2,), (1, 2)], [(2,), (1, 2), (2,)], [(1, 2), (2,), (2,)],
     )  # fmt: skip
+
+
+def test_the_first_answer_without_a_question_is_one_of_training(tmp_path: Path) -> None:
+    """Paths of two files have no order that a reader would know."""
+    asked_first = each(lambda q, a: {"messages": chat(q, a)})
+    unasked = {"messages": [turn("system", "Be brief."), turn("assistant", "Hello."), *chat("q", "a")]}
+    train = jsonl([*asked_first, unasked], "a-long-name-for-training.jsonl")(tmp_path)
+    validation = jsonl([unasked, *asked_first[:3]], "v.jsonl")(tmp_path)
+    read = data.load(Dataset(str(train), validation=str(validation), validation_samples=4), RECIPE)
+    first = f"(first: {train}:41)"
+    assert read.facts["unasked_answers"].endswith(f"learn an answer without a question before it {first}")
+    assert read.facts["unasked_answers"].startswith("2 of 45 ")

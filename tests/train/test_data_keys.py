@@ -234,7 +234,7 @@ class TestHelpSteer2:
         asked_for: list[object] = []
 
         def load_dataset(
-            id: str, config: None = None, *, split: str, revision: str | None, streaming: bool
+            id: str, config: None = None, *, split: str, revision: str | None, streaming: bool, cache_dir: None
         ) -> list[Row]:
             asked_for.append((id, split, revision))
             return rows[split]
@@ -255,7 +255,9 @@ class TestHelpSteer2:
 
     def test_its_own_validation_split_validates(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = {"train": [self.row(n) for n in range(100)], "validation": [self.row(n) for n in range(100, 150)]}
-        monkeypatch.setattr("datasets.load_dataset", lambda id, config, *, split, revision, streaming: rows[split])
+        monkeypatch.setattr(
+            "datasets.load_dataset", lambda id, config, *, split, revision, streaming, cache_dir: rows[split]
+        )
         dataset = Dataset("nvidia/HelpSteer2", None, "train", 50, 20, validation="validation", skip_at_most=0.1)
         read = data.load(dataset, RECIPE)
         assert answers(read.train) == [f"r{n}" for n in range(51) if n != 7]
@@ -263,7 +265,7 @@ class TestHelpSteer2:
 
 
 def test_an_error_of_the_hub_while_reading_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(id: str, config: None = None, *, split: str, revision: str | None, streaming: bool) -> object:
+    def load_dataset(id: str, config: None = None, *, split: str, revision: str | None, **_: object) -> object:
         def rows() -> object:
             yield PLAIN[0]
             raise RuntimeError("the connection broke\nand more")
@@ -300,3 +302,18 @@ def test_every_kind_of_file_gives_the_same_texts(pairs: list[tuple[str, str]]) -
             if kept and "<extra_id" not in str(pairs):
                 split = Dataset(str(path), validation=str(jsonl(PLAIN[:1], "v.jsonl")(Path(home))), skip_at_most=0.99)
                 assert data.load(split, RECIPE).train == [asked(*pair) for pair in kept]
+
+
+@pytest.mark.parametrize("encoding", [1, 2])
+def test_a_folder_with_a_card_is_read_again_and_is_not_another_of_its_name(tmp_path: Path, encoding: int) -> None:
+    """The cache of `datasets` knows such a folder by its name and card."""
+    card = "---\nconfigs:\n- config_name: a\n  data_files: [{split: train, path: rows.jsonl}]\n---\n"
+
+    def read(place: str, word: str) -> set[str]:
+        folder = tmp_path / place / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(card)
+        jsonl([{"prompt": f"q{n}", "response": f"{word}{n}"} for n in range(10)], "rows.jsonl")(folder)
+        return {one.response.rstrip("0123456789") for one in data.load(Dataset(str(folder)), RECIPE, encoding).train}
+
+    assert [read("one", "old"), read("one", "new"), read("other", "else")] == [{"old"}, {"new"}, {"else"}]

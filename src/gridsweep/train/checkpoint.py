@@ -6,6 +6,7 @@ weights were drawn at random would be another one in every worker.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ UNUSED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|\.attention\
 """Buffers that older versions of transformers saved as weights."""
 TOWERS = re.compile(r"image|audio|video|img|vision", re.IGNORECASE)
 """In the names of tokens that stand for other inputs than text; models for text alone have no rows for them."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""Those that are JSON: a library names none of them when one is damaged."""
 DEQUANTIZED = ("mxfp4",)
 
 
@@ -63,9 +66,17 @@ def tokenizer_of(model: Model, where: str, config: Any) -> Tokenizer:
     """Return the tokenizer of a model. Raise `SpecError` if it has tokens that the embedding has no rows for."""
     from transformers import AutoTokenizer
 
-    with loading("tokenizer", model):
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **_revision(model, where))
-        vocabulary = tokenizer.get_vocab()
+    try:
+        with loading("tokenizer", model):
+            tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+                where, trust_remote_code=False, **_revision(model, where)
+            )
+            vocabulary = tokenizer.get_vocab()
+    except SpecError:
+        for path in (Path(where) / file for file in TOKENIZER_FILES):
+            with loading(f"tokenizer ({path.name})", model):
+                json.loads(path.read_text(encoding="utf-8") if path.is_file() else "{}")
+        raise
     text = config.get_text_config(decoder=True)
     rows = getattr(text, "vocab_size", None)
     if isinstance(rows, int):

@@ -30,8 +30,8 @@ class Conversation:
 
     @property
     def unasked(self) -> bool:
-        """Whether a learned answer begins the conversation or follows another answer, without a question before it."""
-        return any(at == 0 or self.turns[at - 1]["role"] == "assistant" for at in self.answers)
+        """Whether a learned answer begins, or follows an answer or a system turn: no question stands before it."""
+        return any(at == 0 or self.turns[at - 1]["role"] in ("assistant", "system") for at in self.answers)
 
     @property
     def prompt(self) -> tuple[Turn, ...]:

@@ -78,7 +78,7 @@ def load(dataset: Dataset, recipe: Recipe, encoding: int = 2) -> Data:
         _enough("{} ({})".format(*source), "validation", validation, dataset.validation_samples)
     skipped = sum((one.skipped for one in readings), Counter[str]())
     count = sum(one.rows for one in readings)
-    facts = _facts(dataset, readings, skipped, count, source) | _unasked([*train, *validation])
+    facts = _facts(dataset, readings, skipped, count, source) | _unasked(train, validation)
     if seen := trained_on_too(dataset.id, train, validation, own=source is not None):
         facts["validation_seen"] = seen
     return Data(train, validation, facts | {"dataset_digest": digest(train + validation, encoding)}, skipped, count)
@@ -106,7 +106,7 @@ def first_of(dataset: Dataset, recipe: Recipe) -> Data:
             _few_skipped(dataset, dataset.id, reading)
         readings.append(reading)
     first = readings[0]
-    facts = _facts(dataset, [first], first.skipped, first.rows, None) | _unasked(first.found)
+    facts = _facts(dataset, [first], first.skipped, first.rows, None) | _unasked(first.found, [])
     return Data(first.found[:-1] or first.found, first.found[-1:], facts, first.skipped, first.rows)
 
 
@@ -286,13 +286,14 @@ def _enough(source: str, what: str, found: Sequence[Conversation], wanted: int |
         raise SpecError(f"{source} has {len(found)} usable {what} samples, {wanted or 1} are asked for; ask for fewer")
 
 
-def _unasked(conversations: Sequence[Conversation]) -> dict[str, str]:
-    """Return the fact that answers follow no question, if any do."""
-    found = [one for one in conversations if one.unasked]
-    if not found:
+def _unasked(train: Sequence[Conversation], validation: Sequence[Conversation]) -> dict[str, str]:
+    """Return the fact that answers follow no question, if any do, with the first row (of training, if it has one)."""
+    found = [[one.where for one in part if one.unasked] for part in (train, validation)]
+    if not any(found):
         return {}
-    first = min((one.where for one in found), key=by_row)
-    what = f"{len(found)} of {len(conversations)} conversations learn an answer without a question before it"
+    first = min(found[0] or found[1], key=by_row)
+    of = f"{sum(map(len, found))} of {len(train) + len(validation)}"
+    what = f"{of} conversations learn an answer without a question before it"
     return {"unasked_answers": f"{what} (first: {first})"}
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast  # datasets is loaded where used, and its objects are not typed
 
 from gridsweep.errors import SpecError
@@ -82,10 +84,12 @@ def hub_rows(
     """
     if streaming and (match := ONE_SPLIT.fullmatch(split.partition("+")[0])):
         split = match[1]  # slices of a stream are unknown to `datasets`
-    with reading(id, split):
+    # A folder is read again each time: the library's cache knows it by its name and card, not by its files' content.
+    fresh = TemporaryDirectory(prefix="gridsweep-") if Path(id).is_dir() else nullcontext()
+    with reading(id, split), fresh as cache:
         from datasets import load_dataset
 
-        loaded = load_dataset(id, config, split=split, revision=revision, streaming=streaming)
+        loaded = load_dataset(id, config, split=split, revision=revision, streaming=streaming, cache_dir=cache)
         found = cast("Iterable[Mapping[str, object]]", loaded)
         for number, row in enumerate(found, 1):
             yield Row(f"the dataset {id} ({split}), row {number}", row)
