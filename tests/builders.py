@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import GridsweepError
-from gridsweep.executors.handover import read_lines
+from gridsweep.executors.border import read_lines
 from gridsweep.policy.situation import Policy
 from gridsweep.records.attempts import AttemptFolder, Progress
 from gridsweep.runs import run as runs

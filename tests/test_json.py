@@ -50,6 +50,8 @@ VERBS = [
     ("stop", ["stop", "done"]),
     ("models", ["models", "done"]),
     ("best", ["best", "done"]),
+    ("verify", ["verify", "done"]),
+    ("repair", ["repair", "done"]),
     ("export", ["export", "e01", "done", "--to", "taken"]),
     ("serve --kubernetes", ["serve", "done", "--kubernetes", "--to", "server"]),
     ("render", ["render", PUBLISHED, "--to", "manifests"]),

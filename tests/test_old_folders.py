@@ -61,8 +61,13 @@ NEW: set[str] = {
     "Submitted.encoding: whole number",
     "Assignment.model.chat_template: nothing",
     "Assignment.model.chat_template: text",
+    "Progressed.clock: span",
     "Progressed.over_at: instant",
     "Progressed.over_at: nothing",
+    "Submitted.sweep.env[][0]: text",
+    "Submitted.sweep.env[][1]: text",
+    "Resumed.sweep.env[][0]: text",
+    "Resumed.sweep.env[][1]: text",
     "Promised.at: instant",
     "Promised.emissions_g: number",
     "Promised.finish: instant",
@@ -99,8 +104,8 @@ NEW: set[str] = {
 }
 """Names under which more is written than 0.1.0 did, each a line of `encoding()`."""
 
-LATE = {"elsewhere": {"exit_code": 124}, "outage": {"exit_code": 124}}
-"""Folders with starts later than their tiers allow: 0.1.0 said nothing of them."""
+LATE = {"elsewhere": {"exit_code": 124}, "outage": {"exit_code": 124}, "killed": {"exit_code": 9}}
+"""Folders with starts later than their tiers allow, and one with work left: 0.1.0 said nothing of them."""
 
 OLD = {"stopped": "gridsweep.train", "packed": "gridsweep.train", "killed": "gridsweep.testing"}
 """Folders with work left, and the worker that goes on with it."""

@@ -20,6 +20,7 @@ EXECUTOR = 5
 LEASE_HELD = 6
 STATE_DAMAGED = 7
 SIGNAL = 8
+UNFINISHED = 9
 DEADLINE = 124
 INTERRUPTED = 130
 
@@ -33,6 +34,7 @@ EXIT_CODES: dict[int, str] = {
     LEASE_HELD: "another run holds the folder",
     STATE_DAMAGED: "the journal is damaged",
     SIGNAL: "a carbon provider gave no answer, or no trustworthy one",
+    UNFINISHED: "experiments are left that have neither ended nor failed",
     DEADLINE: "a deadline cannot be met, or was missed (`finish_by`, or a tier's `max_delay`)",
     INTERRUPTED: "interrupted by Ctrl-C; state saved",
 }
@@ -45,9 +47,23 @@ _QUOTED = re.compile(r"""`[^`]*`|"[^"]*"|(?<!\w)'[^']*'(?!\w)""")
 """Code or a value within a message; an apostrophe within a word opens nothing."""
 
 
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+"""CSI (colours, the cursor) and OSC (titles, the clipboard)."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0 and C1 without tab and line feed, marks that turn the direction of text, and halves of characters."""
+
+
 def word(path: object) -> str:
     """Return a path as one word of a shell, for commands in messages."""
     return shlex.quote(str(path))
+
+
+def printable(text: str) -> str:
+    """Return a text of somebody else without control characters: a terminal would obey them (ESC, OSC 52).
+
+    Sequences for a terminal, such as colours, are removed; other control characters are replaced.
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _SEQUENCE.sub("", text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,9 +90,9 @@ def drive(
 
     def commit(events: Sequence[Event]) -> None:
         if events:
-            journal.extend(events)  # each fact is journaled before the loop acts on it
-            for event in events:
+            for event in events:  # first, so that no fact is journaled that cannot be folded
                 state.apply(event)
+            journal.extend(events)  # each fact is journaled before the loop acts on it
             tell(state, events)
 
     shown: Trace | None = None

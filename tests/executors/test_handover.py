@@ -139,7 +139,7 @@ class Following(Bench):
 
     def draws(self, *steps: int) -> None:
         for step in steps:
-            self.folder.append(EnergyLine(wall(), 1.0, 1.0, "modelled", step))
+            self.folder.append(EnergyLine(wall(), 1.0, 1e-3, "modelled", step))
 
     def look(self, now: datetime, *, ended: bool = False) -> list:
         events = news(self.state, self.state.attempts[self.name], self.folder, now, ended=ended)
@@ -148,7 +148,12 @@ class Following(Bench):
         return events
 
     def finishes(self, *outcomes: Outcome) -> None:
-        self.folder.finish(Result(wall(), outcomes))
+        """Write a result whose outcomes have their checkpoints, as a worker does."""
+        saves = {outcome.step for outcome in outcomes if outcome.status in ("reached", "paused")}
+        for step in saves:
+            save(self.folder, step, *IDS)
+        saved = {id: self.folder.checkpoint(id) for id in IDS}
+        self.folder.finish(Result(wall(), tuple(replace(o, checkpoint=saved[o.experiment]) for o in outcomes)))
 
 
 @pytest.fixture
@@ -185,8 +190,8 @@ def test_energy_is_told_up_to_the_sweeps_time(following: Following) -> None:
     following.finishes(*map(at_rung, IDS))
     told, _ = following.look(after(3), ended=True)
     assert [(s.start, s.end, s.kwh) for s in told.energy] == [
-        (table.at(1), table.at(2), 1.0),
-        (table.at(2), after(3), 2.0),
+        (table.at(1), table.at(2), 1e-3),
+        (table.at(2), after(3), 2e-3),
     ]
 
 

@@ -433,7 +433,7 @@ def test_a_copy_that_was_cut_off_is_made_again(local):
     draft.mkdir(parents=True)
     (draft / "half").touch()
     local.act(state)
-    assert [p.name for p in (draft.parent / "adapter").iterdir()] == ["adapter_config.json"]
+    assert {p.name for p in (draft.parent / "adapter").iterdir()} == {"adapter_config.json", "manifest.json"}
     assert not draft.exists()
 
 

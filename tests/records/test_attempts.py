@@ -8,7 +8,7 @@ import time
 import pytest
 
 from builders import FORK, START
-from gridsweep.executors.handover import read_lines
+from gridsweep.executors.border import read_lines
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Outcome, Part, Progress, Result
 from gridsweep.records.files import digest, replace_file, verify
 from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
@@ -223,13 +223,17 @@ def test_a_torn_last_line_waits_for_its_end(folder):
     assert [line.step for line in read_lines(Progress, path, cursor)[0]] == [2]
 
 
-def test_lines_that_are_none_are_skipped(folder):
+def test_reading_ends_before_a_line_that_is_none(folder):
     path = folder.path / "energy.jsonl"
     folder.append(EnergyLine(START, 1.0, 0.5, "modelled", 1))
     with path.open("ab") as file:
-        file.write(b"\xff\xfe\x00\n{}\n\n")
+        file.write(b" \n\n")  # nothing is said, nothing is lost
+    good = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(b"\xff\xfe\x00\n")
     folder.append(EnergyLine(START, 1.0, 0.25, "modelled", 2))
-    assert [line.kwh for line in read_lines(EnergyLine, path, 0)[0]] == [0.5, 0.25]
+    lines, end = read_lines(EnergyLine, path, 0)
+    assert [line.kwh for line in lines] == [0.5] and end == good
 
 
 def test_an_unknown_loss_is_written_as_null(folder):

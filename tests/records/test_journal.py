@@ -266,7 +266,7 @@ def test_a_damaged_journal_is_refused_with_its_path(place, damage):
 
 def test_a_newer_format_says_to_upgrade(place):
     execute(place, "PRAGMA user_version = 99")
-    with pytest.raises(JournalError, match=r"newer gridsweep \(format 99, this one reads 1\); upgrade"):
+    with pytest.raises(JournalError, match=r"newer gridsweep \(format 99, this one reads 2\); upgrade"):
         Journal(place)
 
 

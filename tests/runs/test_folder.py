@@ -57,7 +57,7 @@ def test_a_folder_that_may_only_be_read_is_read(place):
     with another_user():
         state = place.read()
     assert (len(state.standings), state.stopping) == (2, "asked to")
-    assert sorted(path.name for path in place.state.iterdir()) == ["journal.db", "lease"]
+    assert sorted(path.name for path in place.state.iterdir()) == ["journal.db", "journal.head", "lease"]
 
 
 def test_what_was_just_written_is_read_too_though_it_is_not_yet_in_the_main_file(place):

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from builders import lines, until
-from gridsweep.executors.handover import read_lines
+from gridsweep.executors.border import read_lines
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part
 from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Checkpoint, Device

@@ -21,6 +21,11 @@ def caveats(state: State, book: Ledger) -> list[str]:
             f"{book.total.unknown_kwh:.6g} kWh were used at unknown intensity: the energy includes them, the emissions "
             "do not, and no saving is stated."
         )
+    if ahead := [abs(attempt.clock) for attempt in state.attempts.values() if attempt.clock]:
+        most = max(ahead).total_seconds()
+        notes.append(
+            f"The clocks of {len(ahead)} attempts differed from this machine's by up to {most:.0f} s; corrected."
+        )
     for change in state.amendments:
         notes.append(f"Changed on {change.at:%Y-%m-%d %H:%M} UTC: {'; '.join(change.changes)}.")
     notes.append(

@@ -6,23 +6,21 @@ reached. An executor with remote workers keeps a mirror of their folders in the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
-from gridsweep.records import codec
+from gridsweep.executors.border import SLACK, Told, last_words, result_of, told
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
-from gridsweep.state.events import Ended, Event, Fingerprinted, Lost, Paused, Progressed, Running, Segment
+from gridsweep.state.events import Ended, Event, Fingerprinted, Lost, Paused, Pausing, Progressed, Running, Segment
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, device_named
 
 PROGRESS_EVERY = timedelta(minutes=1)
-
-L = TypeVar("L", Progress, EnergyLine)
 
 
 def assignment(state: State, attempt: Attempt) -> Assignment:
@@ -56,53 +54,67 @@ def news(
 ) -> list[Event]:
     """Return the events in an attempt's files that the state does not have yet, at most one `Progressed` a minute.
 
-    `ended`: the worker is gone, so its files are complete. `why` is the reason for a loss if there is no result.
+    `ended`: the worker is gone, so its files are complete. `why` is the reason for a loss if there is no result. A
+    worker that says what cannot be is killed, and its attempt is lost.
     """
+    said = told(state, attempt, folder, now)
+    ended = ended and said.all  # the rest of long files is for the next look
     if state.sweep.follows_work:
-        return _news_by_step(state, attempt, folder, now, ended=ended, why=why)
-    lines, progress_at = read_lines(Progress, folder.path / "progress.jsonl", attempt.cursor[0])
-    energy, energy_at = read_lines(EnergyLine, folder.path / "energy.jsonl", attempt.cursor[1])
-    events: list[Event] = []
-    events += told_constants(state, attempt, lines, now)
-    begun = next((line for line in lines if line.phase == "training"), None)
+        events = _news_by_step(state, attempt, folder, now, said, ended=ended, why=why)
+    else:
+        events = _news_by_clock(state, attempt, folder, now, said, ended=ended, why=why)
+    if said.wrong and not ended and not attempt.killed:
+        events.append(Pausing(now, attempt.id, said.wrong, kill=True))
+    return events
+
+
+def _news_by_clock(
+    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, said: Told, *, ended: bool, why: str
+) -> list[Event]:
+    """Return the new events if time passes by itself: times are the worker's, by its clock, within the attempt."""
+    when = Within(state, attempt, said.clock, now)
+    events: list[Event] = [*told_constants(state, attempt, said.lines, now)]
+    begun = next((line for line in said.lines if line.phase == "training"), None)
     if begun and attempt.running_at is None:
-        events.append(Running(state.grid_time(begun.at), attempt.id))
+        events.append(Running(when(begun.at), attempt.id))
     since = now - (attempt.seen_at or attempt.requested_at)
-    if (lines or energy) and (ended or events or since >= PROGRESS_EVERY):
+    due = ended or events or since >= PROGRESS_EVERY or not said.all or said.clock != attempt.clock
+    if (said.lines or said.energy) and due:
         events.append(
             Progressed(
-                state.grid_time(lines[-1].at) if lines else now,
+                when(said.lines[-1].at) if said.lines else now,
                 attempt.id,
                 attempt.seq + 1,
-                max([attempt.step, *(line.step for line in lines)]),
-                {id: loss for line in lines for id, loss in line.losses.items()},
-                tuple(merged(state, attempt, energy)),
-                (progress_at, energy_at),
+                max([attempt.step, *(line.step for line in said.lines)]),
+                {id: loss for line in said.lines for id, loss in line.losses.items()},
+                tuple(merged(attempt, [line for line, _ in said.energy], when)),
+                (said.progress_at, said.energy_at),
+                clock=said.clock,
             )
         )
     if not ended:
         return events
-    result = folder.result()
-    at = state.grid_time(result.ended_at if result else touched(folder.path))
-    return events + _end(state, attempt, folder, result, at, why)
+    result, wrong = result_of(state, attempt, folder, now)
+    at = when(result.ended_at) if result and not wrong else min(now, state.grid_time(touched(folder.path)))
+    return events + _end(state, attempt, folder, result, max(at, attempt.requested_at), why, said.wrong or wrong)
 
 
 def _news_by_step(
-    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, *, ended: bool, why: str
+    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, said: Told, *, ended: bool, why: str
 ) -> list[Event]:
     """Return the new events if grid time follows the work: times are computed from the reported steps.
 
     Steps are returned as they are reported. Energy and the end are returned only up to `now`, the sweep's time.
     """
-    table = timetable(state, attempt)
-    lines, progress_at = read_lines(Progress, folder.path / "progress.jsonl", attempt.cursor[0])
-    drawn = lines_with_ends(EnergyLine, folder.path / "energy.jsonl", attempt.cursor[1])
-    events: list[Event] = []
-    events += told_constants(state, attempt, lines, now)
+    table, lines, drawn = timetable(state, attempt), said.lines, said.energy
+    events: list[Event] = [*told_constants(state, attempt, lines, now)]
     if attempt.running_at is None and any(line.phase == "training" for line in lines):
         events.append(Running(attempt.requested_at, attempt.id))
     step = max([attempt.step, *(line.step for line in lines), *(line.step for line, _ in drawn)])
-    over, result = attempt.over_at, folder.result() if ended else None
+    over, result, wrong = attempt.over_at, None, ""
+    if ended:
+        result, wrong = result_of(state, attempt, folder, now)
+        result = None if wrong else result
     if ended and over is None:
         begun = attempt.running_at is not None or bool(events)
         step = max([step, *(saved.step for saved in _saved(state, attempt, folder))]) if result is None else step
@@ -116,9 +128,29 @@ def _news_by_step(
         events or over != attempt.over_at or ((lines or segments) and (due or max(gained, waited) >= PROGRESS_EVERY))
     ):  # otherwise the change is too small for an event
         losses = {id: loss for line in lines for id, loss in line.losses.items()}
-        cursor = (progress_at, energy_at)
+        cursor = (said.progress_at, energy_at)
         events.append(Progressed(now, attempt.id, attempt.seq + 1, step, losses, tuple(segments), cursor, over))
-    return events + _end(state, attempt, folder, result, now, why) if due else events
+    return events + _end(state, attempt, folder, result, now, why, said.wrong or wrong) if due else events
+
+
+class Within:
+    """The worker's times as grid times: corrected by how far its clock is `ahead`, and within the attempt.
+
+    A clock that is set while a worker runs must not put its work outside: only the length of a time counts then.
+    """
+
+    def __init__(self, state: State, attempt: Attempt, ahead: timedelta, now: datetime):
+        self._state, self._ahead = state, ahead
+        self._first, self._last = attempt.requested_at, max(now, attempt.seen_at or now, attempt.requested_at)
+        self._slack = SLACK * state.speed
+
+    def __call__(self, wall: datetime, seconds: float = 0.0) -> datetime:
+        """Return when something began that took this many seconds of the wall clock."""
+        at = self._state.grid_time(wall - self._ahead)
+        return max(self._first, min(at, self._last + self._slack - self.long(seconds)))
+
+    def long(self, seconds: float) -> timedelta:
+        return timedelta(seconds=seconds) * self._state.speed
 
 
 def told_constants(state: State, attempt: Attempt, lines: Sequence[Progress], now: datetime) -> list[Event]:
@@ -165,11 +197,18 @@ def by_step(
 
 
 def _end(
-    state: State, attempt: Attempt, folder: AttemptFolder, result: Result | None, at: datetime, why: str
+    state: State,
+    attempt: Attempt,
+    folder: AttemptFolder,
+    result: Result | None,
+    at: datetime,
+    why: str,
+    wrong: str,
 ) -> list[Event]:
-    if result is None or result.error:
-        why = result.error if result else attempt.reason or why or f"the worker vanished ({last_words(folder.path)})"
-        refused = result is not None and result.refused
+    if wrong or result is None or result.error:
+        vanished = attempt.reason or why or f"the worker vanished ({last_words(folder.path)})"
+        why = wrong or (result.error if result else vanished)
+        refused = result is not None and result.refused and not wrong
         return [Lost(at, attempt.id, why, _saved(state, attempt, folder), refused)]
     if any(outcome.status == "paused" for outcome in result.outcomes):
         return [Paused(at, attempt.id, result.outcomes)]
@@ -195,46 +234,15 @@ def _saved(state: State, attempt: Attempt, folder: AttemptFolder) -> tuple[Check
     return tuple(found.values())
 
 
-def read_lines(kind: type[L], path: Path, after: int) -> tuple[list[L], int]:
-    """Return a file's complete lines from byte `after` on, and the offset after them. Malformed lines are skipped."""
-    data = _after(path, after)
-    found = lines_with_ends(kind, path, after, data)
-    return [line for line, _ in found], after + len(data)
-
-
-def lines_with_ends(kind: type[L], path: Path, after: int, data: bytes | None = None) -> list[tuple[L, int]]:
-    """Return the same lines, each with the byte offset after it."""
-    lines = []
-    for text in (_after(path, after) if data is None else data).splitlines(keepends=True):
-        after += len(text)
-        try:
-            lines.append((codec.loads(kind, text), after))
-        except ValueError:
-            continue
-    return lines
-
-
-def _after(path: Path, after: int) -> bytes:
-    """Return the complete lines of a file from byte `after` on; empty if there is no file."""
-    try:
-        with path.open("rb") as file:
-            file.seek(after)
-            data = file.read()
-    except FileNotFoundError:
-        return b""
-    return data[: data.rfind(b"\n") + 1]
-
-
-def merged(state: State, attempt: Attempt, lines: Sequence[EnergyLine]) -> list[Segment]:
+def merged(attempt: Attempt, lines: Sequence[EnergyLine], when: Within) -> list[Segment]:
     """Convert energy lines to segments in grid time; neighbours are merged up to a length of one minute.
 
     Energy used before the first new step stays separate: for every attempt but the first it is the cost of a reload.
     """
     segments = []
     for line in lines:
-        start = state.grid_time(line.start)
-        end = max(start, state.grid_time(line.start + timedelta(seconds=max(0.0, line.seconds))))
-        segments.append(Segment(start, end, line.kwh, line.source, line.step))
+        start = when(line.start, line.seconds)
+        segments.append(Segment(start, start + when.long(line.seconds), line.kwh, line.source, line.step))
     return joined_up(segments, min(member.from_step for member in attempt.stint.members))
 
 
@@ -253,18 +261,9 @@ def joined_up(segments: Sequence[Segment], first: int) -> list[Segment]:
 
 def touched(folder: Path) -> datetime:
     """Return the wall time of the last write in a folder."""
-    return max(written_at(path) for path in [folder, *folder.iterdir()])
+    return max(written_at(path) for path in [folder, *folder.iterdir()] if os.path.lexists(path))
 
 
 def written_at(path: Path) -> datetime:
-    """Return when a file was last written."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-
-
-def last_words(folder: Path) -> str:
-    """Return a phrase that quotes the last line a worker printed."""
-    try:
-        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return f"its last words: {lines[-1][:300]}" if lines else "it printed nothing"
+    """Return when a file was last written; the time of a link is its own."""
+    return datetime.fromtimestamp(path.lstat().st_mtime, UTC)

@@ -15,7 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gridsweep.energy.nvml import visible_gpus
-from gridsweep.errors import ExecutorError
+from gridsweep.errors import ExecutorError, printable
+from gridsweep.executors.border import WITHHELD, printed
+from gridsweep.executors.environment import passed, withheld
 from gridsweep.executors.handover import assignment, news, touched, written_at
 from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder
@@ -69,8 +71,7 @@ class Local:
 
     def logs(self, attempt: str) -> Iterator[str]:
         """Yield the lines that a worker has printed so far."""
-        with suppress(FileNotFoundError), (self.folder(attempt).path / "log.txt").open(errors="replace") as file:
-            yield from (line.rstrip("\n") for line in file)
+        yield from printed(self.folder(attempt).path)
 
     @staticmethod
     def _ended(folder: AttemptFolder) -> bool:
@@ -78,7 +79,7 @@ class Local:
             return False
         written = folder.path / "result.json"
         if folder.alive():
-            return written.exists() and datetime.now(UTC) - written_at(written) > EXIT_GRACE
+            return os.path.lexists(written) and datetime.now(UTC) - written_at(written) > EXIT_GRACE
         return True
 
     # -- acting for the loop
@@ -120,11 +121,19 @@ class Local:
                 "put that right and run again: nothing is lost"
             ) from None
         self._children.append(child)
+        self._say(folder, withheld(os.environ, state.sweep))
+
+    @staticmethod
+    def _say(folder: AttemptFolder, names: Sequence[str]) -> None:
+        """Add to the worker's log which variables it did not get; a full disk is no reason to end the run for that."""
+        if names:
+            with suppress(OSError), (folder.path / "log.txt").open("a") as log:
+                log.write(f"{WITHHELD} {printable(', '.join(names))}; spec key `env` adds variables\n")
 
     def _environment(self, state: State, attempt: Attempt) -> Mapping[str, str]:
         names = [device.name for device in state.sweep.devices]
         index = names.index(attempt.device) if attempt.device in names else 0
-        environment = dict(os.environ)
+        environment = passed(os.environ, state.sweep)
         if self.gpus:
             if index >= len(self.gpus):
                 raise ExecutorError(

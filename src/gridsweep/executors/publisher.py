@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError
-from gridsweep.records.files import sync
+from gridsweep.records.bounded import UnfitError, inside
+from gridsweep.records.files import copied, sync
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint
@@ -55,9 +56,14 @@ class Publisher:
             if not final.exists():
                 draft = final.with_name(".adapter")
                 shutil.rmtree(draft, ignore_errors=True)
-                shutil.copytree(self.store / adapter, draft)
+                copied(inside(self.store, adapter), draft)
                 draft.rename(final)
                 sync(final.parent)
+        except UnfitError as error:
+            raise ExecutorError(
+                f"the adapter of {id} in {self.store / adapter} has changed since it was saved: {error}; "
+                "restore it, and run again"
+            ) from None
         except OSError as error:
             raise ExecutorError(
                 f"cannot publish the adapter of {id} into {final}: {error.strerror or error}; it is safe in "

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gridsweep.records.bounded import MEBIBYTE, UnfitError, below, inside, regular, said, whole
+
 MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 4 * MEBIBYTE
+SAVED = 256 * 1024 * MEBIBYTE
+"""The largest saved folder: an adapter of every weight of a 70B model, with its optimizer's state, is smaller."""
 
 
 @contextmanager
@@ -31,17 +36,50 @@ def appearing(final: Path, step: int) -> Iterator[Path]:
 
 def digest(folder: Path) -> str:
     """Return the digest of a saved folder: the digest of its manifest, which holds those of its files."""
-    return file_digest(folder / MANIFEST)[:16]
+    return hashlib.sha256(whole(folder / MANIFEST, MANIFEST_LIMIT)).hexdigest()[:16]
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """Return the files of a saved folder with their digests, as its manifest has them.
+
+    Raise `UnfitError` or another `ValueError` for one that names anything else, `OSError` without one.
+    """
+    try:
+        files = said(folder / MANIFEST, MANIFEST_LIMIT)["files"]
+        return {str(name): str(sha) for name, sha in files.items()}
+    except (KeyError, AttributeError):
+        raise UnfitError(f"{MANIFEST} is no manifest") from None
 
 
 def verify(folder: Path, expected: str | None = None) -> bool:
-    """Return whether a saved folder is complete: each file of its manifest exists and matches its digest."""
+    """Return whether a saved folder is complete: each file of its manifest is a file below it, with its digest.
+
+    No link and no special file lies in the folder, and it is not larger than `SAVED`.
+    """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        whole = all(file_digest(folder / name) == sha for name, sha in manifest["files"].items())
-        return whole and (expected is None or digest(folder) == expected)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        files, there = listed(folder), below(folder)
+        if not files.keys() <= there.keys() or sum(path.lstat().st_size for path in there.values()) > SAVED:
+            return False
+        same = all(own_digest(inside(folder, name)) == sha for name, sha in files.items())
+        return same and (expected is None or digest(folder) == expected)
+    except (OSError, ValueError):
         return False
+
+
+def copied(folder: Path, to: Path) -> None:
+    """Copy a saved folder: the files of its manifest, or all its files if it has none, and never what a link names.
+
+    Raise `UnfitError` if a file differs from the manifest.
+    """
+    there = below(folder)
+    files = listed(folder) if MANIFEST in there else {}
+    for name in (*files, MANIFEST) if files else there:
+        place = to / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with regular(inside(folder, name)) as source, place.open("xb") as target:
+            shutil.copyfileobj(source, target)
+        if files.get(name, same := file_digest(place)) != same:
+            raise UnfitError(f"{name} is not what was saved")
 
 
 def write_file(path: Path, text: str) -> None:
@@ -69,6 +107,12 @@ def sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def own_digest(path: Path) -> str:
+    """Return the sha256 of a regular file. Raise `UnfitError` for a link or a special file."""
+    with regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The journal: an append-only file of facts (SQLite), and the lease that lets one run write it.
 
-    state/  journal.db  the events, in order      lease  held by flock while a run drives the folder
+    state/  journal.db    the events, in order, chained         journal.head  how many they are, and the last digest
+            lease         held by flock while a run drives the folder
 
 Events are committed with WAL and synchronous=FULL: after `extend` returns, they survive a crash and a power cut.
 """
@@ -12,22 +13,27 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from gridsweep.errors import JournalError, LeaseError
-from gridsweep.records import codec
+from gridsweep.errors import JournalError, LeaseError, word
+from gridsweep.records import chain, codec
 from gridsweep.records.files import sync
 from gridsweep.state.events import Event
 
-VERSION = 1
+VERSION = 2
+"""Version 1 had no chain. A journal that is written to gets one; its old rows are covered by the first new row."""
+DAMAGED = (sqlite3.Error, UnicodeError)
+"""What SQLite raises on a damaged file; the second if its own words hold the damage."""
 COPIES = 5
 """Tries to copy a journal that is written meanwhile."""
 _EVENT = Annotated[Event, Field(discriminator="kind")]
 _TABLES = """
-CREATE TABLE events (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE events
+    (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, chain TEXT);
 CREATE TABLE lease (epoch INTEGER NOT NULL);
 """
 
@@ -37,16 +43,21 @@ class Journal:
 
     def __init__(self, path: Path, *, epoch: int | None = None):
         self.path, self.epoch = path, epoch
+        self._end = 0, chain.BEGIN
+        self._kept = chain.head(path)  # before the rows are read: a run that writes them meanwhile has the newer head
         try:
             if epoch is None:
-                self._db = _readable(path)
+                self._db = readable(path)
             else:
                 if not path.exists():
-                    _create(path)
+                    create(path)
                 self._db = sqlite3.connect(path, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
             self._check()
-        except sqlite3.Error as error:
+            if epoch is not None:
+                self._take_over()
+        except DAMAGED as error:
             raise _damaged(path, error) from None
 
     def _check(self) -> None:
@@ -55,71 +66,147 @@ class Journal:
             raise JournalError(
                 f"{self.path} was written by a newer gridsweep (format {version}, this one reads {VERSION}); upgrade"
             )
+        self._chained = version >= 2
         (fine,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if fine != "ok":
-            raise JournalError(f"{self.path} is damaged: {fine}; restore the file from a backup")
-        if self.epoch is not None:
-            self._db.execute("BEGIN IMMEDIATE")
-            (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
-            self.epoch = max(self.epoch, (last or 0) + 1)  # the lease file may have been lost
-            self._db.execute("DELETE FROM lease")
-            self._db.execute("INSERT INTO lease VALUES (?)", (self.epoch,))
-            self._db.execute("COMMIT")
+            raise JournalError(f"{self.path} is damaged: {fine}", remedy=mending(self.path))
+
+    def _take_over(self) -> None:
+        """Make this run the one that writes, and the format the newest; find the end of the chain."""
+        self._db.execute("BEGIN IMMEDIATE")
+        (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
+        self.epoch = max(self.epoch or 0, (last or 0) + 1)  # the lease file may have been lost
+        self._db.execute("DELETE FROM lease")
+        self._db.execute("INSERT INTO lease VALUES (?)", (self.epoch,))
+        if not self._chained:
+            self._db.execute("ALTER TABLE events ADD COLUMN chain TEXT")
+            self._db.execute(f"PRAGMA user_version={VERSION}")
+            self._chained = True
+        self._db.execute("COMMIT")
+        self._end = self._rows()[1]
+        chain.write_head(self.path, *self._end)
 
     def extend(self, events: Iterable[Event]) -> None:
-        """Append facts atomically and durably. Raise `LeaseError` if another run has taken over the folder."""
-        rows = [(event.at.isoformat(), event.kind, codec.dumps(event)) for event in events]
+        """Append facts atomically and durably.
+
+        Raise `LeaseError` if another run has taken over the folder, `JournalError` if a fact would be read back as
+        another one, and write nothing then.
+        """
+        texts = [(event.at.isoformat(), event.kind, text_of(event)) for event in events]
+        count, before = self._end
+        rows = list(chain.linked(((count + n, *text) for n, text in enumerate(texts, 1)), before))
         try:
             self._db.execute("BEGIN IMMEDIATE")
             (epoch,) = self._db.execute("SELECT epoch FROM lease").fetchone()
             if epoch != self.epoch:
                 self._db.execute("ROLLBACK")
                 raise LeaseError(f"another run took over {self.path.parent.parent}; this run stops writing")
-            self._db.executemany("INSERT INTO events (at, kind, body) VALUES (?, ?, ?)", rows)
+            self._db.executemany(
+                "INSERT INTO events (seq, at, kind, body, chain) VALUES (?, ?, ?, ?, ?)",
+                [(*row, digest) for row, digest in rows],
+            )
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise _unwritable(self.path, error) from None
+        if rows:
+            self._end = rows[-1][0][0], rows[-1][1]
+            try:
+                chain.write_head(self.path, *self._end)
+            except OSError as error:
+                raise _unwritable(self.path, error) from None
 
     def events(self, after: int = 0) -> list[Event]:
-        """Return the facts after a sequence number, in order."""
+        """Return the facts after a sequence number, in order. Raise `JournalError` if the chain shows damage."""
         try:
-            rows = self._db.execute("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
-        except sqlite3.Error as error:
+            return [event_of(self.path, row) for row in self._rows()[0] if row[0] > after]
+        except DAMAGED as error:
             raise _damaged(self.path, error) from None
-        events: list[Event] = []
-        for seq, body in rows:
-            try:
-                events.append(codec.loads(_EVENT, body))  # type: ignore[arg-type]  # a union, not a class
-            except ValidationError as error:
-                what = error.errors()[0]
-                raise JournalError(f"{self.path}: event {seq} cannot be read: {what['msg']} at {what['loc']}") from None
-        return events
+
+    def _rows(self) -> tuple[list[chain.Row], tuple[int, str]]:
+        """Return all rows, and their number with the last digest. Raise `JournalError` if they do not fit."""
+        digest, rows = chain.BEGIN, []
+        at_head = chain.BEGIN
+        try:
+            for row, digest in chain.checked(stored(self._db, chained=self._chained)):
+                rows.append(row)
+                at_head = digest if self._kept and row[0] == self._kept[0] else at_head
+        except chain.Broken as error:
+            raise JournalError(
+                f"{self.path}: event {error.seq} is damaged: {error}", remedy=mending(self.path)
+            ) from None
+        if self._chained and self._kept:
+            count, expected = self._kept
+            if count > len(rows):
+                raise JournalError(
+                    f"{self.path}: its last {count - len(rows)} of {count} events are missing",
+                    remedy=mending(self.path),
+                )
+            if at_head != expected:
+                raise JournalError(f"{self.path}: the rows do not fit to journal.head", remedy=mending(self.path))
+        return rows, (len(rows), digest)
 
     def close(self) -> None:
         self._db.close()
 
 
-def _create(path: Path) -> None:
-    """Create an empty journal atomically: a reader cannot repair a partial one whose run was killed."""
+def text_of(event: Event) -> str:
+    """Return a fact as text that is read back as the same fact. Raise `JournalError` if there is none."""
+    try:
+        text = codec.dumps(event)
+        read: Event = codec.loads(_EVENT, text)  # type: ignore[arg-type]  # a union, not a class
+    except ValueError as error:
+        raise JournalError(f"the fact {event.kind} cannot be written: {error}") from None
+    if read != event:
+        raise JournalError(f"the fact {event.kind} would be read back as another one; nothing was written")
+    return text
+
+
+def event_of(path: Path, row: chain.Row) -> Event:
+    """Return the fact of a row. Raise `JournalError` if there is none."""
+    try:
+        return codec.loads(_EVENT, row[3])  # type: ignore[arg-type]  # a union, not a class
+    except ValidationError as error:
+        what = error.errors()[0]
+        raise JournalError(f"{path}: event {row[0]} cannot be read: {what['msg']} at {what['loc']}") from None
+
+
+def stored(db: sqlite3.Connection, *, chained: bool) -> sqlite3.Cursor:
+    """Return a cursor over all rows as they are stored, in order, each with its digest."""
+    return db.execute(f"SELECT seq, at, kind, body, {'chain' if chained else 'NULL'} FROM events ORDER BY seq")
+
+
+def create(path: Path, rows: Iterable[chain.Row] = ()) -> None:
+    """Create a journal atomically: a reader cannot repair a partial one whose run was killed.
+
+    It is written without WAL, so that all of it is in one file, synced, opened again and checked, then renamed. Raise
+    `JournalError` if it cannot be written, or is not read back as it was written.
+    """
     for left in path.parent.glob(f".{path.name}*"):
         left.unlink()
     draft = path.with_name(f".{path.name}")
+    written = [(*row, digest) for row, digest in chain.linked(rows)]
     try:
-        db = sqlite3.connect(draft, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(f"{_TABLES} PRAGMA user_version={VERSION};")
-        finally:
-            db.close()
-    except sqlite3.Error as error:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous=FULL")
+            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+            db.execute("BEGIN")
+            db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", written)
+            db.execute("COMMIT")
+        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+            fine = db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            if not fine or stored(db, chained=True).fetchall() != written:
+                raise JournalError(f"{path} was not written as it should be; is the disk damaged?")
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.rename(path)
+        sync(path.parent)
+    except (sqlite3.Error, OSError) as error:
         raise _unwritable(path, error) from None
-    draft.rename(path)
-    sync(path.parent)
 
 
-def _readable(path: Path) -> sqlite3.Connection:
+def readable(path: Path) -> sqlite3.Connection:
     """Open a journal for reading, from a copy in memory if its folder does not allow SQLite's own files beside it."""
     try:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
@@ -149,11 +236,16 @@ def _copied(path: Path) -> sqlite3.Connection:
     raise AssertionError("the last copy is returned, whole or not")
 
 
-def _unwritable(path: Path, error: sqlite3.Error) -> JournalError:
+def _unwritable(path: Path, error: sqlite3.Error | OSError) -> JournalError:
     return JournalError(
         f"cannot write {path}: {error}; free disk space or make the file writable, then run again: nothing is lost"
     )
 
 
-def _damaged(path: Path, error: sqlite3.Error) -> JournalError:
-    return JournalError(f"{path} cannot be read as a journal: {error}; restore the file, or move its folder away")
+def _damaged(path: Path, error: Exception) -> JournalError:
+    return JournalError(f"{path} cannot be read as a journal: {error}", remedy=mending(path))
+
+
+def mending(path: Path) -> str:
+    """Return what to do about a damaged journal."""
+    return f"restore the file from a backup, or keep what is whole with `gridsweep repair {word(path.parent.parent)}`"

@@ -25,6 +25,7 @@ KINDS: dict[str, type] = {
     "models": answers.Adapters,
     "plan": Plan,
     "render": answers.Rendered,
+    "repair": answers.Repair,
     "report": Report,
     "run": Report,
     "run --detach": answers.Detached,
@@ -33,6 +34,7 @@ KINDS: dict[str, type] = {
     "simulate": Simulation,
     "status": answers.SweepStatus,
     "stop": answers.Stopped,
+    "verify": answers.Verification,
     "zones": answers.Zones,
 }
 """Document class by command, with an option where that changes the document; `error` is for every error."""

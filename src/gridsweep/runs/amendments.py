@@ -18,7 +18,7 @@ from gridsweep.sweep.sweep import Sweep
 _SPAN = re.compile(r"-?P(?=.)(\d+[DW])*(T[\d.HMS]+)?")
 """A span as the codec writes it, in ISO 8601."""
 
-AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose")
+AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose", "env")
 
 
 def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]:

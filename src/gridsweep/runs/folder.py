@@ -13,6 +13,7 @@ from gridsweep.errors import (
     word,
 )
 from gridsweep.executors.registry import STORE
+from gridsweep.records.chain import head_of
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import holder
 from gridsweep.state.events import Event
@@ -62,7 +63,7 @@ class RunFolder:
     def discard_empty(self) -> None:
         """Remove a journal without events, which a run leaves that fails before its submission."""
         if self.empty():
-            for path in self.state.glob("journal.db*"):
+            for path in (*self.state.glob("journal.db*"), head_of(self.journal)):
                 path.unlink(missing_ok=True)
 
     def read(self) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from math import inf
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError, HubError, SpecError
+from gridsweep.executors.environment import passed
 from gridsweep.executors.local import WORKER
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment, Part
@@ -52,6 +54,7 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
         done = subprocess.run(
             [sys.executable, "-P", "-m", "gridsweep.train.look"],
             input=codec.dumps(asked),
+            env=passed(os.environ, sweep),
             capture_output=True,
             text=True,
             timeout=LOOK_SECONDS,

@@ -26,6 +26,7 @@ from gridsweep.errors import (
     INTERRUPTED,
     SIGNALLED,
     SOME_FAILED,
+    UNFINISHED,
     USAGE,
     ExecutorError,
     GridsweepError,
@@ -115,9 +116,9 @@ def run(
                 look = None  # nothing will be trained, and nobody says over which data
             constants = fingerprinted(look, state, begun.at)
             opened = [begun, *constants, *the_promise(begun, provider)]
-            journal.extend(opened)
             for event in opened:
                 state.apply(event)
+            journal.extend(opened)
             tell(state, opened)
             keep_spec(place, state.sweep)
             world = world_for(state.sweep, provider, executor, interrupt.event)
@@ -205,6 +206,8 @@ def exit_code(state: State) -> int:
         return USAGE if state.refused else EXECUTOR
     if state.stopping and state.left:
         return INTERRUPTED if state.stopping == CTRL_C else SIGNALLED
+    if state.left:
+        return UNFINISHED
     if state.count("failed"):
         return SOME_FAILED
     return DEADLINE if overdue(state) else DONE

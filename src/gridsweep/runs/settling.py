@@ -53,9 +53,9 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
             ]
             if not events:
                 raise SpecError(f"{reading.provenance.title} has no data from {start:%Y-%m-%d} to {end:%Y-%m-%d} yet")
-            journal.extend(events)
             for event in events:
                 state.apply(event)
+            journal.extend(events)
         finally:
             journal.close()
     return summarize(state)

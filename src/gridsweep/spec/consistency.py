@@ -9,6 +9,7 @@ from typing import Any  # what YAML holds
 from gridsweep.errors import SignalError, SpecError
 from gridsweep.grid.registry import plugin, source_for
 from gridsweep.grid.source import Http, Means
+from gridsweep.spec.clusters import executor_of
 from gridsweep.spec.expansion import (
     BUNDLED_TRACES,
     absolute,
@@ -48,6 +49,8 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
     if sound("dataset", "recipe") and file.recipe.steps is None and file.dataset.train_samples is None:
         what = "missing; add it to count the steps of an epoch, or set recipe.steps"
         yield Fault(("dataset", "train_samples"), what)
+    if sound("env", "executor"):
+        yield from _remote_secrets(file)
     for section in ("model", "dataset"):
         yield from _absent(data, section, folder)
     if sound("dataset"):
@@ -70,6 +73,14 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
     if sound("rungs", "propose") and file.propose is not None and file.rungs is None:
         yield Fault(("propose",), "needs rungs, which free places for new points; remove it, or set rungs: default")
     yield from _twice(data, "devices")
+
+
+def _remote_secrets(file: SpecFile) -> Iterator[Fault]:
+    """Yield each reference to a variable of this machine that would be written, with its value, into a cluster."""
+    for name, value in file.env.items() if executor_of(file.executor).name != "local" else ():
+        if value.startswith("env:"):
+            what = "refers to a variable of this machine, whose value would be readable in the cluster; "
+            yield Fault(("env", name), f"{what}set it there, or use hugging_face_secret")
 
 
 def _tier_names(data: dict[str, Any], file: SpecFile, sound: bool) -> Iterator[Fault]:

@@ -74,6 +74,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         repeats=Repeats(**dict(file.repeats)) if file.repeats else None,
         propose=Proposals(**dict(file.propose)) if file.propose else None,
         pack=file.pack or (len(experiments) if rungs else 1),
+        env=tuple(sorted(file.env.items())),
     )
 
 

@@ -46,6 +46,7 @@ _TEXT = r"[^\x00-\x1f]{1,1000}"
 _HOW_MANY = Number(least=1, most=1000, whole=True)
 
 Name = Annotated[str, Word(_NAME, "a name of letters, digits, '-', '_' and '.', at most 63 long")]
+Variable = Annotated[str, Word(r"[A-Za-z_]\w{0,99}", "the name of an environment variable")]
 Intensity = Annotated[float, Number(least=0, most=5000)]
 Power = Annotated[float, Number(above=0, most=1_000_000)]
 
@@ -324,5 +325,9 @@ class SpecFile(Section):
         default=None,
         description="The most experiments that one stint trains together; auto: all of them with rungs, else one.",
         json_schema_extra={"default": "auto"},
+    )
+    env: dict[Variable, Annotated[str, Word(r"[^\x00]*", "text", numbers=True)]] = Field(
+        default={},
+        description="Variables for the workers' environment; env:NAME takes the value of a variable of the loop.",
     )
     clock: ClockSection | None = Field(default=None, description="A replayed clock; default: the wall clock.")

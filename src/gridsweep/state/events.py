@@ -159,7 +159,8 @@ class Progressed:
     """The new content of a worker's files; `cursor` is how far they were read (bytes).
 
     If grid time follows the work, `over_at` is the grid time at which an attempt ends whose worker is gone: its end is
-    recorded when the sweep's time reaches it.
+    recorded when the sweep's time reaches it. `clock` is how far the worker's clock is ahead of the loop's; `at` and
+    the segments are corrected by it.
     """
 
     at: datetime
@@ -170,6 +171,7 @@ class Progressed:
     energy: tuple[Segment, ...] = ()
     cursor: tuple[int, int] = (0, 0)
     over_at: datetime | None = None
+    clock: timedelta = timedelta(0)
     kind: Literal["Progressed"] = "Progressed"
 
 

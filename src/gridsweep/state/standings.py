@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from gridsweep.state.events import Segment
@@ -66,8 +66,14 @@ class Attempt:
     first_told: tuple[int, datetime] | None = None  # the first reported step, and when
     kept_step: int = 0
     cursor: tuple[int, int] = (0, 0)
+    clock: timedelta = timedelta(0)  # how far the worker's clock is ahead
     over_at: datetime | None = None  # end in grid time after its worker is gone, if grid time follows the work
     energy: list[Segment] = field(default_factory=list)
+
+    @property
+    def drawn_kwh(self) -> float:
+        """The energy told so far, kWh."""
+        return sum(segment.kwh for segment in self.energy)
 
     @property
     def first_step(self) -> int:

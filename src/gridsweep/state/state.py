@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias  # Any: a fold takes its own kind of 
 
 from gridsweep.carbon.readings import Freshness
 from gridsweep.carbon.traces import Trace
+from gridsweep.errors import JournalError
 from gridsweep.state.constants import Constants
 from gridsweep.state.events import (
     Added,
@@ -79,8 +80,11 @@ class State:
         self.paces: list[float] = []  # measured over estimated time of each completed stint, at speed 1
         self.early_losses: list[tuple[tuple[str, ...], str]] = []  # consecutive attempts: their experiments, the reason
         self.changes: dict[Change, int] = {"sweep": 0, "work": 0, "pace": 0}
-        for event in events:
-            self.apply(event)
+        for number, event in enumerate(events, 1):
+            try:
+                self.apply(event)
+            except JournalError as error:
+                raise JournalError(f"event {number}: {error}") from None
 
     @property
     def history(self) -> Trace:
@@ -91,6 +95,11 @@ class State:
     def freshness(self) -> Freshness:
         """The freshness of the grid's latest answer."""
         return self.answers[-1].rung if self.answers else "live"
+
+    @property
+    def speed(self) -> float:
+        """How fast grid time passes while workers run, against the wall clock."""
+        return self.sweep.replay.per_second if self.sweep.replay else 1.0
 
     @property
     def finished(self) -> bool:
@@ -121,10 +130,15 @@ class State:
         return wall
 
     def apply(self, event: Event) -> None:
-        """Add one event."""
-        if self.now is None or event.at > self.now:
-            self.now = event.at
-        _FOLDS[event.kind](self, event)
+        """Add one event. Raise `JournalError` if it does not fit to those before; then this state is of no more use."""
+        try:
+            if self.now is None or event.at > self.now:
+                self.now = event.at
+            _FOLDS[event.kind](self, event)
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise JournalError(
+                f"the fact {event.kind} does not fit to the facts before it ({type(error).__name__}: {error})"
+            ) from error
 
     def _changed(self, *what: Change) -> None:
         for each in what:
@@ -239,7 +253,7 @@ class State:
         if attempt.first_told is None and event.step > min(m.from_step for m in attempt.stint.members):
             attempt.first_told = event.step, event.at
         attempt.energy.extend(event.energy)
-        attempt.over_at = event.over_at or attempt.over_at
+        attempt.over_at, attempt.clock = event.over_at or attempt.over_at, event.clock
         if len(self.paces) < 2:  # until stints have completed, the first steps tell the pace
             self._changed("work", "pace")
         for id, loss in event.losses.items():
@@ -286,7 +300,7 @@ class State:
         if self.sweep.follows_work:
             early = attempt.step <= min(m.from_step for m in attempt.stint.members)  # lost before its first step
         else:
-            minute = timedelta(minutes=1) * (self.sweep.replay.per_second if self.sweep.replay else 1.0)
+            minute = timedelta(minutes=1) * self.speed
             early = event.at - attempt.requested_at <= minute
         early = early and not attempt.pausing_since
         fruits = False

@@ -89,7 +89,8 @@ class Sweep:
     """The content of `sweep.yaml`, checked and expanded; nothing else is read to run the sweep.
 
     Without `rungs` every experiment is trained to its end; at most `pack` of them are trained together. `repeats` and
-    `propose` define the experiments added during the sweep.
+    `propose` define the experiments added during the sweep. `env` are variables for the workers' environment, by name;
+    `env:NAME` stands for the value of a variable of the loop.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Sweep:
     pack: int = 1
     repeats: Repeats | None = None
     propose: Proposals | None = None
+    env: tuple[tuple[str, str], ...] = ()
 
     @property
     def staged(self) -> bool:

@@ -8,7 +8,7 @@ too few, or a step from a wrong checkpoint, shows in the last digit. Two environ
     GRIDSWEEP_MISBEHAVE      `WHAT:PREFIX,...`: experiments whose id starts with PREFIX go wrong: `nan` (fails
                              alone) or, with all members of its attempt, `hang` (deaf to SIGTERM too), `crash` (an error
                              is reported), `vanish` (killed at its third step), `slow` (a step takes five times as
-                             long), `long` (makes two steps for each that is assigned, and says so), `wait` (after five
+                             long), `long` (says two steps for each that it makes), `wait` (after five
                              steps it waits until SIGTERM, so that it never ends before a test interrupts it)
 """
 
@@ -186,10 +186,9 @@ def reached(part: Part, step: int, loss: float, checkpoint: Checkpoint | None) -
 
 def done(folder: AttemptFolder, part: Part, step: int, loss: float) -> Outcome:
     """Return the outcome at the end, with a dummy adapter."""
-    adapter = folder.path / "adapters" / part.experiment
-    adapter.mkdir(parents=True, exist_ok=True)
-    (adapter / "adapter_config.json").write_text(f'{{"r": {part.params.r}}}\n')
-    name = str(adapter.relative_to(folder.store))
+    with folder.saving_adapter(part.experiment, step) as draft:
+        (draft / "adapter_config.json").write_text(f'{{"r": {part.params.r}}}\n')
+    name = str((folder.path / "adapters" / part.experiment).relative_to(folder.store))
     return Outcome(part.experiment, "done", step, "", loss, loss, INITIAL, None, name, losses_of(loss, 32), loss)
 
 

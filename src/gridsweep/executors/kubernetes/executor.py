@@ -8,6 +8,7 @@ is reported as lost because of it.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict
@@ -19,6 +20,7 @@ from typing import Any  # a Kubernetes object
 
 from gridsweep.accounting.compute_gardener import Gardened, facts, gardened
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.border import printed
 from gridsweep.executors.handover import assignment, news, touched
 from gridsweep.executors.kubernetes.api import JOBS, PODS, Api, Conflict, NotFound, Unreachable, Watch
 from gridsweep.executors.kubernetes.conditions import Condition, condition
@@ -122,8 +124,11 @@ class Kubernetes:
                     f"the volume {self.cluster.volume} holds {attempt.id} of an earlier run of {state.sweep.name}; "
                     "give the sweep another name, or remove that run's folder from the volume"
                 )
-        if (folder.path / "result.json").exists():
-            return self._told(attempt, news(state, attempt, folder, now, ended=True))
+        if os.path.lexists(folder.path / "result.json"):
+            try:
+                return self._told(attempt, news(state, attempt, folder, now, ended=True))
+            except Unreachable as error:  # what it saved is verified on the volume
+                return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
         over = where.kind == "over" and self._settled(state, attempt, where)
         why = attempt.reason or where.why
         if not folder.path.exists():
@@ -141,8 +146,11 @@ class Kubernetes:
         folder = self.files.folder(attempt.id)
         if not folder.path.exists():
             return held
-        ended = (folder.path / "result.json").exists()
-        return [*held, *self._told(attempt, news(state, attempt, folder, now, ended=ended))]
+        ended = os.path.lexists(folder.path / "result.json")
+        try:
+            return [*held, *self._told(attempt, news(state, attempt, folder, now, ended=ended))]
+        except Unreachable:  # a mirror's checkpoints are verified on the volume
+            return held
 
     @staticmethod
     def _held(attempt: Attempt, now: datetime, where: Condition) -> list[Event]:
@@ -192,9 +200,7 @@ class Kubernetes:
         """Yield the lines that a worker has printed so far."""
         with suppress(Unreachable):
             self.files.refresh(attempt)
-        path = self.files.folder(attempt).path / "log.txt"
-        with suppress(FileNotFoundError), path.open(errors="replace") as file:
-            yield from (line.rstrip("\n") for line in file)
+        yield from printed(self.files.folder(attempt).path)
 
     # -- acting for the loop
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from gridsweep.executors.handover import assignment
 from gridsweep.executors.kubernetes.manifests.names import ATTEMPT, PREFIX, SWEEP, digest, label_value
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
+from gridsweep.records.bounded import said
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 
@@ -59,8 +59,10 @@ def _work_of(job: dict[str, Any]) -> Assignment | None:
 def earlier_run(folder: Path, state: State) -> bool:
     """Return whether the worker of a folder started before this sweep was submitted."""
     try:
-        at = datetime.fromisoformat(json.loads((folder / "worker.json").read_text())["started_at"])
+        at = datetime.fromisoformat(said(folder / "worker.json")["started_at"])
     except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if at.tzinfo is None:
         return False
     submitted = state.anchors[0].wall if state.sweep.replay and state.anchors else state.submitted_at
     return at < submitted - EARLIER

@@ -8,13 +8,13 @@ against a digest. A mirror is only a cache: it may be deleted, and is filled aga
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import shutil
 from contextlib import suppress
 from importlib.resources import files as resources_of
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol  # what the API and the reader answer as JSON
 
 from gridsweep.errors import ExecutorError
@@ -22,8 +22,8 @@ from gridsweep.executors.kubernetes.api import PODS, Api, Conflict, NotFound, Un
 from gridsweep.executors.kubernetes.manifests import pods
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name, store_of
 from gridsweep.executors.kubernetes.volume_reader import PORT
-from gridsweep.records.attempts import AttemptFolder
-from gridsweep.records.files import MANIFEST, digest, verify
+from gridsweep.records.attempts import AttemptFolder, is_step
+from gridsweep.records.files import MANIFEST, digest, listed, verify
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Checkpoint
 
@@ -91,6 +91,10 @@ class MirroredFolder(AttemptFolder):
     def checkpoint(self, experiment: str, at_most: int | None = None) -> Checkpoint | None:
         return self._mirror.checkpoint(self._attempt, experiment, at_most)
 
+    def _kept(self, name: str, expected: str | None) -> bool:
+        found = self._mirror.saved(name)
+        return found is not None and expected in (None, found)
+
 
 class Mirrored:
     """A mirror below `store`, filled through a reader pod that is created on demand."""
@@ -138,20 +142,24 @@ class Mirrored:
         """Return the newest checkpoint whose files match its manifest; the reader pod computes their digests."""
         place = f"stints/{attempt}/checkpoints"
         names = {name.partition("/")[0] for name in self._tree(place)}
-        for step in sorted((int(name) for name in names if name.isdigit()), reverse=True):
+        for step in sorted((int(name) for name in names if is_step(name)), reverse=True):
             path = f"{place}/{step}/{experiment}"
-            sums = self._json("/sums", path)
-            if MANIFEST not in sums or (at_most is not None and step > at_most):
-                continue
-            copy = self.store / path / MANIFEST
-            self._follow(f"{path}/{MANIFEST}", 0, 0.0, whole=True, to=copy)
-            try:
-                wanted = json.loads(copy.read_text())["files"]
-            except (ValueError, KeyError, TypeError):
-                continue
-            if all(sums.get(name) == sha for name, sha in wanted.items()):
-                return Checkpoint(experiment, step, path, digest(copy.parent))
+            if (at_most is None or step <= at_most) and (found := self.saved(path)) is not None:
+                return Checkpoint(experiment, step, path, found)
         return None
+
+    def saved(self, path: str) -> str | None:
+        """Return the digest of a saved folder whose files on the volume match its manifest; None if they do not."""
+        sums = self._json("/sums", path)
+        if MANIFEST not in sums:
+            return None
+        with TemporaryDirectory() as folder:
+            self._follow(f"{path}/{MANIFEST}", 0, 0.0, whole=True, to=Path(folder) / MANIFEST)
+            try:
+                wanted = listed(Path(folder))
+            except (OSError, ValueError):
+                return None
+            return digest(Path(folder)) if all(sums.get(name) == sha for name, sha in wanted.items()) else None
 
     def forget(self, attempt: str) -> None:
         self._ask("DELETE", "/tree", f"stints/{attempt}/checkpoints")

@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         found = {"": [0, path.stat().st_mtime]}
         for file in path.rglob("*"):
             try:
-                seen = file.stat()
+                seen = file.lstat()
             except FileNotFoundError:
                 continue  # a draft that was just renamed
             if file.is_file() and not file.is_symlink():
@@ -87,6 +87,8 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(found).encode())
 
     def _file(self, path: Path, at: int) -> None:
+        if path.exists() and not path.is_file():
+            raise ValueError("no regular file")  # a pipe would block its reader
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(at)
@@ -95,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
     def _sums(self, path: Path, at: int) -> None:
         sums = {}
         for file in sorted(path.rglob("*")):
-            if file.is_file():
+            if file.is_file() and not file.is_symlink():
                 with file.open("rb") as handle:
                     sums[str(file.relative_to(path))] = hashlib.file_digest(handle, "sha256").hexdigest()
         self._send(200, json.dumps(sums).encode())

@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.border import printed
 from gridsweep.executors.handover import assignment, news, touched
 from gridsweep.executors.publisher import Publisher
 from gridsweep.executors.ray.jobs_api import Job, JobsApi, Missing, Unreachable
@@ -171,8 +172,7 @@ class Ray:
         with suppress(Unreachable):
             if not self.cluster.shared and self._submitted(attempt) and (job := self.api.job(self.job_id(attempt))):
                 self._bring(job, folder)
-        with suppress(FileNotFoundError), (folder.path / "log.txt").open(errors="replace") as file:
-            yield from (line.rstrip("\n") for line in file)
+        yield from printed(folder.path)
 
     # -- acting for the loop
 
@@ -238,7 +238,11 @@ class Ray:
             "runtime_env": {
                 "working_dir": first,
                 "py_modules": more,
-                "env_vars": {**environment, "RAY_JOB_STOP_WAIT_TIME_S": str(self.grace + LEAVING)},
+                "env_vars": {
+                    **dict(state.sweep.env),
+                    **environment,
+                    "RAY_JOB_STOP_WAIT_TIME_S": str(self.grace + LEAVING),
+                },
             },
             "metadata": {
                 "gridsweep_sweep": state.sweep.name,

@@ -45,7 +45,7 @@ class Packer:
         names = []
         for path in sorted(self.root.rglob("*")):
             name = path.relative_to(self.root)
-            if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            if path.is_file() and not path.is_symlink() and not any(part.startswith(".") for part in name.parts):
                 names.append(str(name))
         return names
 

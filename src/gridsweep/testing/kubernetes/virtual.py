@@ -69,8 +69,8 @@ class VirtualWork:
         adapter = self.folder.path / "adapters" / self.part.experiment
         saved = None
         if how == "done":
-            adapter.mkdir(parents=True)
-            (adapter / "adapter_config.json").write_text("{}")
+            with self.folder.saving_adapter(self.part.experiment, self.done) as draft:
+                (draft / "adapter_config.json").write_text("{}")
         elif self.done:
             with self.folder.saving(self.part.experiment, self.done) as draft:
                 (draft / "step.txt").write_text(str(self.done))

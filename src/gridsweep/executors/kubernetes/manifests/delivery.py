@@ -94,6 +94,7 @@ WORKER_SOURCES = (
     "errors.py",
     "records/__init__.py",
     "records/attempts.py",
+    "records/bounded.py",
     "records/codec.py",
     "records/files.py",
     "sweep/__init__.py",

@@ -174,7 +174,7 @@ def _pod(sweep: Sweep, cluster: KubernetesCluster, work: Assignment, again: bool
     container = {
         "name": "ray-head",
         "image": cluster.image,
-        "env": [*variables, *hugging_face(cluster)],
+        "env": [*environment(**dict(sweep.env)), *variables, *hugging_face(cluster)],
         "ports": [
             {"name": "gcs-server", "containerPort": 6379},
             {"name": "dashboard", "containerPort": 8265},

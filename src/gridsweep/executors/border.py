@@ -1,0 +1,207 @@
+"""The border: what comes out of a worker's files, read with bounds and judged. Nothing else reads those files.
+
+A line or a result that cannot be, by `claims`, ends the reading of its file: `wrong` says so, and the attempt is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+from gridsweep.errors import printable
+from gridsweep.executors.claims import ALLOWED, Work, of_energy, of_progress, of_result, plain, samples, told_plainly
+from gridsweep.records import codec
+from gridsweep.records.attempts import RESULT, AttemptFolder, EnergyLine, Progress, Result
+from gridsweep.records.bounded import MEBIBYTE, UnfitError, regular, said, whole
+from gridsweep.state.standings import Attempt
+from gridsweep.state.state import State
+
+L = TypeVar("L", Progress, EnergyLine)
+
+AT_ONCE = 32 * MEBIBYTE
+"""The most bytes of a file that one look takes; the next look goes on from there."""
+LINE = MEBIBYTE
+LAST_WORDS = 64 * 1024
+WITHHELD = "withheld from the worker's environment:"
+"""Begins a line of log.txt that the starter writes."""
+SLACK = timedelta(seconds=2)
+"""The sweep's time is read before the workers' files, which may grow in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a worker's files say beyond the journal's cursor.
+
+    Energy lines stand with the byte offset after each. `clock` is how far the worker's clock is ahead of this one;
+    `all` says whether the files were read to their ends. `wrong` says what in them cannot be, "" if nothing.
+    """
+
+    lines: Sequence[Progress]
+    energy: Sequence[tuple[EnergyLine, int]]
+    progress_at: int
+    energy_at: int
+    clock: timedelta
+    all: bool
+    wrong: str
+
+
+def told(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -> Told:
+    """Read the lines that the journal does not have yet, and judge them; `now` is the sweep's time."""
+    work = work_of(state, attempt, folder, now)
+    path = folder.path / "progress.jsonl"
+    lines, progress_at, all_lines, wrong = _lines(
+        Progress, path, attempt.cursor[0], lambda line: of_progress(line, work)
+    )
+
+    drawn = [attempt.drawn_kwh]
+
+    def of_next(line: EnergyLine) -> str:
+        wrong = of_energy(line, replace(work, drawn_kwh=drawn[0]))
+        drawn[0] += line.kwh
+        return wrong
+
+    path = folder.path / "energy.jsonl"
+    energy, energy_at, all_energy, faulty = _lines(EnergyLine, path, attempt.cursor[1], of_next)
+    clock, too_far = attempt.clock, ""
+    if lines and not attempt.cursor[0] and not state.sweep.follows_work:
+        clock, too_far = _clock(state, attempt, folder, lines[0][0].at, now)
+    wrong = too_far or wrong or faulty
+    return Told([line for line, _ in lines], energy, progress_at, energy_at, clock, all_lines and all_energy, wrong)
+
+
+def result_of(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -> tuple[Result | None, str]:
+    """Return the result of an attempt whose worker has ended, and what is wrong with it; None without a file."""
+    try:
+        result = told_plainly(codec.loads(Result, whole(folder.path / "result.json", RESULT)))
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, ValueError) as error:
+        return None, f"its worker wrote result.json: {_reason(error)}"
+    ends = [outcome for s in state.standings.values() for outcome in (s.outcome, *s.scores.values()) if outcome]
+    known = {what: tokens for outcome in reversed(ends) for what, tokens in samples(outcome).items()}
+    wrong = of_result(result, replace(work_of(state, attempt, folder, now), samples=known))
+    if not wrong and not result.error:
+        wrong = next(filter(None, (folder.unfit(outcome) for outcome in result.outcomes)), "")
+    return result, f"its worker wrote result.json: {wrong}" if wrong else ""
+
+
+def work_of(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -> Work:
+    """Return what an attempt was asked for."""
+    if state.sweep.follows_work:  # grid time says nothing of the wall time
+        lasted = datetime.now(UTC) - folder.prepared_at() if folder.path.exists() else timedelta(0)
+    else:
+        lasted = (now - attempt.requested_at) / state.speed
+    given = {m.experiment: state.standings[m.experiment].checkpoint for m in attempt.stint.members if m.from_step}
+    return Work(
+        attempt.id,
+        {member.experiment: member for member in attempt.stint.members},
+        state.sweep.total_steps,
+        {id: checkpoint for id, checkpoint in given.items() if checkpoint is not None},
+        lasted,
+        asked=attempt.pausing_since is not None,
+    )
+
+
+def printed(folder: Path) -> Iterator[str]:
+    """Yield the lines that a worker has printed, as a terminal may show them; a progress bar by its last state."""
+    with suppress(OSError, UnfitError), regular(folder / "log.txt") as file:
+        while line := file.readline(LINE):
+            yield printable(line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2])
+
+
+def last_words(folder: Path) -> str:
+    """Return a phrase that quotes the last line a worker printed."""
+    try:
+        with regular(folder / "log.txt") as file:
+            file.seek(max(0, file.seek(0, 2) - LAST_WORDS))
+            lines = file.read(LAST_WORDS).decode(errors="replace").strip().splitlines()
+    except (OSError, ValueError):
+        lines = []
+    lines = [line for line in lines if not line.startswith(WITHHELD)]
+    return f"its last words: {printable(lines[-1][:300])}" if lines else "it printed nothing"
+
+
+def read_lines(kind: type[L], path: Path, after: int = 0) -> tuple[list[L], int]:
+    """Return a file's complete lines from byte `after` on, unjudged, and the offset after them."""
+    found, end, _, _ = _lines(kind, path, after, lambda line: "")
+    return [line for line, _ in found], end
+
+
+def _lines(
+    kind: type[L], path: Path, after: int, judge: Callable[[L], str]
+) -> tuple[list[tuple[L, int]], int, bool, str]:
+    """Return a file's complete lines from byte `after` on, each with the offset after it, up to the first wrong one.
+
+    Also return the offset after the last of them, whether it is the end of the file, and what is wrong.
+    """
+    try:
+        with regular(path) as file:
+            file.seek(after)
+            data = file.read(AT_ONCE)
+            rest = bool(file.read(1))
+    except FileNotFoundError:
+        return [], after, True, ""
+    except (OSError, ValueError) as error:
+        return [], after, True, f"its worker wrote {path.name}: {_reason(error)}"
+    found: list[tuple[L, int]] = []
+    for text in BytesIO(data):
+        if len(text) > LINE:
+            return found, after, True, f"its worker wrote {path.name}: a line of more than {LINE:,} bytes"
+        if not text.endswith(b"\n"):
+            break  # still being written, or cut by a kill
+        if not text.strip():
+            after += len(text)
+            continue
+        try:
+            line = codec.loads(kind, text)
+            wrong = judge(line)
+        except ValueError as error:
+            wrong = _reason(error)
+        if wrong:
+            return found, after, True, f"its worker wrote {path.name}: at byte {after}: {wrong}"
+        after += len(text)
+        found.append((line, after))
+    return found, after, not rest, ""
+
+
+def _clock(
+    state: State, attempt: Attempt, folder: AttemptFolder, first: datetime, now: datetime
+) -> tuple[timedelta, str]:
+    """Return how far a worker's clock is ahead, by its first line, which was written between the request and now."""
+    speed = state.speed
+    at = state.grid_time(first)
+    ahead = (at - now) / speed if at > now else min(timedelta(0), (at - attempt.requested_at) / speed)
+    if abs(ahead) <= SLACK:
+        return timedelta(0), ""
+    if abs(ahead) <= ALLOWED:
+        return ahead, ""
+    way = "ahead of" if ahead > timedelta(0) else "behind"
+    return timedelta(0), (
+        f"the clock of {host(folder)} is {abs(ahead).total_seconds() / 60:.0f} min {way} this machine's; "
+        "set both by NTP, then run again"
+    )
+
+
+def host(folder: AttemptFolder) -> str:
+    """Return the name of the worker's machine as it says itself."""
+    try:
+        name = said(folder.path / "worker.json")["host"]
+    except (OSError, ValueError, KeyError):
+        return "the worker's machine"
+    return printable(str(name)[:100])
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Return the first line of what is wrong with a file, without the file's content at length."""
+    if isinstance(error, UnfitError):
+        return str(error)
+    details = getattr(error, "errors", None)
+    if callable(details):
+        first = details()[0]
+        return plain(f"{'.'.join(map(str, first['loc']))[:100]}: {first['msg'][:200]}".removeprefix(": "))
+    return plain(str(getattr(error, "strerror", None) or error).partition("\n")[0][:300])

@@ -1,0 +1,139 @@
+"""What of a run's folder is whole, and a new journal of that: `gridsweep verify` and `gridsweep repair`."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from gridsweep.errors import JournalError, SpecError
+from gridsweep.records import chain
+from gridsweep.records.files import verify as is_whole
+from gridsweep.records.journal import DAMAGED, create, event_of, readable, stored
+from gridsweep.records.lease import lease
+from gridsweep.runs.folder import RunFolder
+from gridsweep.state.state import State
+
+ASIDE = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found in a folder. `rows` of the journal are whole, of `stored` ones; `chained` of them hold a digest.
+
+    `last_at` is the time of the last whole fact. `faults` lists what is wrong with the journal, and finished adapters
+    that are missing or changed, of `adapters` in all.
+    """
+
+    folder: str
+    rows: int
+    stored: int
+    chained: int
+    last_at: datetime | None
+    adapters: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair kept and lost: `found` is what it was made from, `aside` the old journal's new path, if any."""
+
+    found: Verified
+    lost: int
+    aside: str | None
+
+
+def verify(folder: str | Path) -> Verified:
+    """Check a folder's journal, row by row, and its finished adapters, file by file; change nothing.
+
+    Raise `SpecError` if the folder holds no journal.
+    """
+    place = RunFolder(Path(folder))
+    if not place.journal.is_file():
+        raise SpecError(f"{folder} holds no sweep; name the folder of a run, such as runs/NAME")
+    found, state, _ = _looked_at(place)
+    faults = list(found.faults)
+    done = [s for s in state.standings.values() if s.status == "done" and s.outcome and s.outcome.adapter]
+    for standing in done:
+        home = place.store / "experiments" / standing.experiment.id / "adapter"
+        if not home.exists():
+            faults.append(f"the adapter of {standing.experiment.id} is missing: {home}")
+        elif (home / "manifest.json").exists() and not is_whole(home):
+            faults.append(f"the adapter of {standing.experiment.id} differs from what was saved: {home}")
+    return replace(found, adapters=len(done), faults=tuple(faults))
+
+
+def repair(folder: str | Path, *, dry_run: bool = False) -> Repaired:
+    """Make a new journal of the rows that are whole; the old one stays beside it. With `dry_run` change nothing.
+
+    Raise `SpecError` if the folder holds no journal, `LeaseError` while a run drives it, `JournalError` if nothing of
+    the journal is whole.
+    """
+    place = RunFolder(Path(folder))
+    if not place.journal.is_file():
+        raise SpecError(f"{folder} holds no sweep; name the folder of a run, such as runs/NAME")
+    with lease(place.state):
+        found, _, rows = _looked_at(place)
+        kept = chain.head(place.journal)
+        lost = max(found.stored, kept[0] if kept else 0) - found.rows
+        if not found.faults or dry_run:
+            return Repaired(found, lost, None)
+        if not rows:
+            raise JournalError(f"no fact in {place.journal} is whole; restore the file from a backup")
+        number = next(n for n in range(1, 1000) if not place.journal.with_name(f"journal.db.{ASIDE}-{n}").exists())
+        aside = place.journal.with_name(f"journal.db.{ASIDE}-{number}")
+        fresh = place.journal.with_name("journal.db.mended")
+        fresh.unlink(missing_ok=True)
+        create(fresh, rows)
+        for end in ("-wal", "-shm", ""):  # the journal itself last: until then the old one counts
+            if (old := place.journal.with_name(f"journal.db{end}")).exists():
+                old.rename(aside.with_name(f"{aside.name}{end}"))
+        fresh.rename(place.journal)
+        *_, (_, digest) = chain.linked(rows)
+        chain.write_head(place.journal, len(rows), digest)
+        return Repaired(found, lost, str(aside))
+
+
+def _looked_at(place: RunFolder) -> tuple[Verified, State, list[chain.Row]]:
+    """Return what is whole of a journal, the state that it folds to, and its rows."""
+    state, rows, fault = State(), [], ""
+    last, chained, total = None, 0, 0
+    kept = chain.head(place.journal)
+    end = chain.BEGIN
+    try:
+        with closing(readable(place.journal)) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            total, chained = _counted(db, version >= 2)
+            for row, digest in chain.checked(stored(db, chained=version >= 2)):
+                event = event_of(place.journal, row)
+                state.apply(event)
+                rows.append(row)
+                last = event.at
+                if kept and row[0] == kept[0]:
+                    end = digest
+    except (chain.Broken, JournalError, *DAMAGED) as error:
+        fault = f"event {len(rows) + 1} of the journal is damaged: {error}"
+        state = _folded(place, rows)
+    if not fault and kept and kept[0] > len(rows):
+        fault = f"the last {kept[0] - len(rows)} of {kept[0]} events of the journal are missing"
+    elif not fault and kept and kept[0] <= len(rows) and kept[0] and end != kept[1]:
+        fault = "the rows of the journal do not fit to journal.head"
+    found = Verified(str(place.path), len(rows), max(total, len(rows)), chained, last, 0, (fault,) if fault else ())
+    return found, state, rows
+
+
+def _folded(place: RunFolder, rows: list[chain.Row]) -> State:
+    """Return the state of whole rows: one that met a fact it could not take is of no more use."""
+    return State(event_of(place.journal, row) for row in rows)
+
+
+def _counted(db: sqlite3.Connection, chained: bool) -> tuple[int, int]:
+    """Return how many rows there are, and how many hold a digest, as far as that can be read."""
+    try:
+        (total,) = db.execute("SELECT count(*) FROM events").fetchone()
+        (with_digest,) = db.execute("SELECT count(chain) FROM events").fetchone() if chained else (0,)
+        return total, with_digest
+    except DAMAGED:
+        return 0, 0
