@@ -91,7 +91,7 @@ def test_a_fact_that_does_not_fit_is_exit_seven_with_its_row(place: RunFolder) -
         for row, digest in chain.linked(rows):
             db.execute("UPDATE events SET body = ?, chain = ? WHERE seq = ?", (row[3], digest, row[0]))
     chain.write_head(place.journal, len(rows), digest)
-    with pytest.raises(JournalError, match=rf"event {at + 1}: the fact Ended does not fit to the facts before it"):
+    with pytest.raises(JournalError, match=rf"event {at + 1}: Ended does not fit to those before it"):
         place.read()
     assert mending.repair(place.path).found.rows == at
     assert len(read(place)) == at

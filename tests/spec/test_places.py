@@ -38,6 +38,8 @@ def spec(tmp_path: Path) -> Path:
         ("no sample has room for a response in 3 tokens; raise recipe.max_length", 6, "recipe.max_length"),
         ("the dataset pairs.jsonl is empty: it holds no rows; name another file", 3, "dataset.id"),
         ("the dataset pairs.jsonl: 1 of 9 rows; allow them with dataset.skip_at_most: 0.2", 2, "dataset.skip_at_most"),
+        ("the model ./m cannot be loaded: its weights (model.safetensors): too small; check its files", 1, "model.id"),
+        ("the weights of ./m do not fit: model.layers.0 is missing; get them again", 1, "model.id"),
         ("dataset.validation: 'test' selects none of the 4 rows; name other rows", 4, "dataset.validation"),
     ],
 )

@@ -192,15 +192,54 @@ def test_a_damaged_configuration_is_no_raw_error(folder: Path, damage: str) -> N
     assert refused(folder).startswith(f"the model {folder} cannot be loaded: its configuration (config.json): ")
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_a_damaged_file_of_the_tokenizer_is_named(folder: Path, name: str) -> None:
-    (folder / name).write_text("{")
+LISTED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((name, damage) for name in LISTED for damage in ("", "{", "[1]", "\xff")),
+        ("tokenizer.json", '{"version": "1.0"}'),
+        ("tokenizer.json", '{"version": "1.0", "model": null}'),
+        ("tokenizer_config.json", '{"model_max_length": "abc"}'),  # met when a text is tokenized
+        ("tokenizer_config.json", '{"eos_token": 7}'),
+        ("special_tokens_map.json", '{"eos_token": 5}'),
+        ("added_tokens.json", '{"a": '),
+        ("chat_template.jinja", "\xff"),
+    ],
+)
+def test_a_damaged_file_of_the_tokenizer_is_named(folder: Path, name: str, damage: str) -> None:
+    (folder / name).write_text(damage, encoding="latin-1")
     assert refused(folder).startswith(f"the model {folder} cannot be loaded: its tokenizer ({name}): ")
 
 
-def test_a_damaged_tokenizer_is_no_raw_error(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
-    assert refused(folder).startswith(f"the model {folder} cannot be loaded: its tokenizer: ")
+def test_a_tokenizer_without_its_vocabulary_would_drop_all_text(folder: Path) -> None:
+    """`transformers` makes one of the special tokens that the configuration names."""
+    (folder / "tokenizer.json").unlink()
+    file = folder / "tokenizer_config.json"
+    added = {"0": {"content": "<|im_start|>", "special": True}, "1": {"content": "<|im_end|>", "special": True}}
+    for more in ({}, {"added_tokens_decoder": added}):
+        file.write_text(json.dumps({"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", **more}))
+        assert refused(folder).startswith(f"the model {folder} has no vocabulary: its tokenizer.json is missing or")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", "\xff"])
+def test_damaged_ends_of_generation_are_named(folder: Path, damage: str) -> None:
+    """Serving stops at the tokens that this file names; `transformers` passes over a damaged one."""
+    (folder / "generation_config.json").write_text(damage, encoding="latin-1")
+    assert refused(folder).startswith(f"the model {folder} cannot be loaded: its generation_config.json: ")
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_act", "foo"), ("rope_parameters", {"rope_type": "zzz"})])
+def test_a_word_that_transformers_does_not_know_is_named(folder: Path, key: str, value: object) -> None:
+    configure(folder, **{key: value})
+    word = value if isinstance(value, str) else "zzz"
+    assert f"transformers knows no '{word}', which config.json names; check its files" in refused(folder)
+
+
+def test_a_damaged_index_of_weights_is_named(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text("{")
+    assert "its weights (model.safetensors.index.json): " in refused(folder)
 
 
 @pytest.mark.parametrize("typed", ["tiny-qwen", "tiny_qwen2", "smollm2-135m"])

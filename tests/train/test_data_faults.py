@@ -250,3 +250,31 @@ def test_the_first_answer_without_a_question_is_one_of_training(tmp_path: Path) 
     first = f"(first: {train}:41)"
     assert read.facts["unasked_answers"].endswith(f"learn an answer without a question before it {first}")
     assert read.facts["unasked_answers"].startswith("2 of 45 ")
+
+
+CARD = "---\nconfigs:\n- config_name: a\n  data_files: [{split: train, path: %s}]\n---\n"
+
+
+@pytest.mark.parametrize(
+    ("card", "told"),
+    [
+        (
+            "---\nconfigs:\n- config_name: [A\n---\n",
+            r"README\.md:3: its head cannot be read \(.*\); mend it, or name the",
+        ),
+        (
+            CARD % "nope/*.jsonl",
+            r"README\.md: the files that it names cannot be read \(.*\); mend it, or name the data files",
+        ),
+        (CARD % "broken.jsonl", r"broken\.jsonl:2: "),
+        (CARD % "broken.csv", r"broken\.csv:3: "),
+    ],
+)
+def test_faults_of_a_folder_with_a_card_are_at_the_card_or_at_a_line(tmp_path: Path, card: str, told: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "README.md").write_text(card)
+    (folder / "broken.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "x", \n')
+    (folder / "broken.csv").write_text("prompt,response\na,b\na,b,c\n")
+    with pytest.raises(SpecError, match=f"{folder}/{told}"):
+        data.load(Dataset(str(folder)), RECIPE)

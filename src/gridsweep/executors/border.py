@@ -95,7 +95,7 @@ def work_of(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime
     if state.sweep.follows_work:  # grid time says nothing of the wall time
         lasted = datetime.now(UTC) - folder.prepared_at() if folder.path.exists() else timedelta(0)
     else:
-        lasted = (now - attempt.requested_at) / state.speed
+        lasted = (now - attempt.requested_at) / state.sweep.clock_speed
     given = {m.experiment: state.standings[m.experiment].checkpoint for m in attempt.stint.members if m.from_step}
     return Work(
         attempt.id,
@@ -173,7 +173,7 @@ def _clock(
     state: State, attempt: Attempt, folder: AttemptFolder, first: datetime, now: datetime
 ) -> tuple[timedelta, str]:
     """Return how far a worker's clock is ahead, by its first line, which was written between the request and now."""
-    speed = state.speed
+    speed = state.sweep.clock_speed
     at = state.grid_time(first)
     ahead = (at - now) / speed if at > now else min(timedelta(0), (at - attempt.requested_at) / speed)
     if abs(ahead) <= SLACK:

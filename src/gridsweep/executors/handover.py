@@ -142,7 +142,7 @@ class Within:
     def __init__(self, state: State, attempt: Attempt, ahead: timedelta, now: datetime):
         self._state, self._ahead = state, ahead
         self._first, self._last = attempt.requested_at, max(now, attempt.seen_at or now, attempt.requested_at)
-        self._slack = SLACK * state.speed
+        self._slack = SLACK * state.sweep.clock_speed
 
     def __call__(self, wall: datetime, seconds: float = 0.0) -> datetime:
         """Return when something began that took this many seconds of the wall clock."""
@@ -150,7 +150,7 @@ class Within:
         return max(self._first, min(at, self._last + self._slack - self.long(seconds)))
 
     def long(self, seconds: float) -> timedelta:
-        return timedelta(seconds=seconds) * self._state.speed
+        return timedelta(seconds=seconds) * self._state.sweep.clock_speed
 
 
 def told_constants(state: State, attempt: Attempt, lines: Sequence[Progress], now: datetime) -> list[Event]:

@@ -177,7 +177,7 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
     """Return the first event of a run: submitted or resumed. Raise `SpecError` for a change that is not allowed."""
     if not state.standings:
         assert sweep is not None
-        speed = sweep.replay.per_second if sweep.replay else 1.0
+        speed = sweep.clock_speed
         return [Submitted(begin_of(sweep), sweep, PATIENCE * speed, ENCODING)]
     now = state.now or state.submitted_at
     if not state.sweep.replay:

@@ -7,7 +7,8 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
-from gridsweep.state.state import Change, State
+from gridsweep.state.standings import Change
+from gridsweep.state.state import State
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 from gridsweep.errors import FileFault, SpecError
+from gridsweep.spec.study import DatasetSection, ModelSection, RecipeSection, Section
 from gridsweep.spec.yaml_lines import Document, Where, dotted
 
-KEY = re.compile(r"\b(model|dataset|recipe)\.([a-z_]+)\b(?!\.)")
+KEYS: dict[str, type[Section]] = {"model": ModelSection, "dataset": DatasetSection, "recipe": RecipeSection}
+KEY = re.compile("|".join(rf"\b({name})\.({'|'.join(section.model_fields)})\b(?!\.)" for name, section in KEYS.items()))
+ABOUT_DATA, ABOUT_MODEL = "the dataset ", ("the model ", "the weights of ", "the tokenizer of ")
 TEMPLATE_LINE = re.compile(r"\(line (\d+) of the template\)")
 ABOUT_TEMPLATE = "the chat template cannot write"
 
@@ -30,15 +33,22 @@ def placed(error: SpecError, path: Path) -> SpecError:
         line = TEMPLATE_LINE.search(text)
         found = FileFault(str(file), int(line[1]) if line else None, "", text)
     else:
-        named = known or KEY.search(text)
-        key: Where = ("dataset", "id") if text.startswith("the dataset ") and named is None else ()
-        key = (named[1], named[2]) if named else key
+        key = _key(known or KEY.search(text), text)
         if not key:
             return error
         what = text.removeprefix(f"{dotted(key)}: ")
         here = isinstance(document.plain, dict) and key[0] in document.plain
         found = FileFault(str(path), document.line(key) if here else None, dotted(key), what)
     return SpecError(f"{found.where}: {found.what}", faults=[found])
+
+
+def _key(named: re.Match[str] | None, text: str) -> Where:
+    """Return the key that an error names, or whose value it is about."""
+    if named is not None:
+        return tuple(part for part in named.groups() if part is not None)
+    if text.startswith(ABOUT_DATA):
+        return ("dataset", "id")
+    return ("model", "id") if text.startswith(ABOUT_MODEL) else ()
 
 
 def _template(document: Document, path: Path) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from gridsweep.state.events import Segment
 from gridsweep.sweep.experiments import Experiment
@@ -13,6 +13,12 @@ from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
 Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
 """`reached`: at a rung, waiting for its decision."""
 ALIVE: tuple[Status, ...] = ("waiting", "running", "reached")
+FRUITLESS_ATTEMPTS = 3
+"""An experiment fails after this many lost attempts in a row that saved no new step."""
+
+Change: TypeAlias = Literal["sweep", "work", "pace"]
+"""What derived values depend on: the sweep as submitted or amended, the waiting work, the measured pace of work.
+The state counts the changes of each, so that a derived value stays valid while its counts do not change."""
 
 
 @dataclass(slots=True)

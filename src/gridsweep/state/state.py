@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias  # Any: a fold takes its own kind of event
+from typing import Any  # Any: a fold takes its own kind of event
 
 from gridsweep.carbon.readings import Freshness
 from gridsweep.carbon.traces import Trace
@@ -35,17 +35,10 @@ from gridsweep.state.events import (
     Submitted,
 )
 from gridsweep.state.observed_grid import Grid
-from gridsweep.state.standings import ALIVE, Attempt, Standing, Status
+from gridsweep.state.standings import ALIVE, FRUITLESS_ATTEMPTS, Attempt, Change, Standing, Status
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, device_named
 from gridsweep.sweep.sweep import Sweep
-
-FRUITLESS_ATTEMPTS = 3
-"""An experiment fails after this many lost attempts in a row that saved no new step."""
-
-Change: TypeAlias = Literal["sweep", "work", "pace"]
-"""What derived values depend on: the sweep as submitted or amended, the waiting work, the measured pace of work.
-The state counts the changes of each, so that a derived value stays valid while its counts do not change."""
 
 
 class State:
@@ -62,7 +55,7 @@ class State:
         self.anchors: list[ClockAnchored] = []
         self.patience: timedelta | None = None
         self.now: datetime | None = None
-        self.epoch = 0
+        self.epoch = self.folded = 0  # folded: the number of events
         self.amendments: list[Resumed] = []
         self.promised: Promised | None = None
         self.stopping: str = ""
@@ -80,11 +73,8 @@ class State:
         self.paces: list[float] = []  # measured over estimated time of each completed stint, at speed 1
         self.early_losses: list[tuple[tuple[str, ...], str]] = []  # consecutive attempts: their experiments, the reason
         self.changes: dict[Change, int] = {"sweep": 0, "work": 0, "pace": 0}
-        for number, event in enumerate(events, 1):
-            try:
-                self.apply(event)
-            except JournalError as error:
-                raise JournalError(f"event {number}: {error}") from None
+        for event in events:
+            self.apply(event)
 
     @property
     def history(self) -> Trace:
@@ -95,11 +85,6 @@ class State:
     def freshness(self) -> Freshness:
         """The freshness of the grid's latest answer."""
         return self.answers[-1].rung if self.answers else "live"
-
-    @property
-    def speed(self) -> float:
-        """How fast grid time passes while workers run, against the wall clock."""
-        return self.sweep.replay.per_second if self.sweep.replay else 1.0
 
     @property
     def finished(self) -> bool:
@@ -131,13 +116,14 @@ class State:
 
     def apply(self, event: Event) -> None:
         """Add one event. Raise `JournalError` if it does not fit to those before; then this state is of no more use."""
+        self.folded += 1
         try:
             if self.now is None or event.at > self.now:
                 self.now = event.at
             _FOLDS[event.kind](self, event)
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise JournalError(
-                f"the fact {event.kind} does not fit to the facts before it ({type(error).__name__}: {error})"
+                f"event {self.folded}: {event.kind} does not fit to those before it ({type(error).__name__}: {error})"
             ) from error
 
     def _changed(self, *what: Change) -> None:
@@ -300,7 +286,7 @@ class State:
         if self.sweep.follows_work:
             early = attempt.step <= min(m.from_step for m in attempt.stint.members)  # lost before its first step
         else:
-            minute = timedelta(minutes=1) * self.speed
+            minute = timedelta(minutes=1) * self.sweep.clock_speed
             early = event.at - attempt.requested_at <= minute
         early = early and not attempt.pausing_since
         fruits = False

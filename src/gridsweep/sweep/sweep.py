@@ -117,6 +117,11 @@ class Sweep:
     env: tuple[tuple[str, str], ...] = ()
 
     @property
+    def clock_speed(self) -> float:
+        """How fast grid time passes while workers run, against the wall clock."""
+        return self.replay.per_second if self.replay else 1.0
+
+    @property
     def staged(self) -> bool:
         """Whether the sweep has rungs, packs, repeats or a proxy, rather than only independent experiments."""
         return self.rungs is not None or self.pack > 1 or self.repeats is not None or self.proxied

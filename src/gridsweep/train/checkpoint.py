@@ -1,4 +1,4 @@
-"""A model's configuration, tokenizer and weights, loaded from its files and checked.
+"""A model's configuration and weights, loaded from its files and checked.
 
 Whatever a library raises here becomes a `SpecError`, and weights that the model has otherwise are refused: a base whose
 weights were drawn at random would be another one in every worker.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any  # configurations of any architecture
@@ -21,15 +21,13 @@ from gridsweep.train.hub import model_on_hub, unreachable
 if TYPE_CHECKING:
     import torch
 
-    from gridsweep.train.pretrained import CausalLM, Tokenizer
+    from gridsweep.train.pretrained import CausalLM
 
 COMPILED = "_orig_mod."
 UNUSED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$")
 """Buffers that older versions of transformers saved as weights."""
 TOWERS = re.compile(r"image|audio|video|img|vision", re.IGNORECASE)
 """In the names of tokens that stand for other inputs than text; models for text alone have no rows for them."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-"""Those that are JSON: a library names none of them when one is damaged."""
 DEQUANTIZED = ("mxfp4",)
 
 
@@ -50,7 +48,7 @@ def config_of(model: Model, where: str) -> Any:
     from transformers import AutoConfig
 
     with loading("configuration (config.json)", model):
-        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **_revision(model, where))
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **revision_of(model, where))
     given = getattr(config, "quantization_config", None)
     if given is not None:
         method = _method(given)
@@ -60,34 +58,6 @@ def config_of(model: Model, where: str) -> Any:
                 "name the model it was made from, and add proxy: {base: 4-bit} to rank over four bits"
             )
     return config
-
-
-def tokenizer_of(model: Model, where: str, config: Any) -> Tokenizer:
-    """Return the tokenizer of a model. Raise `SpecError` if it has tokens that the embedding has no rows for."""
-    from transformers import AutoTokenizer
-
-    try:
-        with loading("tokenizer", model):
-            tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
-                where, trust_remote_code=False, **_revision(model, where)
-            )
-            vocabulary = tokenizer.get_vocab()
-    except SpecError:
-        for path in (Path(where) / file for file in TOKENIZER_FILES):
-            with loading(f"tokenizer ({path.name})", model):
-                json.loads(path.read_text(encoding="utf-8") if path.is_file() else "{}")
-        raise
-    text = config.get_text_config(decoder=True)
-    rows = getattr(text, "vocab_size", None)
-    if isinstance(rows, int):
-        beyond = sorted((id, token) for token, id in vocabulary.items() if id >= rows and not TOWERS.search(token))
-        if beyond:
-            raise SpecError(
-                f"the tokenizer of {model.id} has {beyond[-1][0] + 1:,} tokens, the model's embedding {rows:,} rows "
-                f"(the first token without a row is {beyond[0][1]!r}); call model.resize_token_embeddings("
-                f"{beyond[-1][0] + 1}), train the new rows, and save the base"
-            )
-    return tokenizer
 
 
 def base_of(model: Model, where: str, config: Any, dtype: torch.dtype) -> CausalLM:
@@ -108,7 +78,7 @@ def base_of(model: Model, where: str, config: Any, dtype: torch.dtype) -> Causal
         base, told = auto.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True,  # told, instead of raised as a report in the log
-            **_revision(model, where), **more,
+            **revision_of(model, where), **more,
         )  # fmt: skip
     check_weights(model, told)
     found: CausalLM = base
@@ -146,6 +116,9 @@ def check_files(model: Model, where: str) -> None:
     """Raise `SpecError` with the name of a file of weights in a folder that cannot be read."""
     from safetensors import safe_open
 
+    for file in sorted(Path(where).glob("*.index.json")):
+        with loading(f"weights ({file.name})", model):
+            json.loads(file.read_text(encoding="utf-8"))
     for file in sorted(Path(where).glob("*.safetensors")):
         with loading(f"weights ({file.name})", model), safe_open(file, framework="np") as opened:
             opened.keys()
@@ -190,7 +163,8 @@ def loading(what: str, model: Model) -> Iterator[None]:
         said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         cause = " ".join(said[:2]) if said[0].endswith((":", ",")) else said[0]
         if isinstance(error, KeyError):
-            cause = f"{cause} is missing"
+            named = cause in _local_config(model)
+            cause = f"transformers knows no {cause}, which config.json names" if named else f"{cause} is missing"
         elif isinstance(error, ArithmeticError | AttributeError):
             cause = f"one of its values is impossible ({cause})"
         local = Path(model.id).expanduser().is_dir()
@@ -206,8 +180,24 @@ def loading(what: str, model: Model) -> Iterator[None]:
         raise SpecError(f"the model {model.id} cannot be loaded: its {what}: {cause}; {remedy}") from error
 
 
-def _revision(model: Model, where: str) -> dict[str, str]:
+def revision_of(model: Model, where: str) -> dict[str, str]:
+    """Return the option that names a model's revision on the hub."""
     return {} if Path(where).is_dir() else {"revision": model.revision or "main"}
+
+
+def _local_config(model: Model) -> set[str]:
+    """Return the texts among the values of a local model's configuration, as an error quotes them."""
+    found: set[str] = set()
+
+    def walk(value: object) -> None:
+        if isinstance(value, str):
+            found.add(repr(value))
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            walk(part)
+
+    with suppress(OSError, ValueError, RecursionError):
+        walk(json.loads((Path(model.id).expanduser() / "config.json").read_text(encoding="utf-8")))
+    return found
 
 
 def _method(given: object) -> str:

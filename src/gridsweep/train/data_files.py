@@ -11,6 +11,7 @@ from typing import Any, cast  # datasets is loaded where used, and its objects a
 
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import DATA_SUFFIXES, data_suffix, is_local
+from gridsweep.train.card_folders import card_head, explained
 from gridsweep.train.hub import reading
 from gridsweep.train.rows import Row, file_rows, guarded
 
@@ -35,8 +36,8 @@ def rows_of(
     path = local_path(id)
     if path is None:
         return hub_rows(id, split, revision, config)
-    if path.is_dir() and (card := _configured(path)) is not None:
-        return hub_rows(str(card), split, None, config)
+    if path.is_dir() and card_head(path) is not None:
+        return _card_rows(path, split, config)
     if config is not None and key == "dataset.split":
         raise SpecError(
             f"dataset.config: {id} has no configurations, as its README.md names none; remove the key, or name a "
@@ -67,7 +68,7 @@ def local_path(id: str) -> Path | None:
 def validation_split(id: str) -> str | None:
     """Return the name of a local folder's own validation split; None if there is none, or for other datasets."""
     path = local_path(id)
-    if path is None or not path.is_dir() or _configured(path) is not None:
+    if path is None or not path.is_dir() or card_head(path) is not None:
         return None
     if _is_saved(path):
         saved = _saved(path)
@@ -93,6 +94,16 @@ def hub_rows(
         found = cast("Iterable[Mapping[str, object]]", loaded)
         for number, row in enumerate(found, 1):
             yield Row(f"the dataset {id} ({split}), row {number}", row)
+
+
+def _card_rows(folder: Path, split: str, config: str | None) -> Iterator[Row]:
+    """Yield the rows of a folder as its card has them. Raise `SpecError` with the card or the file that is at fault."""
+    try:
+        yield from hub_rows(str(folder), split, None, config)
+    except SpecError as error:
+        if error.where == "dataset.config":
+            raise
+        raise explained(folder, config, split, error) from error.__cause__
 
 
 def _sliced(id: str, split: str, key: str, rows: Callable[[str], Iterable[Row]]) -> Iterator[Row]:
@@ -186,16 +197,6 @@ def _has_word(file: Path, folder: Path, words: Iterable[str]) -> bool:
 def _listed(files: Sequence[Path]) -> str:
     names = [file.name for file in files[:5]]
     return ", ".join(names) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
-
-
-def _configured(path: Path) -> Path | None:
-    """Return a folder whose card says itself which files belong to which split; `datasets` reads those."""
-    try:
-        card = (path / "README.md").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    head = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
-    return path if head and re.search(r"^configs:", head[1], re.MULTILINE) else None
 
 
 def _is_saved(path: Path) -> bool:

@@ -114,11 +114,12 @@ class _Seen:
     def model(self, pairs: Data) -> None:
         """Load the tokenizer, encode the data, build the model's shape and look for its target modules."""
         from gridsweep.train.architecture import peculiarities
-        from gridsweep.train.checkpoint import config_of, pinned_model, shape_of, tokenizer_of
+        from gridsweep.train.checkpoint import config_of, pinned_model, shape_of
         from gridsweep.train.constants import of_model, of_samples, of_tokenizer
         from gridsweep.train.kinds import kind_of
         from gridsweep.train.lean.targets import targeted
         from gridsweep.train.loading import changed, encoded
+        from gridsweep.train.tokenizer_files import tokenizer_of
 
         model, recipe = pinned_model(self.assignment.model), self.assignment.recipe
         where = resolve(model)

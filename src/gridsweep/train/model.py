@@ -105,7 +105,8 @@ def load_base(
 
     Raise `SpecError` if they cannot be loaded, or if the weights are not exactly those that the model has.
     """
-    from gridsweep.train.checkpoint import base_of, config_of, tokenizer_of
+    from gridsweep.train.checkpoint import base_of, config_of
+    from gridsweep.train.tokenizer_files import tokenizer_of
 
     where = resolve(model)
     config = config_of(model, where)
