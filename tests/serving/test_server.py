@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -60,7 +61,9 @@ def test_models_lists_the_base_and_its_adapters(server, run_folder):
         ("e00", "tiny-qwen2"),
         ("e01", "tiny-qwen2"),
     ]
-    assert listed[1]["root"] == str(run_folder / "store/experiments/e00/adapter")
+    assert str(run_folder) not in json.dumps(listed)  # paths of this machine are nobody's business
+    assert [server.get(f"/v1/models/{card['id']}").json["id"] for card in listed] == ["tiny-qwen2", "e00", "e01"]
+    assert server.get("/v1/models/e09").status == 404 and server.get("/v1/models/a/b").status == 404
     assert {m["max_model_len"] for m in listed} == {2048}
     assert server.get("/health").status == 200
 
@@ -187,6 +190,10 @@ def test_base_and_adapter_with_a_colon_is_no_model(server):
         b'{"model": "e00", "prompt": "a", "stop": [""]}',
         b'{"model": "e00", "prompt": "a", "seed": 1e30}',
         b'{"model": "e00", "prompt": "\\ud800"}',
+        b'{"model": "e00", "prompt": "a", "logprobs": 5}',
+        b'{"model": "e00", "prompt": "a", "suffix": "b"}',
+        b'{"model": "e00", "prompt": "a", "tools": [{"type": "function"}]}',
+        b'{"model": "e00", "prompt": "a", "response_format": {"type": "json_object"}}',
         b'{"model": ' + b"[" * 100_000,
     ],
 )
@@ -194,6 +201,28 @@ def test_a_bad_request_is_400_in_openais_form(server, body):
     answer = server.ask("POST", "/v1/completions", body)
     assert answer.status == 400
     assert answer.json["error"]["type"] == "invalid_request_error" and answer.json["error"]["message"]
+
+
+def test_fields_that_change_nothing_are_taken(server):
+    harmless = {
+        "tools": [],
+        "logprobs": None,
+        "response_format": {"type": "text"},
+        "presence_penalty": 0.0,
+        "user": "me",
+    }
+    assert server.complete("e01", **harmless).status == 200
+    refused = server.complete("e01", response_format={"type": "json_object"}).json["error"]["message"]
+    assert refused == "response_format is not supported by this server; leave it out, or serve with vLLM"
+
+
+def test_idle_connections_hold_nobody_up(server):
+    with ExitStack() as open_ones:
+        for n in range(60):
+            line = open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+            if n % 2:
+                line.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
+        assert server.get("/v1/models").status == 200 and server.complete("e01").status == 200
 
 
 @pytest.mark.parametrize(

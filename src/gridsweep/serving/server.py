@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from gridsweep.errors import GridsweepError
 from gridsweep.serving import wire
 from gridsweep.serving.access import key_for
+from gridsweep.serving.connections import Connection
 from gridsweep.serving.guard import App, Guard
 from gridsweep.serving.servable import Servable, servable, shown, together
 from gridsweep.serving.taught import Taught
@@ -38,7 +39,6 @@ if TYPE_CHECKING:  # the engine imports torch, which takes seconds; errors of th
 
 CHAT_TOKENS = 512
 """Longest answer of a chat in tokens if the client sets no limit."""
-AT_ONCE = 32
 
 A = TypeVar("A", bound=wire.Asked)
 
@@ -57,14 +57,23 @@ def application(engine: Engine, base: Model, adapters: Sequence[Servable]) -> Fa
     ids = [base.id, *(adapter.name for adapter in adapters)]
     template = "the model's" if engine.has_chat_template else "the training's"
 
+    def cards() -> list[dict[str, Any]]:
+        return wire.cards(base.id, [adapter.name for adapter in adapters], engine.length, chat_template=template)
+
     @app.get("/health")
     def health() -> Response:
         return Response()
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        folders = [(adapter.name, str(adapter.folder)) for adapter in adapters]
-        return wire.cards(base.id, folders, engine.length, chat_template=template)
+        return wire.listed(cards())
+
+    @app.get("/v1/models/{id:path}")
+    def model(id: str) -> dict[str, Any]:
+        found = next((card for card in cards() if card["id"] == id), None)
+        if found is None:
+            raise Refused(404, _no_model(id, ids), "model_not_found")
+        return found
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
@@ -85,7 +94,7 @@ def application(engine: Engine, base: Model, adapters: Sequence[Servable]) -> Fa
     @app.exception_handler(404)
     @app.exception_handler(405)
     async def unknown(request: Request, error: HTTPException) -> Response:
-        paths = "GET /health, GET /v1/models, POST /v1/completions, POST /v1/chat/completions"
+        paths = "GET /health, GET /v1/models, GET /v1/models/NAME, POST /v1/completions, POST /v1/chat/completions"
         return JSONResponse(wire.error(f"no such path; use {paths}", "not_found_error"), error.status_code)
 
     return app
@@ -98,14 +107,16 @@ async def _asked(kind: type[A], request: Request, ids: Sequence[str]) -> A:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise Refused(400, f"{field + ': ' if field else ''}{first['msg']}") from None
+        raise Refused(400, f"{field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}") from None
     if asked.model not in ids:
-        message = f"the model {shown(asked.model)} does not exist; choose from: {', '.join(ids)}"
-        prefix, colon, name = asked.model.rpartition(":")
-        if colon and prefix and name in ids:
-            message += f". Use the adapter's name alone: {name}"
-        raise Refused(404, message, "model_not_found")
+        raise Refused(404, _no_model(asked.model, ids), "model_not_found")
     return asked
+
+
+def _no_model(id: str, ids: Sequence[str]) -> str:
+    message = f"the model {shown(id)} does not exist; choose from: {', '.join(ids)}"
+    prefix, colon, name = id.rpartition(":")
+    return f"{message}. Use the adapter's name alone: {name}" if colon and prefix and name in ids else message
 
 
 async def _reply(
@@ -180,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app,
         host=given.host,
         port=given.port,
-        limit_concurrency=AT_ONCE,
+        http=Connection,
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=5,
         access_log=False,

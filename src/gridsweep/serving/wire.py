@@ -7,9 +7,9 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal  # Any: replies as JSON
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -25,12 +25,42 @@ class Sampling:
     stops: Sequence[str]
 
 
+MEANING: dict[str, tuple[object, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False, 0),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_p": (0,),
+    "top_k": (-1, 0),
+    "echo": (False,),
+    "suffix": ("",),
+    "best_of": (1,),
+    "modalities": (["text"],),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "prompt_logprobs": (0,),
+}
+"""Fields that change what an answer means, each with the values that change nothing; null changes nothing either."""
+
+
 class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
 class Asked(BaseModel):
-    """Fields of both kinds of request. Unknown fields are ignored, because clients send many."""
+    """Fields of both kinds of request.
+
+    Unknown fields are ignored, because clients send many; those that would change the meaning of an answer are refused.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -43,6 +73,16 @@ class Asked(BaseModel):
     n: Literal[1] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _means_the_same(cls, data: object) -> object:
+        given = data if isinstance(data, dict) else {}
+        for name, harmless in MEANING.items():
+            value = given.get(name)
+            if value is not None and value not in harmless:
+                raise ValueError(f"{name} is not supported by this server; leave it out, or serve with vLLM")
+        return data
 
     @property
     def stops(self) -> list[str]:
@@ -141,10 +181,14 @@ def error(message: str, kind: str, code: str | int | None = None) -> dict[str, o
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def cards(base: str, adapters: Sequence[tuple[str, str]], length: int, **more: object) -> dict[str, object]:
-    """Return the reply of /v1/models; adapters are (name, folder)."""
+def cards(base: str, adapters: Sequence[str], length: int, **more: object) -> list[dict[str, Any]]:
+    """Return the cards of the base and of its adapters, by name; no path of this machine is told."""
     now = int(time.time())
     common = {"object": "model", "created": now, "owned_by": "gridsweep", "max_model_len": length, **more}
-    data = [{"id": base, **common, "root": base, "parent": None}]
-    data += [{"id": name, **common, "root": folder, "parent": base} for name, folder in adapters]
-    return {"object": "list", "data": data}
+    first = {"id": base, **common, "root": base, "parent": None}
+    return [first, *({"id": name, **common, "root": name, "parent": base} for name in adapters)]
+
+
+def listed(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the reply of /v1/models."""
+    return {"object": "list", "data": list(cards)}
