@@ -457,3 +457,19 @@ def test_devices_have_their_names_in_the_assignment():
     told = assignment(state, state.attempts[name])
     assert (told.attempt, told.device.name, told.device.power_w) == (name, "left", 30)
     assert [(p.experiment, p.from_step, p.to_step, p.checkpoint) for p in told.members] == [("e00", 0, 6, None)]
+
+
+def test_a_worker_gets_no_token_and_its_log_names_what_it_did_not_get(tmp_path, monkeypatch):
+    monkeypatch.setenv("WATTTIME_PASSWORD", "canary")
+    monkeypatch.setenv("HF_HOME", "/models")
+    dump = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1] + '/seen.json', 'w')); print('a word')"
+    local, state = Local(tmp_path, (sys.executable, "-c", dump), gpus=[]), submitted()
+    folder = local.folder(request(state)).path
+    local.act(state)
+    until(lambda: local.changed(state) and "withheld" in (folder / "log.txt").read_text())
+    seen = json.loads((folder / "seen.json").read_text())
+    assert "WATTTIME_PASSWORD" not in seen and (seen["HF_HOME"], seen["OMP_NUM_THREADS"]) == ("/models", "1")
+    (line,) = [line for line in local.logs(next(iter(state.attempts))) if line != "a word"]
+    assert line.startswith("withheld from the worker's environment: ") and "WATTTIME_PASSWORD" in line
+    assert not any(b"canary" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert look(state, local)[-1].why == "the worker vanished (its last words: a word)"

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,8 +187,7 @@ def test_the_best_is_served_where_none_is_named(run_folder):
 
 def test_an_adapter_of_another_base_is_not_served(tmp_path):
     folder = stand_in_run(tmp_path / "run", 1)
-    (folder / "store/experiments/e00/adapter/adapter_config.json").unlink()
-    (folder / "store/experiments/e00/adapter").rmdir()
+    shutil.rmtree(folder / "store/experiments/e00/adapter")
     with published(folder, "e00") as draft:
         write_adapter(draft, base_model_name_or_path="Qwen/Qwen2.5-Coder-7B")
     with pytest.raises(AdapterError, match=r"Qwen/Qwen2\.5-Coder-7B.*tiny-qwen2"):

@@ -108,10 +108,19 @@ def work_of(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime
 
 
 def printed(folder: Path) -> Iterator[str]:
-    """Yield the lines that a worker has printed, as a terminal may show them; a progress bar by its last state."""
+    """Yield the lines that a worker has printed, as a terminal may show them; a progress bar by its last state.
+
+    What was withheld from its environment is said only with what it printed: it may be the reason for that.
+    """
+    withheld: list[str] = []
     with suppress(OSError, UnfitError), regular(folder / "log.txt") as file:
         while line := file.readline(LINE):
-            yield printable(line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2])
+            text = printable(line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2])
+            if text.startswith(WITHHELD):
+                withheld.append(text)
+            else:
+                yield from (*withheld, text)
+                withheld.clear()
 
 
 def last_words(folder: Path) -> str:

@@ -11,7 +11,7 @@ from gridsweep.sweep.sweep import Sweep
 
 PASSED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD",
-    "PYTHONPATH", "PYTHONHASHSEED", "VIRTUAL_ENV", "CONDA_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "HSA_*",
+    "PYTHON*", "VIRTUAL_ENV", "CONDA_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "HSA_*",
     "NCCL_*", "TORCH_*", "PYTORCH_*", "TRITON_*", "OMP_*", "MKL_*", "OPENBLAS_*", "MALLOC_*", "HF_*",
     "TRANSFORMERS_*", "TOKENIZERS_*", "XDG_*", "*_PROXY", "*_proxy", "SSL_CERT_*", "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE", "SLURM_*", "RAY_*", "GRIDSWEEP_*",
