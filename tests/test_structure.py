@@ -25,7 +25,7 @@ HEAVY = {
     "matplotlib", "pyarrow", "bitsandbytes",
 }  # fmt: skip
 TRAINING = {"torch", "transformers", "peft", "datasets", "bitsandbytes"}
-PROGRAMS = {"serving.base", "serving.engine", "serving.server"}
+PROGRAMS = {"serving.base", "serving.connections", "serving.engine", "serving.server"}
 """The small server, a program of its own as the worker is: it loads what the worker made, and no module imports it."""
 WORKER_MAY = {"errors", "sweep", "records", "energy", "train"}
 SERVER_MAY = {"train.device", "train.model", "train.plain_format", "train.serving_template", "train.wording"}

@@ -238,6 +238,12 @@ class JournalError(GridsweepError):
     code = "journal"
 
 
+class MovedError(JournalError):
+    """A run's folder was moved, deleted or replaced while the run drove it."""
+
+    code = "moved"
+
+
 class DeadlineError(GridsweepError):
     """A deadline cannot be met."""
 

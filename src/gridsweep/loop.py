@@ -23,7 +23,7 @@ from gridsweep.state.state import State
 
 
 class Journal(Protocol):
-    """A store of facts; a list is enough."""
+    """A store of facts; a list is enough. It raises before the loop acts if it can no longer hold any."""
 
     def extend(self, events: Iterable[Event], /) -> object: ...
 
@@ -89,10 +89,10 @@ def drive(
     """
 
     def commit(events: Sequence[Event]) -> None:
+        for event in events:  # first, so that no fact is journaled that cannot be folded
+            state.apply(event)
+        journal.extend(events)  # each fact is journaled before the loop acts on it; also tells that it is not there
         if events:
-            for event in events:  # first, so that no fact is journaled that cannot be folded
-                state.apply(event)
-            journal.extend(events)  # each fact is journaled before the loop acts on it
             tell(state, events)
 
     shown: Trace | None = None

@@ -1,8 +1,10 @@
 import os
 import resource
+import shutil
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -123,6 +125,11 @@ def test_a_journal_whose_maker_was_killed_is_whole_or_not_there(tmp_path):
 # The lease
 
 
+def driver_of(state: Path) -> int | None:
+    driver = holder(state)
+    return driver and driver.pid
+
+
 def hold(state: Path, seconds: float) -> None:
     with lease(state):
         time.sleep(seconds)
@@ -133,7 +140,7 @@ def held(tmp_path):
     """A process that holds the lease of tmp_path/state."""
     process = FORK.Process(target=hold, args=(tmp_path / "state", 30))
     process.start()
-    until(lambda: holder(tmp_path / "state") == process.pid)
+    until(lambda: driver_of(tmp_path / "state") == process.pid)
     yield process
     process.kill()
     process.join()
@@ -155,7 +162,7 @@ def test_a_killed_holder_holds_nothing(tmp_path, held):
     held.join()
     assert holder(tmp_path / "state") is None
     with lease(tmp_path / "state") as epoch:
-        assert epoch == 2 and holder(tmp_path / "state") == os.getpid()
+        assert epoch == 2 and driver_of(tmp_path / "state") == os.getpid()
 
 
 def test_the_epoch_rises(tmp_path):
@@ -216,7 +223,7 @@ def test_a_damaged_lease_is_taken_all_the_same(tmp_path, text):
     (state / "lease").write_bytes(text)
     assert holder(state) is None
     with lease(state) as epoch:
-        assert epoch >= 1 and holder(state) == os.getpid()
+        assert epoch >= 1 and driver_of(state) == os.getpid()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
@@ -318,3 +325,31 @@ def test_a_sweep_survives_the_journal_whole(tmp_path):
     journal.extend([Submitted(START, sweep, timedelta(minutes=10))])
     assert journal.events() == [Submitted(START, sweep, timedelta(minutes=10))]
     journal.close()
+
+
+# A folder that is moved while it is written
+
+
+@pytest.mark.parametrize("way", ["moved", "deleted", "replaced"])
+def test_a_journal_that_is_no_longer_there_stops_its_run(place, way):
+    with closing(Journal(place, epoch=2)) as journal:
+        if way == "moved":
+            place.parent.rename(place.parent.with_name("elsewhere"))
+        elif way == "deleted":
+            shutil.rmtree(place.parent)
+        else:
+            shutil.copytree(place.parent, place.parent.with_name("copy"))
+            shutil.rmtree(place.parent)
+            place.parent.with_name("copy").rename(place.parent)
+        for events in ([], [Stopping(after(9), "too late")]):  # also where there is nothing to say
+            with pytest.raises(JournalError, match=r"was moved, deleted or replaced while this run drove it; run it"):
+                journal.extend(events)
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", lambda handle, how: None)
+    with (
+        pytest.raises(SpecError, match=r"keeps no locks, so a second run would not be kept out; put the folder on"),
+        lease(tmp_path / "state"),
+    ):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -213,3 +214,24 @@ def test_with_rungs_and_packs_the_same_experiments_go_on_whatever_is_killed(tmp_
     kept = {path.name for path in folder.glob("store/stints/*/*/checkpoints/*/*")}
     assert kept == {id for id, (status, *_) in wanted.items() if status == "stopped"}
     assert len(list(folder.glob("store/stints/*/*/checkpoints/*/*"))) == 7  # one each
+
+
+# A folder that is moved under a run
+
+
+def test_a_folder_that_is_moved_under_a_run_ends_it_and_goes_on_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.05")
+    sweep, folder, other = real_sweep(1, steps=60), tmp_path / "run", tmp_path / "elsewhere"
+    process = driven(sweep, folder)
+    until(lambda: any(line.step >= 4 for a in attempts(folder) for line in lines(a)))
+    (worker,) = attempts(folder)
+    pid = worker.pid()
+    folder.rename(other)
+    process.join(20)
+    assert process.exitcode == 7
+    until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+    assert not list(folder.glob("store/stints/*/*/result.json"))  # nobody works on where the folder was
+    shutil.rmtree(folder, ignore_errors=True)
+    monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
+    assert runs.run(None, other, command=STAND_IN).exit_code == 0
+    assert [a.parent.parent.name for a in (one.path for one in attempts(other))] == ["stints", "stints"]

@@ -21,6 +21,7 @@ from gridsweep.executors.environment import passed, withheld
 from gridsweep.executors.handover import assignment, news, touched, written_at
 from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder
+from gridsweep.records.process import tell
 from gridsweep.state.events import Event
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
@@ -93,6 +94,12 @@ class Local:
                 self._signal(folder, signal.SIGKILL if attempt.killed else signal.SIGTERM)
         self._publisher.publish(state)
 
+    def abandon(self) -> None:
+        """Kill the workers that this loop has started: their folder is gone, and they would write into another one."""
+        for child in self._children:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child, signal.SIGKILL)
+
     def _start(self, state: State, attempt: Attempt, folder: AttemptFolder) -> None:
         environment = self._environment(state, attempt)
         try:
@@ -149,10 +156,9 @@ class Local:
 
     @staticmethod
     def _signal(folder: AttemptFolder, what: signal.Signals) -> None:
-        pid = folder.pid()
-        if pid is not None and folder.alive():  # alive: the pid belongs to the lock holder
-            with suppress(ProcessLookupError, PermissionError):  # the worker may have just exited
-                os.killpg(pid, what)
+        process = folder.process()
+        if process is not None and folder.alive():  # alive: somebody holds the lock, and this says who
+            tell(process, what, group=True)
 
 
 def _reaped(child: int) -> bool:

@@ -20,7 +20,6 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from typing import Literal
 from gridsweep.records import codec
 from gridsweep.records.bounded import MEBIBYTE, UnfitError, inside, said, whole
 from gridsweep.records.files import appearing, digest, replace_file, sync, verify, write_file
+from gridsweep.records.process import Process, this_process
 from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Checkpoint, Device, Outcome
 
@@ -165,7 +165,7 @@ class AttemptFolder:
 
     def sign_in(self) -> None:
         """Write worker.json. Call it before any slow work."""
-        signature = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": now().isoformat()}
+        signature = {**this_process().signature(), "started_at": now().isoformat()}
         write_file(self.path / "worker.json", json.dumps(signature))
 
     def append(self, line: Progress | EnergyLine) -> None:
@@ -194,13 +194,17 @@ class AttemptFolder:
 
     # -- read by the starter
 
-    def pid(self) -> int | None:
-        """Return the worker's pid, for signals; None before the worker has signed in."""
+    def process(self) -> Process | None:
+        """Return the worker's process, for signals; None before the worker has signed in."""
         try:
-            pid = int(said(self.path / "worker.json")["pid"])
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return Process.of(said(self.path / "worker.json"))
+        except (OSError, ValueError):
             return None
-        return pid if pid > 1 else None
+
+    def pid(self) -> int | None:
+        """Return the id of the worker's process."""
+        process = self.process()
+        return process.pid if process is not None else None
 
     def alive(self) -> bool:
         """Return whether a worker (or the starter, before the fork) holds the lock."""

@@ -19,7 +19,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from gridsweep.errors import JournalError, LeaseError, word
+from gridsweep.errors import JournalError, LeaseError, MovedError, word
 from gridsweep.records import chain, codec
 from gridsweep.records.files import sync
 from gridsweep.state.events import Event
@@ -44,6 +44,7 @@ class Journal:
     def __init__(self, path: Path, *, epoch: int | None = None):
         self.path, self.epoch = path, epoch
         self._end = 0, chain.BEGIN
+        self._inode = 0
         self._kept = chain.head(path)  # before the rows are read: a run that writes them meanwhile has the newer head
         try:
             if epoch is None:
@@ -83,6 +84,7 @@ class Journal:
             self._db.execute(f"PRAGMA user_version={VERSION}")
             self._chained = True
         self._db.execute("COMMIT")
+        self._inode = self.path.stat().st_ino
         self._end = self._rows()[1]
         chain.write_head(self.path, *self._end)
 
@@ -90,11 +92,14 @@ class Journal:
         """Append facts atomically and durably.
 
         Raise `LeaseError` if another run has taken over the folder, `JournalError` if a fact would be read back as
-        another one, and write nothing then.
+        another one, `MovedError` if the journal's folder was moved or replaced, and write nothing then.
         """
+        self._check_place()
         texts = [(event.at.isoformat(), event.kind, text_of(event)) for event in events]
         count, before = self._end
         rows = list(chain.linked(((count + n, *text) for n, text in enumerate(texts, 1)), before))
+        if not rows:
+            return
         try:
             self._db.execute("BEGIN IMMEDIATE")
             (epoch,) = self._db.execute("SELECT epoch FROM lease").fetchone()
@@ -110,12 +115,23 @@ class Journal:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise _unwritable(self.path, error) from None
-        if rows:
-            self._end = rows[-1][0][0], rows[-1][1]
-            try:
-                chain.write_head(self.path, *self._end)
-            except OSError as error:
-                raise _unwritable(self.path, error) from None
+        self._end = rows[-1][0][0], rows[-1][1]
+        try:
+            chain.write_head(self.path, *self._end)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def _check_place(self) -> None:
+        """Raise `JournalError` if another file, or none, is where the journal was opened."""
+        try:
+            same = not self._inode or self.path.stat().st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            raise MovedError(
+                f"{self.path.parent.parent} was moved, deleted or replaced while this run drove it",
+                remedy="run it where it is now; work since the last checkpoints is done again",
+            )
 
     def events(self, after: int = 0) -> list[Event]:
         """Return the facts after a sequence number, in order. Raise `JournalError` if the chain shows damage."""

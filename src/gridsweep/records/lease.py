@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gridsweep.errors import LeaseError, SpecError, word
+from gridsweep.records.process import Process, this_process
 
+SIZE = 4096
+"""A lease's longest text, bytes."""
 LOOKS = 10
 """`holder` locks the lease for a moment, so a run that finds it locked tries this many times."""
 
@@ -39,15 +43,17 @@ def _take(state: Path) -> tuple[int, int]:
     handle = os.open(state / "lease", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _lock(handle):
-            pid = holder(state)
-            who = f"process {pid}" if pid else "another process"
+            driver = holder(state)
+            who = driver.where if driver else "another process"
             raise LeaseError(
                 f"{who} is already running the sweep in {state.parent}; watch it with `gridsweep status --watch "
                 f"{state.parent}`, or end it with `gridsweep stop {word(state.parent)}`"
             )
-        text = os.pread(handle, 64, 0).split()
+        _check_locks(state)
+        text = os.pread(handle, SIZE, 0).partition(b"\n")[0].split()
         epoch = int(text[1]) + 1 if len(text) == 2 and text[1].isdigit() else 1
-        os.ftruncate(handle, os.pwrite(handle, f"{os.getpid()} {epoch}\n".encode(), 0))
+        said = f"{os.getpid()} {epoch}\n{json.dumps(this_process().signature())}\n"
+        os.ftruncate(handle, os.pwrite(handle, said.encode(), 0))
     except BaseException:
         os.close(handle)
         raise
@@ -65,8 +71,23 @@ def _lock(handle: int) -> bool:
     return False
 
 
-def holder(state: Path) -> int | None:
-    """Return the process that holds the lease; None if none does."""
+def _check_locks(state: Path) -> None:
+    """Raise `SpecError` if a lock that is held does not keep another out, as on some network file systems."""
+    other = os.open(state / "lease", os.O_RDWR)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(other)
+    raise SpecError(
+        f"the file system of {state} keeps no locks, so a second run would not be kept out",
+        remedy="put the folder on a local disk with --folder",
+    )
+
+
+def holder(state: Path) -> Process | None:
+    """Return the process that holds the lease; None if none does, or if it has not said who it is."""
     try:
         handle = os.open(state / "lease", os.O_RDONLY)
     except OSError:
@@ -74,9 +95,21 @@ def holder(state: Path) -> int | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.pread(handle, 64, 0).split()
-        return int(text[0]) if text and text[0].isdigit() else None
+        first, _, second = os.pread(handle, SIZE, 0).partition(b"\n")
+        return _named(first, second)
     else:
         return None
     finally:
         os.close(handle)
+
+
+def _named(first: bytes, second: bytes) -> Process | None:
+    """Return the process of a lease: `PID EPOCH`, and in a second line its whole identity."""
+    pid = first.split()[:1]
+    if not pid or not pid[0].isdigit():
+        return None
+    try:
+        said = json.loads(second)
+    except ValueError:
+        said = {}
+    return Process.of({**(said if isinstance(said, dict) else {}), "pid": int(pid[0])})

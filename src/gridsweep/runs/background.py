@@ -12,7 +12,6 @@ from gridsweep.errors import (
     ExecutorError,
     LeaseError,
 )
-from gridsweep.records.lease import holder
 from gridsweep.runs.folder import RunFolder
 
 WORDS = 2000
@@ -27,7 +26,7 @@ def detach(spec: str | Path, folder: Path) -> int:
     """
     place = RunFolder(folder)
     place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if (pid := holder(place.state)) is not None:
+    if (pid := place.driver()) is not None:
         raise LeaseError(f"process {pid} is already running the sweep in {folder}")
     log = place.state / "run.log"
     before = log.stat().st_size if log.exists() else 0

@@ -41,8 +41,9 @@ class RunFolder:
         return self.state / "journal.db"
 
     def driver(self) -> int | None:
-        """Return the process that drives the sweep in the folder; None if there is none."""
-        return holder(self.state)
+        """Return the id of the process that drives the sweep in the folder; None if there is none."""
+        driver = holder(self.state)
+        return driver.pid if driver is not None else None
 
     def submitted(self) -> bool:
         """Return whether the journal holds a sweep."""

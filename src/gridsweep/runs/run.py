@@ -6,12 +6,10 @@ runs/<sweep>/store/   stints/     experiments/<id>/adapter
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -31,10 +29,11 @@ from gridsweep.errors import (
     ExecutorError,
     GridsweepError,
     LeaseError,
+    MovedError,
     SpecError,
     TraceError,
 )
-from gridsweep.executors.local import WORKER
+from gridsweep.executors.local import WORKER, Local
 from gridsweep.executors.registry import executor_for
 from gridsweep.executors.workers import Workers, let_go, reach
 from gridsweep.grid.registry import provider_for
@@ -44,6 +43,9 @@ from gridsweep.records import codec
 from gridsweep.records.files import write_file
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import holder, lease
+from gridsweep.records.looks import Look
+from gridsweep.records.process import seen as seen_process
+from gridsweep.records.process import tell as tell_process
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import CTRL_C, Interrupt
@@ -107,13 +109,9 @@ def run(
             provider = provider_for(begun.sweep.carbon)
             executor = executor_for(begun.sweep, place.store, command)
             ready(begun, provider, executor, command)
-            if not stop and (state.left or not state.standings or sweep is not None):
-                noticed("looking at the model and the data ...")
-                look = seen(begun.sweep, begun.at, command, state)
-                for warning in look.warnings if look is not None else ():
-                    noticed(f"warning: {warning}")
-            else:
-                look = None  # nothing will be trained, and nobody says over which data
+            # Otherwise nothing will be trained, and nobody says over which data.
+            trains = not stop and (state.left or not state.standings or sweep is not None)
+            look = _look(begun, state, command, noticed) if trains else None
             constants = fingerprinted(look, state, begun.at)
             opened = [begun, *constants, *the_promise(begun, provider)]
             for event in opened:
@@ -124,6 +122,10 @@ def run(
             world = world_for(state.sweep, provider, executor, interrupt.event)
             policy, proposers = policy_for(state.sweep.policy), proposers_for(state.sweep)
             drive(state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell)
+        except MovedError:
+            if isinstance(executor, Local):
+                executor.abandon()
+            raise
         finally:
             journal.close()
             if not opened:
@@ -131,6 +133,17 @@ def run(
             if executor is not None:
                 let_go(executor)
     return Run(place.path, compared(state), exit_code(state))
+
+
+def _look(
+    begun: Submitted | Resumed, state: State, command: Sequence[str], noticed: Callable[[str], None]
+) -> Look | None:
+    """Look at data and model, and say what is to be warned of."""
+    noticed("looking at the model and the data ...")
+    look = seen(begun.sweep, begun.at, command, state)
+    for warning in look.warnings if look is not None else ():
+        noticed(f"warning: {warning}")
+    return look
 
 
 def world_for(sweep: Sweep, provider: Provider, executor: Workers, interrupt: threading.Event) -> Live:
@@ -239,20 +252,21 @@ def report(folder: str | Path) -> Report:
 def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
     """Stop the sweep in a folder at its checkpoints, whether a run drives it or only its workers are alive.
 
-    Raise `LeaseError` if the run that drives it does not end within three minutes.
+    Raise `LeaseError` if the run that drives it does not end within three minutes, or lives elsewhere.
     """
     place = RunFolder(Path(folder))
     place.read()
-    pid = holder(place.state)
-    if pid is None:
+    driver = holder(place.state)
+    if driver is None:
         if place.read().active:
             run(None, place.path, command=command, stop="stopped by gridsweep stop")
         return place.read()
-    with suppress(ProcessLookupError):  # the process may have ended by itself
-        os.kill(pid, signal.SIGTERM)
+    if seen_process(driver) == "elsewhere":
+        raise LeaseError(f"{driver.where} drives {folder} from another machine or container; stop it there")
+    tell_process(driver, signal.SIGTERM)
     end = time.monotonic() + STOP_PATIENCE
-    while holder(place.state) == pid:
+    while holder(place.state) == driver:
         if time.monotonic() > end:
-            raise LeaseError(f"process {pid} was asked to stop {folder} and still runs; its workers may be saving")
+            raise LeaseError(f"{driver.where} was asked to stop {folder} and still runs; its workers may be saving")
         time.sleep(0.1)
     return place.read()

@@ -97,6 +97,7 @@ WORKER_SOURCES = (
     "records/bounded.py",
     "records/codec.py",
     "records/files.py",
+    "records/process.py",
     "sweep/__init__.py",
     "sweep/constants.py",
     "sweep/experiments.py",

@@ -1,0 +1,115 @@
+"""Whose process: an identity that a process id alone is not, because ids are given again, and elsewhere mean others."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal  # Any: a signature as read
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process: its machine, the machine's boot, the namespace that its id is of, and its start in ticks since boot.
+
+    A part that is not known is "" or 0: older signatures hold less, and other systems tell less.
+    """
+
+    pid: int
+    host: str = ""
+    boot: str = ""
+    namespace: str = ""
+    start: int = 0
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Process | None:
+        """Return the process that a file names; None if it names none."""
+        pid = said.get("pid")
+        if not isinstance(pid, int) or isinstance(pid, bool) or not 1 < pid < 2**31:
+            return None
+        texts = {name: said[name] for name in ("host", "boot", "namespace") if isinstance(said.get(name), str)}
+        start = said.get("start")
+        return cls(pid, start=start if isinstance(start, int) else 0, **texts)
+
+    def signature(self) -> dict[str, Any]:
+        """Return what a file says of the process."""
+        return asdict(self)
+
+    @property
+    def where(self) -> str:
+        """The process in words: `process 12 on node7`."""
+        return f"process {self.pid}" + (f" on {self.host}" if self.host and self.host != socket.gethostname() else "")
+
+
+def this_process() -> Process:
+    return Process(os.getpid(), socket.gethostname(), _boot(), _namespace(), _start(os.getpid()))
+
+
+def seen(process: Process) -> Literal["alive", "gone", "elsewhere"]:
+    """Return whether a process lives; `elsewhere` if its id means nothing here: another machine, or a namespace."""
+    if process.boot and process.boot != _boot():
+        same_machine = process.host == socket.gethostname()
+        return "gone" if same_machine else "elsewhere"  # the machine was started again
+    if process.namespace and process.namespace != _namespace():
+        return "elsewhere"
+    if not process.boot and process.host and process.host != socket.gethostname():
+        return "elsewhere"
+    return "alive" if _alive(process) else "gone"
+
+
+def tell(process: Process, what: signal.Signals, *, group: bool = False) -> bool:
+    """Send a signal to a process, or to its whole group; return False if it is not there, and send nothing then."""
+    if seen(process) != "alive":
+        return False
+    with suppress(ProcessLookupError, PermissionError):  # it may have just ended
+        if group:
+            os.killpg(process.pid, what)
+        else:
+            os.kill(process.pid, what)
+        return True
+    return False
+
+
+def _alive(process: Process) -> bool:
+    """Whether a process of that id lives and is the one that is meant."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    except (AttributeError, OSError):  # no such call here
+        return _start(process.pid) == process.start if process.start else Path(f"/proc/{process.pid}").exists()
+    try:
+        same = not process.start or _start(process.pid) == process.start
+        ended = bool(select.select([handle], [], [], 0)[0])
+        return same and not ended
+    finally:
+        os.close(handle)
+
+
+def _start(pid: int) -> int:
+    """Return when a process was started, in ticks since boot; 0 if that is not known."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return int(stat.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    """Return the namespace of process ids, as the kernel names it."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
