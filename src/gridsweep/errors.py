@@ -92,6 +92,7 @@ class GridsweepError(Exception):
     code = "error"
 
     def __init__(self, message: str = "", *, where: str | None = None, remedy: str | None = None):
+        message = printable(message)  # it may quote a worker, a provider or a dataset
         given = where is not None or remedy is not None
         self.where, self.what, self.remedy = (where, message, remedy) if given else parts(message)
         text = f"{where}: {message}" if where else message

@@ -270,3 +270,53 @@ def test_a_refused_result_is_a_refused_loss(bench: Bench) -> None:
     folder.finish(Result(wall(), (), error="the data have no answers", refused=True))
     lost = bench.lost(folder)
     assert (lost.why, lost.refused) == ("the data have no answers", True)
+
+
+# A checkpoint that is damaged
+
+
+def damage(bench: Bench, id: str, step: int) -> None:
+    (path,) = bench.path.glob(f"store/stints/*/*/checkpoints/{step}/{id}/x")
+    path.write_text("other weights")
+
+
+def ends(bench: Bench, folder: AttemptFolder) -> list:
+    """What is told of an attempt that ended without a result, folded."""
+    events = news(bench.state, bench.state.attempts[bench.name], folder, after(1), ended=True)
+    for event in events:
+        bench.state.apply(event)
+    return events
+
+
+def test_a_damaged_checkpoint_is_left_for_an_earlier_one_then_for_the_beginning(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.state = State([Submitted(START, make_sweep(3, steps=8))])
+    first = bench.request(Member("e00", 0, 8))
+    save(first, 2, "e00")
+    save(first, 4, "e00")
+    bench.lost(first)
+    standing = bench.state.standings["e00"]
+    for step, back in ((4, 2), (2, 0)):
+        assert standing.step == step
+        again = bench.request(Member("e00", step, 8))
+        assert kinds(ends(bench, again)) == ["Lost"]  # it is whole: another cause
+        damage(bench, "e00", step)
+        bench.request(Member("e00", step, 8))
+        lost, reverted = ends(bench, again)
+        assert lost.kind == "Lost" and reverted.kind == "Reverted" and standing.step == back
+        assert f"the checkpoint of step {step} " in reverted.why
+        assert (standing.checkpoint.step if standing.checkpoint else 0) == back
+        assert (standing.status, standing.fruitless) == ("waiting", 0)
+
+
+def test_nobody_goes_back_behind_a_rung(bench: Bench) -> None:
+    folder = to_the_rung(bench)
+    for step in (3, 4):
+        save(folder, step, *IDS)
+    outcomes = tuple(replace(at_rung(id), checkpoint=folder.checkpoint(id)) for id in IDS)
+    bench.state.apply(Ended(after(1), bench.name, outcomes, {}))
+    bench.state.apply(Ranked(after(1), 4, (), "all", IDS, (), (), None, "raw"))
+    damage(bench, "e00", 4)
+    last = bench.request(Member("e00", 4, 8))
+    assert kinds(ends(bench, last)) == ["Lost"]
+    assert bench.state.standings["e00"].step == 4

@@ -353,3 +353,26 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
         lease(tmp_path / "state"),
     ):
         pass
+
+
+def watch(state: Path) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        holder(state)
+
+
+def test_watchers_that_poll_never_refuse_a_run(tmp_path):
+    state = tmp_path / "state"
+    with lease(state):
+        pass
+    watchers = [FORK.Process(target=watch, args=(state,)) for _ in range(4)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for _ in range(10):
+            with lease(state):
+                pass
+    finally:
+        for watcher in watchers:
+            watcher.kill()
+            watcher.join()

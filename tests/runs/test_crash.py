@@ -235,3 +235,20 @@ def test_a_folder_that_is_moved_under_a_run_ends_it_and_goes_on_elsewhere(tmp_pa
     monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.001")
     assert runs.run(None, other, command=STAND_IN).exit_code == 0
     assert [a.parent.parent.name for a in (one.path for one in attempts(other))] == ["stints", "stints"]
+
+
+def test_a_damaged_checkpoint_costs_steps_and_not_the_experiment(tmp_path, monkeypatch):
+    sweep, folder = real_sweep(1, steps=24), tmp_path / "run"
+    assert runs.run(sweep, tmp_path / "undisturbed", command=STAND_IN).exit_code == 0
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e")
+    process = driven(sweep, folder)
+    until(lambda: any(line.step >= 5 for a in attempts(folder) for line in lines(a)))
+    process.terminate()
+    process.join(20)
+    steps = {int(path.parent.parent.name): path for path in folder.glob("store/stints/*/*/checkpoints/*/e00/loss.txt")}
+    steps[max(steps)].write_text("0x0p+0")  # the disk has lost what was saved last
+    monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
+    assert runs.run(None, folder, command=STAND_IN).exit_code == 0
+    assert losses(RunFolder(folder).read()) == losses(RunFolder(tmp_path / "undisturbed").read())
+    (reverted,) = [event for event in events_of(folder) if event.kind == "Reverted"]
+    assert reverted.checkpoint.step == sorted(steps)[-2]

@@ -7,7 +7,7 @@ reached. An executor with remote workers keeps a mirror of their folders in the 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,18 @@ from gridsweep.executors.border import SLACK, Told, last_words, result_of, told
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
-from gridsweep.state.events import Ended, Event, Fingerprinted, Lost, Paused, Pausing, Progressed, Running, Segment
+from gridsweep.state.events import (
+    Ended,
+    Event,
+    Fingerprinted,
+    Lost,
+    Paused,
+    Pausing,
+    Progressed,
+    Reverted,
+    Running,
+    Segment,
+)
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, device_named
@@ -209,7 +220,9 @@ def _end(
         vanished = attempt.reason or why or f"the worker vanished ({last_words(folder.path)})"
         why = wrong or (result.error if result else vanished)
         refused = result is not None and result.refused and not wrong
-        return [Lost(at, attempt.id, why, _saved(state, attempt, folder), refused)]
+        saved = _saved(state, attempt, folder)
+        damaged = [] if refused else _reverted(state, attempt, folder, {one.experiment for one in saved}, at)
+        return [Lost(at, attempt.id, why, saved, refused), *damaged]
     if any(outcome.status == "paused" for outcome in result.outcomes):
         return [Paused(at, attempt.id, result.outcomes)]
     return [Ended(at, attempt.id, result.outcomes, result.facts or {})]
@@ -232,6 +245,29 @@ def _saved(state: State, attempt: Attempt, folder: AttemptFolder) -> tuple[Check
         earlier = newest if newest.step == common else folder.checkpoint(id, common)
         found[id] = earlier if earlier is not None and earlier.step == common else newest
     return tuple(found.values())
+
+
+def _reverted(
+    state: State, attempt: Attempt, folder: AttemptFolder, saved: Collection[str], at: datetime
+) -> list[Event]:
+    """Return which members of a lost attempt go on from an earlier checkpoint, because theirs is damaged.
+
+    None goes back behind a rung that it has passed: there it was compared with others.
+    """
+    events: list[Event] = []
+    for member in attempt.stint.members:
+        standing = state.standings[member.experiment]
+        given = standing.checkpoint if member.from_step else None
+        if given is None or member.experiment in saved or not folder.damaged(given):
+            continue
+        passed = max(standing.scores, default=0)
+        earlier = (folder.sibling(id).checkpoint(member.experiment, given.step - 1) for id in standing.attempts)
+        best = max((one for one in earlier if one and one.step >= passed), key=lambda one: one.step, default=None)
+        if best is not None or not passed:
+            where = f"step {best.step}" if best else "the beginning"
+            why = f"the checkpoint of step {given.step} ({given.path}) is damaged; on from {where}"
+            events.append(Reverted(at, member.experiment, best, why))
+    return events
 
 
 def merged(attempt: Attempt, lines: Sequence[EnergyLine], when: Within) -> list[Segment]:

@@ -240,6 +240,17 @@ class AttemptFolder:
                 return str(error)
         return ""
 
+    def damaged(self, saved: Checkpoint) -> bool:
+        """Return whether a checkpoint, of this attempt or of another, is not what was saved."""
+        try:
+            return not self._kept(saved.path, saved.digest)
+        except UnfitError:
+            return True
+
+    def sibling(self, attempt: str) -> AttemptFolder:
+        """Return the folder of another attempt of the same run."""
+        return AttemptFolder(self.store / "stints" / attempt)
+
     def _kept(self, name: str, expected: str | None) -> bool:
         return verify(inside(self.store, name), expected)
 

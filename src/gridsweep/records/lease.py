@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gridsweep.errors import LeaseError, SpecError, word
-from gridsweep.records.process import Process, this_process
+from gridsweep.records.process import Process, seen, this_process
 
 SIZE = 4096
 """A lease's longest text, bytes."""
-LOOKS = 10
-"""`holder` locks the lease for a moment, so a run that finds it locked tries this many times."""
+LOOKS, LONG = 10, 250
+"""`holder` locks the lease for a moment, so a run that finds it locked tries this many times: a few if the process that
+the lease names lives, else many, for then only watchers can have locked it."""
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def _take(state: Path) -> tuple[int, int]:
     """Return the locked file and its new epoch."""
     handle = os.open(state / "lease", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if not _lock(handle):
+        if not _lock(handle, state):
             driver = holder(state)
             who = driver.where if driver else "another process"
             raise LeaseError(
@@ -60,11 +61,14 @@ def _take(state: Path) -> tuple[int, int]:
     return handle, epoch
 
 
-def _lock(handle: int) -> bool:
-    for _ in range(LOOKS):
+def _lock(handle: int, state: Path) -> bool:
+    for look in range(LONG):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            driver = holder(state) if look >= LOOKS else None
+            if driver is not None and seen(driver) != "gone":
+                return False
             time.sleep(0.02)
         else:
             return True

@@ -31,6 +31,7 @@ from gridsweep.state.events import (
     Ranked,
     Requested,
     Resumed,
+    Reverted,
     Stopping,
     Submitted,
 )
@@ -132,6 +133,8 @@ def told(state: State, event: Event, ended: int = 0) -> str:
         case Lost(attempt=attempt, why=why):
             names = named(state.attempts[attempt].stint)
             return f"{at}  lost an attempt of {names}: {why}"
+        case Reverted(experiment=experiment, why=why):
+            return f"{at}  {experiment}: {why}"
         case Held(attempt=attempt, by=by, why=why):
             names = named(state.attempts[attempt].stint)
             return f"{at}  {by} holds {names}: {why}" if why else f"{at}  {by} released {names}"

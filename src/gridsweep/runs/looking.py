@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 
-from gridsweep.errors import ExecutorError, HubError, SpecError
+from gridsweep.errors import ExecutorError, HubError, SpecError, printable
 from gridsweep.executors.environment import passed
 from gridsweep.executors.local import WORKER
 from gridsweep.records import codec
@@ -60,7 +61,7 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
             timeout=LOOK_SECONDS,
             check=False,
         )
-        return codec.loads(Look, done.stdout)
+        return _printable(codec.loads(Look, done.stdout))
     except subprocess.TimeoutExpired:
         raise ExecutorError(f"looking at {sweep.model.id} and {sweep.dataset.id} took half an hour") from None
     except ValueError:
@@ -70,6 +71,16 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
         raise ExecutorError(
             f"data and model could not be looked at: {words[-1][:500]}", remedy="run `gridsweep doctor`"
         ) from None
+
+
+def _printable(look: Look) -> Look:
+    """Return a look whose texts, which quote data and model, hold nothing that a terminal would obey."""
+    return replace(
+        look,
+        facts={name: printable(fact) for name, fact in look.facts.items()},
+        first=tuple(replace(piece, text=printable(piece.text)) for piece in look.first),
+        warnings=tuple(map(printable, look.warnings)),
+    )
 
 
 def _interrupted(number: int) -> ExecutorError:

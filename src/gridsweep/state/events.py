@@ -223,6 +223,17 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Reverted:
+    """The checkpoint of an experiment is damaged: it goes on from an earlier one, or from the beginning if None."""
+
+    at: datetime
+    experiment: str
+    checkpoint: Checkpoint | None
+    why: str
+    kind: Literal["Reverted"] = "Reverted"
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
     """An experiment waits: until when at the latest, and why. Recorded only when one of the two changes."""
 
@@ -314,6 +325,7 @@ Event = (
     | Ended
     | Paused
     | Lost
+    | Reverted
     | Decided
     | Ranked
     | Added

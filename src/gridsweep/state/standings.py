@@ -46,6 +46,21 @@ class Standing:
     def __post_init__(self) -> None:
         self.submitted_at = self.ready_at
 
+    def keep(self, attempt: Attempt, checkpoint: Checkpoint | None) -> bool:
+        """Take an attempt's checkpoint if it is further than the current one; return whether it was taken."""
+        if checkpoint is None or checkpoint.step <= self.step:
+            return False
+        self.step, self.checkpoint = checkpoint.step, checkpoint
+        attempt.kept_step = checkpoint.step
+        return True
+
+    def revert(self, checkpoint: Checkpoint | None) -> None:
+        """Go on from an earlier checkpoint: the one that was damaged is no failure of the experiment."""
+        self.step, self.checkpoint = checkpoint.step if checkpoint else 0, checkpoint
+        self.fruitless = 0
+        if self.status == "failed":
+            self.status, self.ended_at = "waiting", None
+
 
 @dataclass(slots=True)
 class Attempt:

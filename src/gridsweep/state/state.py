@@ -29,6 +29,7 @@ from gridsweep.state.events import (
     Ranked,
     Requested,
     Resumed,
+    Reverted,
     Running,
     Settled,
     Stopping,
@@ -37,7 +38,7 @@ from gridsweep.state.events import (
 from gridsweep.state.observed_grid import Grid
 from gridsweep.state.standings import ALIVE, FRUITLESS_ATTEMPTS, Attempt, Change, Standing, Status
 from gridsweep.sweep.experiments import Experiment
-from gridsweep.sweep.stints import Checkpoint, device_named
+from gridsweep.sweep.stints import device_named
 from gridsweep.sweep.sweep import Sweep
 
 
@@ -265,11 +266,11 @@ class State:
         for outcome in event.outcomes:
             standing = self.standings[outcome.experiment]
             if outcome.status == "paused":
-                if self._keep(standing, attempt, outcome.checkpoint):
+                if standing.keep(attempt, outcome.checkpoint):
                     standing.fruitless = 0
                 standing.status, standing.ready_at = "waiting", event.at
             elif outcome.status == "reached":
-                self._keep(standing, attempt, outcome.checkpoint)
+                standing.keep(attempt, outcome.checkpoint)
                 attempt.kept_step = max(attempt.kept_step, outcome.step)
                 standing.status, standing.fruitless = "reached", 0
                 standing.scores[outcome.step] = outcome
@@ -292,7 +293,7 @@ class State:
         fruits = False
         for member in attempt.stint.members:
             standing = self.standings[member.experiment]
-            fruitful = self._keep(standing, attempt, kept.get(member.experiment))
+            fruitful = standing.keep(attempt, kept.get(member.experiment))
             fruits = fruits or fruitful
             if not told and not event.refused:
                 standing.fruitless = 0 if fruitful else standing.fruitless + 1
@@ -314,14 +315,10 @@ class State:
         self._changed("work")
         return attempt
 
-    @staticmethod
-    def _keep(standing: Standing, attempt: Attempt, checkpoint: Checkpoint | None) -> bool:
-        """Take a checkpoint if it is further than the current one; return whether it was taken."""
-        if checkpoint is None or checkpoint.step <= standing.step:
-            return False
-        standing.step, standing.checkpoint = checkpoint.step, checkpoint
-        attempt.kept_step = checkpoint.step
-        return True
+    def _reverted(self, event: Reverted) -> None:
+        self.standings[event.experiment].revert(event.checkpoint)
+        self.early_losses.clear()
+        self._changed("work")
 
 
 _FOLDS: dict[str, Callable[[State, Any], None]] = {
@@ -340,6 +337,7 @@ _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Ended": State._closed,
     "Paused": State._closed,
     "Lost": State._lost,
+    "Reverted": State._reverted,
     "Decided": State._decided,
     "Ranked": State._ranked,
     "Added": State._added,

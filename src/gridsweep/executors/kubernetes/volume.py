@@ -91,6 +91,9 @@ class MirroredFolder(AttemptFolder):
     def checkpoint(self, experiment: str, at_most: int | None = None) -> Checkpoint | None:
         return self._mirror.checkpoint(self._attempt, experiment, at_most)
 
+    def sibling(self, attempt: str) -> AttemptFolder:
+        return MirroredFolder(self._mirror, attempt)
+
     def _kept(self, name: str, expected: str | None) -> bool:
         found = self._mirror.saved(name)
         return found is not None and expected in (None, found)
