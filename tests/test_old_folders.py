@@ -70,6 +70,7 @@ NEW: set[str] = {
     "Submitted.encoding: whole number",
     "Assignment.model.chat_template: nothing",
     "Assignment.model.chat_template: text",
+    "ClockAnchored.jump: span",
     "Progressed.clock: span",
     "Progressed.over_at: instant",
     "Progressed.over_at: nothing",

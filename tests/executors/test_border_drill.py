@@ -21,6 +21,7 @@ import pytest
 
 from builders import HOUR, make_sweep
 from gridsweep.carbon.readings import Provenance
+from gridsweep.executors import border
 from gridsweep.executors.claims import ALLOWED, PLAUSIBLE_KW
 from gridsweep.executors.handover import assignment, news
 from gridsweep.executors.publisher import Publisher
@@ -28,10 +29,11 @@ from gridsweep.records import codec
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.render import documents, html, markdown
 from gridsweep.runs.run import summarize
-from gridsweep.state.events import Ended, Event, Lost, Observed, Requested, Submitted
+from gridsweep.state.events import ClockAnchored, Ended, Event, Lost, Observed, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Member, Outcome, Stint
+from gridsweep.sweep.sweep import Replay
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 BEGUN = NOW - timedelta(minutes=10)
@@ -409,3 +411,69 @@ def test_an_outcome_of_the_honest_is_as_the_class_has_it() -> None:
     known |= {"checkpoint", "adapter", "losses", "averaged_validation_loss", "judged"}
     assert set(Outcome.__slots__) == known
     assert isinstance(Ended(NOW, "a", ()), Ended)
+
+
+# Times, where a replay runs fast or follows the work
+
+ABSURD = ["8999-12-31T00:00:00Z", "1971-01-02T00:00:00Z", "2026-01-01T00:00:00+23:59"]
+
+
+@pytest.mark.parametrize("speed", [1e6, "auto"])
+@pytest.mark.parametrize("when", ABSURD)
+@pytest.mark.parametrize("scene", ["done", "paused"], indirect=True)
+def test_an_absurd_time_moves_nothing_out_of_its_attempt(scene: Scene, when: str, speed: Any) -> None:
+    sweep = replace(SWEEP, replay=Replay(SUBMITTED, speed))
+    anchors = [ClockAnchored(BEGUN, NOW - timedelta(seconds=1), 0.0 if speed == "auto" else speed, "start of work")]
+    scene.journal = [Submitted(SUBMITTED, sweep), *anchors, *scene.journal[1:]]
+    for file, key in (("progress.jsonl", "at"), ("energy.jsonl", "start"), ("result.json", "ended_at")):
+        path = scene.folder.path / file
+        document = scene.documents()[file] | {key: when}
+        path.write_text(
+            path.read_text() + json.dumps(document) + "\n" if file != "result.json" else json.dumps(document)
+        )
+    far = NOW + timedelta(days=400)
+    state = scene.state()
+    for _ in range(2):
+        for event in news(state, state.attempts[scene.name], scene.folder, far, ended=True):
+            assert codec.loads(type(event), codec.dumps(event)) == event
+            assert SUBMITTED <= event.at <= far + timedelta(days=30)
+            state.apply(event)
+        if not state.active:
+            break
+    assert not state.active
+    documents.text(summarize(state))
+
+
+@pytest.mark.parametrize("seconds", [-1e15, -1.0, 0.0, 1e10, 1e15])
+@pytest.mark.parametrize("scene", ["reached"], indirect=True)
+def test_a_file_may_bear_any_time(scene: Scene, seconds: float) -> None:
+    (scene.folder.path / "result.json").unlink()
+    for path in (*scene.folder.path.iterdir(), scene.folder.path):
+        try:
+            os.utime(path, (seconds, seconds))
+        except (OSError, OverflowError):
+            pytest.skip("this file system keeps no such time")
+    assert check(scene, *looked_at(scene), whole=False) == "Lost"
+
+
+@pytest.mark.parametrize("speed", [None, "auto"])
+@pytest.mark.parametrize("scene", ["done"], indirect=True)
+def test_long_files_are_read_in_parts_and_to_their_end(
+    scene: Scene, speed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(border, "AT_ONCE", 150)  # a line, and not two
+    if speed:
+        replay = Replay(SUBMITTED, speed)
+        scene.journal = [
+            Submitted(SUBMITTED, replace(SWEEP, replay=replay)),
+            ClockAnchored(BEGUN, NOW, 0.0, "start"),
+            *scene.journal[1:],
+        ]
+    state, far = scene.state(), NOW + timedelta(days=2)
+    looks = 0
+    while state.active and looks < 20:
+        looks += 1
+        for event in news(state, state.attempts[scene.name], scene.folder, far, ended=True):
+            state.apply(event)
+    assert 3 <= looks < 20 and {s.status for s in state.standings.values()} == {"done"}
+    assert state.attempts[scene.name].drawn_kwh == pytest.approx(3e-4)

@@ -95,7 +95,8 @@ def work_of(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime
     if state.sweep.follows_work:  # grid time says nothing of the wall time
         lasted = datetime.now(UTC) - folder.prepared_at() if folder.path.exists() else timedelta(0)
     else:
-        lasted = (now - attempt.requested_at) / state.sweep.clock_speed
+        set_back = sum((-anchor.jump for anchor in state.anchors if anchor.jump < timedelta(0)), timedelta(0))
+        lasted = (now - attempt.requested_at) / state.sweep.clock_speed + set_back
     given = {m.experiment: state.standings[m.experiment].checkpoint for m in attempt.stint.members if m.from_step}
     return Work(
         attempt.id,
@@ -183,7 +184,7 @@ def _clock(
 ) -> tuple[timedelta, str]:
     """Return how far a worker's clock is ahead, by its first line, which was written between the request and now."""
     speed = state.sweep.clock_speed
-    at = state.grid_time(first)
+    at = grid_time(state, first, now)
     ahead = (at - now) / speed if at > now else min(timedelta(0), (at - attempt.requested_at) / speed)
     if abs(ahead) <= SLACK:
         return timedelta(0), ""
@@ -194,6 +195,15 @@ def _clock(
         f"the clock of {host(folder)} is {abs(ahead).total_seconds() / 60:.0f} min {way} this machine's; "
         "set both by NTP, then run again"
     )
+
+
+def grid_time(state: State, wall: datetime, now: datetime) -> datetime:
+    """Return the grid time at any wall time, however absurd; `now` is the sweep's time."""
+    try:
+        return state.grid_time(wall)
+    except OverflowError:  # a replay runs so fast that a year is more than time has
+        far = timedelta(days=3650)
+        return now + far if wall > datetime.now(UTC) else now - far
 
 
 def host(folder: AttemptFolder) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep.executors.border import SLACK, Told, last_words, result_of, told
+from gridsweep.executors.border import SLACK, Told, grid_time, last_words, result_of, told
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
@@ -32,6 +32,8 @@ from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint, device_named
 
 PROGRESS_EVERY = timedelta(minutes=1)
+LATEST_S = 4e9
+"""A file may bear any time; none after the year 2096 is believed, seconds since 1970."""
 
 
 def assignment(state: State, attempt: Attempt) -> Assignment:
@@ -106,7 +108,7 @@ def _news_by_clock(
     if not ended:
         return events
     result, wrong = result_of(state, attempt, folder, now)
-    at = when(result.ended_at) if result and not wrong else min(now, state.grid_time(touched(folder.path)))
+    at = when(result.ended_at) if result and not wrong else min(now, when(touched(folder.path)))
     return events + _end(state, attempt, folder, result, max(at, attempt.requested_at), why, said.wrong or wrong)
 
 
@@ -136,7 +138,10 @@ def _news_by_step(
     waited = max(lines[-1].at, wall_clock()) - lines[0].at if lines else timedelta(0)
     due = over is not None and over <= now
     if (
-        events or over != attempt.over_at or ((lines or segments) and (due or max(gained, waited) >= PROGRESS_EVERY))
+        events
+        or not said.all
+        or over != attempt.over_at
+        or ((lines or segments) and (due or max(gained, waited) >= PROGRESS_EVERY))
     ):  # otherwise the change is too small for an event
         losses = {id: loss for line in lines for id, loss in line.losses.items()}
         cursor = (said.progress_at, energy_at)
@@ -157,7 +162,7 @@ class Within:
 
     def __call__(self, wall: datetime, seconds: float = 0.0) -> datetime:
         """Return when something began that took this many seconds of the wall clock."""
-        at = self._state.grid_time(wall - self._ahead)
+        at = grid_time(self._state, wall - self._ahead, self._last)
         return max(self._first, min(at, self._last + self._slack - self.long(seconds)))
 
     def long(self, seconds: float) -> timedelta:
@@ -296,10 +301,12 @@ def joined_up(segments: Sequence[Segment], first: int) -> list[Segment]:
 
 
 def touched(folder: Path) -> datetime:
-    """Return the wall time of the last write in a folder."""
-    return max(written_at(path) for path in [folder, *folder.iterdir()] if os.path.lexists(path))
+    """Return the wall time of the last write in a folder; not later than now, whatever its files say."""
+    last = max(written_at(path) for path in [folder, *folder.iterdir()] if os.path.lexists(path))
+    return min(last, wall_clock())
 
 
 def written_at(path: Path) -> datetime:
     """Return when a file was last written; the time of a link is its own."""
-    return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+    seconds = path.lstat().st_mtime
+    return datetime.fromtimestamp(min(max(seconds, 0.0), LATEST_S), UTC)

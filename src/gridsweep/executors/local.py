@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from gridsweep.energy.nvml import visible_gpus
 from gridsweep.errors import ExecutorError, printable
 from gridsweep.executors.border import WITHHELD, printed
 from gridsweep.executors.environment import passed, withheld
-from gridsweep.executors.handover import assignment, news, touched, written_at
+from gridsweep.executors.handover import assignment, news, touched
 from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.records.process import tell
@@ -80,7 +81,7 @@ class Local:
             return False
         written = folder.path / "result.json"
         if folder.alive():
-            return os.path.lexists(written) and datetime.now(UTC) - written_at(written) > EXIT_GRACE
+            return os.path.lexists(written) and time.time() - written.lstat().st_ctime > EXIT_GRACE.total_seconds()
         return True
 
     # -- acting for the loop

@@ -215,8 +215,8 @@ class AttemptFolder:
         return False
 
     def prepared_at(self) -> datetime:
-        """Return the wall time at which the starter wrote the assignment."""
-        return datetime.fromtimestamp((self.path / "stint.json").lstat().st_mtime, UTC)
+        """Return the wall time at which the starter wrote the assignment; no program can set the time of a change."""
+        return datetime.fromtimestamp((self.path / "stint.json").lstat().st_ctime, UTC)
 
     def result(self) -> Result | None:
         """Return what the worker wrote, unjudged; None without a result that can be read."""

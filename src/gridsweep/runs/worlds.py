@@ -46,7 +46,7 @@ class Live:
         if abs(jump) <= JUMP:
             return ()
         now = self.now()
-        return [ClockAnchored(now, now, 1.0, f"the wall clock jumped by {jump.total_seconds():+.0f} s")]
+        return [ClockAnchored(now, now, 1.0, f"the wall clock jumped by {jump.total_seconds():+.0f} s", jump)]
 
     def silences(self, state: State) -> Mapping[str, timedelta] | None:
         """Return None: this world's own time measures silence."""

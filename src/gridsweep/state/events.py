@@ -300,12 +300,14 @@ class ClockAnchored:
     """From wall time `wall` on, grid time at wall time `t` is `at + (t - wall) * speed`; speed 0 stands still.
 
     If grid time follows the work, each moment that the sweep's time moves to has its own anchor, with speed 0.
+    `jump` is by how much the wall clock was set.
     """
 
     at: datetime
     wall: datetime
     speed: float
     why: str
+    jump: timedelta = timedelta(0)
     kind: Literal["ClockAnchored"] = "ClockAnchored"
 
 
