@@ -17,6 +17,7 @@ from gridsweep.executors.handover import assignment
 from gridsweep.executors.local import Local
 from gridsweep.loop import drive
 from gridsweep.policy.gates import Immediate
+from gridsweep.records.process import _start
 from gridsweep.runs.worlds import Live
 from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
@@ -247,6 +248,34 @@ def test_a_pid_that_is_not_the_workers_is_never_signalled(local):
         local.act(state)
         finish(state, local)
         assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+    assert state.attempts[name].end == "lost"
+
+
+@pytest.mark.parametrize("says", ["another's id", "nothing", "nonsense"])
+def test_a_worker_that_does_not_say_who_it_is_is_found_by_its_folder(local, monkeypatch, says):
+    """What it says of itself may be the identity of any other process, to the last tick."""
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "hang:e00")
+    state = submitted(steps=20)
+    name = request(state)
+    local.act(state)
+    working(local, name, 2)
+    worker, path = local.folder(name).pid(), local.folder(name).path / "worker.json"
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"], start_new_session=True)
+    try:
+        if says == "another's id":
+            path.write_text(
+                json.dumps(json.loads(path.read_text()) | {"pid": stranger.pid, "start": _start(stranger.pid)})
+            )
+        elif says == "nothing":
+            path.unlink()
+        else:
+            path.write_text("[[")
+        state.apply(Pausing(state.now, name, "enough", kill=True))
+        finish(state, local)
+        assert stranger.poll() is None and not Path(f"/proc/{worker}/exe").exists()
     finally:
         stranger.kill()
         stranger.wait()

@@ -114,3 +114,12 @@ def test_another_namespace_is_elsewhere() -> None:
         pytest.skip(f"no namespace here: {done.stderr[-200:]}")
     process = Process.of({**json.loads(done.stdout), "pid": os.getpid()})
     assert process is not None and seen(process) == "elsewhere"
+
+
+def test_without_the_kernels_handles_an_id_that_nobody_has_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    assert seen(this_process()) == "alive" and seen(replace(this_process(), start=1)) == "gone"
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    process = named(child.pid)
+    child.wait()
+    assert seen(process) == "gone" and seen(replace(process, start=0)) == "gone"

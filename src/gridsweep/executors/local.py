@@ -22,7 +22,7 @@ from gridsweep.executors.environment import passed, withheld
 from gridsweep.executors.handover import assignment, news, touched
 from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder
-from gridsweep.records.process import tell
+from gridsweep.records.process import holding, holds, tell
 from gridsweep.state.events import Event
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
@@ -157,9 +157,13 @@ class Local:
 
     @staticmethod
     def _signal(folder: AttemptFolder, what: signal.Signals) -> None:
+        if not folder.alive():
+            return
+        # Somebody holds the lock, and worker.json says who; it may say anything, so the named one must hold it.
         process = folder.process()
-        if process is not None and folder.alive():  # alive: somebody holds the lock, and this says who
-            tell(process, what, group=True)
+        named = [process] if process is not None and holds(process, folder.path) else holding(folder.path)
+        for worker in named:
+            tell(worker, what, group=True)
 
 
 def _reaped(child: int) -> bool:

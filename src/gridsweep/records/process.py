@@ -67,12 +67,41 @@ def tell(process: Process, what: signal.Signals, *, group: bool = False) -> bool
     if seen(process) != "alive":
         return False
     with suppress(ProcessLookupError, PermissionError):  # it may have just ended
-        if group:
-            os.killpg(process.pid, what)
-        else:
+        members = os.getpgid(process.pid) if group else os.getpgrp()
+        if members == os.getpgrp():  # never this process's own group
             os.kill(process.pid, what)
+        else:
+            os.killpg(members, what)
         return True
     return False
+
+
+def holds(process: Process, folder: Path) -> bool:
+    """Return whether a process holds a lock on a folder, as a worker does that inherited it.
+
+    True where the system does not say what a process has open.
+    """
+    try:
+        wanted = folder.stat()
+        for handle in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                found = handle.stat()
+                same = (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+                if same and "FLOCK" in Path(f"/proc/{process.pid}/fdinfo/{handle.name}").read_text():
+                    return True
+    except OSError:
+        return not Path("/proc/self/fdinfo").exists()
+    return False
+
+
+def holding(folder: Path) -> list[Process]:
+    """Return the processes of this machine, without this one, that hold a lock on a folder, as far as can be seen."""
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name != str(os.getpid())]
+    return [found for found in map(Process, pids) if _opened(found.pid) and holds(found, folder)]
+
+
+def _opened(pid: int) -> bool:
+    return os.access(f"/proc/{pid}/fd", os.R_OK | os.X_OK)
 
 
 def _alive(process: Process) -> bool:
@@ -82,13 +111,23 @@ def _alive(process: Process) -> bool:
     except ProcessLookupError:
         return False
     except (AttributeError, OSError):  # no such call here
-        return _start(process.pid) == process.start if process.start else Path(f"/proc/{process.pid}").exists()
+        return _there(process.pid) and (not process.start or _start(process.pid) == process.start)
     try:
         same = not process.start or _start(process.pid) == process.start
         ended = bool(select.select([handle], [], [], 0)[0])
         return same and not ended
     finally:
         os.close(handle)
+
+
+def _there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _start(pid: int) -> int:
