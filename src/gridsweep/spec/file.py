@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gridsweep.grid.registry import names
 from gridsweep.spec.clusters import Executors
@@ -36,6 +36,7 @@ from gridsweep.spec.values import (
     Speed,
     Word,
     choice_of,
+    shown,
 )
 from gridsweep.sweep.tiers import Percentile
 
@@ -47,8 +48,16 @@ _HOW_MANY = Number(least=1, most=1000, whole=True)
 
 Name = Annotated[str, Word(_NAME, "a name of letters, digits, '-', '_' and '.', at most 63 long")]
 Variable = Annotated[str, Word(r"[A-Za-z_]\w{0,99}", "the name of an environment variable")]
+Text = Annotated[str, Word(r"[^\x00]*", "text", numbers=True)]
 Intensity = Annotated[float, Number(least=0, most=5000)]
 Power = Annotated[float, Number(above=0, most=1_000_000)]
+
+
+def _by_name(value: object) -> object:
+    """Raise `ValueError` unless a value is a section of variables."""
+    if not isinstance(value, dict):
+        raise ValueError(f"must be variables by name, such as {{NAME: value}}, not {shown(value)}")
+    return value
 
 
 class TierSection(Section):
@@ -326,7 +335,7 @@ class SpecFile(Section):
         description="The most experiments that one stint trains together; auto: all of them with rungs, else one.",
         json_schema_extra={"default": "auto"},
     )
-    env: dict[Variable, Annotated[str, Word(r"[^\x00]*", "text", numbers=True)]] = Field(
+    env: Annotated[dict[Variable, Text], BeforeValidator(_by_name)] = Field(
         default={},
         description="Variables for the workers' environment; env:NAME takes the value of a variable of the loop.",
     )
