@@ -13,7 +13,8 @@ import pytest
 from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
 from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
 from gridsweep.policy.gates import Threshold
-from gridsweep.records.journal import Journal
+from gridsweep.records import codec
+from gridsweep.records.journal import Journal, create
 from gridsweep.records.lease import holder, lease
 from gridsweep.runs.folder import RunFolder
 from gridsweep.state.events import Decided, Halted, Stopping, Submitted
@@ -376,3 +377,24 @@ def test_watchers_that_poll_never_refuse_a_run(tmp_path):
         for watcher in watchers:
             watcher.kill()
             watcher.join()
+
+
+def change_and_die(path: Path) -> None:
+    """Change the file without a WAL, and be killed before it is committed, with half of it on disk."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA cache_size=1")
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE events SET body = body || 'xxxxxxxxxxxxxxxxxxxxxxxx'")
+    os._exit(9)
+
+
+def test_a_run_that_was_killed_before_the_log_was_switched_on_leaves_a_journal_that_is_read(tmp_path):
+    """As it is on its way from creation to its first commit."""
+    path = tmp_path / "journal.db"
+    texts = [(event.at.isoformat(), event.kind, codec.dumps(event)) for event in EVENTS * 20]
+    create(path, [(number, *text) for number, text in enumerate(texts, 1)])
+    process = FORK.Process(target=change_and_die, args=(path,))
+    process.start()
+    process.join()
+    assert path.with_name("journal.db-journal").exists()
+    assert read(path) == EVENTS * 20

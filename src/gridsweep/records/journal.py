@@ -225,12 +225,26 @@ def create(path: Path, rows: Iterable[chain.Row] = ()) -> None:
 def readable(path: Path) -> sqlite3.Connection:
     """Open a journal for reading, from a copy in memory if its folder does not allow SQLite's own files beside it."""
     try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        return _read_only(path)
     except sqlite3.OperationalError:
-        if os.access(path.parent, os.W_OK, effective_ids=True) or not os.access(path, os.R_OK, effective_ids=True):
+        if os.access(path.parent, os.W_OK, effective_ids=True):
+            # A run that was killed while it switched the WAL on has left a change to be undone, which takes a writer.
+            with closing(sqlite3.connect(path)) as db:
+                db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            return _read_only(path)
+        if not os.access(path, os.R_OK, effective_ids=True):
             raise
         return _copied(path)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        db.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error:
+        db.close()
+        raise
     return db
 
 
