@@ -72,6 +72,16 @@ def nothing(state: State, events: Sequence[Event]) -> None:
     """Do nothing: the default listener."""
 
 
+def record(state: State, journal: Journal, events: Sequence[Event]) -> None:
+    """Fold facts, then journal them, before anything acts on them: no fact is journaled that cannot be folded.
+
+    Without facts the journal is asked all the same whether it is still there.
+    """
+    for event in events:
+        state.apply(event)
+    journal.extend(events)
+
+
 def drive(
     state: State,
     journal: Journal,
@@ -89,9 +99,7 @@ def drive(
     """
 
     def commit(events: Sequence[Event]) -> None:
-        for event in events:  # first, so that no fact is journaled that cannot be folded
-            state.apply(event)
-        journal.extend(events)  # each fact is journaled before the loop acts on it; also tells that it is not there
+        record(state, journal, events)
         if events:
             tell(state, events)
 

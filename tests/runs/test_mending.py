@@ -13,7 +13,7 @@ from builders import DAYS, make_sweep, real_sweep, rehearsed
 from gridsweep.errors import JournalError, SpecError
 from gridsweep.policy.gates import Threshold
 from gridsweep.records import chain
-from gridsweep.records.journal import Journal
+from gridsweep.records.journal import Journal, create
 from gridsweep.records.lease import lease
 from gridsweep.runs import mending
 from gridsweep.runs.folder import RunFolder
@@ -46,7 +46,7 @@ def test_a_whole_folder_is_whole(place: RunFolder) -> None:
     found = mending.verify(place.path)
     assert (found.rows, found.stored, found.chained, found.faults) == (len(EVENTS), len(EVENTS), len(EVENTS), ())
     made = mending.repair(place.path)
-    assert (made.lost, made.aside, made.found.faults) == (0, None, ())
+    assert (made.lost, made.aside, made.faults) == (0, None, ())
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_fact_that_does_not_fit_is_exit_seven_with_its_row(place: RunFolder) -
     chain.write_head(place.journal, len(rows), digest)
     with pytest.raises(JournalError, match=rf"event {at + 1}: Ended does not fit to those before it"):
         place.read()
-    assert mending.repair(place.path).found.rows == at
+    assert mending.repair(place.path).kept == at
     assert len(read(place)) == at
 
 
@@ -102,6 +102,18 @@ def test_nothing_whole_is_no_journal(place: RunFolder) -> None:
     with pytest.raises(JournalError, match=r"no fact in .* is whole"):
         mending.repair(place.path)
     assert place.journal.exists()
+
+
+def test_a_repair_that_was_killed_is_finished(place: RunFolder) -> None:
+    """After it had removed the old journal's log, before the new journal was in its place."""
+    execute(place, "UPDATE events SET kind = 'x' WHERE seq = 7")
+    with closing(sqlite3.connect(place.journal)) as db:
+        rows = [row[:4] for row in db.execute("SELECT seq, at, kind, body FROM events ORDER BY seq") if row[0] < 7]
+    create(place.state / "journal.db.mended", rows)
+    execute(place, "DELETE FROM events WHERE seq > 3")
+    assert mending.repair(place.path, dry_run=True).kept == 3
+    assert mending.repair(place.path).faults == ()
+    assert read(place) == EVENTS[:6] and not (place.state / "journal.db.mended").exists()
 
 
 def test_garbage_is_told(place: RunFolder) -> None:
@@ -125,7 +137,7 @@ def test_a_run_goes_on_from_what_was_kept(tmp_path: Path) -> None:
     ended = next(n for n, event in enumerate(read(place), 1) if event.kind == "Ended")
     execute(place, f"UPDATE events SET body = '' WHERE seq = {ended}")
     adapter = next(folder.glob("store/experiments/*/adapter/adapter_config.json"))
-    assert mending.repair(folder).found.rows == ended - 1
+    assert mending.repair(folder).kept == ended - 1
     assert run(None, folder, command=STAND_IN).exit_code == 0
     again = place.read()
     assert {id: s.outcome.validation_loss for id, s in again.standings.items() if s.outcome} == {

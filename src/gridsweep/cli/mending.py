@@ -18,17 +18,12 @@ def verify(folder: Path | None, as_json: bool) -> None:
 
     Exits with 7 if anything is damaged or missing; changes nothing.
     """
-    from gridsweep.render import answers
     from gridsweep.runs import mending
 
     place = folder_of(folder)
     found = mending.verify(place.path)
     if as_json:
-        print_json(
-            answers.Verification(
-                place.path, found.rows, found.stored, found.chained, found.last_at, found.adapters, found.faults
-            )
-        )
+        print_json(found)
     else:
         old = found.rows - found.chained
         unchained = f"; {old} of before 0.2.0 hold no digest themselves" if old > 0 else ""
@@ -52,23 +47,20 @@ def repair(folder: Path | None, dry_run: bool, as_json: bool) -> None:
 
     The old journal stays beside it. Work after the damage that is in the store is found again, or done again.
     """
-    from gridsweep.render import answers
     from gridsweep.runs import mending
 
     place = folder_of(folder)
     made = mending.repair(place.path, dry_run=dry_run)
-    found = made.found
-    aside = Path(made.aside) if made.aside else None
     if as_json:
-        print_json(answers.Repair(place.path, found.rows, made.lost, found.last_at, found.faults, aside))
+        print_json(made)
         return
-    for fault in found.faults:
+    for fault in made.faults:
         click.echo(f"damaged: {fault}", err=True)
-    if not found.faults:
+    if not made.faults:
         click.echo("nothing to repair: the journal is whole")
         return
-    until = f", up to {found.last_at:%Y-%m-%d %H:%M} UTC" if found.last_at else ""
+    until = f", up to {made.last_at:%Y-%m-%d %H:%M} UTC" if made.last_at else ""
     word_ = "would keep" if dry_run else "kept"
-    click.echo(f"{word_} the first {found.rows} events{until}; {'would lose' if dry_run else 'lost'} {made.lost}")
-    if aside:
-        click.echo(f"the old journal is {aside}; next: gridsweep verify {word(place.path)}, then gridsweep run")
+    click.echo(f"{word_} the first {made.kept} events{until}; {'would lose' if dry_run else 'lost'} {made.lost}")
+    if made.aside:
+        click.echo(f"the old journal is {made.aside}; next: gridsweep verify {word(place.path)}, then gridsweep run")

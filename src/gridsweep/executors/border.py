@@ -16,8 +16,8 @@ from typing import TypeVar
 from gridsweep.errors import printable
 from gridsweep.executors.claims import ALLOWED, Work, of_energy, of_progress, of_result, plain, samples, told_plainly
 from gridsweep.records import codec
-from gridsweep.records.attempts import RESULT, AttemptFolder, EnergyLine, Progress, Result
-from gridsweep.records.bounded import MEBIBYTE, UnfitError, regular, said, whole
+from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, Result
+from gridsweep.records.bounded import MEBIBYTE, UnfitError, regular, said
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 
@@ -77,7 +77,7 @@ def told(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -
 def result_of(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -> tuple[Result | None, str]:
     """Return the result of an attempt whose worker has ended, and what is wrong with it; None without a file."""
     try:
-        result = told_plainly(codec.loads(Result, whole(folder.path / "result.json", RESULT)))
+        result = told_plainly(folder.written_result())
     except FileNotFoundError:
         return None, ""
     except (OSError, ValueError) as error:

@@ -221,9 +221,13 @@ class AttemptFolder:
     def result(self) -> Result | None:
         """Return what the worker wrote, unjudged; None without a result that can be read."""
         try:
-            return codec.loads(Result, whole(self.path / "result.json", RESULT))
+            return self.written_result()
         except (OSError, ValueError):
             return None
+
+    def written_result(self) -> Result:
+        """Return the same; raise `FileNotFoundError`, another `OSError` or `ValueError` if it cannot be read."""
+        return codec.loads(Result, whole(self.path / "result.json", RESULT))
 
     def unfit(self, outcome: Outcome) -> str:
         """Return what is wrong with the files that an outcome names, "" if they are whole and lie in the store."""

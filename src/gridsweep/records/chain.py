@@ -7,7 +7,7 @@ file can make a new chain. That rows are missing at the end shows only in the he
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gridsweep.records.bounded import whole
@@ -70,6 +70,19 @@ def head(journal: Path) -> tuple[int, str] | None:
         return int(count), digest
     except (OSError, ValueError):
         return None
+
+
+def missing(head: tuple[int, str] | None, links: Sequence[str]) -> int | None:
+    """Return how many rows are missing at the end, by the head; `links` are the digests of the rows that are there.
+
+    None if the rows are others than those that the head was written for. A head may be behind, after a crash.
+    """
+    if head is None:
+        return 0
+    count, digest = head
+    if count > len(links):
+        return count - len(links)
+    return 0 if count >= 0 and [BEGIN, *links][count] == digest else None
 
 
 def head_of(journal: Path) -> Path:

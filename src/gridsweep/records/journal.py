@@ -142,26 +142,22 @@ class Journal:
 
     def _rows(self) -> tuple[list[chain.Row], tuple[int, str]]:
         """Return all rows, and their number with the last digest. Raise `JournalError` if they do not fit."""
-        digest, rows = chain.BEGIN, []
-        at_head = chain.BEGIN
         try:
-            for row, digest in chain.checked(stored(self._db, chained=self._chained)):
-                rows.append(row)
-                at_head = digest if self._kept and row[0] == self._kept[0] else at_head
+            found = list(chain.checked(stored(self._db, chained=self._chained)))
         except chain.Broken as error:
             raise JournalError(
                 f"{self.path}: event {error.seq} is damaged: {error}", remedy=mending(self.path)
             ) from None
-        if self._chained and self._kept:
-            count, expected = self._kept
-            if count > len(rows):
-                raise JournalError(
-                    f"{self.path}: its last {count - len(rows)} of {count} events are missing",
-                    remedy=mending(self.path),
-                )
-            if at_head != expected:
-                raise JournalError(f"{self.path}: the rows do not fit to journal.head", remedy=mending(self.path))
-        return rows, (len(rows), digest)
+        rows, links = [row for row, _ in found], [digest for _, digest in found]
+        missing = chain.missing(self._kept, links) if self._chained else 0
+        if missing:
+            raise JournalError(
+                f"{self.path}: its last {missing} of {len(rows) + missing} events are missing",
+                remedy=mending(self.path),
+            )
+        if missing is None:
+            raise JournalError(f"{self.path}: the rows do not fit to journal.head", remedy=mending(self.path))
+        return rows, (len(rows), links[-1] if links else chain.BEGIN)
 
     def close(self) -> None:
         self._db.close()

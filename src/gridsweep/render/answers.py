@@ -30,33 +30,6 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
-    """What of a run's folder is whole; `chained_rows` hold a digest, `adapter_count` adapters were compared."""
-
-    folder: Path
-    whole_rows: int
-    stored_rows: int
-    chained_rows: int
-    last_at: datetime | None
-    adapter_count: int
-    faults: tuple[str, ...]
-    schema_version: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """A new journal of what was whole; `aside` is the old one, null if nothing was changed."""
-
-    folder: Path
-    kept_rows: int
-    lost_rows: int
-    last_at: datetime | None
-    faults: tuple[str, ...]
-    aside: Path | None
-    schema_version: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class Rendered:
     """A folder of manifests with its number of RayJobs; 0 if the loop itself runs in the cluster."""
 

@@ -106,6 +106,8 @@ NAMES: dict[str, dict[str, str]] = {
     "Scope": {"experiments": "experiment_count"},
     "Settlement": {"largest": "largest_revision_g_per_kwh"},
     "Window": {"saving": "reduction"},
+    "Repaired": {"kept": "kept_rows", "lost": "lost_rows"},
+    "Verified": {"rows": "whole_rows", "stored": "stored_rows", "chained": "chained_rows", "adapters": "adapter_count"},
 }
 """Key of a field in a document by class, where it differs from the field's name; "" holds for every class."""
 

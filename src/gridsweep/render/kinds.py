@@ -7,6 +7,7 @@ from gridsweep.carbon.outlook import Outlook
 from gridsweep.render import answers
 from gridsweep.render.examination import Examination
 from gridsweep.render.failures import Failure
+from gridsweep.runs import mending
 from gridsweep.serving.launch import Served
 from gridsweep.simulation.backtest import Simulation
 from gridsweep.simulation.plan import Plan
@@ -25,7 +26,7 @@ KINDS: dict[str, type] = {
     "models": answers.Adapters,
     "plan": Plan,
     "render": answers.Rendered,
-    "repair": answers.Repair,
+    "repair": mending.Repaired,
     "report": Report,
     "run": Report,
     "run --detach": answers.Detached,
@@ -34,7 +35,7 @@ KINDS: dict[str, type] = {
     "simulate": Simulation,
     "status": answers.SweepStatus,
     "stop": answers.Stopped,
-    "verify": answers.Verification,
+    "verify": mending.Verified,
     "zones": answers.Zones,
 }
 """Document class by command, with an option where that changes the document; `error` is for every error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.state.state import State
 
 ASIDE = "damaged"
+BESIDE = ("-wal", "-shm", "-journal")
+"""Ends of the names of files that SQLite keeps beside a journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,20 @@ class Verified:
     last_at: datetime | None
     adapters: int
     faults: tuple[str, ...]
+    schema_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What a repair kept and lost: `found` is what it was made from, `aside` the old journal's new path, if any."""
+    """What a repair kept and lost of a journal's rows; `aside` is where the old journal is, None if nothing changed."""
 
-    found: Verified
+    folder: str
+    kept: int
     lost: int
+    last_at: datetime | None
+    faults: tuple[str, ...]
     aside: str | None
+    schema_version: int = 1
 
 
 def verify(folder: str | Path) -> Verified:
@@ -50,9 +58,7 @@ def verify(folder: str | Path) -> Verified:
 
     Raise `SpecError` if the folder holds no journal.
     """
-    place = RunFolder(Path(folder))
-    if not place.journal.is_file():
-        raise SpecError(f"{folder} holds no sweep; name the folder of a run, such as runs/NAME")
+    place = _place(folder)
     found, state, _ = _looked_at(place)
     faults = list(found.faults)
     done = [s for s in state.standings.values() if s.status == "done" and s.outcome and s.outcome.adapter]
@@ -71,37 +77,52 @@ def repair(folder: str | Path, *, dry_run: bool = False) -> Repaired:
     Raise `SpecError` if the folder holds no journal, `LeaseError` while a run drives it, `JournalError` if nothing of
     the journal is whole.
     """
-    place = RunFolder(Path(folder))
-    if not place.journal.is_file():
-        raise SpecError(f"{folder} holds no sweep; name the folder of a run, such as runs/NAME")
+    place = _place(folder)
     with lease(place.state):
+        fresh = place.journal.with_name("journal.db.mended")
+        if fresh.exists() and not dry_run:  # whole, as `create` makes it: a repair was killed before its end
+            _put(place, fresh)
         found, _, rows = _looked_at(place)
-        kept = chain.head(place.journal)
-        lost = max(found.stored, kept[0] if kept else 0) - found.rows
+        head = chain.head(place.journal)
+        lost = max(found.stored, head[0] if head else 0) - found.rows
+        told = Repaired(found.folder, found.rows, lost, found.last_at, found.faults, None)
         if not found.faults or dry_run:
-            return Repaired(found, lost, None)
+            return told
         if not rows:
             raise JournalError(f"no fact in {place.journal} is whole; restore the file from a backup")
         number = next(n for n in range(1, 1000) if not place.journal.with_name(f"journal.db.{ASIDE}-{n}").exists())
         aside = place.journal.with_name(f"journal.db.{ASIDE}-{number}")
-        fresh = place.journal.with_name("journal.db.mended")
-        fresh.unlink(missing_ok=True)
-        create(fresh, rows)
-        for end in ("-wal", "-shm", ""):  # the journal itself last: until then the old one counts
+        for end in ("", *BESIDE):
             if (old := place.journal.with_name(f"journal.db{end}")).exists():
-                old.rename(aside.with_name(f"{aside.name}{end}"))
-        fresh.rename(place.journal)
-        *_, (_, digest) = chain.linked(rows)
-        chain.write_head(place.journal, len(rows), digest)
-        return Repaired(found, lost, str(aside))
+                shutil.copyfile(old, aside.with_name(f"{aside.name}{end}"))
+        create(fresh, rows)
+        _put(place, fresh)
+        return replace(told, aside=str(aside))
+
+
+def _place(folder: str | Path) -> RunFolder:
+    """Return a folder that holds a journal. Raise `SpecError` for another."""
+    place = RunFolder(Path(folder))
+    if not place.journal.is_file():
+        raise SpecError(f"{folder} holds no sweep; name the folder of a run, such as runs/NAME")
+    return place
+
+
+def _put(place: RunFolder, fresh: Path) -> None:
+    """Put a new journal in the place of the old one: the old one's log must not be taken for its own."""
+    with closing(readable(fresh)) as db:
+        links = [digest for _, digest in chain.checked(stored(db, chained=True))]
+    for end in BESIDE:
+        place.journal.with_name(f"journal.db{end}").unlink(missing_ok=True)
+    fresh.rename(place.journal)
+    chain.write_head(place.journal, len(links), links[-1])
 
 
 def _looked_at(place: RunFolder) -> tuple[Verified, State, list[chain.Row]]:
     """Return what is whole of a journal, the state that it folds to, and its rows."""
     state, rows, fault = State(), [], ""
     last, chained, total = None, 0, 0
-    kept = chain.head(place.journal)
-    end = chain.BEGIN
+    head, links = chain.head(place.journal), list[str]()
     try:
         with closing(readable(place.journal)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -110,15 +131,15 @@ def _looked_at(place: RunFolder) -> tuple[Verified, State, list[chain.Row]]:
                 event = event_of(place.journal, row)
                 state.apply(event)
                 rows.append(row)
+                links.append(digest)
                 last = event.at
-                if kept and row[0] == kept[0]:
-                    end = digest
     except (chain.Broken, JournalError, *DAMAGED) as error:
         fault = f"event {len(rows) + 1} of the journal is damaged: {error}"
         state = _folded(place, rows)
-    if not fault and kept and kept[0] > len(rows):
-        fault = f"the last {kept[0] - len(rows)} of {kept[0]} events of the journal are missing"
-    elif not fault and kept and kept[0] <= len(rows) and kept[0] and end != kept[1]:
+    missing = chain.missing(head, links)
+    if not fault and missing:
+        fault = f"the last {missing} of {len(rows) + missing} events of the journal are missing"
+    elif not fault and missing is None:
         fault = "the rows of the journal do not fit to journal.head"
     found = Verified(str(place.path), len(rows), max(total, len(rows)), chained, last, 0, (fault,) if fault else ())
     return found, state, rows

@@ -37,7 +37,7 @@ from gridsweep.executors.local import WORKER, Local
 from gridsweep.executors.registry import executor_for
 from gridsweep.executors.workers import Workers, let_go, reach
 from gridsweep.grid.registry import provider_for
-from gridsweep.loop import Provider, drive, nothing
+from gridsweep.loop import Provider, drive, nothing, record
 from gridsweep.policy.registry import policy_for
 from gridsweep.records import codec
 from gridsweep.records.files import write_file
@@ -114,9 +114,7 @@ def run(
             look = _look(begun, state, command, noticed) if trains else None
             constants = fingerprinted(look, state, begun.at)
             opened = [begun, *constants, *the_promise(begun, provider)]
-            for event in opened:
-                state.apply(event)
-            journal.extend(opened)
+            record(state, journal, opened)
             tell(state, opened)
             keep_spec(place, state.sweep)
             world = world_for(state.sweep, provider, executor, interrupt.event)

@@ -15,6 +15,7 @@ from gridsweep.grid.http.budget import TokenBucket
 from gridsweep.grid.http.cache import default_folder
 from gridsweep.grid.registry import means_for, provider_for
 from gridsweep.grid.source import Source
+from gridsweep.loop import record
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
 from gridsweep.runs.folder import RunFolder
@@ -53,9 +54,7 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
             ]
             if not events:
                 raise SpecError(f"{reading.provenance.title} has no data from {start:%Y-%m-%d} to {end:%Y-%m-%d} yet")
-            for event in events:
-                state.apply(event)
-            journal.extend(events)
+            record(state, journal, events)
         finally:
             journal.close()
     return summarize(state)
