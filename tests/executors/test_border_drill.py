@@ -31,6 +31,7 @@ from gridsweep.render import documents, html, markdown
 from gridsweep.runs.run import summarize
 from gridsweep.state.events import ClockAnchored, Ended, Event, Lost, Observed, Requested, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Member, Outcome, Stint
 from gridsweep.sweep.sweep import Replay
@@ -386,6 +387,18 @@ def test_losses_on_other_samples_than_the_others_are_a_loss(scene: Scene, field:
     result["outcomes"][1][field] = losses(3)
     path.write_text(json.dumps(result))
     assert check(scene, *looked_at(scene), whole=True) == "Lost"
+
+
+@pytest.mark.parametrize("scene", ["done"], indirect=True)
+def test_an_attempt_is_judged_by_those_that_end_in_the_same_look(scene: Scene) -> None:
+    """The state does not have their outcomes yet."""
+    state = scene.state()
+    attempt = state.attempts[scene.name]
+    ended = news(state, attempt, scene.folder, NOW, ended=True)[-1]
+    assert isinstance(ended, Ended)
+    other = replace(ended, outcomes=tuple(replace(one, losses=Losses((0.5,), (1.0,))) for one in ended.outcomes))
+    (*_, lost) = news(state, attempt, scene.folder, NOW, ended=True, before=[other])
+    assert isinstance(lost, Lost) and "are over other samples than those of other experiments" in lost.why
 
 
 def test_what_is_told_while_the_worker_lives_kills_it(scene: Scene) -> None:

@@ -116,6 +116,22 @@ def test_a_repair_that_was_killed_is_finished(place: RunFolder) -> None:
     assert read(place) == EVENTS[:6] and not (place.state / "journal.db.mended").exists()
 
 
+@pytest.mark.parametrize("damage", [None, "", "nonsense", "9" * 5000 + " " + "a" * 64])
+def test_a_head_that_is_lost_or_damaged_is_told_and_made_again(place: RunFolder, damage: str | None) -> None:
+    head = chain.head_of(place.journal)
+    head.unlink() if damage is None else head.write_text(damage)
+    (fault,) = mending.verify(place.path).faults
+    assert "journal.head is missing or damaged" in fault
+    assert mending.repair(place.path).lost == 0
+    assert mending.verify(place.path).faults == () and read(place) == EVENTS
+
+
+def test_a_number_of_the_lease_that_is_none_is_written_anew(place: RunFolder) -> None:
+    execute(place, "UPDATE lease SET epoch = 'x'")
+    with closing(Journal(place.journal, epoch=7)) as journal:
+        assert journal.epoch == 7 and journal.events() == EVENTS
+
+
 def test_garbage_is_told(place: RunFolder) -> None:
     place.journal.write_bytes(b"this is no database" * 1000)
     assert mending.verify(place.path).faults and mending.verify(place.path).rows == 0

@@ -18,6 +18,7 @@ from gridsweep.executors.claims import ALLOWED, Work, of_energy, of_progress, of
 from gridsweep.records import codec
 from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, Result
 from gridsweep.records.bounded import MEBIBYTE, UnfitError, regular, said
+from gridsweep.state.events import Ended, Event, Paused
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 
@@ -74,8 +75,13 @@ def told(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -
     return Told([line for line, _ in lines], energy, progress_at, energy_at, clock, all_lines and all_energy, wrong)
 
 
-def result_of(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -> tuple[Result | None, str]:
-    """Return the result of an attempt whose worker has ended, and what is wrong with it; None without a file."""
+def result_of(
+    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, before: Sequence[Event] = ()
+) -> tuple[Result | None, str]:
+    """Return the result of an attempt whose worker has ended, and what is wrong with it; None without a file.
+
+    `before` are the events of other attempts that this look has found and the state does not have yet.
+    """
     try:
         result = told_plainly(folder.written_result())
     except FileNotFoundError:
@@ -83,6 +89,7 @@ def result_of(state: State, attempt: Attempt, folder: AttemptFolder, now: dateti
     except (OSError, ValueError) as error:
         return None, f"its worker wrote result.json: {_reason(error)}"
     ends = [outcome for s in state.standings.values() for outcome in (s.outcome, *s.scores.values()) if outcome]
+    ends += [outcome for event in before if isinstance(event, Ended | Paused) for outcome in event.outcomes]
     known = {what: tokens for outcome in reversed(ends) for what, tokens in samples(outcome).items()}
     wrong = of_result(result, replace(work_of(state, attempt, folder, now), samples=known))
     if not wrong and not result.error:

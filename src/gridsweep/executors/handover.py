@@ -63,26 +63,42 @@ def assignment(state: State, attempt: Attempt) -> Assignment:
 
 
 def news(
-    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, *, ended: bool, why: str = ""
+    state: State,
+    attempt: Attempt,
+    folder: AttemptFolder,
+    now: datetime,
+    *,
+    ended: bool,
+    why: str = "",
+    before: Sequence[Event] = (),
 ) -> list[Event]:
     """Return the events in an attempt's files that the state does not have yet, at most one `Progressed` a minute.
 
     `ended`: the worker is gone, so its files are complete. `why` is the reason for a loss if there is no result. A
-    worker that says what cannot be is killed, and its attempt is lost.
+    worker that says what cannot be is killed, and its attempt is lost. `before` are the events that this look has found
+    of other attempts: what one of them was judged on, all are.
     """
     said = told(state, attempt, folder, now)
     ended = ended and said.all  # the rest of long files is for the next look
     if state.sweep.follows_work:
-        events = _news_by_step(state, attempt, folder, now, said, ended=ended, why=why)
+        events = _news_by_step(state, attempt, folder, now, said, ended=ended, why=why, before=before)
     else:
-        events = _news_by_clock(state, attempt, folder, now, said, ended=ended, why=why)
+        events = _news_by_clock(state, attempt, folder, now, said, ended=ended, why=why, before=before)
     if said.wrong and not ended and not attempt.killed:
         events.append(Pausing(now, attempt.id, said.wrong, kill=True))
     return events
 
 
 def _news_by_clock(
-    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, said: Told, *, ended: bool, why: str
+    state: State,
+    attempt: Attempt,
+    folder: AttemptFolder,
+    now: datetime,
+    said: Told,
+    *,
+    ended: bool,
+    why: str,
+    before: Sequence[Event],
 ) -> list[Event]:
     """Return the new events if time passes by itself: times are the worker's, by its clock, within the attempt."""
     when = Within(state, attempt, said.clock, now)
@@ -107,13 +123,21 @@ def _news_by_clock(
         )
     if not ended:
         return events
-    result, wrong = result_of(state, attempt, folder, now)
+    result, wrong = result_of(state, attempt, folder, now, before)
     at = when(result.ended_at) if result and not wrong else min(now, when(touched(folder.path)))
     return events + _end(state, attempt, folder, result, max(at, attempt.requested_at), why, said.wrong or wrong)
 
 
 def _news_by_step(
-    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, said: Told, *, ended: bool, why: str
+    state: State,
+    attempt: Attempt,
+    folder: AttemptFolder,
+    now: datetime,
+    said: Told,
+    *,
+    ended: bool,
+    why: str,
+    before: Sequence[Event],
 ) -> list[Event]:
     """Return the new events if grid time follows the work: times are computed from the reported steps.
 
@@ -126,7 +150,7 @@ def _news_by_step(
     step = max([attempt.step, *(line.step for line in lines), *(line.step for line, _ in drawn)])
     over, result, wrong = attempt.over_at, None, ""
     if ended:
-        result, wrong = result_of(state, attempt, folder, now)
+        result, wrong = result_of(state, attempt, folder, now, before)
         result = None if wrong else result
     if ended and over is None:
         begun = attempt.running_at is not None or bool(events)

@@ -55,7 +55,7 @@ class Local:
             folder = self.folder(attempt.id)
             if (folder.path / "log.txt").exists():
                 # Check for the end before reading the files, so that the files of an ended worker are complete.
-                events += news(state, attempt, folder, now, ended=self._ended(folder))
+                events += news(state, attempt, folder, now, ended=self._ended(folder), before=events)
         return events
 
     def changed(self, state: State) -> bool:

@@ -76,7 +76,8 @@ class Journal:
         """Make this run the one that writes, and the format the newest; find the end of the chain."""
         self._db.execute("BEGIN IMMEDIATE")
         (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
-        self.epoch = max(self.epoch or 0, (last or 0) + 1)  # the lease file may have been lost
+        # The lease file may have been lost, or this number damaged; it is written anew at once.
+        self.epoch = max(self.epoch or 0, last + 1 if isinstance(last, int) else 1)
         self._db.execute("DELETE FROM lease")
         self._db.execute("INSERT INTO lease VALUES (?)", (self.epoch,))
         if not self._chained:

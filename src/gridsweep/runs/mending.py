@@ -140,7 +140,9 @@ def _looked_at(place: RunFolder) -> tuple[Verified, State, list[chain.Row]]:
     if not fault and missing:
         fault = f"the last {missing} of {len(rows) + missing} events of the journal are missing"
     elif not fault and missing is None:
-        fault = "the rows of the journal do not fit to journal.head"
+        fault = "the rows of the journal do not fit to journal.head; which of them were changed cannot be told"
+    elif not fault and head is None and chained:
+        fault = "journal.head is missing or damaged; whether events are missing at the end cannot be told"
     found = Verified(str(place.path), len(rows), max(total, len(rows)), chained, last, 0, (fault,) if fault else ())
     return found, state, rows
 

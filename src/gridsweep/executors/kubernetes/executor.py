@@ -92,14 +92,20 @@ class Kubernetes:
         if not state.active:
             return ()
         try:
-            seen = self._look(state)
+            seen: Seen | None = self._look(state)
             self._down_since = None
         except Unreachable:
             self._down_since = self._down_since or now
-            return [event for attempt in state.active.values() for event in self._unseen(state, attempt, now)]
-        return [event for attempt in state.active.values() for event in self._news(state, attempt, seen, now)]
+            seen = None
+        events: list[Event] = []
+        for attempt in state.active.values():
+            if seen is None:
+                events += self._unseen(state, attempt, now, events)
+            else:
+                events += self._news(state, attempt, seen, now, events)
+        return events
 
-    def _news(self, state: State, attempt: Attempt, seen: Seen, now: datetime) -> list[Event]:
+    def _news(self, state: State, attempt: Attempt, seen: Seen, now: datetime, before: Sequence[Event]) -> list[Event]:
         """Return the new events of one attempt."""
         job, pods = self._job(state, attempt, seen), seen.pods.get(attempt.id, [])
         folder = self.files.folder(attempt.id)
@@ -126,7 +132,7 @@ class Kubernetes:
                 )
         if os.path.lexists(folder.path / "result.json"):
             try:
-                return self._told(attempt, news(state, attempt, folder, now, ended=True))
+                return self._told(attempt, news(state, attempt, folder, now, ended=True, before=before))
             except Unreachable as error:  # what it saved is verified on the volume
                 return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
         over = where.kind == "over" and self._settled(state, attempt, where)
@@ -134,12 +140,12 @@ class Kubernetes:
         if not folder.path.exists():
             return [Lost(now, attempt.id, why)] if over else self._held(attempt, now, where)
         try:
-            events = news(state, attempt, folder, now, ended=over, why=why)
+            events = news(state, attempt, folder, now, ended=over, why=why, before=before)
         except Unreachable as error:  # checkpoints are verified on the volume
             return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
         return [*(() if over else self._held(attempt, now, where)), *events]
 
-    def _unseen(self, state: State, attempt: Attempt, now: datetime) -> list[Event]:
+    def _unseen(self, state: State, attempt: Attempt, now: datetime, before: Sequence[Event]) -> list[Event]:
         """Return the new events while the API server does not answer: at most what a mounted volume shows."""
         why = f"the API server has not answered since {self._down_since:%Y-%m-%d %H:%M} UTC; what runs goes on"
         held = self._held(attempt, now, Condition("waits", why, "Kubernetes"))
@@ -148,7 +154,7 @@ class Kubernetes:
             return held
         ended = os.path.lexists(folder.path / "result.json")
         try:
-            return [*held, *self._told(attempt, news(state, attempt, folder, now, ended=ended))]
+            return [*held, *self._told(attempt, news(state, attempt, folder, now, ended=ended, before=before))]
         except Unreachable:  # a mirror's checkpoints are verified on the volume
             return held
 

@@ -92,13 +92,15 @@ class Ray:
             if not folder.path.exists():
                 continue
             try:
-                events += self._news(state, attempt, folder, now)
+                events += self._news(state, attempt, folder, now, events)
             except Unreachable as error:
                 events += held(attempt, now, str(error))
                 events += news(state, attempt, folder, now, ended=False)
         return events
 
-    def _news(self, state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -> list[Event]:
+    def _news(
+        self, state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, before: Sequence[Event]
+    ) -> list[Event]:
         job = self.api.job(self.job_id(attempt.id))
         submitted = self._submitted(attempt.id)
         if job is None:
@@ -107,18 +109,18 @@ class Ray:
             if self.cluster.shared and folder.alive():
                 return news(state, attempt, folder, now, ended=False)
             why = f"the cluster no longer knows {self.job_id(attempt.id)}; was its head restarted?"
-            return news(state, attempt, folder, now, ended=True, why=why)
+            return news(state, attempt, folder, now, ended=True, why=why, before=before)
         if job.waits and attempt.pausing_since is not None:
             # Ray leaves the job pending, and stops it as soon as it gets its resources.
             self.api.stop(job.id)
-            return news(state, attempt, folder, now, ended=True)
+            return news(state, attempt, folder, now, ended=True, before=before)
         if job.waits or job.never_started:
             patient = job.waits and time.time() - job.started < HELD_AFTER
             return [] if patient else held(attempt, now, line_of(job.message))
         whole = self.cluster.shared is not None or self._bring(job, folder)
         why = line_of(job.message) if job.node is None else ""
         ended = job.over and whole
-        return held(attempt, now, "") + news(state, attempt, folder, now, ended=ended, why=why)
+        return held(attempt, now, "") + news(state, attempt, folder, now, ended=ended, why=why, before=before)
 
     def _bring(self, job: Job, folder: AttemptFolder) -> bool:
         """Fetch new data of a worker's files, and return whether, for a finished job, no more data can arrive."""
