@@ -48,6 +48,11 @@ VERBS = [
     ("logs", ["logs", "e01", "done"]),
     ("report", ["report", "done"]),
     ("stop", ["stop", "done"]),
+    ("pause", ["pause", "done"]),
+    ("resume", ["resume", "--now", "done"]),
+    ("hold", ["hold", "e01", "done", "--for", "2h"]),
+    ("release", ["release", "e01", "e00", "done"]),
+    ("cancel", ["cancel", "e01", "done"]),
     ("models", ["models", "done"]),
     ("best", ["best", "done"]),
     ("verify", ["verify", "done"]),
@@ -61,6 +66,7 @@ VERBS = [
     ("doctor", ["doctor", "small.yaml"]),
 ]
 ELSEWHERE = {
+    "add": "tests/cli/test_asking_verbs.py",
     "error": "below",
     "logs --follow": "below",
     "run --detach": "below",

@@ -13,6 +13,7 @@ from typing import Protocol
 from gridsweep.carbon.readings import Reading
 from gridsweep.carbon.traces import Trace
 from gridsweep.policy.situation import Policy
+from gridsweep.schedule.asking import over
 from gridsweep.schedule.step import step, wake_at
 from gridsweep.selection.joining import added
 from gridsweep.selection.proposers import Proposers
@@ -20,6 +21,8 @@ from gridsweep.selection.rung_decisions import ranked
 from gridsweep.state.events import Event
 from gridsweep.state.observations import answered, observed
 from gridsweep.state.state import State
+from gridsweep.state.wishes import Asked
+from gridsweep.sweep.sweep import Sweep
 
 
 class Journal(Protocol):
@@ -68,6 +71,20 @@ class World(Protocol):
     def wait(self, until: datetime, state: State) -> None: ...
 
 
+class Desk(Protocol):
+    """Where users ask something of a sweep while it runs.
+
+    `take` returns new requests, and what follows from them, as facts; `answered` is told once they are journaled.
+    `chosen` returns policy and proposers for a sweep that was changed.
+    """
+
+    def take(self, state: State, now: datetime) -> Sequence[Event]: ...
+
+    def answered(self) -> None: ...
+
+    def chosen(self, sweep: Sweep) -> tuple[Policy, Proposers | None]: ...
+
+
 def nothing(state: State, events: Sequence[Event]) -> None:
     """Do nothing: the default listener."""
 
@@ -91,11 +108,12 @@ def drive(
     proposers: Proposers | None = None,
     stop: Callable[[], str] = lambda: "",
     tell: Callable[[State, Sequence[Event]], None] = nothing,
+    desk: Desk | None = None,
 ) -> State:
     """Drive a submitted sweep until no attempt runs and none may start; return its state.
 
     `proposers` builds the proposer that suggests new points. `stop` returns the reason to stop, "" for none. `tell`
-    receives every event after it is folded.
+    receives every event after it is folded. Users ask at the `desk`; without one nobody can.
     """
 
     def commit(events: Sequence[Event]) -> None:
@@ -113,6 +131,12 @@ def drive(
             commit(observed(state, reading, now))
             shown = reading.history
         commit(answered(state, reading, now))
+        if desk is not None:
+            commit(asked := desk.take(state, now))
+            desk.answered()
+            if any(isinstance(event, Asked) and event.changes for event in asked):
+                policy, proposers = desk.chosen(state.sweep)
+        commit(over(state, now))
         commit(ranked(state, now))
         commit(added(state, now, proposers))
         commit(step(state, policy, reading, now, stop(), world.silences(state)))

@@ -13,6 +13,8 @@ from gridsweep import errors
 from gridsweep.errors import DeadlineError, LeaseError, SpecError, TraceError
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import holder
+from gridsweep.records.requests import name_of
+from gridsweep.runs import asking
 from gridsweep.runs import run as runs
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.folder import RunFolder
@@ -147,9 +149,9 @@ def test_stop_ends_a_live_run(tmp_path, monkeypatch):
     monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e")
     loop = driven(real_sweep(2), tmp_path)
     at_work(tmp_path)
-    state = runs.stop(tmp_path, STAND_IN)
+    state = asking.stop(tmp_path, STAND_IN)
     loop.join()
-    assert state.stopping == "stopped by SIGTERM" and state.count("waiting") == 2
+    assert state.stopping == f"stopped by {name_of(os.geteuid())}" and state.count("waiting") == 2
     assert loop.exitcode == errors.SIGNALLED == exit_code(state)
 
 
@@ -160,7 +162,7 @@ def test_stop_ends_workers_whose_run_was_killed(tmp_path, monkeypatch):
     loop.kill()
     loop.join()
     assert any(attempt.alive() for attempt in attempts(tmp_path))
-    state = runs.stop(tmp_path, STAND_IN)
+    state = asking.stop(tmp_path, STAND_IN)
     assert not any(attempt.alive() for attempt in attempts(tmp_path))
     assert state.stopping == "stopped by gridsweep stop" and state.standings["e00"].step >= 1
 
@@ -168,7 +170,7 @@ def test_stop_ends_workers_whose_run_was_killed(tmp_path, monkeypatch):
 def test_stop_of_what_has_ended_changes_nothing(tmp_path):
     run(real_sweep(1), tmp_path)
     before = events_of(tmp_path)
-    assert runs.stop(tmp_path, STAND_IN).count("done") == 1
+    assert asking.stop(tmp_path, STAND_IN).count("done") == 1
     assert events_of(tmp_path) == before
 
 
@@ -194,7 +196,7 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path):
-    for action in (lambda: run(None, tmp_path), lambda: runs.report(tmp_path), lambda: runs.stop(tmp_path)):
+    for action in (lambda: run(None, tmp_path), lambda: runs.report(tmp_path), lambda: asking.stop(tmp_path)):
         with pytest.raises(SpecError, match="holds no sweep; start one with `gridsweep run"):
             action()
     assert list(tmp_path.iterdir()) == []
@@ -279,7 +281,7 @@ def test_amendments_are_journaled_and_take_effect(tmp_path, monkeypatch):
     monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e")
     loop = driven(real_sweep(2), tmp_path)
     at_work(tmp_path)
-    runs.stop(tmp_path, STAND_IN)
+    asking.stop(tmp_path, STAND_IN)
     loop.join()
     monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
     changed = real_sweep(2, devices=(Device("other"),), policy=PolicyChoice("immediate"))

@@ -27,13 +27,18 @@ from gridsweep.sweep.experiments import LoraParams, Model, Recipe
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No key, no cache and no proxy but the tests' own."""
+    """No key and no cache but the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         for name in ("GRIDSWEEP_API_KEY", "GRIDSWEEP_API_KEY_FILE", "VLLM_API_KEY"):
             patch.delenv(name, raising=False)
-        patch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody is there: whoever asks it fails
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name a proxy where nothing listens: a request that goes by it fails. For each test here, and for no other."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="session")

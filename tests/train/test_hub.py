@@ -68,9 +68,8 @@ class Worker:
 
     def __init__(self, hub: Hub, tmp: Path, offline: str = "0"):
         environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp / "hf"), "XDG_CACHE_HOME": str(tmp / "cache")}
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")
-        }  # of other tests
+        others = ("_offline", "_proxy")  # set for other tests, or by the machine: the double is on loopback
+        inherited = {name: value for name, value in os.environ.items() if not name.lower().endswith(others)}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp,
             env=inherited | environment | {"HF_HUB_OFFLINE": offline, "OMP_NUM_THREADS": "1"},

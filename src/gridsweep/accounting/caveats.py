@@ -26,8 +26,12 @@ def caveats(state: State, book: Ledger) -> list[str]:
         notes.append(
             f"The clocks of {len(ahead)} attempts differed from this machine's by up to {most:.0f} s; corrected."
         )
-    for change in state.amendments:
-        notes.append(f"Changed on {change.at:%Y-%m-%d %H:%M} UTC: {'; '.join(change.changes)}.")
+    if cancelled := state.count("cancelled"):
+        notes.append(f"{cancelled} of {len(state.standings)} experiments were cancelled by a user and not compared.")
+    changed = [(event.at, event.changes) for event in state.amendments]
+    changed += [(event.at, event.changes) for event in state.asks.taken.values() if event.changes]
+    for at, lines in sorted(changed):
+        notes.append(f"Changed on {at:%Y-%m-%d %H:%M} UTC: {'; '.join(lines)}.")
     notes.append(
         "Boundary: the workers' energy, and the idle power stated in the spec. Not counted: the rest of the machine, "
         "the network, hardware manufacturing."

@@ -106,6 +106,8 @@ def _caveats(state: State, report: Report, best: Row, runs: Mapping[int, Standin
         said.append(f"{state.left} of {len(state.standings)} experiments have not ended: this is the best so far.")
     if failed := state.count("failed"):
         said.append(f"{failed} of {len(state.standings)} experiments failed and were not compared.")
+    if cancelled := state.count("cancelled"):
+        said.append(f"{cancelled} of {len(state.standings)} experiments were cancelled and were not compared.")
     if best.base == "4-bit":
         said.append(
             "Ranked on a proxy: all experiments were trained over the base in 4 bits (NF4); over the full base another "

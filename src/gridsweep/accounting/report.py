@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import zip_longest
 
 from gridsweep.accounting import compute_gardener as gardener
+from gridsweep.accounting.asked import RequestRow, requests
 from gridsweep.accounting.caveats import caveats
 from gridsweep.accounting.certificate import Certificate, certificate
 from gridsweep.accounting.compute_gardener import Gardened
@@ -17,6 +18,7 @@ from gridsweep.accounting.winner_caveats import winner_caveats
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import HOUR, or_nones
 from gridsweep.selection.winners import winner
+from gridsweep.state.asks import ALL
 from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.standings import Status
 from gridsweep.state.state import State
@@ -83,7 +85,8 @@ class Report:
     limits in order of rank, percentiles as at the end. `meaning` says what a gram counts (average or marginal, which
     basis); `qualities` is the energy (kWh) by quality of the grid data. `alternatives` compares a replayed sweep with
     the gate of its tiers and with running at once. `ended` are the totals of the ended experiments, the scope of every
-    comparison; None before there is one. `overdue` lists the missed deadlines; `promise` is the plan's promise.
+    comparison; None before there is one. `overdue` lists the missed deadlines; `promise` is the plan's promise;
+    `requests` are what users asked.
     """
 
     sweep: str
@@ -142,6 +145,7 @@ class Report:
     parted: Parting | None = None
     alternatives: tuple[Alternative, ...] = ()
     overdue: tuple[Overdue, ...] = ()
+    requests: tuple[RequestRow, ...] = ()
     schema_version: int = 3
 
     @property
@@ -190,6 +194,7 @@ def make_report(
         reference=_reference(state, rows),
         parted=parted(state, best),
         overdue=tuple(overdue(state)),
+        requests=requests(state),
         promise=promise,
     )
     return _compared(_spent(made, state, book), state, book, other)
@@ -311,7 +316,7 @@ def _limit(state: State, tier: Tier) -> float:
     return state.history.percentile(tier.threshold.percent, state.history.end, TRAILING)
 
 
-_STATUSES: tuple[Status, ...] = ("done", "running", "waiting", "reached", "failed", "stopped")
+_STATUSES: tuple[Status, ...] = ("done", "running", "waiting", "reached", "failed", "stopped", "cancelled")
 
 
 def bars(state: State, end: datetime) -> list[Bar]:
@@ -333,6 +338,8 @@ def bars(state: State, end: datetime) -> list[Bar]:
 def _condition(state: State) -> str:
     if state.halted:
         return f"halted: {state.halted}"
+    if (paused := state.asks.paused.get(ALL)) and state.left and not state.stopping:
+        return f"paused by {paused.by}"
     if state.active:
         return "stopping" if state.stopping else "running"
     if state.left:

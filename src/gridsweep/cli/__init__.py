@@ -10,11 +10,11 @@ from typing import NoReturn
 
 import click
 
-from gridsweep.cli import grid, mending, studies, sweeps, winners
+from gridsweep.cli import asking, grid, mending, studies, sweeps, winners
 from gridsweep.cli.group import cli, print_json
 from gridsweep.errors import FAULT, INTERRUPTED, USAGE, GridsweepError, remedied
 
-__all__ = ["cli", "grid", "main", "mending", "studies", "sweeps", "winners"]
+__all__ = ["asking", "cli", "grid", "main", "mending", "studies", "sweeps", "winners"]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Commands for one sweep: init, check, plan, run, status, explain, logs, stop, report."""
+"""Commands for one sweep: init, check, plan, run, status, explain, logs, report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from gridsweep.cli.group import (
     worker,
 )
 from gridsweep.errors import DEADLINE, INTERRUPTED, ExecutorError, GridsweepError, SignalError, SpecError, word
-from gridsweep.sweep.counting import remaining
 
 if TYPE_CHECKING:
     from gridsweep.records.looks import Look
@@ -262,28 +261,6 @@ def logs(experiment: str, folder: Path | None, follow: bool, as_json: bool) -> N
                 click.echo(terminal.silence(standing.experiment.id, attempt, runs_on=runs_on), err=True)
             return
         time.sleep(1.0)
-
-
-@cli.command()
-@folder_argument
-@json_option
-def stop(folder: Path | None, as_json: bool) -> None:
-    """Stop a sweep at its checkpoints; `run` resumes it."""
-    from gridsweep.runs import run as runs
-
-    place = folder_of(folder)
-    state = runs.stop(place.path, worker())
-    left = state.left
-    if as_json:
-        from gridsweep.render.answers import Stopped
-
-        print_json(Stopped(place.path, left, next=f"gridsweep run {word(place.path)}" if left else None))
-        return
-    click.echo(
-        f"{place.path} is stopped; {remaining(left)}; resume with: gridsweep run {word(place.path)}"
-        if left
-        else "nothing is left to stop"
-    )
 
 
 @cli.command()

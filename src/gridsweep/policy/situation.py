@@ -23,6 +23,7 @@ class Work:
     """The remaining steps of a waiting experiment, and of `others` trained with it in one stint.
 
     `duration` and `energy_kwh` are estimates at device speed 1; `duration` includes `restart`, the time to resume.
+    A user asked to start it `soon`.
     """
 
     experiment: str
@@ -36,6 +37,7 @@ class Work:
     device: str | None = None
     restart: timedelta = timedelta(0)
     others: tuple[str, ...] = ()
+    soon: bool = False
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -48,8 +50,8 @@ class Work:
 
     @property
     def order(self) -> tuple[int, datetime, str]:
-        """Sort key among work that may start: tier rank, age, id."""
-        return (self.tier.rank, self.ready_at, self.experiment)
+        """Sort key among work that may start: what a user asked for, then tier rank, age, id."""
+        return (-1 if self.soon else self.tier.rank, self.ready_at, self.experiment)
 
 
 @dataclass(frozen=True, slots=True)

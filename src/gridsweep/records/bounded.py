@@ -33,9 +33,10 @@ def regular(path: Path) -> Iterator[BufferedReader]:
         raise
     except OSError as error:  # a link (ELOOP), a socket (ENXIO), a folder of a link (ENOTDIR)
         raise UnfitError(f"{path.name} is no regular file ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):  # asked before it becomes a file object, which no folder can be
+        os.close(handle)
+        raise UnfitError(f"{path.name} is no regular file")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UnfitError(f"{path.name} is no regular file")
         yield file
 
 

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args  # arguments of a dataclass, by name
+from typing import Any, Literal, get_args  # arguments of a dataclass, by name
 
+from gridsweep.accounting.asked import RequestRow, requests
 from gridsweep.accounting.recommendation import Recommendation
 from gridsweep.records.looks import Look, Piece
+from gridsweep.records.requests import left
 from gridsweep.render.terminal import held, latest_start
 from gridsweep.runs.folder import RunFolder
 from gridsweep.serving.adapters import Adapter
 from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
+from gridsweep.state.wishes import Wish
 from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.sweep import Sweep
 
@@ -95,7 +98,7 @@ class Explanation(ExperimentStatus):
 
 @dataclass(frozen=True, slots=True)
 class SweepStatus:
-    """The status of a sweep."""
+    """The status of a sweep; `requests_waiting` counts what was asked and not yet taken."""
 
     sweep: str
     folder: Path
@@ -104,6 +107,8 @@ class SweepStatus:
     counts: dict[Status, int]
     experiments: tuple[ExperimentStatus, ...]
     overdue: tuple[Overdue, ...] = ()
+    requests: tuple[RequestRow, ...] = ()
+    requests_waiting: int = 0
     schema_version: int = 2
 
 
@@ -123,6 +128,21 @@ class Stopped:
 
     folder: Path
     remaining: int
+    next: str | None
+    schema_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a request: it was taken, or waits. `experiments` is empty if the whole sweep is meant."""
+
+    folder: Path
+    request_ids: tuple[str, ...]
+    what: Wish
+    experiments: tuple[str, ...]
+    answer: Literal["taken", "waiting"]
+    added: tuple[str, ...]
+    changes: tuple[str, ...]
     next: str | None
     schema_version: int = 1
 
@@ -255,19 +275,21 @@ def check(sweep: Sweep, warnings: Sequence[str], look: Look | None = None) -> Ch
 
 def status(place: RunFolder) -> SweepStatus:
     """Of the sweep in a folder."""
-    return status_of(place.read(), place.path, place.driver())
+    return status_of(place.read(), place.path, place.driver(), len(left(place.state)))
 
 
-def status_of(state: State, folder: Path, pid: int | None) -> SweepStatus:
-    """Of a state."""
+def status_of(state: State, folder: Path, pid: int | None, asked: int = 0) -> SweepStatus:
+    """Of a state; `asked` requests wait."""
     return SweepStatus(
         sweep=state.sweep.name,
         folder=folder,
         pid=pid,
         now=state.now,
-        counts={s: state.count(s) for s in get_args(Status) if s != "reached" or state.count(s)},
+        counts={s: state.count(s) for s in get_args(Status) if s not in ("reached", "cancelled") or state.count(s)},
         experiments=tuple(ExperimentStatus(**_status(state, standing)) for standing in state.standings.values()),
         overdue=tuple(overdue(state)),
+        requests=requests(state),
+        requests_waiting=asked,
     )
 
 

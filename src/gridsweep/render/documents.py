@@ -91,6 +91,7 @@ NAMES: dict[str, dict[str, str]] = {
         "qualities": "energy_by_quality_kwh",
         "thresholds": "thresholds_g_per_kwh",
     },
+    "RequestRow": {"added": "added_ids", "experiments": "experiment_ids"},
     "Row": {
         "first": "first_place",
         "high": "difference_high",
@@ -103,6 +104,7 @@ NAMES: dict[str, dict[str, str]] = {
         "stopped": "stopped_ids",
         "tied": "tied_ids",
     },
+    "Told": {"added": "added_ids", "experiments": "experiment_ids"},
     "Scope": {"experiments": "experiment_count"},
     "Settlement": {"largest": "largest_revision_g_per_kwh"},
     "Window": {"saving": "reduction"},

@@ -12,7 +12,7 @@ from importlib.resources import files
 from gridsweep.accounting.leaderboard import Effect
 from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
-from gridsweep.render import accounts, figures, pictures, promises, scatter, timeline, wording
+from gridsweep.render import accounts, asked, figures, pictures, promises, scatter, timeline, wording
 from gridsweep.sweep.experiments import number
 
 
@@ -49,6 +49,7 @@ def render(report: Report) -> str:
         report=report,
         wording=wording,
         accounts=accounts,
+        asked=asked,
         promises=promises,
         saving=wording.saving(report),
         summed=wording.summed(report),

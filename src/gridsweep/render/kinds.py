@@ -35,6 +35,7 @@ KINDS: dict[str, type] = {
     "simulate": Simulation,
     "status": answers.SweepStatus,
     "stop": answers.Stopped,
+    **dict.fromkeys(("add", "cancel", "hold", "pause", "release", "resume"), answers.Told),
     "verify": mending.Verified,
     "zones": answers.Zones,
 }

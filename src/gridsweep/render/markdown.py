@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
-from gridsweep.render import accounts, promises, wording
+from gridsweep.render import accounts, asked, promises, wording
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
 from gridsweep.sweep.experiments import number
 
@@ -17,6 +17,8 @@ def render(report: Report) -> str:
     parts = [f"# {escape(report.sweep)}", *_headline(report), "## Ranking", *_ranking(report)]
     if report.overdue:
         parts += ["## Missed deadlines", "\n".join(f"- {escape(text)}" for text in promises.overdue(report.overdue))]
+    if report.requests:
+        parts += ["## What was asked", "\n".join(f"- {escape(text)}" for text in asked.sentences(report.requests))]
     if report.effects:
         parts += ["## Effect of each hyperparameter", *_effects(report)]
     if report.alternatives:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gridsweep.render.promises import summary
+from gridsweep.state.asks import ALL
 from gridsweep.state.events import (
     Added,
     Ended,
@@ -37,6 +38,7 @@ from gridsweep.state.events import (
 )
 from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
+from gridsweep.state.wishes import Asked
 from gridsweep.sweep.counting import counted, remaining
 from gridsweep.sweep.stints import Stint
 
@@ -91,8 +93,17 @@ def _ends(state: State, event: Event) -> int:
             return len(stopped)
         case Lost(at=at, attempt=attempt):
             members = [state.standings[member.experiment] for member in state.attempts[attempt].stint.members]
-            return sum(standing.status == "failed" and standing.ended_at == at for standing in members)
+            return sum(standing.status in ("failed", "cancelled") and standing.ended_at == at for standing in members)
+        case Paused(at=at, outcomes=outcomes):
+            return _cancelled(state, (outcome.experiment for outcome in outcomes), at)
+        case Asked(at=at, what="cancel", experiments=ids):
+            return _cancelled(state, ids, at)
     return 0
+
+
+def _cancelled(state: State, ids: Iterable[str], at: datetime) -> int:
+    """Return how many of the experiments were cancelled at this moment."""
+    return sum(state.standings[id].status == "cancelled" and state.standings[id].ended_at == at for id in ids)
 
 
 def told(state: State, event: Event, ended: int = 0) -> str:
@@ -138,11 +149,22 @@ def told(state: State, event: Event, ended: int = 0) -> str:
         case Held(attempt=attempt, by=by, why=why):
             names = named(state.attempts[attempt].stint)
             return f"{at}  {by} holds {names}: {why}" if why else f"{at}  {by} released {names}"
+        case Asked():
+            return _asked(event)
         case Stopping(why=why):
             return f"{at}  {why}: stopping at checkpoints (Ctrl-C again exits at once)"
         case Halted(why=why):
             return f"{at}  halted: {why}"
     return ""
+
+
+def _asked(event: Asked) -> str:
+    at, whom = clock(event.at), _some(event.experiments) if event.experiments else "the sweep"
+    if event.what == "release" and event.until is not None:
+        return f"{at}  the hold of {whom} is over"
+    refused = f"; refused: {event.refused}" if event.refused else ""
+    changed = [f"{at}  changed: {change}" for change in event.changes]
+    return "\n".join([f"{at}  {event.by} asked to {event.what} {whom}{refused}", *changed])
 
 
 def named(stint: Stint) -> str:
@@ -182,6 +204,8 @@ def picture(state: State) -> Group:
     waits = [Text(f"{count} waiting: {why}", style="dim") for why, count in reasons.items()]
     if late := summary(overdue(state)):
         waits.append(Text(f"overdue: {late}", style="red"))
+    if paused := state.asks.paused.get(ALL):
+        waits.insert(0, Text(f"paused by {paused.by}; go on with: gridsweep resume", style="yellow"))
     bar = Progress(TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn())
     at_rung = state.count("reached")
     waits += [Text(f"{at_rung} waiting at the rung for the others", style="dim")] if at_rung else []

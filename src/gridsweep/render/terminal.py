@@ -12,6 +12,7 @@ from typing import get_args
 from rich.markup import escape
 from rich.text import Text
 
+from gridsweep.accounting.asked import requests
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.carbon.traces import HOUR
@@ -19,7 +20,8 @@ from gridsweep.doctor import Finding
 from gridsweep.errors import DONE, EXIT_CODES, word
 from gridsweep.policy.registry import uses_limits
 from gridsweep.records.looks import Look
-from gridsweep.render import promises, wording
+from gridsweep.records.requests import left
+from gridsweep.render import asked, promises, wording
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
@@ -172,6 +174,8 @@ def headline(made: Report) -> list[str]:
         lines.append(f"overdue:  [red]{escape(said)}[/red]")
     if said := wording.rungs(made):
         lines.append(f"rungs:    {said}")
+    if said := asked.summary(made.requests):
+        lines.append(f"asked:    {escape(said)}")
     return lines
 
 
@@ -231,6 +235,8 @@ def status(place: RunFolder, *, watch: bool) -> None:
     folder = shlex.quote(str(place.path))
     counts = ", ".join(f"{count} {status}" for status in get_args(Status) if (count := state.count(status)))
     out.print(f"{counts}\n{place.path}: {f'process {pid} drives it' if pid else 'no run drives it'}", markup=False)
+    if said := asked.summary(requests(state), len(left(place.state))):
+        out.print(f"asked: {said}", markup=False)
     if pid is None:
         then = f"resume with: gridsweep run {word(folder)}" if state.left else f"next: gridsweep report {word(folder)}"
         out.print(

@@ -6,9 +6,7 @@ runs/<sweep>/store/   stints/     experiments/<id>/adapter
 
 from __future__ import annotations
 
-import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +26,6 @@ from gridsweep.errors import (
     USAGE,
     ExecutorError,
     GridsweepError,
-    LeaseError,
     MovedError,
     SpecError,
     TraceError,
@@ -38,21 +35,18 @@ from gridsweep.executors.registry import executor_for
 from gridsweep.executors.workers import Workers, let_go, reach
 from gridsweep.grid.registry import provider_for
 from gridsweep.loop import Provider, drive, nothing, record
-from gridsweep.policy.registry import policy_for
 from gridsweep.records import codec
 from gridsweep.records.files import write_file
 from gridsweep.records.journal import Journal
-from gridsweep.records.lease import holder, lease
+from gridsweep.records.lease import lease
 from gridsweep.records.looks import Look
-from gridsweep.records.process import seen as seen_process
-from gridsweep.records.process import tell as tell_process
 from gridsweep.runs.amendments import amendments
+from gridsweep.runs.desk import Desk
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import CTRL_C, Interrupt
 from gridsweep.runs.looking import fingerprinted, seen
 from gridsweep.runs.worlds import Following, Live, Replayed
 from gridsweep.schedule.capacity import check_deadline
-from gridsweep.selection.registry import proposers_for
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.gate import beside, comparable, gated
 from gridsweep.simulation.promises import promise, promised
@@ -64,7 +58,6 @@ from gridsweep.sweep.sweep import Sweep
 
 PATIENCE = timedelta(minutes=10)
 """Longest silence of a worker before it is stopped."""
-STOP_PATIENCE = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +94,7 @@ def run(
     interrupt = Interrupt()
     interrupt.why = stop
     with lease(place.state) as epoch, interrupt.installed():
+        at = datetime.now(UTC)
         journal, executor = Journal(place.journal, epoch=epoch), None
         opened: list[Event] = []
         try:
@@ -110,7 +104,8 @@ def run(
             executor = executor_for(begun.sweep, place.store, command)
             ready(begun, provider, executor, command)
             # Otherwise nothing will be trained, and nobody says over which data.
-            trains = not stop and (state.left or not state.standings or sweep is not None)
+            desk = Desk(place.state, at)
+            trains = not stop and (state.left or not state.standings or sweep is not None or desk.called())
             look = _look(begun, state, command, noticed) if trains else None
             constants = fingerprinted(look, state, begun.at)
             opened = [begun, *constants, *the_promise(begun, provider)]
@@ -118,8 +113,9 @@ def run(
             tell(state, opened)
             keep_spec(place, state.sweep)
             world = world_for(state.sweep, provider, executor, interrupt.event)
-            policy, proposers = policy_for(state.sweep.policy), proposers_for(state.sweep)
-            drive(state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell)
+            world.called = desk.called
+            policy, proposers = desk.chosen(state.sweep)
+            drive(state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell, desk=desk)
         except MovedError:
             if isinstance(executor, Local):
                 executor.abandon()
@@ -245,26 +241,3 @@ def compared(state: State) -> Report:
 def report(folder: str | Path) -> Report:
     """Return the report of the sweep in a folder, as of now."""
     return compared(RunFolder(Path(folder)).read())
-
-
-def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
-    """Stop the sweep in a folder at its checkpoints, whether a run drives it or only its workers are alive.
-
-    Raise `LeaseError` if the run that drives it does not end within three minutes, or lives elsewhere.
-    """
-    place = RunFolder(Path(folder))
-    place.read()
-    driver = holder(place.state)
-    if driver is None:
-        if place.read().active:
-            run(None, place.path, command=command, stop="stopped by gridsweep stop")
-        return place.read()
-    if seen_process(driver) == "elsewhere":
-        raise LeaseError(f"{driver.where} drives {folder} from another machine or container; stop it there")
-    tell_process(driver, signal.SIGTERM)
-    end = time.monotonic() + STOP_PATIENCE
-    while holder(place.state) == driver:
-        if time.monotonic() > end:
-            raise LeaseError(f"{driver.where} was asked to stop {folder} and still runs; its workers may be saving")
-        time.sleep(0.1)
-    return place.read()

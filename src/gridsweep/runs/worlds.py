@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from gridsweep.executors.workers import Workers
 from gridsweep.loop import Provider
+from gridsweep.schedule.asking import at_rest
 from gridsweep.schedule.timetable import next_moment
 from gridsweep.state.events import ClockAnchored, Event
 from gridsweep.state.state import State
@@ -26,7 +27,7 @@ JUMP = timedelta(minutes=1)
 
 
 class Live:
-    """The wall clock with real workers. `interrupt` ends a wait early."""
+    """The wall clock with real workers. `interrupt` ends a wait early, and so does a user who has `called`."""
 
     look_every = LOOK_SECONDS
 
@@ -34,6 +35,7 @@ class Live:
         self.provider = provider
         self.executor: Workers = executor
         self.interrupt = interrupt or threading.Event()
+        self.called: Callable[[], bool] = lambda: False
         self._offset = self.wall_minus_boot()
 
     def now(self) -> datetime:
@@ -57,7 +59,7 @@ class Live:
         end = time.monotonic() + patience
         interrupted = self.interrupt.is_set()
         while (left := end - time.monotonic()) > 0:
-            if self.executor.changed(state) or self.interrupt.is_set() != interrupted:
+            if self.executor.changed(state) or self.interrupt.is_set() != interrupted or self.called():
                 return
             # After an interrupt the event is set and no longer blocks, so the poll has to sleep.
             time.sleep(min(POLL_SECONDS, left)) if interrupted else self.interrupt.wait(min(POLL_SECONDS, left))
@@ -118,7 +120,7 @@ class Replayed(Live):
         return max(known, state.grid_time(sign)) if sign else known
 
     def wait(self, until: datetime, state: State) -> None:
-        if state.active:
+        if state.active or at_rest(state):  # the time of a sweep at rest stands still, for nobody knows how long
             super().wait(until, state)
         else:
             self._jump_to = until
@@ -184,7 +186,7 @@ class Following(Live):
         if decided != self._decided:
             self._decided = decided
             return
-        self._next = next_moment(state, until)
+        self._next = None if at_rest(state) else next_moment(state, until)
         if self._next is None:
             super().wait(until, state)
 
@@ -193,9 +195,11 @@ class Following(Live):
 
 
 def _decided(state: State) -> object:
-    """Return a value that changes whenever an attempt is requested, paused or ended, a rung decided, or work added."""
+    """Return a value that changes whenever an attempt is requested, paused or ended, a rung decided, work added or
+    something asked."""
     told = sum((attempt.pausing_since is not None) + attempt.killed for attempt in state.active.values())
-    return len(state.attempts), len(state.active), told, len(state.rankings), len(state.additions)
+    made = len(state.rankings), len(state.additions), len(state.asks.taken)
+    return len(state.attempts), len(state.active), told, *made
 
 
 class Stopwatch:

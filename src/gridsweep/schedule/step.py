@@ -10,6 +10,7 @@ from gridsweep.carbon.spans import hours
 from gridsweep.carbon.traces import ceil_to
 from gridsweep.policy.gates import blind
 from gridsweep.policy.situation import Busy, Pause, Policy, Situation, Start, Wait
+from gridsweep.schedule.asking import endings, holds, next_over
 from gridsweep.schedule.checks import checked
 from gridsweep.schedule.deadlines import Pressure
 from gridsweep.schedule.pace import scale
@@ -73,15 +74,17 @@ def step(
     """
     events: list[Event] = list(_silent(state, now, silences))
     ending = state.stopping or state.halted
-    if stop and not state.stopping:
+    if (stop := stop or state.asks.stop) and not state.stopping:
         events.append(Stopping(now, ending := stop))
     elif not ending and (why := (refusal := state.constants.refusal or _mixed(state)) or _all_alike(state)):
         events.append(Halted(now, ending := why, refused=bool(refusal)))
+    told = {event.attempt for event in events if isinstance(event, Pausing)}
     if ending:
-        told = {event.attempt for event in events if isinstance(event, Pausing)}
         deaf = [a.id for a in state.active.values() if a.pausing_since is None and a.id not in told]
         return events + [Pausing(now, attempt, ending) for attempt in deaf]
 
+    asked = endings(state, now, told)
+    events += [*asked, *holds(state, now)]
     seen = situation(state, reading, now)
     works = {work.experiment: work for work in seen.waiting}
     how = state.sweep.carbon.on_signal_loss
@@ -100,7 +103,7 @@ def step(
                 if late := overdue_by(state, (member.experiment for member in members), now):
                     why = f"overdue by {hours(late)}: {why}"
                 events.append(Requested(now, attempt, stint, decision.device, why, due))
-            case Pause():
+            case Pause() if all(decision.attempt != event.attempt for event in asked):
                 events.append(Pausing(now, decision.attempt, decision.why))
             case Wait(experiment, until, why):
                 for id in works[experiment].members:
@@ -118,6 +121,7 @@ def wake_at(state: State, now: datetime) -> datetime:
     for standing in state.standings.values():
         if standing.status == "waiting" and standing.until is not None and standing.until > now:
             moments.append(standing.until)
+    moments += [moment for moment in next_over(state) if moment > now]
     deadline = deadline_for(state)
     if deadline is not None and (left := remaining(state)):
         ends = {attempt.device: busy(state, attempt).expected_end for attempt in state.active.values()}

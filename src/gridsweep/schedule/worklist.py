@@ -36,23 +36,31 @@ UNSET = datetime.min.replace(tzinfo=UTC)
 
 
 def waiting(state: State) -> list[Work]:
-    """Return the remaining steps of all waiting experiments up to their next stage, in packs, by tier rank, age, id."""
+    """Return the remaining steps of all waiting experiments up to their next stage, in packs, by tier rank, age, id.
+
+    Those that a user holds or has paused are not among them; those that are to start soon have no time to wait.
+    """
     sweep, factor = state.sweep, scale(state)
-    groups: dict[tuple[int, PackKey], list[Standing]] = {}
+    soon = state.asks.soon
+    groups: dict[tuple[int, PackKey, bool], list[Standing]] = {}
     alive: dict[PackKey, int] = {}  # experiments on their way to a stage, or at it
     for standing in state.standings.values():
         kind = _pack_key(sweep, standing)
         if standing.status in ALIVE:
             alive[kind] = alive.get(kind, 0) + 1
-        if standing.status == "waiting":
-            groups.setdefault((standing.step, kind), []).append(standing)
+        if standing.status == "waiting" and state.asks.why_not(standing.experiment.id) is None:
+            groups.setdefault((standing.step, kind, standing.experiment.id in soon), []).append(standing)
     works = []
-    for (step, kind), standings in groups.items():
+    for (step, kind, asked), standings in groups.items():
         stage, device, *_ = kind
         size = _size(sweep, alive[kind], device)
         standings.sort(key=lambda s: _order(sweep, s))
         for members in _dealt(standings, size):
-            works.append(_work(sweep, members, step, stage, factor))
+            work = _work(sweep, members, step, stage, factor)
+            if asked:
+                by = min(work.latest_start, *(soon[id] for id in work.members))
+                work = replace(work, latest_start=by, soon=True)
+            works.append(work)
     works.sort(key=lambda work: work.order)
     return works
 
@@ -166,9 +174,9 @@ def deadline_for(state: State) -> datetime | None:
 def submitted(state: State) -> list[Work]:
     """Return all the work as submitted, by the spec's estimates, including the work expected after rungs.
 
-    Experiments added later do not count, whenever this is first asked for.
+    Experiments that the sweep added itself do not count, whenever this is first asked for; a user's do.
     """
-    added = {experiment.id for addition in state.additions for experiment in addition.experiments}
+    added = {e.id for addition in state.additions if not addition.request for e in addition.experiments}
     sweep = state.sweep
     if added:
         sweep = replace(sweep, experiments=tuple(e for e in sweep.experiments if e.id not in added))

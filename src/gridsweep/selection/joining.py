@@ -34,15 +34,16 @@ def added(state: State, now: datetime, proposers: Proposers | None = None) -> li
 
 
 def _as_before(state: State, now: datetime) -> list[Added]:
-    """Return the additions of the past that a rehearsal replays, once the decisions before them are made."""
+    """Return the additions of the past that a rehearsal replays: a user's at their time, others after their rung."""
     assert state.foreseen is not None
     decided = {event.step for event in state.rankings}
-    made = {event.after for event in state.additions}
+    made = {(event.after, event.request) for event in state.additions}
     over = not contenders(state)
     return [
-        Added(now, step, experiments, "as before")
-        for step, experiments in state.foreseen.items()
-        if step not in made and (step in decided or over)
+        replace(event, at=now, why="as before")
+        for event in state.foreseen
+        if (event.after, event.request) not in made
+        and (now >= event.at if event.request else event.after in decided or over)
     ]
 
 
@@ -111,7 +112,7 @@ def _proposed(state: State, now: datetime, proposers: Proposers | None) -> list[
     step, freed = next(((step, n) for step, n in places.items() if n), (0, 0))
     if not freed:
         return []
-    left = wanted.most - sum(len(event.experiments) for event in state.additions)
+    left = wanted.most - sum(len(event.experiments) for event in state.additions if not event.request)
     tried = [e.params for e in sweep.experiments]
     proposer = proposers(tried)
     for point, value in told(state):

@@ -90,7 +90,8 @@ def _promoted(
 ) -> list[str]:
     """Return those of `ids` that are among the best of all arrivals at a rung so far."""
     rung = stage_of(state, step)
-    keep, begun = rungs.keep[rung], len(state.standings) - sum(len(a.experiments) for a in state.additions)
+    later = sum(len(event.experiments) for event in state.additions if not event.request)
+    keep, begun = rungs.keep[rung], len(state.standings) - later
     before = rungs.keep[rung - 1] if rung else begun
     if before <= keep:
         return [id for id in ids if values[id] is not None]

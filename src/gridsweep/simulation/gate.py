@@ -12,11 +12,12 @@ from gridsweep.accounting.savings import Alternative
 from gridsweep.carbon.traces import HOUR
 from gridsweep.loop import Provider
 from gridsweep.policy.gates import Threshold
-from gridsweep.simulation.rehearsal import rehearse
+from gridsweep.simulation.rehearsal import additions, rehearse
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
 from gridsweep.sweep.designs import PUBLISHED_TIERS
+from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.sweep import Sweep
 
 GATE = "threshold"
@@ -39,17 +40,19 @@ def gated(state: State, provider: Provider) -> tuple[State, Ledger]:
     """
     sweep = state.sweep
     alike = len({(d.speed, d.power_w) for d in sweep.devices}) == 1
-    profiles, experiments = {}, []
+    profiles: dict[tuple[str, int], Profile] = {}
+    experiments: dict[str, Experiment] = {}
     for id, standing in state.standings.items():
         if standing.ended_at is None or not standing.attempts:
             continue
         profiles[id, sweep.total_steps] = alone(state, id)
         device = standing.experiment.device if alike else state.attempts[standing.attempts[-1]].device
-        experiments.append(replace(standing.experiment, device=device))
-    published = replace(
-        sweep, experiments=tuple(experiments), rungs=None, pack=1, repeats=None, propose=None, finish_by=None
-    )
-    made = rehearse(published, state.submitted_at, provider, Threshold(), Simulated(profiles), foreseen={})
+        experiments[id] = replace(standing.experiment, device=device)
+    later = tuple(event for event in additions(state, experiments) if event.request)  # a user's, when they were asked
+    added = {experiment.id for event in later for experiment in event.experiments}
+    first = tuple(e for id, e in experiments.items() if id not in added)
+    published = replace(sweep, experiments=first, rungs=None, pack=1, repeats=None, propose=None, finish_by=None)
+    made = rehearse(published, state.submitted_at, provider, Threshold(), Simulated(profiles), foreseen=later)
     return made, ledger(made)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from gridsweep.loop import Provider, drive
 from gridsweep.policy.situation import Policy
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Virtual
-from gridsweep.state.events import Event, Submitted
+from gridsweep.state.events import Added, Event, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.rungs import Rungs
@@ -24,11 +25,11 @@ def rehearse(
     policy: Policy,
     executor: Simulated | None = None,
     journal: list[Event] | None = None,
-    foreseen: dict[int, tuple[Experiment, ...]] | None = None,
+    foreseen: tuple[Added, ...] | None = None,
 ) -> State:
     """Run a sweep in a virtual world from its submission to its end.
 
-    `foreseen` gives the experiments known to be added, by the step after which; None leaves additions to the sweep.
+    `foreseen` holds the additions known to come; None leaves additions to the sweep.
     """
     journal = [] if journal is None else journal
     submitted = Submitted(start, sweep)
@@ -51,14 +52,26 @@ def again(state: State, provider: Provider, policy: Policy, *, as_planned: bool 
     rungs = sweep.rungs and replace(sweep.rungs, keep=tuple(len(state.standings) + n for n in _falling(sweep)))
     if as_planned and rungs:
         rungs = _as_kept(state, rungs)
-    joined_at = {e.id: event.after for event in state.additions for e in event.experiments}
-    first = tuple(e for id, e in experiments.items() if id not in joined_at)
-    later = {
-        step: tuple(e for id, e in experiments.items() if joined_at.get(id) == step) for step in set(joined_at.values())
-    }
+    later = additions(state, experiments)
+    added = {e.id for event in later for e in event.experiments}
+    first = tuple(e for id, e in experiments.items() if id not in added)
     finish_by = sweep.finish_by if as_planned else None
     other = replace(sweep, experiments=first, finish_by=finish_by, rungs=rungs, repeats=None, propose=None)
     return rehearse(other, state.submitted_at, provider, policy, executor, foreseen=later)
+
+
+def additions(state: State, experiments: Mapping[str, Experiment]) -> tuple[Added, ...]:
+    """Return the additions to a sweep as a rehearsal replays them, with those of `experiments` that they added.
+
+    What the sweep added itself after one step is one addition.
+    """
+    found: dict[tuple[int, str], Added] = {}
+    for event in state.additions:
+        key = event.after, event.request
+        before = found[key].experiments if key in found else ()
+        rehearsed = tuple(experiments[e.id] for e in event.experiments if e.id in experiments)
+        found[key] = replace(event, experiments=before + rehearsed)
+    return tuple(found.values())
 
 
 def _done(state: State, *, exchange: bool) -> tuple[dict[str, Experiment], Simulated]:

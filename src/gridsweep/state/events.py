@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gridsweep.carbon.readings import Freshness, Provenance
+from gridsweep.state.wishes import Asked
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
 from gridsweep.sweep.sweep import Sweep
@@ -267,12 +268,16 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """Experiments, possibly none, are added to the sweep; `after` is the step of the rung, or the end, before it."""
+    """Experiments, possibly none, are added to the sweep; `after` is the step of the rung, or the end, before it.
+
+    `request` names the request of a user who added them; `after` is then 0. Empty for what the sweep adds itself.
+    """
 
     at: datetime
     after: int
     experiments: tuple[Experiment, ...]
     why: str
+    request: str = ""
     kind: Literal["Added"] = "Added"
 
 
@@ -331,6 +336,7 @@ Event = (
     | Decided
     | Ranked
     | Added
+    | Asked
     | Stopping
     | Halted
     | ClockAnchored

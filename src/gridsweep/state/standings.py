@@ -10,8 +10,8 @@ from gridsweep.state.events import Segment
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
 
-Status = Literal["waiting", "running", "reached", "done", "failed", "stopped"]
-"""`reached`: at a rung, waiting for its decision."""
+Status = Literal["waiting", "running", "reached", "done", "failed", "stopped", "cancelled"]
+"""`reached`: at a rung, waiting for its decision. `stopped`: by a rung. `cancelled`: by a user."""
 ALIVE: tuple[Status, ...] = ("waiting", "running", "reached")
 FRUITLESS_ATTEMPTS = 3
 """An experiment fails after this many lost attempts in a row that saved no new step."""
@@ -53,6 +53,33 @@ class Standing:
         self.step, self.checkpoint = checkpoint.step, checkpoint
         attempt.kept_step = checkpoint.step
         return True
+
+    def take(self, attempt: Attempt, outcome: Outcome, at: datetime) -> None:
+        """Take how an attempt that told its end left the experiment."""
+        if outcome.status == "paused":
+            if self.keep(attempt, outcome.checkpoint):
+                self.fruitless = 0
+            self.status, self.ready_at = "waiting", at
+        elif outcome.status == "reached":
+            self.keep(attempt, outcome.checkpoint)
+            attempt.kept_step = max(attempt.kept_step, outcome.step)
+            self.status, self.fruitless = "reached", 0
+            self.scores[outcome.step] = outcome
+        else:
+            self.status, self.reason = outcome.status, outcome.reason
+            self.step, self.ended_at, self.outcome = outcome.step, at, outcome
+            attempt.kept_step = max(attempt.kept_step, outcome.step)
+
+    def lose(self, attempt: Attempt, checkpoint: Checkpoint | None, why: str, at: datetime, *, counts: bool) -> bool:
+        """Wait again after a lost attempt, or fail if it `counts` as one too many; return whether it saved a step."""
+        fruitful = self.keep(attempt, checkpoint)
+        if counts:
+            self.fruitless = 0 if fruitful else self.fruitless + 1
+        self.status, self.reason = "waiting", why
+        if self.fruitless >= FRUITLESS_ATTEMPTS:
+            self.status, self.ended_at = "failed", at
+            self.reason = f"{self.fruitless} attempts without progress; the last: {why}"
+        return fruitful
 
     def revert(self, checkpoint: Checkpoint | None) -> None:
         """Go on from an earlier checkpoint: the one that was damaged is no failure of the experiment."""

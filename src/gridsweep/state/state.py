@@ -10,6 +10,7 @@ from typing import Any  # Any: a fold takes its own kind of event
 from gridsweep.carbon.readings import Freshness
 from gridsweep.carbon.traces import Trace
 from gridsweep.errors import JournalError
+from gridsweep.state.asks import Asks
 from gridsweep.state.constants import Constants
 from gridsweep.state.events import (
     Added,
@@ -36,8 +37,8 @@ from gridsweep.state.events import (
     Submitted,
 )
 from gridsweep.state.observed_grid import Grid
-from gridsweep.state.standings import ALIVE, FRUITLESS_ATTEMPTS, Attempt, Change, Standing, Status
-from gridsweep.sweep.experiments import Experiment
+from gridsweep.state.standings import ALIVE, Attempt, Change, Standing, Status
+from gridsweep.state.wishes import Asked
 from gridsweep.sweep.stints import device_named
 from gridsweep.sweep.sweep import Sweep
 
@@ -67,7 +68,8 @@ class State:
         self.grid = Grid()
         self.rankings: list[Ranked] = []
         self.additions: list[Added] = []
-        self.foreseen: dict[int, tuple[Experiment, ...]] | None = None  # replaying the past: additions by step
+        self.foreseen: tuple[Added, ...] | None = None  # replaying the past: its additions
+        self.asks = Asks()
         self.settled: Grid | None = None
         self.settled_at: datetime | None = None
         self.answers: list[Answered] = []
@@ -90,7 +92,8 @@ class State:
     @property
     def finished(self) -> bool:
         """Whether nothing runs, and nothing waits to run (or nothing may start any more)."""
-        if self.active:
+        to_come = {event.request for event in self.foreseen or ()} - {"", *(event.request for event in self.additions)}
+        if self.active or to_come:
             return False
         left = any(standing.status in ("waiting", "reached") for standing in self.standings.values())
         return bool(self.stopping or self.halted) or not left
@@ -170,7 +173,7 @@ class State:
             for standing in self.standings.values():
                 if standing.status == "failed" and standing.outcome is None:
                     standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
-        self.stopping = self.halted = ""
+        self.stopping = self.halted = self.asks.stop = ""
         self.refused, self.constants.refusal = False, ""
         self.early_losses.clear()
         self._changed("sweep", "work", "pace")
@@ -198,7 +201,11 @@ class State:
         self.additions.append(event)
         self.sweep = replace(self.sweep, experiments=(*self.sweep.experiments, *event.experiments))
         self.standings |= {e.id: Standing(e, event.at) for e in event.experiments}
-        self._changed("work")
+        self._changed("sweep", "work")
+
+    def _asked(self, event: Asked) -> None:
+        self.sweep = self.asks.take(event, self.sweep, self.standings)
+        self._changed("sweep", "work")
 
     # -- attempts
 
@@ -214,6 +221,7 @@ class State:
             standing.status = "running"
             standing.until, standing.why = None, event.why
             standing.attempts.append(event.attempt)
+        self.asks.started(member.experiment for member in event.stint.members)
         self._changed("work")
 
     def _held(self, event: Held) -> None:
@@ -264,20 +272,8 @@ class State:
                     self.paces.append((event.at - attempt.running_at) * speed / expected)
         self.early_losses.clear()
         for outcome in event.outcomes:
-            standing = self.standings[outcome.experiment]
-            if outcome.status == "paused":
-                if standing.keep(attempt, outcome.checkpoint):
-                    standing.fruitless = 0
-                standing.status, standing.ready_at = "waiting", event.at
-            elif outcome.status == "reached":
-                standing.keep(attempt, outcome.checkpoint)
-                attempt.kept_step = max(attempt.kept_step, outcome.step)
-                standing.status, standing.fruitless = "reached", 0
-                standing.scores[outcome.step] = outcome
-            else:
-                standing.status, standing.reason = outcome.status, outcome.reason
-                standing.step, standing.ended_at, standing.outcome = outcome.step, event.at, outcome
-                attempt.kept_step = max(attempt.kept_step, outcome.step)
+            self.standings[outcome.experiment].take(attempt, outcome, event.at)
+        self.asks.settle(self.standings, (outcome.experiment for outcome in event.outcomes), event.at)
 
     def _lost(self, event: Lost) -> None:
         attempt = self._close(event)
@@ -290,19 +286,13 @@ class State:
             minute = timedelta(minutes=1) * self.sweep.clock_speed
             early = event.at - attempt.requested_at <= minute
         early = early and not attempt.pausing_since
-        fruits = False
+        counts, fruits = not told and not event.refused, False
         for member in attempt.stint.members:
             standing = self.standings[member.experiment]
-            fruitful = standing.keep(attempt, kept.get(member.experiment))
-            fruits = fruits or fruitful
-            if not told and not event.refused:
-                standing.fruitless = 0 if fruitful else standing.fruitless + 1
-            standing.status, standing.reason = "waiting", event.why
-            if standing.fruitless >= FRUITLESS_ATTEMPTS:
-                standing.status, standing.ended_at = "failed", event.at
-                standing.reason = f"{standing.fruitless} attempts without progress; the last: {event.why}"
+            fruits |= standing.lose(attempt, kept.get(member.experiment), event.why, event.at, counts=counts)
         if event.refused:
             self.constants.refusal = event.why
+        self.asks.settle(self.standings, (member.experiment for member in attempt.stint.members), event.at)
         if early and not fruits:
             self.early_losses.append((tuple(m.experiment for m in attempt.stint.members), event.why))
         elif not told:
@@ -341,6 +331,7 @@ _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Decided": State._decided,
     "Ranked": State._ranked,
     "Added": State._added,
+    "Asked": State._asked,
     "Stopping": State._stopping,
     "Halted": State._halted,
     "ClockAnchored": State._anchored,

@@ -63,8 +63,13 @@ def ambiguous(beginning: str, ids: Sequence[str], among: Sequence[str]) -> str:
     Prefixes end at a hyphen, and no other id in `among` begins with them.
     """
     typed = [_shortest(id, among) for id in ids[:MOST_NAMED]]
-    more = f", and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
-    return f"{beginning!r} matches {len(ids)} experiments; type one of {', '.join(typed)}{more}"
+    return f"{beginning!r} matches {len(ids)} experiments; type one of {some(typed, len(ids))}"
+
+
+def some(names: Sequence[str], of: int | None = None) -> str:
+    """Return the first names as a list, and how many there are more."""
+    more = max(0, (of or len(names)) - MOST_NAMED)
+    return ", ".join(names[:MOST_NAMED]) + (f", and {more} more" if more else "")
 
 
 def _shortest(id: str, among: Sequence[str]) -> str:

@@ -1,0 +1,152 @@
+"""The desk of a run: requests of users become facts, or are refused for a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from gridsweep.errors import GridsweepError, SpecError
+from gridsweep.policy.registry import policy_for
+from gridsweep.policy.situation import Policy
+from gridsweep.records import requests
+from gridsweep.records.requests import Found, Request
+from gridsweep.runs.amendments import amendments
+from gridsweep.schedule.worklist import staged_makespan
+from gridsweep.selection.proposers import Proposers
+from gridsweep.selection.registry import proposers_for
+from gridsweep.state.events import Added, Event
+from gridsweep.state.standings import ALIVE
+from gridsweep.state.state import State
+from gridsweep.state.wishes import Asked
+from gridsweep.sweep.experiments import Experiment
+from gridsweep.sweep.identity import experiment_id, some
+from gridsweep.sweep.sweep import Sweep
+
+
+class Desk:
+    """Takes the requests in a run's `state` folder; `began` is the wall time at which the run began."""
+
+    def __init__(self, state: Path, began: datetime):
+        self._state, self._began = state, began
+        self._name = ""
+        self._answered: set[str] = set()  # also what can neither be removed nor put aside
+
+    def called(self) -> bool:
+        """Return whether a request waits."""
+        return bool(self._waiting())
+
+    def take(self, state: State, now: datetime) -> Sequence[Event]:
+        """Return what the oldest request leads to; nothing for one that was taken before, by a run that was killed.
+
+        One at a time: each is judged by what the ones before it have changed.
+        """
+        self._name = next(iter(self._waiting()), "")
+        if not self._name or requests.id_of(self._name) in state.asks.taken:
+            return []
+        return judged(state, requests.read(self._state, self._name), now, self._began)
+
+    def answered(self) -> None:
+        """Remove the file of the request that was taken."""
+        if self._name:
+            self._answered.add(self._name)
+            with suppress(OSError):  # it is in the journal, and so it is not taken again
+                requests.clear(self._state, self._name)
+
+    def chosen(self, sweep: Sweep) -> tuple[Policy, Proposers | None]:
+        """Return policy and proposers for a sweep that was changed."""
+        return policy_for(sweep.policy), proposers_for(sweep)
+
+    def _waiting(self) -> list[str]:
+        return [name for name in requests.left(self._state) if name not in self._answered]
+
+
+def judged(state: State, found: Found, now: datetime, began: datetime) -> list[Event]:
+    """Return a request as a fact, with the experiments that it adds; `began` is the wall time of the run's beginning.
+
+    A request that does not fit the sweep as it is now is refused for a reason, and changes nothing.
+    """
+    asked = Asked(now, found.id, "unknown", found.by, found.asked_at, refused=found.unfit)
+    request = found.request
+    if request is None:
+        return [asked]
+    asked = replace(
+        asked, what=request.what, asked_at=request.asked_at, experiments=request.experiments, until=request.until
+    )
+    asked = replace(asked, soon=request.soon and request.what in ("release", "resume"))
+    if refused := _unfit(state, request, now, began):
+        return [replace(asked, experiments=(), until=None, soon=False, refused=refused)]
+    if request.what != "add":
+        return [asked]
+    try:
+        changed, new = added(state, request)
+        changes = tuple(amendments(state.sweep, changed))
+        _sound(replace(changed, experiments=(*changed.experiments, *new)), now)
+    except GridsweepError as error:
+        return [replace(asked, refused=str(error))]
+    moved = tuple(e for e in changed.experiments if e != state.standings[e.id].experiment)
+    asked = replace(asked, sweep=replace(changed, experiments=moved), changes=changes)
+    why = f"added by {found.by}"
+    return [asked, *([Added(now, 0, new, why, found.id)] if new else [])]
+
+
+def added(state: State, request: Request) -> tuple[Sweep, tuple[Experiment, ...]]:
+    """Return the sweep that a request to add asks for, without what is new, and the new experiments.
+
+    Raise `SpecError` if an experiment is not one of this sweep's.
+    """
+    if request.sweep is None:
+        raise SpecError("it names no sweep")
+    sweep, moved = state.sweep, {e.id: e for e in request.sweep.experiments}
+    bases = {e.base for e in sweep.experiments if e.repeats is None}
+    new = tuple(e for e in request.added if e.id not in state.standings)
+    for experiment in new:
+        same = experiment_id(
+            experiment.params, experiment.seed, sweep.model, sweep.dataset, sweep.recipe, experiment.base
+        )
+        if same != experiment.id or experiment.base not in bases or experiment.repeats is not None:
+            raise SpecError(f"{experiment.id} is not an experiment of this model, data and recipe")
+    if len({e.id for e in new}) < len(new):
+        raise SpecError("it adds an experiment twice")
+    if unknown := [id for id in moved if id not in state.standings]:
+        raise SpecError(f"the sweep has no experiment {some(unknown)}")
+    return replace(request.sweep, experiments=tuple(moved.get(e.id, e) for e in sweep.experiments)), new
+
+
+def _unfit(state: State, request: Request, now: datetime, began: datetime) -> str:
+    """Return why a request does not fit; "" if it does."""
+    if unknown := [id for id in request.experiments if id not in state.standings]:
+        return f"the sweep has no experiment {some(unknown)}"
+    what, ids = request.what, request.experiments
+    if what in ("pause", "cancel", "hold", "resume", "release"):
+        asks = state.asks
+        over = [id for id in ids if state.standings[id].status not in ALIVE and id not in asks.cancelled]
+        if over:
+            ended = [f"{id} has ended ({state.standings[id].status})" for id in over]
+            return f"{some(ended)}; nothing was changed"
+    if what == "cancel" and not ids:
+        return "it names no experiment; `gridsweep stop` ends the run and keeps all that is left to do"
+    if what == "hold" and request.until is not None and request.until <= now:
+        return f"{request.until:%Y-%m-%d %H:%M} UTC is past: the sweep's time is {now:%Y-%m-%d %H:%M} UTC"
+    if what == "stop" and request.asked_at < began:
+        return "it was asked before this run began"
+    return "it asks for nothing that is known" if what == "unknown" else ""
+
+
+def _sound(sweep: Sweep, now: datetime) -> None:
+    """Raise `SpecError` for a sweep that cannot be planned; a spec that was read has been checked for more."""
+    policy_for(sweep.policy)
+    proposers_for(sweep)
+    names, devices = {tier.name for tier in sweep.tiers}, {device.name for device in sweep.devices}
+    tiers = {e.tier for e in sweep.experiments} - names
+    bound = {e.device for e in sweep.experiments} - {None} - devices
+    if tiers or bound:
+        raise SpecError(f"there is no {'tier' if tiers else 'device'} {some(sorted(map(str, tiers or bound)))}")
+    if len(devices) != len(sweep.devices) or sweep.pack < 1 or any(device.speed <= 0 for device in sweep.devices):
+        raise SpecError("its devices or its pack are none that work could run on")
+    try:
+        staged_makespan(sweep, now)
+    except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as error:
+        raise SpecError(f"it cannot be planned ({type(error).__name__}: {error})") from None
