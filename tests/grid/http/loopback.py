@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
+import httpx2
 
 from gridsweep.grid.http.budget import TokenBucket
 from gridsweep.grid.http.client import HttpClient
@@ -154,16 +154,16 @@ def client(url: str, clock: Clock | None = None, **options: Any) -> HttpClient:
     return HttpClient(url, **(given | options))
 
 
-class Scripted(httpx.BaseTransport):
+class Scripted(httpx2.BaseTransport):
     """A transport that does what each script entry says: raises it, or answers with it; then the last one for ever."""
 
-    def __init__(self, *script: Exception | httpx.Response):
+    def __init__(self, *script: Exception | httpx2.Response):
         self.script = list(script)
-        self.requests: list[httpx.Request] = []
+        self.requests: list[httpx2.Request] = []
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
         found = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if isinstance(found, Exception):
             raise found
-        return httpx.Response(found.status_code, headers=found.headers, content=found.content)
+        return httpx2.Response(found.status_code, headers=found.headers, content=found.content)

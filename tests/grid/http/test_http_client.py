@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,15 +20,15 @@ from gridsweep.grid.http.client import HttpClient
 from gridsweep.grid.source import Fetched, Http
 
 HOUR = timedelta(hours=1)
-GOOD = httpx.Response(200, content=b'{"zone": "DE"}')
-REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
+GOOD = httpx2.Response(200, content=b'{"zone": "DE"}')
+REFUSED = httpx2.ConnectError("[Errno 111] Connection refused")
 
 
-def answer(status: int, content: bytes = b"", **headers: str) -> httpx.Response:
-    return httpx.Response(status, content=content, headers={k.replace("_", "-"): v for k, v in headers.items()})
+def answer(status: int, content: bytes = b"", **headers: str) -> httpx2.Response:
+    return httpx2.Response(status, content=content, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
-def scripted(*script: Exception | httpx.Response, clock: Clock | None = None, **options):
+def scripted(*script: Exception | httpx2.Response, clock: Clock | None = None, **options):
     transport = Scripted(*script)
     return client("http://localhost/v3", clock, transport=transport, **options), transport
 
@@ -66,7 +66,7 @@ def test_what_passes_is_asked_again_with_jittered_growing_pauses(status):
 
 
 @pytest.mark.parametrize(
-    "error", [REFUSED, httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("cut"), httpx.ReadError("reset")]
+    "error", [REFUSED, httpx2.ReadTimeout("slow"), httpx2.RemoteProtocolError("cut"), httpx2.ReadError("reset")]
 )
 def test_a_connection_that_fails_is_tried_again(error):
     http, transport = scripted(error, error, GOOD)
@@ -170,16 +170,16 @@ def test_no_rolling_hour_has_more_than_twelve_requests_whatever_comes_back(scrip
     clock, times = Clock(), []
     status = 200
 
-    def respond(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx2.Request) -> httpx2.Response:
         times.append(clock.seconds)
         if not status:
             raise REFUSED
-        return httpx.Response(status, content=b"1", headers={"location": "/v3/x"} if status == 302 else {})
+        return httpx2.Response(status, content=b"1", headers={"location": "/v3/x"} if status == 302 else {})
 
     http = HttpClient(
         "https://example.org",
         name="tester",
-        transport=httpx.MockTransport(respond),
+        transport=httpx2.MockTransport(respond),
         now=clock.now,
         monotonic=clock.monotonic,
         sleep=clock.sleep,
@@ -307,7 +307,7 @@ def test_who_shares_an_answer_shares_its_error():
 
 
 def test_without_httpx_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(SignalError, match=r"pip install 'gridsweep\[live\]'"):
         client("https://example.org")
 

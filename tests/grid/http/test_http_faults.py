@@ -11,7 +11,7 @@ import traceback
 import tracemalloc
 from datetime import timedelta
 
-import httpx
+import httpx2
 import pytest
 from loopback import Clock, Scripted, client, raw, serving
 
@@ -72,13 +72,13 @@ def test_a_server_that_says_nothing_is_given_up_in_time():
 
 
 def test_a_transport_that_cannot_be_cut_off_is_left_at_its_next_byte():
-    class Endless(httpx.SyncByteStream):
+    class Endless(httpx2.SyncByteStream):
         def __iter__(self):
             while True:
                 time.sleep(0.02)
                 yield b" "
 
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, stream=Endless()))
     with pytest.raises(UnreachableError, match="did not answer in time"):
         on_the_clock("https://example.org", transport=transport).get("x")
     time.sleep(0.3)
@@ -88,10 +88,10 @@ def test_a_transport_that_cannot_be_cut_off_is_left_at_its_next_byte():
 def test_a_name_that_takes_for_ever_to_resolve_is_given_up_in_time():
     free = threading.Event()
 
-    class Resolving(httpx.BaseTransport):
-        def handle_request(self, request: httpx.Request) -> httpx.Response:
+    class Resolving(httpx2.BaseTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
             free.wait(10)
-            raise httpx.ConnectError("[Errno -3] Temporary failure in name resolution")
+            raise httpx2.ConnectError("[Errno -3] Temporary failure in name resolution")
 
     begin = time.monotonic()
     with pytest.raises(UnreachableError, match="did not answer in time"):
@@ -101,7 +101,7 @@ def test_a_name_that_takes_for_ever_to_resolve_is_given_up_in_time():
 
 
 def test_a_name_that_does_not_exist_is_unreachable():
-    transport = Scripted(httpx.ConnectError("[Errno -2] Name or service not known"))
+    transport = Scripted(httpx2.ConnectError("[Errno -2] Name or service not known"))
     with pytest.raises(UnreachableError, match=r"cannot be reached .*Name or service not known"):
         client("https://no-such-host.invalid", transport=transport).get("x")
     assert len(transport.requests) == 3
@@ -303,7 +303,7 @@ def test_the_environments_proxy_is_not_asked_about_this_machine(monkeypatch):
 def test_netrc_is_not_read(monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\nmachine localhost login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    transport = Scripted(httpx.Response(200, content=b"1"))
+    transport = Scripted(httpx2.Response(200, content=b"1"))
     client("https://localhost", transport=transport).get("x")
     assert "authorization" not in transport.requests[0].headers
 
@@ -332,7 +332,7 @@ def test_no_secret_is_in_an_error_a_log_or_the_cache_whatever_the_server_does_wi
         with pytest.raises(SignalError) as caught:
             http.get("200/x", headers={"auth-token": f"{CANARY}\r\nX: 1"})
         texts += ["".join(traceback.format_exception(caught.value)), repr(http), repr(vars(http))]
-        broken = client(server.url, secrets=secrets, transport=Scripted(httpx.ConnectError(f"no {CANARY}")))
+        broken = client(server.url, secrets=secrets, transport=Scripted(httpx2.ConnectError(f"no {CANARY}")))
         with pytest.raises(UnreachableError) as caught:
             broken.get("x", {"api_key": token})
         texts.append(str(caught.value))

@@ -3,7 +3,7 @@ import threading
 import time
 from datetime import timedelta
 
-import httpx
+import httpx2
 import pytest
 
 from gridsweep.carbon.traces import HOUR
@@ -25,7 +25,7 @@ def grid(clock=None):
 
 
 def get(url, **more):
-    with httpx.Client(verify=False, trust_env=False, timeout=2.0) as client:
+    with httpx2.Client(verify=False, trust_env=False, timeout=2.0) as client:
         return client.get(url, headers=TOKEN, **more)
 
 
@@ -85,11 +85,11 @@ def test_statuses_are_what_they_say(server, one):
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("cut-body", httpx.RemoteProtocolError),
-        ("reset-body", httpx.ReadError),
-        ("closed", httpx.RemoteProtocolError),
-        ("noise", httpx.RemoteProtocolError),
-        ("false-gzip", httpx.DecodingError),
+        ("cut-body", httpx2.RemoteProtocolError),
+        ("reset-body", httpx2.ReadError),
+        ("closed", httpx2.RemoteProtocolError),
+        ("noise", httpx2.RemoteProtocolError),
+        ("false-gzip", httpx2.DecodingError),
     ],
 )
 def test_a_connection_breaks_as_told_with_a_socket_and_without(server, name, error):
@@ -98,18 +98,18 @@ def test_a_connection_breaks_as_told_with_a_socket_and_without(server, name, err
         get(server.url + PATH)
     double = GridTransport(API, grid())
     double.misbehave(behaviour(name))
-    with httpx.Client(transport=double) as client, pytest.raises(httpx.RequestError):
+    with httpx2.Client(transport=double) as client, pytest.raises(httpx2.RequestError):
         client.get("https://api.invalid" + PATH, headers=TOKEN)
 
 
 def test_a_slow_answer_is_one_byte_a_second(server):
     server.misbehave(behaviour("slow-loris"))
-    with httpx.Client(verify=False, trust_env=False, timeout=0.3) as client, pytest.raises(httpx.ReadTimeout):
+    with httpx2.Client(verify=False, trust_env=False, timeout=0.3) as client, pytest.raises(httpx2.ReadTimeout):
         client.get(server.url + PATH, headers=TOKEN)
 
 
 def test_nobody_listens_where_nobody_is_said_to():
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(httpx2.ConnectError):
         get(silent_address())
 
 
@@ -132,7 +132,7 @@ def test_it_knows_how_many_were_asking_at_once():
 
         def ask():
             together.wait()
-            with httpx.Client(verify=False, trust_env=False, timeout=0.4) as client, pytest.raises(httpx.ReadTimeout):
+            with httpx2.Client(verify=False, trust_env=False, timeout=0.4) as client, pytest.raises(httpx2.ReadTimeout):
                 client.get(server.url + PATH, headers=TOKEN)
 
         threads = [threading.Thread(target=ask) for _ in range(3)]
@@ -146,7 +146,7 @@ def test_it_knows_how_many_were_asking_at_once():
 def test_the_most_in_a_window_is_counted_by_the_grids_clock():
     clock = MovableClock()
     double = GridTransport(API, grid(clock))
-    with httpx.Client(transport=double) as client:
+    with httpx2.Client(transport=double) as client:
         for wait in (0, 1800, 1799, 1, 3600):
             clock.sleep(wait)
             client.get("https://api.invalid" + PATH, headers=TOKEN)
@@ -165,25 +165,25 @@ def test_it_hangs_up_on_everybody_when_it_closes():
     assert time.monotonic() - began < 5 and threading.active_count() == before
     for connection in silent:
         connection.close()
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(httpx2.ConnectError):
         get(server.url)
 
 
 def test_nobody_is_reached_during_an_outage():
     clock = MovableClock()
     double = GridTransport(API, grid(clock), outages=[(NOW + HOUR, NOW + 2 * HOUR)])
-    with httpx.Client(transport=double) as client:
+    with httpx2.Client(transport=double) as client:
 
         def ask():
             return client.get("https://api.invalid" + PATH, headers=TOKEN).status_code
 
         assert ask() == 200
         clock.sleep(3600)
-        with pytest.raises(httpx.ConnectError):
+        with pytest.raises(httpx2.ConnectError):
             ask()
         clock.sleep(3600)
         assert ask() == 200 and double.refused == [NOW + HOUR]
-        with double.outage(), pytest.raises(httpx.ConnectError):
+        with double.outage(), pytest.raises(httpx2.ConnectError):
             ask()
         assert ask() == 200
 
@@ -197,7 +197,7 @@ def test_in_process_and_over_a_socket_the_same_comes(server, one):
         api.elsewhere = "https://elsewhere.invalid"
         api.misbehave(one)
     bodies = []
-    with httpx.Client(transport=double) as inside, httpx.Client(verify=False, trust_env=False) as outside:
+    with httpx2.Client(transport=double) as inside, httpx2.Client(verify=False, trust_env=False) as outside:
         for client, base in ((inside, "https://api.invalid"), (outside, server.url)):
             with client.stream("GET", base + PATH, headers={**TOKEN, "host": "api.invalid"}) as answer:
                 bodies.append((answer.status_code, b"".join(answer.iter_raw())))

@@ -28,7 +28,7 @@ from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Checkpoint
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 APPENDED = ("log.txt", "progress.jsonl", "energy.jsonl")
 WHOLE = ("stint.json", "worker.json", "result.json")  # the result last, so that it is the last file in the mirror too
@@ -205,7 +205,7 @@ class Mirrored:
         answer: dict[str, Any] = self._ask("GET", way, path).json()
         return answer
 
-    def _ask(self, method: str, way: str, path: str, at: str = "0") -> httpx.Response:
+    def _ask(self, method: str, way: str, path: str, at: str = "0") -> httpx2.Response:
         """Return an answer of the reader, checked against its digest; create the reader if there is none."""
         if not self._ready:
             self._wake_reader()

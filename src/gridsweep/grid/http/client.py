@@ -28,7 +28,7 @@ from gridsweep.grid.http.verdicts import Answer, clean, own_words, parsed, passi
 from gridsweep.grid.source import Fetched
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 DEADLINE_SECONDS = 30.0
 TRIES = 3
@@ -68,7 +68,7 @@ class HttpClient:
         tries: int = TRIES,
         budget: TokenBucket | None = None,
         breaker: CircuitBreaker | None = None,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx2.BaseTransport | None = None,
         now: Callable[[], datetime] = _now,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,

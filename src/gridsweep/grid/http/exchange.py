@@ -14,12 +14,12 @@ from gridsweep.errors import AnswerError, SignalError, UnreachableError
 from gridsweep.grid.http.verdicts import Answer
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 LARGEST = 5 * 1024 * 1024
 """Maximum size of a body in bytes, both on the wire and decompressed."""
 THREAD = "gridsweep-fetch"
-LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))
+LOGGERS = ("httpx2", *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))
 """Loggers that are silenced for our requests: they would log headers, and URLs whose query may hold a key."""
 
 
@@ -29,7 +29,7 @@ class Wire:
 
     connect: float = 5.0
     read: float = 15.0
-    transport: httpx.BaseTransport | None = None
+    transport: httpx2.BaseTransport | None = None
     proxies: bool = True
     """Whether proxy and certificates may come from the environment; always false for a server on this machine."""
 
@@ -38,7 +38,7 @@ class Wire:
 class Request:
     """A GET request; `asked` names provider and path for messages. No repr, as headers and auth are secret."""
 
-    url: httpx.URL
+    url: httpx2.URL
     asked: str
     headers: Mapping[str, str]
     auth: tuple[str, str] | None
@@ -74,21 +74,21 @@ def exchange(request: Request, wire: Wire, seconds: float, shown: Callable[[str]
     raise _translated(outcome.error, request.asked, shown)
 
 
-def _client(wire: Wire) -> httpx.Client:
+def _client(wire: Wire) -> httpx2.Client:
     """Return a client for one request: no cookies, no redirects, no reused connection that may be dead."""
-    import httpx
+    import httpx2
 
     for logger in LOGGERS:
         logging.getLogger(logger).addFilter(_not_ours)
-    return httpx.Client(
-        timeout=httpx.Timeout(wire.read, connect=wire.connect),
+    return httpx2.Client(
+        timeout=httpx2.Timeout(wire.read, connect=wire.connect),
         follow_redirects=False,
         trust_env=wire.proxies,
         transport=wire.transport,
     )
 
 
-def _work(client: httpx.Client, request: Request, outcome: _Outcome) -> None:
+def _work(client: httpx2.Client, request: Request, outcome: _Outcome) -> None:
     try:
         headers = {"accept": "application/json", "user-agent": "gridsweep", **request.headers}
         headers["accept-encoding"] = "gzip"  # decompressed piece by piece in `_decoded`
@@ -104,7 +104,7 @@ def _work(client: httpx.Client, request: Request, outcome: _Outcome) -> None:
         outcome.done.set()
 
 
-def _body(response: httpx.Response, asked: str, abandoned: threading.Event) -> bytes:
+def _body(response: httpx2.Response, asked: str, abandoned: threading.Event) -> bytes:
     """Return the whole body of a success; for an error, at most `LARGEST` bytes."""
     success, status = response.is_success, response.status_code
     too_large = AnswerError(
@@ -130,7 +130,7 @@ def _body(response: httpx.Response, asked: str, abandoned: threading.Event) -> b
     return bytes(body[:LARGEST])
 
 
-def _decoded(response: httpx.Response, asked: str) -> Iterator[tuple[bytes, int]]:
+def _decoded(response: httpx2.Response, asked: str) -> Iterator[tuple[bytes, int]]:
     """Yield pieces of the body with their size on the wire in bytes; decompressed pieces are bounded in size."""
     stream = cast("Iterable[bytes]", response.stream)  # not iter_raw(), which fails on a mock body already read
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
@@ -155,7 +155,7 @@ def _decoded(response: httpx.Response, asked: str) -> Iterator[tuple[bytes, int]
 
 def _translated(error: Exception | None, asked: str, shown: Callable[[str], str]) -> Exception:
     """Translate an error of the request into a `SignalError`; our own and unexpected errors pass unchanged."""
-    import httpx
+    import httpx2
 
     if isinstance(error, SignalError):
         return error
@@ -163,13 +163,13 @@ def _translated(error: Exception | None, asked: str, shown: Callable[[str], str]
         return UnreachableError(f"{asked} did not answer in time")
     if isinstance(error, zlib.error):
         return AnswerError(f"{asked} sent a compressed body that is damaged")
-    if isinstance(error, httpx.RemoteProtocolError) and "location header" in str(error):
-        return AnswerError(f"{asked} redirects to nowhere")  # httpx parses the location even without following it
-    if isinstance(error, httpx.LocalProtocolError | httpx.InvalidURL | UnicodeError):
+    if isinstance(error, httpx2.RemoteProtocolError) and "location header" in str(error):
+        return AnswerError(f"{asked} redirects to nowhere")  # httpx2 parses the location even without following it
+    if isinstance(error, httpx2.LocalProtocolError | httpx2.InvalidURL | UnicodeError):
         return SignalError(f"{asked} cannot be asked like this ({type(error).__name__}): look at zone and credentials")
-    if isinstance(error, httpx.TimeoutException | TimeoutError):
+    if isinstance(error, httpx2.TimeoutException | TimeoutError):
         return UnreachableError(f"{asked} did not answer in time ({type(error).__name__})")
-    if isinstance(error, httpx.HTTPError | OSError | ImportError | ValueError):
+    if isinstance(error, httpx2.HTTPError | OSError | ImportError | ValueError):
         why = shown(str(error))
         return UnreachableError(
             f"{asked} cannot be reached ({type(error).__name__}: {why}); look at the network and carbon.base_url"

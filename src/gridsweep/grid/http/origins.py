@@ -11,26 +11,26 @@ from gridsweep.errors import AnswerError, SignalError
 from gridsweep.grid.http.secrets import PATH_SAFE
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 _LIKE = "write it like https://api.example.org/v3"
 _PORTS = {"http": 80, "https": 443}
 
 
-def base_of(base_url: str, name: str) -> httpx.URL:
+def base_of(base_url: str, name: str) -> httpx2.URL:
     """Return the base URL of the provider `name`, if secrets may be sent there.
 
     The URL must be https, or http to this machine, without user, query or fragment, which may contain secrets. Raises
     `SignalError` otherwise; its message never repeats those parts.
     """
     try:
-        import httpx
+        import httpx2
     except ImportError:
         raise SignalError(f"the provider {name} needs the extra `live`: pip install 'gridsweep[live]'") from None
     try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError):
-        url = httpx.URL()
+        url = httpx2.URL(base_url)
+    except (httpx2.InvalidURL, TypeError):
+        url = httpx2.URL()
     if url.userinfo:
         raise SignalError(f"carbon.base_url of {name} names a user; use carbon.username and carbon.password")
     if url.scheme not in _PORTS or not url.host or url.query or url.fragment:
@@ -42,24 +42,24 @@ def base_of(base_url: str, name: str) -> httpx.URL:
     return url
 
 
-def below(base: httpx.URL, path: str, params: Sequence[tuple[str, str]], asked: str) -> httpx.URL:
+def below(base: httpx2.URL, path: str, params: Sequence[tuple[str, str]], asked: str) -> httpx2.URL:
     """Return the URL of a path below the base. Raises `SignalError` for a path that leads elsewhere."""
-    import httpx
+    import httpx2
 
     if any(part in ("..", ".") for part in path.split("/")):
         raise SignalError(f"{asked} is no path of the API; look at carbon.zone")
-    url = httpx.URL(f"{str(base).rstrip('/')}/{quote(path.lstrip('/'), safe=PATH_SAFE)}")
+    url = httpx2.URL(f"{str(base).rstrip('/')}/{quote(path.lstrip('/'), safe=PATH_SAFE)}")
     return url.copy_with(params=list(params)) if params else url
 
 
-def redirected(url: httpx.URL, location: str, asked: str, status: int, shown: Callable[[str], str]) -> httpx.URL:
+def redirected(url: httpx2.URL, location: str, asked: str, status: int, shown: Callable[[str], str]) -> httpx2.URL:
     """Return the target of a redirect. Raises `AnswerError` unless it is on the same server."""
-    import httpx
+    import httpx2
 
     try:
         target = url.join(location)
-    except (httpx.InvalidURL, ValueError):
-        target = httpx.URL()
+    except (httpx2.InvalidURL, ValueError):
+        target = httpx2.URL()
     if not location or not target.host:
         raise AnswerError(f"{asked} redirects to nowhere", status)
     if _origin(target) != _origin(url) or target.userinfo:
@@ -78,5 +78,5 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme)

@@ -11,14 +11,14 @@ from gridsweep.testing.grid.dialect import Dialect, Grid
 from gridsweep.testing.grid.server import GridApi
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 Window = tuple[datetime, datetime]
 """Start, and end (exclusive)."""
 
 
 class GridTransport(GridApi):
-    """An httpx transport (by its interface) that answers in a dialect from a grid; outages refuse all requests."""
+    """An httpx2 transport (by its interface) that answers in a dialect from a grid; outages refuse all requests."""
 
     def __init__(self, dialect: Dialect, grid: Grid, *, outages: Sequence[Window] = ()):
         super().__init__(dialect, grid, elsewhere="https://elsewhere.invalid")
@@ -26,24 +26,24 @@ class GridTransport(GridApi):
         self.refused: list[datetime] = []
         """The times of requests during an outage."""
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        import httpx
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        import httpx2
 
         now = self.grid.now()
         with self.flying():
             if any(start <= now < end for start, end in self.outages):
                 self.refused.append(now)
-                raise httpx.ConnectError("there is an outage", request=request)
+                raise httpx2.ConnectError("there is an outage", request=request)
             request.read()
             response, delivery = self.answer(request.method, request.url.raw_path.decode(), dict(request.headers))
             if delivery in ("close", "noise"):
-                raise httpx.RemoteProtocolError("the answer is not HTTP", request=request)
+                raise httpx2.RemoteProtocolError("the answer is not HTTP", request=request)
             if delivery == "drip":
-                raise httpx.ReadTimeout("it took too long", request=request)
+                raise httpx2.ReadTimeout("it took too long", request=request)
             headers = {**response.headers, "content-length": str(len(response.body))}
             if delivery == "whole":
-                return httpx.Response(response.status, headers=headers, stream=_stream(response.body))
-            return httpx.Response(response.status, headers=headers, stream=_stream(response.body, broken=True))
+                return httpx2.Response(response.status, headers=headers, stream=_stream(response.body))
+            return httpx2.Response(response.status, headers=headers, stream=_stream(response.body, broken=True))
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
@@ -68,16 +68,16 @@ class GridTransport(GridApi):
         self.close()
 
 
-def _stream(body: bytes, *, broken: bool = False) -> httpx.SyncByteStream:
+def _stream(body: bytes, *, broken: bool = False) -> httpx2.SyncByteStream:
     """Return the body in pieces; with `broken` it ends halfway, as when the connection is lost."""
-    import httpx
+    import httpx2
 
-    class Stream(httpx.SyncByteStream):
+    class Stream(httpx2.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
             end = len(body) // 2 if broken else len(body)
             for start in range(0, end, 65536):
                 yield body[start : min(start + 65536, end)]
             if broken:
-                raise httpx.ReadError("the connection was lost")
+                raise httpx2.ReadError("the connection was lost")
 
     return Stream()

@@ -14,7 +14,7 @@ from gridsweep.executors.kubernetes.api.credentials import Server
 from gridsweep.executors.kubernetes.api.errors import Conflict, Expired, Forbidden, NotFound, Unreachable
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 Object = dict[str, Any]
 
@@ -67,11 +67,11 @@ class Api:
         sleep: Callable[[float], object] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ):
-        import httpx
+        import httpx2
 
         self.server, self.namespace, self.patience = server, namespace, patience
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
-        self._http = httpx.Client(
+        self._http = httpx2.Client(
             base_url=server.url,
             verify=server.verify,
             timeout=REQUEST_SECONDS,
@@ -125,7 +125,7 @@ class Api:
 
         The watch is not retried. Raise `Expired` if the version is too old, `Unreachable` if the connection drops.
         """
-        import httpx
+        import httpx2
 
         params = {
             "watch": "1",
@@ -134,7 +134,7 @@ class Api:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        url, timeout = resource.path(self.namespace), httpx.Timeout(REQUEST_SECONDS, read=WATCH_SECONDS + 60)
+        url, timeout = resource.path(self.namespace), httpx2.Timeout(REQUEST_SECONDS, read=WATCH_SECONDS + 60)
         try:
             with self._http.stream("GET", url, params=params, headers=self.server.headers(), timeout=timeout) as answer:
                 if answer.status_code != 200:
@@ -148,10 +148,12 @@ class Api:
                         raise error(f"the watch of {resource} ended: {_short(object.get('message', ''))}")
                     if kind != "BOOKMARK":
                         yield kind, object
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
             raise Unreachable(f"the watch of {resource} broke off ({type(error).__name__})") from None
 
-    def proxy(self, method: str, pod: str, port: int, path: str, params: dict[str, str], secret: str) -> httpx.Response:
+    def proxy(
+        self, method: str, pod: str, port: int, path: str, params: dict[str, str], secret: str
+    ) -> httpx2.Response:
         """Send a request to an HTTP server in a pod, through the API server; `secret` goes in X-Gridsweep-Key."""
         resource, headers = Resource("", "pods/proxy"), {"X-Gridsweep-Key": secret}
         url = Resource("", "pods").path(self.namespace, f"{pod}:{port}", "proxy", path.lstrip("/"))
@@ -208,9 +210,9 @@ class Api:
         content: str | None = None,
         whole: bool = False,
         patience: float | None = None,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """Return the 2xx answer to a request, with retries. With `whole`, the answer must be a JSON object."""
-        import httpx
+        import httpx2
 
         end = self._clock() + (self.patience if patience is None else patience)
         tries = 0
@@ -230,7 +232,7 @@ class Api:
                     why = "its answer is no object"
                 else:
                     return answer
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 why = f"{type(error).__name__}: {_short(str(error))}"
             except ValueError:
                 why = "its answer is no JSON"
@@ -242,7 +244,7 @@ class Api:
                 )
             self._sleep(pause)
 
-    def _refusal(self, answer: httpx.Response, verb: str, resource: Resource, name: str) -> ApiError:
+    def _refusal(self, answer: httpx2.Response, verb: str, resource: Resource, name: str) -> ApiError:
         """Return the error for an answer that a retry would not change."""
         try:
             status = answer.json()
@@ -274,7 +276,7 @@ class Api:
                 return ApiError(f"the API server refused to {verb} {what} {where} ({code}): {said}")
 
 
-def _retry_after(answer: httpx.Response) -> float:
+def _retry_after(answer: httpx2.Response) -> float:
     """Return the seconds in an answer's Retry-After header, else 0; API servers do not send dates."""
     try:
         return max(0.0, float(answer.headers.get("Retry-After", 0)))
