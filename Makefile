@@ -34,21 +34,29 @@ pictures: .venv/.run
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gridsweep needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv .venv
 
+# Everything but torch comes by its digest, and nothing is resolved; torch by its version, from the index that was chosen.
+LOCKED := --no-deps --require-hashes -r locks/
+SELF := --no-deps --no-build-isolation -e .
+
 .venv/.torch: constraints.txt | .venv/bin/python
 	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is not None)' \
 	  && $(BIN)/python scripts/torch_build.py $(TORCH_OPTIONS) || true
-	@echo "installing torch ..."
-	@$(PIP) install --quiet $(TORCH_OPTIONS) torch
 	@touch $@
 
-.venv/.run: pyproject.toml constraints.txt .venv/.torch
+.venv/.run: pyproject.toml constraints.txt locks/run.txt .venv/.torch
 	@echo "installing gridsweep with the extras train, report and live ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,live]'
+	@$(PIP) install --quiet $(LOCKED)run.txt
+	@$(PIP) install --quiet $(TORCH_OPTIONS) torch
+	@$(PIP) install --quiet $(SELF)
 	@touch $@
 
-.venv/.dev: pyproject.toml constraints.txt .venv/.torch
+.venv/.dev: pyproject.toml constraints.txt locks/dev.txt .venv/.torch
 	@echo "installing gridsweep with all extras ..."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,report,live,parquet,serve,ray,kubernetes,optuna,4bit,dev]'
+	@$(PIP) install --quiet $(LOCKED)dev.txt
+	@$(PIP) install --quiet $(TORCH_OPTIONS) torch
+	@$(PIP) install --quiet $(SELF)
+	@$(PIP) check
+	@$(BIN)/python scripts/lock.py
 	@touch $@ .venv/.run
 
 .venv/.smollm2: .venv/.run

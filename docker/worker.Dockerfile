@@ -8,10 +8,11 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY docker/constraints-worker.txt ./
-# By the constraints alone, and wheels only: nothing is compiled, so no compiler is needed.
+COPY locks/worker.txt ./
+# By the lock alone, each file by its digest, and wheels only: nothing is compiled, so no compiler is needed.
 RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --only-binary=:all: --no-deps --requirement constraints-worker.txt
+ && /opt/venv/bin/pip install --no-cache-dir --only-binary=:all: --no-deps --require-hashes \
+    --requirement worker.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 # pip leaves; what is installed is checked first.
