@@ -4,10 +4,13 @@ import io
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from gridsweep.executors.ray.packages import code
 from gridsweep.records.attempts import Assignment, AttemptFolder, Part
@@ -91,18 +94,41 @@ def test_a_worker_trains_with_what_was_delivered(config_map: Path, tmp_path: Pat
     assert result and not result.error and result.outcomes[0].status == "done", done.stderr
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by the project's own backend and unpacked."""
+def built(to: Path) -> Path:
+    """The wheel, built by the project's own backend."""
     from builders import PROJECT
 
     pytest.importorskip("hatchling", reason="the wheel is built by hatchling, which the extra `dev` brings")
-    to = tmp_path_factory.mktemp("wheel")
     build = f"from hatchling.build import build_wheel; build_wheel({str(to)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=PROJECT, check=True, capture_output=True, timeout=120)
     (made,) = to.glob("*.whl")
-    zipfile.ZipFile(made).extractall(to / "installed")
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, unpacked."""
+    to = tmp_path_factory.mktemp("wheel")
+    zipfile.ZipFile(built(to)).extractall(to / "installed")
     return to / "installed"
+
+
+def test_two_builds_of_the_wheel_are_identical(tmp_path_factory: pytest.TempPathFactory):
+    one, two = (built(tmp_path_factory.mktemp(name)).read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_the_core_needs_at_most_fifteen_packages():
+    from builders import PROJECT
+
+    needed, left = set(), tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    while left:
+        wanted = Requirement(left.pop())
+        name = wanted.name.lower().replace("_", "-")
+        if name not in needed and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+            needed.add(name)
+            left += metadata.requires(name) or []
+    assert len(needed) <= 15, sorted(needed)
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel: Path):

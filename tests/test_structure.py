@@ -213,6 +213,23 @@ def test_a_folder_hands_on_lazily_and_says_what_it_is_for(name):
         assert getattr(module, handed) is not None
 
 
+def test_no_command_goes_through_a_shell():
+    for name, tree in TREES.items():
+        for node in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+            assert not any(k.arg == "shell" for k in node.keywords), f"{name}:{node.lineno}"
+            assert ast.unparse(node.func) not in ("os.system", "os.popen"), f"{name}:{node.lineno}"
+
+
+def test_an_import_reaches_no_network():
+    code = (
+        "import sys; sys.addaudithook(lambda what, _: sys.exit(what) if what.startswith('socket.') and "
+        "what.partition('.')[2] in ('connect', 'getaddrinfo', 'gethostbyname', 'sendto') else None)\n"
+        "import gridsweep; [getattr(gridsweep, name) for name in gridsweep.__all__]\n"
+        "import gridsweep.cli, gridsweep.grid.http.client, gridsweep.executors.local"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments):
     code = (

@@ -305,6 +305,20 @@ def test_a_hanging_worker_is_told_to_stop_then_killed_and_fails_alone(local, mon
     assert not local.alive(state) and not any(folder.alive() for folder in attempts(local.store.parent))
 
 
+def test_a_frozen_worker_is_ended_and_never_writes_again(local, monkeypatch):
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e00")
+    state = submitted(steps=20)
+    name = request(state)
+    local.act(state)
+    working(local, name, 4)
+    worker = local.folder(name).pid()
+    os.killpg(worker, signal.SIGSTOP)
+    state.apply(Pausing(state.now, name, "no progress", kill=True))
+    (*_, lost) = finish(state, local)
+    assert isinstance(lost, Lost) and state.standings["e00"].step >= 2
+    assert not Path(f"/proc/{worker}/exe").exists() and local.folder(name).result() is None
+
+
 def test_a_worker_whose_loss_is_nan_fails_for_good_and_alone(local, monkeypatch):
     monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "nan:e00")
     state, _ = live_to_the_end(local, make_sweep(2))

@@ -147,6 +147,13 @@ def test_on_off_lets_work_run_between_its_limits():
     assert len(state.attempts) == 1 and state.attempts.popitem()[1].ended_at == after(3)
 
 
+@pytest.mark.parametrize("level", [100.0, 150.0, 200.0])
+def test_on_off_does_not_flap_where_the_grid_does(level):
+    flapping = [level + (-1) ** hour for hour in range(1000)]
+    state, _ = rehearsed(make_sweep(1, hours=400, steps=800, tiers=(RELAXED,)), flapping, OnOff(200, 100))
+    assert len(state.attempts) <= 2 and state.count("done") == 1
+
+
 def test_on_off_pauses_and_goes_on():
     sweep = make_sweep(1, hours=3, steps=6)
     state, _ = rehearsed(sweep, [90, 90, 300, 150, 90, 90], OnOff(200, 100))

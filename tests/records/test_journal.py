@@ -174,6 +174,40 @@ def test_the_epoch_rises(tmp_path):
     assert epochs == [1, 2, 3] and holder(tmp_path / "state") is None
 
 
+def test_state_and_lease_are_for_their_user_alone(tmp_path):
+    with lease(tmp_path / "state"):
+        assert ((tmp_path / "state").stat().st_mode & 0o777, (tmp_path / "state/lease").stat().st_mode & 0o777) == (
+            0o700,
+            0o600,
+        )
+
+
+def take_and_write(path: Path, times: int) -> None:
+    """Take the lease again and again; write a fact with each epoch, last of all with the first one."""
+    journals = []
+    while len(journals) < times:
+        try:
+            with lease(path.parent) as epoch:
+                journals.append(Journal(path, epoch=epoch))
+                journals[-1].extend([Stopping(after(9), f"{epoch}")])
+        except LeaseError:
+            time.sleep(0.001)
+    for journal in journals[:-1]:
+        with pytest.raises(LeaseError):
+            journal.extend([Stopping(after(9), "stale")])
+
+
+def test_two_that_race_for_the_lease_write_one_after_the_other(place):
+    racers = [FORK.Process(target=take_and_write, args=(place, 50)) for _ in range(2)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert [racer.exitcode for racer in racers] == [0, 0]
+    told = [event.why for event in read(place)[len(EVENTS) :]]
+    assert sorted(map(int, told)) == [int(why) for why in told] and len(set(told)) == 100
+
+
 def test_who_only_asks_does_not_keep_a_run_from_starting(tmp_path):
     """Asking locks for a moment; a run that comes just then must not believe another one."""
     state = tmp_path / "state"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from builders import DAYS, make_sweep, real_sweep, rehearsed
-from gridsweep.errors import JournalError, SpecError
+from gridsweep.errors import STATE_DAMAGED, JournalError, SpecError
 from gridsweep.policy.gates import Threshold
 from gridsweep.records import chain
 from gridsweep.records.journal import Journal, create
@@ -135,6 +135,29 @@ def test_a_number_of_the_lease_that_is_none_is_written_anew(place: RunFolder) ->
 def test_garbage_is_told(place: RunFolder) -> None:
     place.journal.write_bytes(b"this is no database" * 1000)
     assert mending.verify(place.path).faults and mending.verify(place.path).rows == 0
+
+
+@pytest.mark.parametrize("torn", ["journal.db", "journal.db-wal"])
+def test_a_file_that_is_torn_anywhere_is_whole_or_told(tmp_path: Path, torn: str) -> None:
+    """As a power loss leaves it; whatever is told, a dry run of the repair says what would be kept."""
+    place, copy = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "copy")
+    with lease(place.state) as epoch, closing(Journal(place.journal, epoch=epoch)) as journal:
+        for event in EVENTS:
+            journal.extend([event])
+        if torn == "journal.db":
+            journal._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        files = {path.name: path.read_bytes() for path in place.state.iterdir() if not path.name.endswith("-shm")}
+    copy.state.mkdir(parents=True)
+    for cut in range(0, len(files[torn]), 512):
+        for name, data in files.items():
+            (copy.state / name).write_bytes(data[:cut] if name == torn else data)
+        try:
+            assert read(copy) == EVENTS
+        except JournalError as error:
+            assert error.exit_code == STATE_DAMAGED
+            with suppress(JournalError):  # of which not even one fact is whole
+                assert mending.repair(copy.path, dry_run=True).kept < len(EVENTS)
+        (copy.state / "journal.db-shm").unlink(missing_ok=True)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ class Shifted(Live):
         return self.offset
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0, 0), (59, 0), (-59, 0), (61, 1), (-3600, 1)])
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0, 0), (59, 0), (-59, 0), (61, 1), (-3600, 1), (7200, 1), (-7200, 1), (315_360_000, 1)]
+)
 def test_a_jump_of_the_wall_clock_is_told_once(seconds, told):
     world = Shifted(grid(1), Crew())
     assert world.clock(working()) == ()

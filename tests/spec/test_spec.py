@@ -360,6 +360,15 @@ def test_a_fault_says_where_what_and_what_to_do(text: str, fault: str) -> None:
     assert found[0].startswith(f"sweep.yaml:{fault}"), found
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/abs", "a/../b", "C:\\", "CON", "x" * 300, "🌍", "\u202ea", "a\nb", "$(x)", ";rm", "-rf", "", ".x", " "],
+)
+def test_a_name_that_is_no_plain_word_is_refused(name: str) -> None:
+    """It names a folder and the objects of a cluster."""
+    assert any(": name: " in fault for fault in faults(LEAST + yaml.safe_dump({"name": name}, allow_unicode=True)))
+
+
 def test_all_linear_is_a_word_alone_or_in_a_list() -> None:
     words = ("all-linear", "[all-linear]")
     found = [loads(LEAST + f"recipe: {{target_modules: {word}}}\n") for word in words]

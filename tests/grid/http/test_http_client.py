@@ -326,6 +326,7 @@ def test_https_is_for_everybody_and_http_for_this_machine(url):
         "http://127.0.0.1.example.org",
         "http://localhost.example.org",
         "http://10.0.0.1",
+        "http://169.254.169.254/latest/meta-data",
         "ftp://example.org",
         "file:///etc/passwd",
         "example.org",

@@ -94,6 +94,11 @@ def test_what_was_judged_at_the_submission_stands_when_the_grid_changes():
     assert sorted(starts(state).values()) == [0, 1.5, 3, 4.5]
 
 
+def test_without_any_delay_it_is_running_at_once():
+    tiers = (Tier("now", 0.0, timedelta(0), 1),)
+    assert starts(swept(Planned(min_saving=0), tiers=tiers)[0]) == starts(swept(Immediate(), tiers=tiers)[0])
+
+
 def test_idle_power_shortens_the_wait():
     hungry = (Device("d0", power_w=100.0, idle_power_w=90.0),)
     state, _ = swept(Planned(min_saving=0), n=2, devices=hungry)
