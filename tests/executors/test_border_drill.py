@@ -457,6 +457,22 @@ def test_an_absurd_time_moves_nothing_out_of_its_attempt(scene: Scene, when: str
     documents.text(summarize(state))
 
 
+@pytest.mark.parametrize(("minutes", "told"), [(-4, ""), (13, ""), (-60, "60 min behind"), (70, "60 min ahead of")])
+@pytest.mark.parametrize("scene", ["done"], indirect=True)
+def test_a_clock_that_differs_by_minutes_is_corrected_and_by_an_hour_refused(
+    scene: Scene, minutes: int, told: str
+) -> None:
+    """The first line was written between the request and now, ten minutes later."""
+    (scene.folder.path / "worker.json").write_text('{"host": "node7"}')
+    for path in (scene.folder.path / name for name in ("progress.jsonl", "energy.jsonl", "result.json")):
+        for second in (0, 60, 120, 200):
+            path.write_text(path.read_text().replace(at(second), at(second + 60 * minutes)))
+    state, events = looked_at(scene)
+    assert check(scene, state, events, whole=True) == ("Lost" if told else "Ended")
+    assert f"the clock of node7 is {told} this machine's" in str(events[-1]) or not told
+    assert state.attempts[scene.name].clock == timedelta(minutes=0 if told else (-4 if minutes < 0 else 3))
+
+
 @pytest.mark.parametrize("seconds", [-1e15, -1.0, 0.0, 1e10, 1e15])
 @pytest.mark.parametrize("scene", ["reached"], indirect=True)
 def test_a_file_may_bear_any_time(scene: Scene, seconds: float) -> None:

@@ -111,6 +111,17 @@ def test_pickled_weights_alone_are_refused(folder: Path) -> None:
     assert "no .safetensors weights (pytorch_model.bin); save it as safetensors" in refused(folder)
 
 
+@pytest.mark.parametrize("model_type", ["evil", "qwen2"])
+def test_code_beside_a_model_is_never_run(folder: Path, model_type: str) -> None:
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    configure(folder, model_type=model_type, auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"})
+    try:
+        load_base(Model(str(folder)), torch.device("cpu"), torch.float32)
+    except SpecError:
+        assert model_type == "evil"
+    assert not (folder / "ran").exists()
+
+
 @pytest.mark.parametrize(("alone", "words"), [(True, "is a PEFT adapter"), (False, "holds a PEFT adapter too")])
 def test_an_adapter_is_no_base(folder: Path, alone: bool, words: str) -> None:
     (folder / "adapter_config.json").write_text("{}")
