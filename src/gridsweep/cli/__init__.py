@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from io import TextIOWrapper
 from itertools import takewhile
 from typing import NoReturn
 
@@ -20,6 +21,9 @@ __all__ = ["asking", "cli", "grid", "main", "mending", "studies", "sweeps", "win
 def main() -> None:
     """Run the command line; print a `GridsweepError` as a message (a document with --json) and exit with its code."""
     as_json = "--json" in takewhile("--".__ne__, sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a bar or a dash that the terminal's encoding lacks is no error
     tell = _document if as_json else _message
     try:
         cli.main(standalone_mode=False)
