@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import make_sweep
-from gridsweep.errors import ExecutorError
+from gridsweep.errors import SpecError
 from gridsweep.executors.environment import passed, secret_names, withheld
 from gridsweep.sweep.clusters import RayCluster
 from gridsweep.sweep.sweep import CarbonSource
@@ -46,7 +46,7 @@ def test_a_secret_of_the_spec_does_not_pass_whatever_its_name() -> None:
 def test_the_spec_adds_variables() -> None:
     sweep = replace(SWEEP, env=(("A", "1"), ("B", "env:EIA_API_KEY"), ("PATH", "/mine")))
     assert passed({"PATH": "/bin", "EIA_API_KEY": "s"}, sweep) == {"PATH": "/mine", "A": "1", "B": "s"}
-    with pytest.raises(ExecutorError, match=r"env\.B refers to the variable EIA_API_KEY, which is not set; set it"):
+    with pytest.raises(SpecError, match=r"env\.B: refers to the variable EIA_API_KEY, which is not set; set it"):
         passed({}, sweep)
 
 

@@ -300,3 +300,11 @@ def test_a_refused_change_leaves_the_journal_as_it_was(tmp_path):
     with pytest.raises(SpecError, match="the folder holds another sweep"):
         run(real_sweep(2), tmp_path)
     assert events_of(tmp_path) == before
+
+
+def test_a_reference_to_a_variable_that_is_not_set_is_refused_before_the_submission(tmp_path, monkeypatch):
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    sweep = real_sweep(1, env=(("B", "env:NOT_THERE"),))
+    with pytest.raises(SpecError, match=r"env\.B: refers to the variable NOT_THERE, which is not set"):
+        run(sweep, tmp_path)
+    assert not RunFolder(tmp_path).submitted() and not attempts(tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
 
-from gridsweep.errors import ExecutorError
+from gridsweep.errors import SpecError
 from gridsweep.sweep.sweep import Sweep
 
 PASSED = (
@@ -22,7 +22,7 @@ PASSED = (
 def passed(environ: Mapping[str, str], sweep: Sweep) -> dict[str, str]:
     """Return the variables for a sweep's workers: those of the allow-list, without its secrets, and those of its `env`.
 
-    Raise `ExecutorError` if `env` refers to a variable that is not set.
+    Raise `SpecError` if `env` refers to a variable that is not set.
     """
     secrets = secret_names(sweep)
     kept = {name: value for name, value in environ.items() if name not in secrets and _allowed(name)}
@@ -40,9 +40,8 @@ def added(environ: Mapping[str, str], sweep: Sweep) -> dict[str, str]:
     for name, value in sweep.env:
         source = value.removeprefix("env:")
         if source != value and source not in environ:
-            raise ExecutorError(
-                f"env.{name} refers to the variable {source}, which is not set; set it, or remove env.{name}"
-            )
+            what = f"refers to the variable {source}, which is not set"
+            raise SpecError(what, where=f"env.{name}", remedy="set it, or remove this key")
         found[name] = value if source == value else environ[source]
     return found
 

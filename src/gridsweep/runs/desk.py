@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gridsweep.errors import GridsweepError, SpecError
+from gridsweep.executors.environment import added as variables
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Policy
 from gridsweep.records import requests
@@ -139,6 +141,8 @@ def _sound(sweep: Sweep, now: datetime) -> None:
     """Raise `SpecError` for a sweep that cannot be planned; a spec that was read has been checked for more."""
     policy_for(sweep.policy)
     proposers_for(sweep)
+    if sweep.executor.name == "local":
+        variables(os.environ, sweep)
     names, devices = {tier.name for tier in sweep.tiers}, {device.name for device in sweep.devices}
     tiers = {e.tier for e in sweep.experiments} - names
     bound = {e.device for e in sweep.experiments} - {None} - devices

@@ -6,6 +6,7 @@ runs/<sweep>/store/   stints/     experiments/<id>/adapter
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from gridsweep.errors import (
     SpecError,
     TraceError,
 )
+from gridsweep.executors.environment import added
 from gridsweep.executors.local import WORKER, Local
 from gridsweep.executors.registry import executor_for
 from gridsweep.executors.workers import Workers, let_go, reach
@@ -152,11 +154,13 @@ def ready(opened: Submitted | Resumed, provider: Provider, executor: Workers, co
     """Check for errors that would fail the run at once.
 
     Raise `TraceError` if the trace does not cover the start, `ExecutorError` if the trainer or the executor is missing,
-    `DeadlineError` if the deadline cannot be met.
+    `DeadlineError` if the deadline cannot be met, `SpecError` if `env` refers to a variable that is not set.
     """
     local = opened.sweep.executor.name == "local"
     if local and tuple(command) == WORKER and find_spec("torch") is None:
         raise ExecutorError("training needs the extra `train`; pip install 'gridsweep[train]'")
+    if local:
+        added(os.environ, opened.sweep)
     if isinstance(opened, Resumed):
         return
     check_deadline(opened.sweep, opened.at)
