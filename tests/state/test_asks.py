@@ -102,6 +102,7 @@ def test_release_now_starts_on_a_dirty_grid():
     dirty = [400.0] * 96
     state, _ = asked(make_sweep(2), (1.0, wish("release", "e01", soon=True)), levels=dirty)
     assert starts(state) == {"e01": 1.0, "e00": 4.0}  # e00 at its latest start
+    assert state.attempts[state.standings["e01"].attempts[0]].why == "alice asked to start it now"
     state, _ = asked(make_sweep(2), (0.0, wish("hold")), (7.0, wish("release", soon=True)), levels=dirty)
     assert starts(state) == {"e00": 7.0, "e01": 8.0}
 

@@ -99,7 +99,8 @@ def step(
                 stint = Stint(tuple(members))
                 attempt = f"{stint.id}/{state.tries.get(stint.id, 0) + 1}"
                 due = decision.due or any(seen.due(works[id]) for id in decision.members)
-                why = decision.why
+                soon = state.asks.soon.get(members[0].experiment)
+                why = f"{soon.by} asked to start it now" if soon else decision.why
                 if late := overdue_by(state, (member.experiment for member in members), now):
                     why = f"overdue by {hours(late)}: {why}"
                 events.append(Requested(now, attempt, stint, decision.device, why, due))

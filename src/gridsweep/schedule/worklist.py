@@ -58,7 +58,7 @@ def waiting(state: State) -> list[Work]:
         for members in _dealt(standings, size):
             work = _work(sweep, members, step, stage, factor)
             if asked:
-                by = min(work.latest_start, *(soon[id] for id in work.members))
+                by = min(work.latest_start, *(soon[id].at for id in work.members))
                 work = replace(work, latest_start=by, soon=True)
             works.append(work)
     works.sort(key=lambda work: work.order)

@@ -21,7 +21,7 @@ class Asks:
     taken: dict[str, Asked] = field(default_factory=dict)
     paused: dict[str, Asked] = field(default_factory=dict)
     held: dict[str, Asked] = field(default_factory=dict)
-    soon: dict[str, datetime] = field(default_factory=dict)
+    soon: dict[str, Asked] = field(default_factory=dict)
     cancelled: dict[str, Asked] = field(default_factory=dict)
     stop: str = ""
 
@@ -52,7 +52,7 @@ class Asks:
         if event.soon:
             there = event.experiments or tuple(standings)
             waits = [id for id in there if standings[id].status in ("waiting", "reached")]
-            self.soon |= dict.fromkeys(waits, event.at)
+            self.soon |= dict.fromkeys(waits, event)
         return sweep
 
     def settle(self, standings: Mapping[str, Standing], experiments: Iterable[str], at: datetime) -> None:
