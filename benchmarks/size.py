@@ -1,6 +1,6 @@
-"""How long the verbs take on a large run: a folder of 5,000 experiments and 100,000 events is made, then each is timed.
+"""How long the verbs take on a run of 5,000 experiments and 100,000 events: a folder is made, then each is timed.
 
-    python benchmarks/size.py [--experiments 5000] [--events 100000] [--shape whole|rungs] [--folder FOLDER] [--json FILE]
+    python benchmarks/size.py [--experiments 5000] [--events 100000] [--shape whole|rungs] [--folder FOLDER]
 
 The folder is made through the real journal: a grid of experiments from a real spec, packs on eight devices, hourly
 readings of the grid, pauses, lost attempts, progress with energy, losses per sample, and a last twenty experiments that
@@ -169,9 +169,7 @@ class Maker:
             else:
                 yield from self.attempt(members, device, begin, end, end, "ended")
 
-    def attempt(
-        self, members: Sequence[str], device: str, begin: int, to: int, last: int, how: str
-    ) -> Iterator[Event]:
+    def attempt(self, members: Sequence[str], device: str, begin: int, to: int, last: int, how: str) -> Iterator[Event]:
         stint = Stint(tuple(Member(id, begin, to) for id in members))
         count = self.tries[stint.id] = self.tries.get(stint.id, 0) + 1
         name, at = f"{stint.id}/{count}", self.free[device]

@@ -91,11 +91,12 @@ def drive(
     proposers: Proposers | None = None,
     stop: Callable[[], str] = lambda: "",
     tell: Callable[[State, Sequence[Event]], None] = nothing,
+    rest: Callable[[], None] = lambda: None,
 ) -> State:
     """Drive a submitted sweep until no attempt runs and none may start; return its state.
 
     `proposers` builds the proposer that suggests new points. `stop` returns the reason to stop, "" for none. `tell`
-    receives every event after it is folded.
+    receives every event after it is folded. `rest` is called before each wait.
     """
 
     def commit(events: Sequence[Event]) -> None:
@@ -120,4 +121,5 @@ def drive(
         world.executor.act(state)
         if state.finished:
             return state
+        rest()
         world.wait(wake_at(state, now), state)

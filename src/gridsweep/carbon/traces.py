@@ -15,10 +15,11 @@ from math import isfinite
 import numpy as np
 import numpy.typing as npt
 
+from gridsweep.carbon.spans import DAY as DAY
+from gridsweep.carbon.spans import HOUR as HOUR
+
 Column = npt.NDArray[np.float64]
 
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
 POUNDS_PER_MWH = 0.45359237
 """One lb/MWh in gCO2eq/kWh: a pound is 453.59237 g, a MWh 1,000 kWh."""
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -86,7 +86,8 @@ class Journal:
             self._chained = True
         self._db.execute("COMMIT")
         self._inode = self.path.stat().st_ino
-        self._end = self._rows()[1]
+        for _ in self._rows():
+            pass
         chain.write_head(self.path, *self._end)
 
     def extend(self, events: Iterable[Event]) -> None:
@@ -136,39 +137,68 @@ class Journal:
 
     def events(self, after: int = 0) -> list[Event]:
         """Return the facts after a sequence number, in order. Raise `JournalError` if the chain shows damage."""
+        return list(self.each(after))
+
+    def each(self, after: int = 0) -> Iterator[Event]:
+        """Yield the facts after a sequence number, in order, so that they are never all in memory.
+
+        Raise `JournalError` if the chain shows damage, which may be after the last fact: what was made of the facts is
+        then of no use.
+        """
         try:
-            return [event_of(self.path, row) for row in self._rows()[0] if row[0] > after]
+            for row in self._rows():
+                if row[0] > after:
+                    yield event_of(self.path, row)
         except DAMAGED as error:
             raise _damaged(self.path, error) from None
 
-    def _rows(self) -> tuple[list[chain.Row], tuple[int, str]]:
-        """Return all rows, and their number with the last digest. Raise `JournalError` if they do not fit."""
+    @property
+    def end(self) -> tuple[int, str]:
+        """The number of rows and the last digest, as last read or written."""
+        return self._end
+
+    def rows(self) -> int:
+        """Return the number of rows, without checking them. Raise `JournalError` if they cannot be counted."""
         try:
-            found = list(chain.checked(stored(self._db, chained=self._chained)))
+            (count,) = self._db.execute("SELECT count(*) FROM events").fetchone()
+        except DAMAGED as error:
+            raise _damaged(self.path, error) from None
+        return int(count)
+
+    def _rows(self) -> Iterator[chain.Row]:
+        """Yield all rows, checked; then know the end. Raise `JournalError` if they do not fit, or fit to no head."""
+        links: list[str] = []
+        try:
+            for row, digest in chain.checked(stored(self._db, chained=self._chained)):
+                links.append(digest)
+                yield row
         except chain.Broken as error:
             raise JournalError(
                 f"{self.path}: event {error.seq} is damaged: {error}", remedy=mending(self.path)
             ) from None
-        rows, links = [row for row, _ in found], [digest for _, digest in found]
         missing = chain.missing(self._kept, links) if self._chained else 0
         if missing:
             raise JournalError(
-                f"{self.path}: its last {missing} of {len(rows) + missing} events are missing",
+                f"{self.path}: its last {missing} of {len(links) + missing} events are missing",
                 remedy=mending(self.path),
             )
         if missing is None:
             raise JournalError(f"{self.path}: the rows do not fit to journal.head", remedy=mending(self.path))
-        return rows, (len(rows), links[-1] if links else chain.BEGIN)
+        self._end = len(links), links[-1] if links else chain.BEGIN
 
     def close(self) -> None:
         self._db.close()
+
+
+def _event(text: str) -> Event:
+    return codec.loads(_EVENT, text)  # type: ignore[arg-type]  # a union, not a class
 
 
 def text_of(event: Event) -> str:
     """Return a fact as text that is read back as the same fact. Raise `JournalError` if there is none."""
     try:
         text = codec.dumps(event)
-        read: Event = codec.loads(_EVENT, text)  # type: ignore[arg-type]  # a union, not a class
+        read = _event(text)
     except ValueError as error:
         raise JournalError(f"the fact {event.kind} cannot be written: {error}") from None
     if read != event:
@@ -179,7 +209,7 @@ def text_of(event: Event) -> str:
 def event_of(path: Path, row: chain.Row) -> Event:
     """Return the fact of a row. Raise `JournalError` if there is none."""
     try:
-        return codec.loads(_EVENT, row[3])  # type: ignore[arg-type]  # a union, not a class
+        return _event(row[3])
     except ValidationError as error:
         what = error.errors()[0]
         raise JournalError(f"{path}: event {row[0]} cannot be read: {what['msg']} at {what['loc']}") from None

@@ -12,6 +12,7 @@ from gridsweep.accounting.recommendation import Recommendation
 from gridsweep.records.looks import Look, Piece
 from gridsweep.render.terminal import held, latest_start
 from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.glances import standing_at
 from gridsweep.serving.adapters import Adapter
 from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.standings import Standing, Status
@@ -255,7 +256,7 @@ def check(sweep: Sweep, warnings: Sequence[str], look: Look | None = None) -> Ch
 
 def status(place: RunFolder) -> SweepStatus:
     """Of the sweep in a folder."""
-    return status_of(place.read(), place.path, place.driver())
+    return status_of(standing_at(place), place.path, place.driver())
 
 
 def status_of(state: State, folder: Path, pid: int | None) -> SweepStatus:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 from gridsweep.accounting.report import Report
 from gridsweep.accounting.savings import Promise
+from gridsweep.render import glance
 from gridsweep.render.figures import grams, hours, percent
+from gridsweep.state.glance import lateness
 from gridsweep.state.overdue import Overdue
-from gridsweep.sweep.counting import counted
-
-NAMED = 5
-"""Number of late experiments that a summary names; the rest are counted."""
 
 
 def overdue(found: Sequence[Overdue]) -> list[str]:
@@ -32,29 +30,7 @@ def _missed(one: Overdue) -> str:
 
 def summary(found: Sequence[Overdue]) -> str:
     """Return all missed deadlines in one line; empty if there are none. Those that still wait are named apart."""
-    parts = []
-    for kind, deadline in (("start", "latest start"), ("end", "finish_by")):
-        done = [one for one in found if one.kind == kind and one.at is not None]
-        waiting = [one for one in found if one.kind == kind and one.at is None]
-        if done:
-            parts.append(
-                f"{counted(len(done), 'experiment')} {kind}ed after {_whose(deadline, len(done))}: {_named(done)}"
-            )
-        if waiting:
-            have = "have" if len(waiting) > 1 else "has"
-            by = _whose(deadline, len(waiting))
-            parts.append(f"{counted(len(waiting), 'experiment')} {have} not {kind}ed by {by}: {_named(waiting)}")
-    return "; ".join(parts)
-
-
-def _whose(deadline: str, n: int) -> str:
-    """Return the name of a deadline of `n` experiments; `finish_by` is the sweep's."""
-    return deadline if deadline == "finish_by" else f"{'their' if n > 1 else 'its'} {deadline}"
-
-
-def _named(late: Sequence[Overdue]) -> str:
-    named = ", ".join(f"{one.id} by {hours(one.late_h)}" for one in late[:NAMED])
-    return named + (f" and {len(late) - NAMED} more" if len(late) > NAMED else "")
+    return glance.late(lateness(found))
 
 
 def late_start(report: Report, experiment: str) -> float | None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import get_args
 
 from rich.markup import escape
 from rich.text import Text
@@ -21,12 +18,11 @@ from gridsweep.policy.registry import uses_limits
 from gridsweep.records.looks import Look
 from gridsweep.render import promises, wording
 from gridsweep.render.figures import energy, grams, hours, percent
-from gridsweep.render.progress import clock
+from gridsweep.render.glance import clock
 from gridsweep.render.screen import console, table
-from gridsweep.runs.folder import RunFolder
 from gridsweep.serving.adapters import Adapter
 from gridsweep.state.overdue import overdue
-from gridsweep.state.standings import Standing, Status
+from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.counting import counted, remaining
 from gridsweep.sweep.experiments import number
@@ -200,42 +196,6 @@ def wrote(paths: Sequence[Path]) -> None:
 def detached(pid: int, folder: Path) -> None:
     """Print the process of a background run and the command that watches it."""
     print(f"process {pid} runs the sweep in {folder}; watch it with: gridsweep status --watch {folder}")
-
-
-def ended(place: RunFolder) -> None:
-    """Return once no run drives the sweep."""
-    while place.driver() is not None:
-        time.sleep(1.0)
-
-
-def status(place: RunFolder, *, watch: bool) -> None:
-    """Print the status of a sweep; `watch` refreshes it every second until the run ends."""
-    from rich.live import Live
-
-    from gridsweep.render.progress import picture
-
-    out = console()
-    state = place.read()
-    if watch and out.is_terminal:
-        with Live(picture(state), console=out) as live:
-            while place.driver() is not None:
-                time.sleep(1.0)
-                state = place.read()
-                live.update(picture(state))
-    else:
-        while watch and place.driver() is not None:
-            time.sleep(1.0)
-            state = place.read()
-        out.print(picture(state))
-    pid = place.driver()
-    folder = shlex.quote(str(place.path))
-    counts = ", ".join(f"{count} {status}" for status in get_args(Status) if (count := state.count(status)))
-    out.print(f"{counts}\n{place.path}: {f'process {pid} drives it' if pid else 'no run drives it'}", markup=False)
-    if pid is None:
-        then = f"resume with: gridsweep run {word(folder)}" if state.left else f"next: gridsweep report {word(folder)}"
-        out.print(
-            f"next: gridsweep best {word(folder)}" if state.count("done") and not state.left else then, markup=False
-        )
 
 
 def held(state: State, standing: Standing) -> str:

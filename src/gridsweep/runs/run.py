@@ -48,6 +48,7 @@ from gridsweep.records.process import seen as seen_process
 from gridsweep.records.process import tell as tell_process
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.glances import Keeper
 from gridsweep.runs.interrupt import CTRL_C, Interrupt
 from gridsweep.runs.looking import fingerprinted, seen
 from gridsweep.runs.worlds import Following, Live, Replayed
@@ -95,16 +96,18 @@ def run(
         raise SpecError("no sweep and no folder given; name one of them")
     place = RunFolder(Path(folder) if folder else Path("runs") / (sweep.name if sweep else ""))
     if sweep is None:
-        place.read()  # raises before any file is created if there is no sweep
+        place.check_begun()  # raises before any file is created if there is no sweep
     elif place.empty():
         check_deadline(sweep, begin_of(sweep))  # likewise
     interrupt = Interrupt()
     interrupt.why = stop
     with lease(place.state) as epoch, interrupt.installed():
         journal, executor = Journal(place.journal, epoch=epoch), None
+        keeper = Keeper(place.journal)
         opened: list[Event] = []
+        state = State()
         try:
-            state = State(journal.events())
+            state = State(journal.each())
             begun = opening(state, sweep, journal.epoch or epoch)[0]
             provider = provider_for(begun.sweep.carbon)
             executor = executor_for(begun.sweep, place.store, command)
@@ -119,14 +122,19 @@ def run(
             keep_spec(place, state.sweep)
             world = world_for(state.sweep, provider, executor, interrupt.event)
             policy, proposers = policy_for(state.sweep.policy), proposers_for(state.sweep)
-            drive(state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell)
+            drive(
+                state, journal, world, policy,
+                proposers=proposers, stop=interrupt, tell=tell, rest=lambda: keeper.rested(state, journal.end),
+            )  # fmt: skip
         except MovedError:
             if isinstance(executor, Local):
                 executor.abandon()
             raise
         finally:
             journal.close()
-            if not opened:
+            if opened:
+                keeper.rested(state, journal.end, last=True)
+            else:
                 place.discard_empty()
             if executor is not None:
                 let_go(executor)
