@@ -104,22 +104,27 @@ def fitting(journal: Path) -> Snapshot | None:
         if said["format"] != FORMAT or said["gridsweep"] != __version__ or _digest(seen) != said["glance"]:
             return None
         count, digest, whole = said["count"], said["digest"], said["file"]
-        if _at_rest(journal) and file_digest(journal) != whole:
+        if (rest := _at_rest(journal)) and file_digest(journal) != whole:
             return None  # other bytes than those that were folded: perhaps more rows, perhaps damage
-        found = _later(journal, count, digest)
+        found = _later(journal, count, digest, whole=rest)
         if found is not None:
             return Snapshot(path, count, json.loads(seen), *found, said["frozen"], offset)
     return None
 
 
-def _later(journal: Path, count: int, digest: str) -> tuple[tuple[chain.Row, ...], tuple[int, str]] | None:
-    """Return the rows after the first `count`, and the journal's end; None unless `count` rows end with this digest."""
+def _later(
+    journal: Path, count: int, digest: str, *, whole: bool
+) -> tuple[tuple[chain.Row, ...], tuple[int, str]] | None:
+    """Return the rows after the first `count`, and the journal's end; None unless `count` rows end with this digest.
+
+    The rows are counted, unless the journal is known to be `whole`.
+    """
     head = chain.head(journal)  # before the rows, as everywhere: a run that writes meanwhile has the newer head
     if head is None or not isinstance(count, int) or count < 1 or not journal.is_file():
         return None
     with closing(sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
         db.execute("BEGIN")  # one view of the journal, whatever a run adds meanwhile
-        (rows,) = db.execute("SELECT count(*) FROM events").fetchone()
+        (rows,) = db.execute(f"SELECT {'max(seq)' if whole else 'count(*)'} FROM events").fetchone()
         found = db.execute(
             "SELECT seq, at, kind, body, chain FROM events WHERE seq >= ? ORDER BY seq", (max(1, count - 1),)
         ).fetchall()
