@@ -7,7 +7,9 @@ from datetime import datetime
 
 from gridsweep.accounting.pieces import Profile, joined, stages_of
 from gridsweep.loop import Provider, drive
+from gridsweep.policy.gates import Immediate
 from gridsweep.policy.situation import Policy
+from gridsweep.simulation.at_once import at_once
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Event, Submitted
@@ -57,8 +59,12 @@ def again(state: State, provider: Provider, policy: Policy, *, as_planned: bool 
         step: tuple(e for id, e in experiments.items() if joined_at.get(id) == step) for step in set(joined_at.values())
     }
     finish_by = sweep.finish_by if as_planned else None
+    start = state.submitted_at
     other = replace(sweep, experiments=first, finish_by=finish_by, rungs=rungs, repeats=None, propose=None)
-    return rehearse(other, state.submitted_at, provider, policy, executor, foreseen=later)
+    made = (
+        at_once(other, start, provider, executor, later) if isinstance(policy, Immediate) and not as_planned else None
+    )
+    return made or rehearse(other, start, provider, policy, executor, foreseen=later)
 
 
 def _done(state: State, *, exchange: bool) -> tuple[dict[str, Experiment], Simulated]:
