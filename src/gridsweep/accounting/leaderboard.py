@@ -322,12 +322,14 @@ def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
         tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None and row.repeats is None
     }
     for axis, param in enumerate(PARAMS):
-        levels = sorted({point[axis] for point in done})
-        for low, high in pairwise(levels):
+        levels: dict[float, list[tuple[float, ...]]] = {}
+        for point in done:
+            levels.setdefault(point[axis], []).append(point)
+        for low, high in pairwise(sorted(levels)):
             pairs = [
-                loss - done[twin]
-                for point, loss in done.items()
-                if point[axis] == high and (twin := (*point[:axis], low, *point[axis + 1 :])) in done
+                done[point] - done[twin]
+                for point in levels[high]
+                if (twin := (*point[:axis], low, *point[axis + 1 :])) in done
             ]
             if pairs:
                 change = mean(pairs)

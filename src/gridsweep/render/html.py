@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
 
 from gridsweep.accounting.leaderboard import Effect
 from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
-from gridsweep.render import accounts, figures, pictures, promises, scatter, timeline, wording
+from gridsweep.render import accounts, condensed, figures, pictures, promises, scatter, timeline, wording
 from gridsweep.sweep.experiments import number
 
 
@@ -44,7 +45,8 @@ def render(report: Report) -> str:
     )
     limits = report.thresholds if report.policy == "threshold" else {}
     plotly, script = get_plotlyjs(), _shipped("report.js")
-    rows = report.rows
+    rows, shown = condensed.listed(report), condensed.drawn(report)
+    ids = {row.experiment for row in rows}
     return environment.from_string(_shipped("report.html.jinja")).render(
         report=report,
         wording=wording,
@@ -57,12 +59,17 @@ def render(report: Report) -> str:
         mass=figures.mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g)),
         kwh=figures.energy_scale(row.energy_kwh for row in rows),
         strips=_strips(report),
+        rows=rows,
+        bars=[bar for bar in shown.bars if bar.experiment in ids],
+        left_out=condensed.left_out(report),
+        tied=wording.tie_note(report),
+        late=defaultdict(float, promises.late_starts(report)),
         band=_band(report),
         pictures={
             name: Markup(embedded(text))
             for name, text in (
-                ("timeline", timeline.timeline(report, limits)),
-                ("scatter", scatter.loss_against_carbon(report)),
+                ("timeline", timeline.timeline(shown, limits)),
+                ("scatter", scatter.loss_against_carbon(replace(shown, rows=rows))),
             )
             if text is not None
         },

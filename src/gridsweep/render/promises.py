@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from gridsweep.accounting.report import Report
 from gridsweep.accounting.savings import Promise
 from gridsweep.render import glance
+from gridsweep.render.condensed import LATE, WHERE
 from gridsweep.render.figures import grams, hours, percent
 from gridsweep.state.glance import lateness
 from gridsweep.state.overdue import Overdue
 
 
 def overdue(found: Sequence[Overdue]) -> list[str]:
-    """Return a sentence for each missed deadline."""
-    return [_missed(one) for one in found]
+    """Return a sentence for each missed deadline, for the first `LATE` of them, and how many more there are."""
+    more = [f"and {len(found) - LATE} more; {WHERE}"] if len(found) > LATE else []
+    return [_missed(one) for one in found[:LATE]] + more
 
 
 def _missed(one: Overdue) -> str:
@@ -33,10 +35,9 @@ def summary(found: Sequence[Overdue]) -> str:
     return glance.late(lateness(found))
 
 
-def late_start(report: Report, experiment: str) -> float | None:
-    """Return the hours between an experiment's latest start and its start; None if it started in time."""
-    late = (one.late_h for one in report.overdue if one.id == experiment and one.kind == "start")
-    return next(late, None)
+def late_starts(report: Report) -> dict[str, float]:
+    """Return how late experiments started, or still have not, in hours by id; those in time are left out."""
+    return {one.id: one.late_h for one in reversed(report.overdue) if one.kind == "start"}
 
 
 def promise(report: Report) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from gridsweep.errors import DONE, EXIT_CODES, word
 from gridsweep.policy.registry import uses_limits
 from gridsweep.records.looks import Look
 from gridsweep.render import promises, wording
+from gridsweep.render.condensed import listed, unlisted
 from gridsweep.render.figures import energy, grams, hours, percent
 from gridsweep.render.glance import clock
 from gridsweep.render.screen import console, table
@@ -89,7 +90,8 @@ def report(made: Report, *, short: bool = False) -> None:
         "started because",
         right=("", "loss", versus, "places", "energy", "g/kWh", "CO2eq", "at once", "wait"),
     )  # fmt: skip
-    for row in made.rows:
+    late = promises.late_starts(made)
+    for row in listed(made):
         loss = f"{row.loss:.4f}" if row.loss is not None else row.status
         loss += f" ({row.seeds} seeds)" if row.seeds > 1 else ""
         half = f" ±{(row.high - row.low) / 2:.4f}" if row.high is not None and row.low is not None else ""
@@ -104,10 +106,12 @@ def report(made: Report, *, short: bool = False) -> None:
             f"{row.mean_intensity:.0f}" if row.mean_intensity is not None else "",
             grams(row.emissions_g),
             grams(row.immediate_g) if row.immediate_g is not None else "",
-            _waited(made, row),
+            _waited(row, late),
             escape(row.reason or row.why),
         )
     out.print(rows)
+    if more := unlisted(made):
+        out.print(more)
     if any(row.tied and row.place != 1 for row in made.rows):
         out.print(f"[dim]= {wording.tie_note(made)}[/dim]")
     out.print()
@@ -122,11 +126,11 @@ def report(made: Report, *, short: bool = False) -> None:
         out.print(f"[dim]{escape(note)}[/dim]")
 
 
-def _waited(made: Report, row: Row) -> str:
+def _waited(row: Row, late: Mapping[str, float]) -> str:
     if row.wait_h is None:
         return ""
-    late = promises.late_start(made, row.experiment)
-    return hours(row.wait_h) + (f" [red]({hours(late)} late)[/red]" if late else "")
+    by = late.get(row.experiment)
+    return hours(row.wait_h) + (f" [red]({hours(by)} late)[/red]" if by else "")
 
 
 def headline(made: Report) -> list[str]:

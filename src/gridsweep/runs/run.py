@@ -56,7 +56,7 @@ from gridsweep.schedule.capacity import check_deadline
 from gridsweep.selection.registry import proposers_for
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.gate import beside, comparable, gated
-from gridsweep.simulation.promises import promise, promised
+from gridsweep.simulation.promises import MOST, promise, promised
 from gridsweep.state.events import Event, Promised, Resumed, Submitted
 from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
@@ -243,6 +243,9 @@ def compared(state: State) -> Report:
     made = summarize(state)
     if not comparable(state):
         return made
+    if len(state.standings) > MOST:
+        why = f"Not compared with the gate of the tiers: more than {MOST} experiments are too many for a report."
+        return replace(made, notes=(*made.notes, why))
     try:
         other = gated(state, provider_for(state.sweep.carbon))
     except GridsweepError:
