@@ -12,8 +12,9 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +40,12 @@ CREATE TABLE lease (epoch INTEGER NOT NULL);
 
 
 class Journal:
-    """The facts of one sweep. Writable if opened with the epoch of a lease, else read-only."""
+    """The facts of one sweep. Writable if opened with the epoch of a lease, else read-only.
 
-    def __init__(self, path: Path, *, epoch: int | None = None):
+    A journal that is opened for writing is read once, to check it; `fold` then gets its facts.
+    """
+
+    def __init__(self, path: Path, *, epoch: int | None = None, fold: Callable[[Event], None] | None = None):
         self.path, self.epoch = path, epoch
         self._end = 0, chain.BEGIN
         self._inode = 0
@@ -57,7 +61,7 @@ class Journal:
                 self._db.execute("PRAGMA synchronous=FULL")
             self._check()
             if epoch is not None:
-                self._take_over()
+                self._take_over(fold)
         except DAMAGED as error:
             raise _damaged(path, error) from None
 
@@ -72,7 +76,7 @@ class Journal:
         if fine != "ok":
             raise JournalError(f"{self.path} is damaged: {fine}", remedy=mending(self.path))
 
-    def _take_over(self) -> None:
+    def _take_over(self, fold: Callable[[Event], None] | None) -> None:
         """Make this run the one that writes, and the format the newest; find the end of the chain."""
         self._db.execute("BEGIN IMMEDIATE")
         (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
@@ -86,8 +90,9 @@ class Journal:
             self._chained = True
         self._db.execute("COMMIT")
         self._inode = self.path.stat().st_ino
-        for _ in self._rows():
-            pass
+        for row in self._rows():
+            if fold is not None:
+                fold(event_of(self.path, row))
         chain.write_head(self.path, *self._end)
 
     def extend(self, events: Iterable[Event]) -> None:
@@ -157,14 +162,6 @@ class Journal:
         """The number of rows and the last digest, as last read or written."""
         return self._end
 
-    def rows(self) -> int:
-        """Return the number of rows, without checking them. Raise `JournalError` if they cannot be counted."""
-        try:
-            (count,) = self._db.execute("SELECT count(*) FROM events").fetchone()
-        except DAMAGED as error:
-            raise _damaged(self.path, error) from None
-        return int(count)
-
     def _rows(self) -> Iterator[chain.Row]:
         """Yield all rows, checked; then know the end. Raise `JournalError` if they do not fit, or fit to no head."""
         links: list[str] = []
@@ -190,15 +187,16 @@ class Journal:
         self._db.close()
 
 
-def _event(text: str) -> Event:
-    return codec.loads(_EVENT, text)  # type: ignore[arg-type]  # a union, not a class
+@cache
+def _reader() -> Callable[[str], Event]:
+    return codec.reader(_EVENT)
 
 
 def text_of(event: Event) -> str:
     """Return a fact as text that is read back as the same fact. Raise `JournalError` if there is none."""
     try:
         text = codec.dumps(event)
-        read = _event(text)
+        read = _reader()(text)
     except ValueError as error:
         raise JournalError(f"the fact {event.kind} cannot be written: {error}") from None
     if read != event:
@@ -209,7 +207,7 @@ def text_of(event: Event) -> str:
 def event_of(path: Path, row: chain.Row) -> Event:
     """Return the fact of a row. Raise `JournalError` if there is none."""
     try:
-        return _event(row[3])
+        return _reader()(row[3])
     except ValidationError as error:
         what = error.errors()[0]
         raise JournalError(f"{path}: event {row[0]} cannot be read: {what['msg']} at {what['loc']}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,10 +61,12 @@ class RunFolder:
         """Return whether no sweep was ever submitted in the folder; False for a journal that cannot be read."""
         if not self.journal.exists():
             return True
+        from gridsweep.records.journal import DAMAGED, readable
+
         try:
-            with self._opened() as journal:
-                return journal.rows() == 0
-        except GridsweepError:
+            with closing(readable(self.journal)) as db:
+                return db.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
+        except DAMAGED:
             return False
 
     def discard_empty(self) -> None:

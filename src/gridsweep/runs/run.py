@@ -102,12 +102,10 @@ def run(
     interrupt = Interrupt()
     interrupt.why = stop
     with lease(place.state) as epoch, interrupt.installed():
-        journal, executor = Journal(place.journal, epoch=epoch), None
-        keeper = Keeper(place.journal)
+        state, keeper = State(), Keeper(place.journal)
+        journal, executor = Journal(place.journal, epoch=epoch, fold=state.apply), None
         opened: list[Event] = []
-        state = State()
         try:
-            state = State(journal.each())
             begun = opening(state, sweep, journal.epoch or epoch)[0]
             provider = provider_for(begun.sweep.carbon)
             executor = executor_for(begun.sweep, place.store, command)
