@@ -211,7 +211,7 @@ class Maker:
 
     def until(self, moment: datetime) -> Iterator[Event]:
         """Yield the readings of the grid up to a moment, hour by hour; some hours are revised a day later."""
-        title = Provenance("solar valley", "synthetic", "average")
+        title = Provenance("solar valley", "synthetic")
         while self.start + self.hours * HOUR <= moment:
             at = self.start + self.hours * HOUR
             yield Observed(at, at, HOUR, (round(self.level(self.hours), 1),), title)

@@ -34,7 +34,7 @@ FORMAT = 1
 """To be raised whenever the same events give another glance or another frozen state."""
 LIMIT = 256 * MEBIBYTE
 """The longest line of a snapshot that is read."""
-UNFIT = (OSError, ValueError, KeyError, TypeError, AttributeError, sqlite3.Error)
+UNFIT = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, sqlite3.Error)
 """What a snapshot or a journal that is not as it should be raises."""
 
 
