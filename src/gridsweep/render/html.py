@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
+from typing import Any  # a template's variables
 
 from gridsweep.accounting.leaderboard import Effect
 from gridsweep.accounting.report import Report
@@ -46,7 +47,6 @@ def render(report: Report) -> str:
     limits = report.thresholds if report.policy == "threshold" else {}
     plotly, script = get_plotlyjs(), _shipped("report.js")
     rows, shown = condensed.listed(report), condensed.drawn(report)
-    ids = {row.experiment for row in rows}
     return environment.from_string(_shipped("report.html.jinja")).render(
         report=report,
         wording=wording,
@@ -59,11 +59,8 @@ def render(report: Report) -> str:
         mass=figures.mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g)),
         kwh=figures.energy_scale(row.energy_kwh for row in rows),
         strips=_strips(report),
-        rows=rows,
-        bars=[bar for bar in shown.bars if bar.experiment in ids],
-        left_out=condensed.left_out(report),
         tied=wording.tie_note(report),
-        late=defaultdict(float, promises.late_starts(report)),
+        **_condensed(report, shown),
         band=_band(report),
         pictures={
             name: Markup(embedded(text))
@@ -79,6 +76,18 @@ def render(report: Report) -> str:
         # The browser runs these two scripts only and fetches nothing, so any unescaped user text stays inert.
         scripts=" ".join(_fingerprint(text) for text in (plotly, script)),
     )
+
+
+def _condensed(report: Report, shown: Report) -> dict[str, Any]:
+    """Return what the tables list, and what they and the pictures leave out."""
+    rows = condensed.listed(report)
+    ids = {row.experiment for row in rows}
+    return {
+        "rows": rows,
+        "bars": [bar for bar in shown.bars if bar.experiment in ids],
+        "late": defaultdict(float, promises.late_starts(report)),
+        "left_out": condensed.left_out(report),
+    }
 
 
 def embedded(text: str) -> str:

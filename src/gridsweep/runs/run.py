@@ -130,12 +130,12 @@ def run(
             raise
         finally:
             journal.close()
-            if opened:
-                keeper.rested(state, journal.end, last=True)
-            else:
+            if not opened:
                 place.discard_empty()
             if executor is not None:
                 let_go(executor)
+            if opened:
+                keeper.rested(state, journal.end, last=True)
     return Run(place.path, compared(state), exit_code(state))
 
 
