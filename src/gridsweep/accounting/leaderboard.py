@@ -257,12 +257,12 @@ def _by_noise(means: Mapping[str, float], noise: float) -> list[Place]:
     The losses are sorted, so that those that differ enough from one begin (end) at a place found by bisection: a
     difference of floats never falls while its first number rises.
     """
-    ordered = sorted(means.values())
+    ordered = sorted(loss for loss in means.values() if loss == loss)
     return [
         Place(
             id,
             1 + bisect_left(ordered, True, key=lambda other: not loss - other > noise),
-            bisect_left(ordered, True, key=lambda other: other - loss > noise),
+            len(means) - len(ordered) + bisect_left(ordered, True, key=lambda other: other - loss > noise),
             loss,
         )
         for id, loss in means.items()

@@ -131,11 +131,11 @@ class Trace:
         return self.exposure(start, end).known
 
     @cached_property
-    def _sums(self) -> tuple[Column, Column]:
+    def _sums(self) -> tuple[list[float], list[float]]:  # lists: a hundred thousand segments look up single values
         known = np.isfinite(self.values)
         hours = self.step / HOUR
         level = np.concatenate(([0.0], np.cumsum(np.where(known, self.values, 0.0)) * hours))
-        return level, np.concatenate(([0.0], np.cumsum(known) * hours))
+        return level.tolist(), np.concatenate(([0.0], np.cumsum(known) * hours)).tolist()
 
     def _upto(self, moment: datetime) -> tuple[float, float]:
         level, known = self._sums
@@ -144,12 +144,9 @@ class Trace:
             return 0.0, 0.0
         i = int(position)
         if i >= len(self.values):
-            return float(level[-1]), float(known[-1])
+            return level[-1], known[-1]
         part = position - i
-        return (
-            float(level[i] + part * (level[i + 1] - level[i])),
-            float(known[i] + part * (known[i + 1] - known[i])),
-        )
+        return level[i] + part * (level[i + 1] - level[i]), known[i] + part * (known[i + 1] - known[i])
 
     def exposure(self, start: datetime, end: datetime) -> Exposure:
         """Return the exact integral over `[start, end)`, with the value constant within each slot."""
