@@ -19,12 +19,9 @@ import math
 import os
 import random
 import re
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -246,26 +243,40 @@ def make(folder: Path, experiments: int, events: int, shape: str) -> int:
     return len(made)
 
 
+LAUNCHER = """
+import json, os, sys, time
+first, command = sys.argv[1] == "first", sys.argv[2:]
+read, write = os.pipe()
+begun = time.perf_counter()
+child = os.fork()
+if not child:
+    for end in (1, 2):
+        os.dup2(write if first else os.open(os.devnull, os.O_WRONLY), end)
+    os.close(read)
+    os.execv(command[0], command)
+os.close(write)
+if first:
+    while (byte := os.read(read, 1)) and byte != b"\\n":
+        pass
+    wall = time.perf_counter() - begun
+    os.kill(child, 9)
+_, _, used = os.wait4(child, 0)
+if not first:
+    wall = time.perf_counter() - begun
+print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+"""A child begins as a copy of its parent, and its peak counts from there: so a small process starts it."""
+
+
 def measured(goal: Goal, folder: Path) -> Measured:
     """Run a verb, to its end or to its first line, and measure it."""
     env = {**os.environ, "GRIDSWEEP_WORKER": "gridsweep.testing.stand_in", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-P", "-m", "gridsweep", *(part.format(folder=folder) for part in goal.arguments)]
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    where = subprocess.PIPE if goal.first else subprocess.DEVNULL
-    child = subprocess.Popen(command, stdout=where, stderr=subprocess.STDOUT if goal.first else where, env=env)
-    if goal.first:
-        assert child.stdout is not None
-        child.stdout.readline()
-        wall = time.perf_counter() - begun
-        child.send_signal(signal.SIGKILL)
-        child.stdout.close()
-    _, _, used = os.wait4(child.pid, 0)
-    if not goal.first:
-        wall = time.perf_counter() - begun
-    del before
-    peak = used.ru_maxrss / 1024
+    launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, "first" if goal.first else "end"]
+    said = subprocess.run([*launch, *command], stdout=subprocess.PIPE, text=True, env=env, check=True).stdout
+    wall, cpu, peak = json.loads(said)
     kept = (goal.seconds is None or wall <= goal.seconds) and (goal.mib is None or peak <= goal.mib)
-    return Measured(goal.name, wall, used.ru_utime + used.ru_stime, peak, goal.seconds, goal.mib, kept)
+    return Measured(goal.name, wall, cpu, peak, goal.seconds, goal.mib, kept)
 
 
 GOALS = (
