@@ -48,10 +48,10 @@ def test_the_data_of_a_page_are_bounded_and_what_is_left_out_is_told(large: Repo
     assert len(data.encode()) < 1_200_000
     told = "Of 3000 experiments, tables and pictures show 201, the best first; report.json holds all."
     assert page.count(told) == 2, "in the table's caption and in the picture's"
-    assert "The picture draws 201 of 3000 bars (the stints)." in page
+    assert "The picture draws 100 of 3000 bars (the stints)." in page
     assert "The intensity is drawn as means of 17 slots." in page
     assert "and 2900 more; report.json holds all" in page
-    assert "201 of 3000 rows; times in UTC" in page
+    assert "100 of 3000 rows; times in UTC" in page
     assert page.count("<tr class=") == 201 and "e02999" in page and "e00199" in page and "e00200" not in data
 
 

@@ -17,7 +17,7 @@ LATE = 100
 """The most missed deadlines that are listed, the longest first."""
 SLOTS = 3000
 """The most slots of the grid that a picture draws; of more, several are drawn as their mean."""
-STINTS = 200
+STINTS = 100
 """The most stints that a picture draws of a sweep, and as many of the same work run at once."""
 WHERE = "report.json holds all"
 
