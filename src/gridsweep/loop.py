@@ -109,11 +109,13 @@ def drive(
     stop: Callable[[], str] = lambda: "",
     tell: Callable[[State, Sequence[Event]], None] = nothing,
     desk: Desk | None = None,
+    rest: Callable[[], None] = lambda: None,
 ) -> State:
     """Drive a submitted sweep until no attempt runs and none may start; return its state.
 
     `proposers` builds the proposer that suggests new points. `stop` returns the reason to stop, "" for none. `tell`
-    receives every event after it is folded. Users ask at the `desk`; without one nobody can.
+    receives every event after it is folded. `rest` is called before each wait. Users ask at the `desk`; without one
+    nobody can.
     """
 
     def commit(events: Sequence[Event]) -> None:
@@ -144,4 +146,5 @@ def drive(
         world.executor.act(state)
         if state.finished:
             return state
+        rest()
         world.wait(wake_at(state, now), state)

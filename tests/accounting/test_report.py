@@ -1,8 +1,11 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builders import DAYS, RELAXED, START, URGENT, after, make_sweep, rehearsed
+from gridsweep.accounting import leaderboard
 from gridsweep.accounting.leaderboard import effects
 from gridsweep.accounting.ledger import ledger
 from gridsweep.accounting.report import Report, make_report
@@ -195,3 +198,15 @@ def test_one_that_was_better_at_a_rung_than_at_its_end_is_said_to_overfit():
     report = with_rung({"e00": GOOD, "e01": BAD}, {"e00": LATER, "e01": GOOD})
     (note,) = [note for note in report.notes if "overfits" in note]
     assert note.startswith("e00 overfits: its loss was lower at step 3 than at its end, by 0.2000 (")
+
+
+@given(
+    st.lists(st.one_of(st.sampled_from([1.0, 1.1, 1.3, float("nan")]), st.floats(0, 9)), min_size=1, max_size=30),
+    st.sampled_from([0.0, 0.1, 0.2, 0.5]),
+)
+def test_places_by_noise_are_those_of_every_pair(losses, noise):
+    means = {f"e{n}": loss for n, loss in enumerate(losses)}
+    for place in leaderboard._by_noise(means, noise):
+        loss = means[place.experiment]
+        assert place.first == 1 + sum(loss - other > noise for other in losses)
+        assert place.last == len(losses) - sum(other - loss > noise for other in losses)

@@ -196,3 +196,16 @@ def test_a_reading_takes_a_forecast_as_it_is_or_none():
     assert Reading(history, forecast, Provenance("somewhere", "measured")).forecast is forecast
     assert Reading(history, None, Provenance("somewhere", "measured")).forecast is None
     assert Reading(history, lambda: None, Provenance("somewhere", "measured")).forecast is None
+
+
+@given(
+    st.lists(st.one_of(st.floats(0, 600), st.just(nan)), min_size=0, max_size=12),
+    st.lists(st.tuples(st.integers(-(10**10), 6 * 10**10), st.integers(0, 10**10)), max_size=12),
+)
+def test_many_windows_meet_what_each_alone_meets(levels, windows):
+    trace = Trace(datetime(2024, 1, 1, tzinfo=UTC), timedelta(hours=1), levels)
+    spans = [
+        (trace.start + timedelta(microseconds=a), trace.start + timedelta(microseconds=a + length))
+        for a, length in windows
+    ]
+    assert trace.exposures(spans) == [trace.exposure(*span) for span in spans]

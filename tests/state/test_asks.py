@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import START, URGENT, after, make_sweep, rehearsed, starts
-from gridsweep.accounting.asked import requests
 from gridsweep.carbon.readings import Provenance
 from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import JournalError
@@ -23,6 +22,7 @@ from gridsweep.selection.proposers import Proposers
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Observations, Virtual
+from gridsweep.state.asked import requests
 from gridsweep.state.asks import ALL
 from gridsweep.state.events import Event, Submitted
 from gridsweep.state.state import State

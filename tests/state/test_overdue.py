@@ -17,11 +17,12 @@ from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.records import codec
 from gridsweep.render import answers, html, markdown, promises, terminal
-from gridsweep.render.progress import picture
+from gridsweep.render.glance import picture
 from gridsweep.render.screen import console
 from gridsweep.runs.run import exit_code
 from gridsweep.simulation.baseline import baseline
 from gridsweep.state.events import Held, Observed, Requested, Resumed, Running, Submitted
+from gridsweep.state.glance import glance
 from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Member, Stint
@@ -137,7 +138,7 @@ def test_every_report_and_the_status_say_which_and_by_how_much(capsys):
     assert any(summary in line for line in terminal.headline(report))
     told = answers.status_of(state, Path("runs/a"), None).overdue
     assert [(one.id, one.kind, one.late_h) for one in told][:1] == [("e05", "start", 6.0)]
-    console().print(picture(state), width=300, soft_wrap=True)
+    console().print(picture(glance(state)), width=300, soft_wrap=True)
     assert summary in capsys.readouterr().out
 
 

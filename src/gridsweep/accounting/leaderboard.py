@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -237,7 +238,7 @@ def _places(
         except ValueError:
             found = []
     if not found and noise is not None:
-        found = [_by_noise(id, means, noise) for id in means]
+        found = _by_noise(means, noise)
     listed = {id: place for place, id in enumerate(order, 1)}
     ahead = min((listed[id] for id in means), default=1) - 1  # the experiment retrained over the full base comes first
     return {
@@ -250,11 +251,22 @@ def _places(
     }
 
 
-def _by_noise(id: str, means: Mapping[str, float], noise: float) -> Place:
-    """Return the possible places of one experiment if only differences above the noise count."""
-    better = sum(means[id] - other > noise for other in means.values())
-    worse = sum(other - means[id] > noise for other in means.values())
-    return Place(id, 1 + better, len(means) - worse, means[id])
+def _by_noise(means: Mapping[str, float], noise: float) -> list[Place]:
+    """Return the possible places of the experiments if only differences above the noise count.
+
+    The losses are sorted, so that those that differ enough from one begin (end) at a place found by bisection: a
+    difference of floats never falls while its first number rises.
+    """
+    ordered = sorted(loss for loss in means.values() if loss == loss)
+    return [
+        Place(
+            id,
+            1 + bisect_left(ordered, True, key=lambda other: not loss - other > noise),
+            len(means) - len(ordered) + bisect_left(ordered, True, key=lambda other: other - loss > noise),
+            loss,
+        )
+        for id, loss in means.items()
+    ]
 
 
 def _interval(scores: Mapping[str, Measured], id: str, other: str | None) -> tuple[float | None, float | None]:
@@ -310,12 +322,14 @@ def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
         tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None and row.repeats is None
     }
     for axis, param in enumerate(PARAMS):
-        levels = sorted({point[axis] for point in done})
-        for low, high in pairwise(levels):
+        levels: dict[float, list[tuple[float, ...]]] = {}
+        for point in done:
+            levels.setdefault(point[axis], []).append(point)
+        for low, high in pairwise(sorted(levels)):
             pairs = [
-                loss - done[twin]
-                for point, loss in done.items()
-                if point[axis] == high and (twin := (*point[:axis], low, *point[axis + 1 :])) in done
+                done[point] - done[twin]
+                for point in levels[high]
+                if (twin := (*point[:axis], low, *point[axis + 1 :])) in done
             ]
             if pairs:
                 change = mean(pairs)

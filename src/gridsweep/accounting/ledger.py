@@ -67,7 +67,9 @@ class Ledger:
 def charge(segments: Iterable[Segment], grid: Trace) -> Account:
     """Return the account of segments: each one's energy, spread evenly over its time, times the intensity then."""
     energy = emissions = unknown = 0.0
-    for segment in segments:
+    segments = list(segments)
+    exposures = grid.exposures([(segment.start, segment.end) for segment in segments])
+    for segment, met in zip(segments, exposures, strict=True):
         span = segment.end - segment.start
         energy += segment.kwh
         if span <= timedelta(0):
@@ -77,7 +79,6 @@ def charge(segments: Iterable[Segment], grid: Trace) -> Account:
             else:
                 unknown += segment.kwh
             continue
-        met = grid.exposure(segment.start, segment.end)
         emissions += segment.kwh * met.level_hours / (span / HOUR)
         unknown += segment.kwh * (met.unknown / span)
     return Account(energy, emissions, unknown)

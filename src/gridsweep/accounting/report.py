@@ -7,7 +7,6 @@ from datetime import datetime
 from itertools import zip_longest
 
 from gridsweep.accounting import compute_gardener as gardener
-from gridsweep.accounting.asked import RequestRow, requests
 from gridsweep.accounting.caveats import caveats
 from gridsweep.accounting.certificate import Certificate, certificate
 from gridsweep.accounting.compute_gardener import Gardened
@@ -18,6 +17,7 @@ from gridsweep.accounting.winner_caveats import winner_caveats
 from gridsweep.carbon.readings import Quality
 from gridsweep.carbon.traces import HOUR, or_nones
 from gridsweep.selection.winners import winner
+from gridsweep.state.asked import RequestRow, requests
 from gridsweep.state.asks import ALL
 from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.standings import Status

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from gridsweep.carbon.traces import HOUR
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 def hours(span: timedelta | float) -> str:

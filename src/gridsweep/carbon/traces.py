@@ -15,12 +15,17 @@ from math import isfinite
 import numpy as np
 import numpy.typing as npt
 
+from gridsweep.carbon.spans import DAY as DAY
+from gridsweep.carbon.spans import HOUR as HOUR
+
 Column = npt.NDArray[np.float64]
 
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
 POUNDS_PER_MWH = 0.45359237
 """One lb/MWh in gCO2eq/kWh: a pound is 453.59237 g, a MWh 1,000 kWh."""
+
+
+MICROSECOND = timedelta(microseconds=1)
+HOUR_US = HOUR / MICROSECOND
 
 
 def or_none(level: float) -> float | None:
@@ -130,11 +135,11 @@ class Trace:
         return self.exposure(start, end).known
 
     @cached_property
-    def _sums(self) -> tuple[Column, Column]:
+    def _sums(self) -> tuple[list[float], list[float]]:  # lists: a hundred thousand segments look up single values
         known = np.isfinite(self.values)
         hours = self.step / HOUR
         level = np.concatenate(([0.0], np.cumsum(np.where(known, self.values, 0.0)) * hours))
-        return level, np.concatenate(([0.0], np.cumsum(known) * hours))
+        return level.tolist(), np.concatenate(([0.0], np.cumsum(known) * hours)).tolist()
 
     def _upto(self, moment: datetime) -> tuple[float, float]:
         level, known = self._sums
@@ -143,18 +148,32 @@ class Trace:
             return 0.0, 0.0
         i = int(position)
         if i >= len(self.values):
-            return float(level[-1]), float(known[-1])
+            return level[-1], known[-1]
         part = position - i
-        return (
-            float(level[i] + part * (level[i + 1] - level[i])),
-            float(known[i] + part * (known[i + 1] - known[i])),
-        )
+        return level[i] + part * (level[i + 1] - level[i]), known[i] + part * (known[i + 1] - known[i])
 
     def exposure(self, start: datetime, end: datetime) -> Exposure:
         """Return the exact integral over `[start, end)`, with the value constant within each slot."""
         (level_a, known_a), (level_b, known_b) = self._upto(start), self._upto(end)
         known = min(end - start, timedelta(hours=known_b - known_a))
         return Exposure(level_b - level_a, known, (end - start) - known)
+
+    def exposures(self, windows: Sequence[tuple[datetime, datetime]]) -> list[Exposure]:
+        """Return the `exposure` of many windows, to the last digit the same, in a fraction of the time."""
+        if not len(self.values) or not windows:
+            return [self.exposure(start, end) for start, end in windows]
+        at = np.array([((a - self.start) / self.step, (b - self.start) / self.step) for a, b in windows])
+        sums = np.array(self._sums)  # level and known, up to the begin of each slot
+        slot = np.clip(at.astype(np.int64), 0, len(self.values) - 1)
+        upto = sums[:, slot] + (at - slot) * (sums[:, slot + 1] - sums[:, slot])
+        upto = np.where(at >= len(self.values), sums[:, -1:, None], np.where(at <= 0, 0.0, upto))
+        level, known = (upto[:, :, 1] - upto[:, :, 0]).tolist()
+        found = []
+        for (start, end), met, hours in zip(windows, level, known, strict=True):
+            span = end - start
+            seen = span if abs(hours * HOUR_US - span / MICROSECOND) < 0.4 else min(span, timedelta(hours=hours))
+            found.append(Exposure(met, seen, span - seen))
+        return found
 
     def mean(self, start: datetime, end: datetime) -> float:
         """Return the mean over the known part of `[start, end)`; the value at `start` for an empty window."""

@@ -43,9 +43,9 @@ def notice(*, quiet: bool) -> Callable[[str], None]:
 
 
 def load(path: Path) -> Sweep:
-    from gridsweep import api
+    from gridsweep import spec  # not by way of `api`, which imports all verbs
 
-    return api.load(path)
+    return spec.load(path)
 
 
 def folder_of(folder: Path | None) -> RunFolder:

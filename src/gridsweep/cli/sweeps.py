@@ -190,15 +190,17 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
 @json_option
 def status(folder: Path | None, watch: bool, as_json: bool) -> None:
     """Show the status of a sweep."""
-    from gridsweep.render import answers, terminal
+    from gridsweep.render import glance
 
     place = folder_of(folder)
     if as_json:
+        from gridsweep.render import answers
+
         if watch:
-            terminal.ended(place)
+            glance.ended(place)
         print_json(answers.status(place))
     else:
-        terminal.status(place, watch=watch)
+        glance.status(place, watch=watch)
 
 
 @cli.command()

@@ -12,8 +12,9 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +40,12 @@ CREATE TABLE lease (epoch INTEGER NOT NULL);
 
 
 class Journal:
-    """The facts of one sweep. Writable if opened with the epoch of a lease, else read-only."""
+    """The facts of one sweep. Writable if opened with the epoch of a lease, else read-only.
 
-    def __init__(self, path: Path, *, epoch: int | None = None):
+    A journal that is opened for writing is read once, to check it; `fold` then gets its facts.
+    """
+
+    def __init__(self, path: Path, *, epoch: int | None = None, fold: Callable[[Event], None] | None = None):
         self.path, self.epoch = path, epoch
         self._end = 0, chain.BEGIN
         self._inode = 0
@@ -57,7 +61,7 @@ class Journal:
                 self._db.execute("PRAGMA synchronous=FULL")
             self._check()
             if epoch is not None:
-                self._take_over()
+                self._take_over(fold)
         except DAMAGED as error:
             raise _damaged(path, error) from None
 
@@ -72,7 +76,7 @@ class Journal:
         if fine != "ok":
             raise JournalError(f"{self.path} is damaged: {fine}", remedy=mending(self.path))
 
-    def _take_over(self) -> None:
+    def _take_over(self, fold: Callable[[Event], None] | None) -> None:
         """Make this run the one that writes, and the format the newest; find the end of the chain."""
         self._db.execute("BEGIN IMMEDIATE")
         (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
@@ -86,7 +90,9 @@ class Journal:
             self._chained = True
         self._db.execute("COMMIT")
         self._inode = self.path.stat().st_ino
-        self._end = self._rows()[1]
+        for row in self._rows():
+            if fold is not None:
+                fold(event_of(self.path, row))
         chain.write_head(self.path, *self._end)
 
     def extend(self, events: Iterable[Event]) -> None:
@@ -136,39 +142,61 @@ class Journal:
 
     def events(self, after: int = 0) -> list[Event]:
         """Return the facts after a sequence number, in order. Raise `JournalError` if the chain shows damage."""
+        return list(self.each(after))
+
+    def each(self, after: int = 0) -> Iterator[Event]:
+        """Yield the facts after a sequence number, in order, so that they are never all in memory.
+
+        Raise `JournalError` if the chain shows damage, which may be after the last fact: what was made of the facts is
+        then of no use.
+        """
         try:
-            return [event_of(self.path, row) for row in self._rows()[0] if row[0] > after]
+            for row in self._rows():
+                if row[0] > after:
+                    yield event_of(self.path, row)
         except DAMAGED as error:
             raise _damaged(self.path, error) from None
 
-    def _rows(self) -> tuple[list[chain.Row], tuple[int, str]]:
-        """Return all rows, and their number with the last digest. Raise `JournalError` if they do not fit."""
+    @property
+    def end(self) -> tuple[int, str]:
+        """The number of rows and the last digest, as last read or written."""
+        return self._end
+
+    def _rows(self) -> Iterator[chain.Row]:
+        """Yield all rows, checked; then know the end. Raise `JournalError` if they do not fit, or fit to no head."""
+        links: list[str] = []
         try:
-            found = list(chain.checked(stored(self._db, chained=self._chained)))
+            for row, digest in chain.checked(stored(self._db, chained=self._chained)):
+                links.append(digest)
+                yield row
         except chain.Broken as error:
             raise JournalError(
                 f"{self.path}: event {error.seq} is damaged: {error}", remedy=mending(self.path)
             ) from None
-        rows, links = [row for row, _ in found], [digest for _, digest in found]
         missing = chain.missing(self._kept, links) if self._chained else 0
         if missing:
             raise JournalError(
-                f"{self.path}: its last {missing} of {len(rows) + missing} events are missing",
+                f"{self.path}: its last {missing} of {len(links) + missing} events are missing",
                 remedy=mending(self.path),
             )
         if missing is None:
             raise JournalError(f"{self.path}: the rows do not fit to journal.head", remedy=mending(self.path))
-        return rows, (len(rows), links[-1] if links else chain.BEGIN)
+        self._end = len(links), links[-1] if links else chain.BEGIN
 
     def close(self) -> None:
         self._db.close()
+
+
+@cache
+def _reader() -> Callable[[str], Event]:
+    return codec.reader(_EVENT)
 
 
 def text_of(event: Event) -> str:
     """Return a fact as text that is read back as the same fact. Raise `JournalError` if there is none."""
     try:
         text = codec.dumps(event)
-        read: Event = codec.loads(_EVENT, text)  # type: ignore[arg-type]  # a union, not a class
+        read = _reader()(text)
     except ValueError as error:
         raise JournalError(f"the fact {event.kind} cannot be written: {error}") from None
     if read != event:
@@ -179,7 +207,7 @@ def text_of(event: Event) -> str:
 def event_of(path: Path, row: chain.Row) -> Event:
     """Return the fact of a row. Raise `JournalError` if there is none."""
     try:
-        return codec.loads(_EVENT, row[3])  # type: ignore[arg-type]  # a union, not a class
+        return _reader()(row[3])
     except ValidationError as error:
         what = error.errors()[0]
         raise JournalError(f"{path}: event {row[0]} cannot be read: {what['msg']} at {what['loc']}") from None

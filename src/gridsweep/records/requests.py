@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gridsweep.errors import printable
-from gridsweep.records import codec
 from gridsweep.records.bounded import UnfitError, regular
 from gridsweep.records.files import replace_file, sync
 from gridsweep.state.wishes import Wish
@@ -63,6 +62,8 @@ def folder_of(state: Path) -> Path:
 
 def leave(state: Path, request: Request) -> str:
     """Leave a request for whatever drives the sweep; return its id. Raise `OSError`, or `UnfitError` if too long."""
+    from gridsweep.records import codec
+
     text = codec.dumps(request)
     if len(text.encode()) > LARGEST:
         raise UnfitError(f"the request is longer than {LARGEST:,} bytes")
@@ -84,6 +85,8 @@ def left(state: Path) -> list[str]:
 
 def read(state: Path, name: str) -> Found:
     """Return the request in one of the files `left`."""
+    from gridsweep.records import codec
+
     path = folder_of(state) / name
     id, by, asked_at = id_of(name), "somebody", datetime.now(UTC)
     try:

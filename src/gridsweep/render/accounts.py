@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gridsweep.accounting.report import Report
 from gridsweep.render import promises, wording
+from gridsweep.render.condensed import LATE, WHERE
 from gridsweep.render.figures import UNKNOWN, energy, grams, percent
 
 
@@ -100,11 +101,12 @@ def gardened(report: Report) -> list[str]:
     def level(value: float | None) -> str:
         return UNKNOWN if value is None else f"{value:.0f}"
 
+    more = [f"and {len(report.gardened) - LATE} more; {WHERE}"] if len(report.gardened) > LATE else []
     return [
         f"{id}: {level(seen.initial_intensity)} when held, {level(seen.bind_intensity)} when released; "
         f"{level(ours.get(id))} on average over the run in this report"
-        for id, seen in report.gardened.items()
-    ]
+        for id, seen in list(report.gardened.items())[:LATE]
+    ] + more
 
 
 def _spent(kwh: float, emitted: float, on: str) -> str:

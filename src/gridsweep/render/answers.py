@@ -8,13 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args  # arguments of a dataclass, by name
 
-from gridsweep.accounting.asked import RequestRow, requests
 from gridsweep.accounting.recommendation import Recommendation
 from gridsweep.records.looks import Look, Piece
 from gridsweep.records.requests import left
 from gridsweep.render.terminal import held, latest_start
 from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.glances import standing_at
 from gridsweep.serving.adapters import Adapter
+from gridsweep.state.asked import RequestRow, requests
 from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
@@ -275,7 +276,7 @@ def check(sweep: Sweep, warnings: Sequence[str], look: Look | None = None) -> Ch
 
 def status(place: RunFolder) -> SweepStatus:
     """Of the sweep in a folder."""
-    return status_of(place.read(), place.path, place.driver(), len(left(place.state)))
+    return status_of(standing_at(place), place.path, place.driver(), len(left(place.state)))
 
 
 def status_of(state: State, folder: Path, pid: int | None, asked: int = 0) -> SweepStatus:

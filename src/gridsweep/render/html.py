@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
+from typing import Any  # a template's variables
 
 from gridsweep.accounting.leaderboard import Effect
 from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
-from gridsweep.render import accounts, asked, figures, pictures, promises, scatter, timeline, wording
+from gridsweep.render import accounts, asked, condensed, figures, pictures, promises, scatter, timeline, wording
 from gridsweep.sweep.experiments import number
 
 
@@ -44,7 +46,7 @@ def render(report: Report) -> str:
     )
     limits = report.thresholds if report.policy == "threshold" else {}
     plotly, script = get_plotlyjs(), _shipped("report.js")
-    rows = report.rows
+    rows, shown = condensed.listed(report), condensed.drawn(report)
     return environment.from_string(_shipped("report.html.jinja")).render(
         report=report,
         wording=wording,
@@ -58,12 +60,14 @@ def render(report: Report) -> str:
         mass=figures.mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g)),
         kwh=figures.energy_scale(row.energy_kwh for row in rows),
         strips=_strips(report),
+        tied=wording.tie_note(report),
+        **_condensed(report, shown),
         band=_band(report),
         pictures={
             name: Markup(embedded(text))
             for name, text in (
-                ("timeline", timeline.timeline(report, limits)),
-                ("scatter", scatter.loss_against_carbon(report)),
+                ("timeline", timeline.timeline(shown, limits)),
+                ("scatter", scatter.loss_against_carbon(replace(shown, rows=rows))),
             )
             if text is not None
         },
@@ -73,6 +77,18 @@ def render(report: Report) -> str:
         # The browser runs these two scripts only and fetches nothing, so any unescaped user text stays inert.
         scripts=" ".join(_fingerprint(text) for text in (plotly, script)),
     )
+
+
+def _condensed(report: Report, shown: Report) -> dict[str, Any]:
+    """Return what the tables list, and what they and the pictures leave out."""
+    rows = condensed.listed(report)
+    ids = {row.experiment for row in rows}
+    return {
+        "rows": rows,
+        "bars": [bar for bar in shown.bars if bar.experiment in ids],
+        "late": defaultdict(float, promises.late_starts(report)),
+        "left_out": condensed.left_out(report),
+    }
 
 
 def embedded(text: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.render import accounts, asked, promises, wording
+from gridsweep.render.condensed import listed, unlisted
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
 from gridsweep.sweep.experiments import number
 
@@ -58,7 +59,7 @@ def _headline(report: Report) -> list[str]:
 
 
 def _ranking(report: Report) -> list[str]:
-    rows = report.rows
+    rows, late = listed(report), promises.late_starts(report)
     mass = mass_scale(x for row in rows for x in (row.emissions_g, row.immediate_g))
     kwh = energy_scale(row.energy_kwh for row in rows)
     heads = (
@@ -85,19 +86,19 @@ def _ranking(report: Report) -> list[str]:
             intensity(row.mean_intensity) if ran else "",
             wording.emitted(row, mass) if ran else "",
             mass.text(at_once) if row.immediate_g is not None else "",
-            _waited(report, row),
+            _waited(row, late),
             escape(wording.outcome(row) if row.reason else row.why),
         ))  # fmt: skip
-    note = wording.tie_note(report)
+    note, more = wording.tie_note(report), unlisted(report)
     table = _table(heads, "rlrrrrlrrrrrrrl", lines)
-    return [table, f"≈ {note}."] if note else [table]
+    return [table, *([f"… {more}."] if more else []), *([f"≈ {note}."] if note else [])]
 
 
-def _waited(report: Report, row: Row) -> str:
+def _waited(row: Row, late: Mapping[str, float]) -> str:
     if row.wait_h is None:
         return ""
-    late = promises.late_start(report, row.experiment)
-    return hours(row.wait_h) + (f" ({hours(late)} late)" if late else "")
+    by = late.get(row.experiment)
+    return hours(row.wait_h) + (f" ({hours(by)} late)" if by else "")
 
 
 def _compared(report: Report, row: Row) -> str:

@@ -16,8 +16,8 @@ from rich.table import Table
 from gridsweep.carbon.traces import HOUR, or_nan
 from gridsweep.errors import GridsweepError
 from gridsweep.render.figures import energy, energy_scale, grams, hours, mass_scale, percent
+from gridsweep.render.glance import clock
 from gridsweep.render.pictures import TIER_COLOURS
-from gridsweep.render.progress import clock
 from gridsweep.render.screen import console, table
 from gridsweep.simulation.plan import Plan
 

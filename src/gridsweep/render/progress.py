@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -16,11 +16,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
-from gridsweep.render.promises import summary
-from gridsweep.state.asks import ALL
+from gridsweep.render.glance import clock, picture, some
 from gridsweep.state.events import (
     Added,
     Ended,
@@ -36,18 +34,13 @@ from gridsweep.state.events import (
     Stopping,
     Submitted,
 )
-from gridsweep.state.overdue import overdue
+from gridsweep.state.glance import glance
 from gridsweep.state.state import State
 from gridsweep.state.wishes import Asked
 from gridsweep.sweep.counting import counted, remaining
 from gridsweep.sweep.stints import Stint
 
 Tell = Callable[[State, Sequence[Event]], None]
-
-
-def clock(moment: datetime | None) -> str:
-    """Return a moment in UTC in short form."""
-    return f"{moment:%b %d %H:%M}" if moment else "-"
 
 
 @contextmanager
@@ -62,7 +55,7 @@ def watching(*, quiet: bool = False) -> Iterator[Tell]:
             def show(state: State, events: Sequence[Event]) -> None:
                 for line in lines(state, events):
                     live.console.print(Text(line))
-                live.update(picture(state))
+                live.update(picture(glance(state)))
 
             yield show
     else:
@@ -132,13 +125,13 @@ def told(state: State, event: Event, ended: int = 0) -> str:
             ]
             if reached:
                 lines.append(
-                    f"{at}  {_some([o.experiment for o in reached])} reached the rung at step {reached[0].step}"
+                    f"{at}  {some([o.experiment for o in reached])} reached the rung at step {reached[0].step}"
                 )
             return "\n".join(lines)
         case Ranked(step=step, kept=kept, stopped=stopped):
             return f"{at}  rung at step {step}: {len(kept)} of {len(kept) + len(stopped)} continue"
         case Added(experiments=joined, why=why):
-            return f"{at}  {why}: {_some([e.id for e in joined])} added" if joined else f"{at}  {why}"
+            return f"{at}  {why}: {some([e.id for e in joined])} added" if joined else f"{at}  {why}"
         case Paused(outcomes=outcomes):
             return "\n".join(f"{at}  {o.experiment} paused at step {o.step}" for o in outcomes)
         case Lost(attempt=attempt, why=why):
@@ -159,7 +152,7 @@ def told(state: State, event: Event, ended: int = 0) -> str:
 
 
 def _asked(event: Asked) -> str:
-    at, whom = clock(event.at), _some(event.experiments) if event.experiments else "the sweep"
+    at, whom = clock(event.at), some(event.experiments) if event.experiments else "the sweep"
     if event.what == "release" and event.until is not None:
         return f"{at}  the hold of {whom} is over"
     refused = f"; refused: {event.refused}" if event.refused else ""
@@ -169,48 +162,11 @@ def _asked(event: Asked) -> str:
 
 def named(stint: Stint) -> str:
     """Return the experiments trained in a stint."""
-    return _some([member.experiment for member in stint.members])
-
-
-def _some(ids: Sequence[str]) -> str:
-    """Return up to two ids by name, more as a count."""
-    return ", ".join(ids) if len(ids) <= 2 else f"{len(ids)} experiments ({ids[0]}, ...)"
+    return some([member.experiment for member in stint.members])
 
 
 def _ended(state: State) -> int:
     return len(state.standings) - state.left
-
-
-def picture(state: State) -> Group:
-    """Return the live display: grid time and intensity, a progress bar, running attempts, and reasons for waiting."""
-    now = state.now
-    head = Text()
-    head.append(f"{state.sweep.name}  ", style="bold")
-    head.append(f"grid time {clock(now)} UTC  ")
-    if now and len(state.history):
-        level = state.history.at(now)
-        head.append(f"{level:.0f} gCO2eq/kWh" if level == level else "intensity unknown", style="cyan")
-    table = Table.grid(padding=(0, 2))
-    for attempt in state.active.values():
-        names = named(attempt.stint)
-        last = max(member.to_step for member in attempt.stint.members)
-        what = "stopping" if attempt.pausing_since else "training" if attempt.running_at else "loading"
-        what = f"held by {attempt.held}" if attempt.held else what
-        table.add_row(attempt.device, Text(names), Text(what), f"step {attempt.step}/{last}")
-    reasons: dict[str, int] = {}
-    for standing in state.standings.values():
-        if standing.status == "waiting":
-            reasons[standing.why or "waiting"] = reasons.get(standing.why or "waiting", 0) + 1
-    waits = [Text(f"{count} waiting: {why}", style="dim") for why, count in reasons.items()]
-    if late := summary(overdue(state)):
-        waits.append(Text(f"overdue: {late}", style="red"))
-    if paused := state.asks.paused.get(ALL):
-        waits.insert(0, Text(f"paused by {paused.by}; go on with: gridsweep resume", style="yellow"))
-    bar = Progress(TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn())
-    at_rung = state.count("reached")
-    waits += [Text(f"{at_rung} waiting at the rung for the others", style="dim")] if at_rung else []
-    bar.add_task("experiments", total=len(state.standings), completed=_ended(state))
-    return Group(head, bar, table, *waits)
 
 
 @contextmanager

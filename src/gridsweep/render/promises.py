@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from gridsweep.accounting.report import Report
 from gridsweep.accounting.savings import Promise
+from gridsweep.render import glance
+from gridsweep.render.condensed import LATE, WHERE
 from gridsweep.render.figures import grams, hours, percent
+from gridsweep.state.glance import lateness
 from gridsweep.state.overdue import Overdue
-from gridsweep.sweep.counting import counted
-
-NAMED = 5
-"""Number of late experiments that a summary names; the rest are counted."""
 
 
 def overdue(found: Sequence[Overdue]) -> list[str]:
-    """Return a sentence for each missed deadline."""
-    return [_missed(one) for one in found]
+    """Return a sentence for each missed deadline, for the first `LATE` of them, and how many more there are."""
+    more = [f"and {len(found) - LATE} more; {WHERE}"] if len(found) > LATE else []
+    return [_missed(one) for one in found[:LATE]] + more
 
 
 def _missed(one: Overdue) -> str:
@@ -32,35 +32,12 @@ def _missed(one: Overdue) -> str:
 
 def summary(found: Sequence[Overdue]) -> str:
     """Return all missed deadlines in one line; empty if there are none. Those that still wait are named apart."""
-    parts = []
-    for kind, deadline in (("start", "latest start"), ("end", "finish_by")):
-        done = [one for one in found if one.kind == kind and one.at is not None]
-        waiting = [one for one in found if one.kind == kind and one.at is None]
-        if done:
-            parts.append(
-                f"{counted(len(done), 'experiment')} {kind}ed after {_whose(deadline, len(done))}: {_named(done)}"
-            )
-        if waiting:
-            have = "have" if len(waiting) > 1 else "has"
-            by = _whose(deadline, len(waiting))
-            parts.append(f"{counted(len(waiting), 'experiment')} {have} not {kind}ed by {by}: {_named(waiting)}")
-    return "; ".join(parts)
+    return glance.late(lateness(found))
 
 
-def _whose(deadline: str, n: int) -> str:
-    """Return the name of a deadline of `n` experiments; `finish_by` is the sweep's."""
-    return deadline if deadline == "finish_by" else f"{'their' if n > 1 else 'its'} {deadline}"
-
-
-def _named(late: Sequence[Overdue]) -> str:
-    named = ", ".join(f"{one.id} by {hours(one.late_h)}" for one in late[:NAMED])
-    return named + (f" and {len(late) - NAMED} more" if len(late) > NAMED else "")
-
-
-def late_start(report: Report, experiment: str) -> float | None:
-    """Return the hours between an experiment's latest start and its start; None if it started in time."""
-    late = (one.late_h for one in report.overdue if one.id == experiment and one.kind == "start")
-    return next(late, None)
+def late_starts(report: Report) -> dict[str, float]:
+    """Return how late experiments started, or still have not, in hours by id; those in time are left out."""
+    return {one.id: one.late_h for one in reversed(report.overdue) if one.kind == "start"}
 
 
 def promise(report: Report) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import get_args
 
 from rich.markup import escape
 from rich.text import Text
 
-from gridsweep.accounting.asked import requests
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.carbon.traces import HOUR
@@ -20,15 +16,14 @@ from gridsweep.doctor import Finding
 from gridsweep.errors import DONE, EXIT_CODES, word
 from gridsweep.policy.registry import uses_limits
 from gridsweep.records.looks import Look
-from gridsweep.records.requests import left
 from gridsweep.render import asked, promises, wording
+from gridsweep.render.condensed import listed, unlisted
 from gridsweep.render.figures import energy, grams, hours, percent
-from gridsweep.render.progress import clock
+from gridsweep.render.glance import clock
 from gridsweep.render.screen import console, table
-from gridsweep.runs.folder import RunFolder
 from gridsweep.serving.adapters import Adapter
 from gridsweep.state.overdue import overdue
-from gridsweep.state.standings import Standing, Status
+from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.counting import counted, remaining
 from gridsweep.sweep.experiments import number
@@ -95,7 +90,8 @@ def report(made: Report, *, short: bool = False) -> None:
         "started because",
         right=("", "loss", versus, "places", "energy", "g/kWh", "CO2eq", "at once", "wait"),
     )  # fmt: skip
-    for row in made.rows:
+    late = promises.late_starts(made)
+    for row in listed(made):
         loss = f"{row.loss:.4f}" if row.loss is not None else row.status
         loss += f" ({row.seeds} seeds)" if row.seeds > 1 else ""
         half = f" ±{(row.high - row.low) / 2:.4f}" if row.high is not None and row.low is not None else ""
@@ -110,10 +106,12 @@ def report(made: Report, *, short: bool = False) -> None:
             f"{row.mean_intensity:.0f}" if row.mean_intensity is not None else "",
             grams(row.emissions_g),
             grams(row.immediate_g) if row.immediate_g is not None else "",
-            _waited(made, row),
+            _waited(row, late),
             escape(row.reason or row.why),
         )
     out.print(rows)
+    if more := unlisted(made):
+        out.print(more)
     if any(row.tied and row.place != 1 for row in made.rows):
         out.print(f"[dim]= {wording.tie_note(made)}[/dim]")
     out.print()
@@ -128,11 +126,11 @@ def report(made: Report, *, short: bool = False) -> None:
         out.print(f"[dim]{escape(note)}[/dim]")
 
 
-def _waited(made: Report, row: Row) -> str:
+def _waited(row: Row, late: Mapping[str, float]) -> str:
     if row.wait_h is None:
         return ""
-    late = promises.late_start(made, row.experiment)
-    return hours(row.wait_h) + (f" [red]({hours(late)} late)[/red]" if late else "")
+    by = late.get(row.experiment)
+    return hours(row.wait_h) + (f" [red]({hours(by)} late)[/red]" if by else "")
 
 
 def headline(made: Report) -> list[str]:
@@ -204,44 +202,6 @@ def wrote(paths: Sequence[Path]) -> None:
 def detached(pid: int, folder: Path) -> None:
     """Print the process of a background run and the command that watches it."""
     print(f"process {pid} runs the sweep in {folder}; watch it with: gridsweep status --watch {folder}")
-
-
-def ended(place: RunFolder) -> None:
-    """Return once no run drives the sweep."""
-    while place.driver() is not None:
-        time.sleep(1.0)
-
-
-def status(place: RunFolder, *, watch: bool) -> None:
-    """Print the status of a sweep; `watch` refreshes it every second until the run ends."""
-    from rich.live import Live
-
-    from gridsweep.render.progress import picture
-
-    out = console()
-    state = place.read()
-    if watch and out.is_terminal:
-        with Live(picture(state), console=out) as live:
-            while place.driver() is not None:
-                time.sleep(1.0)
-                state = place.read()
-                live.update(picture(state))
-    else:
-        while watch and place.driver() is not None:
-            time.sleep(1.0)
-            state = place.read()
-        out.print(picture(state))
-    pid = place.driver()
-    folder = shlex.quote(str(place.path))
-    counts = ", ".join(f"{count} {status}" for status in get_args(Status) if (count := state.count(status)))
-    out.print(f"{counts}\n{place.path}: {f'process {pid} drives it' if pid else 'no run drives it'}", markup=False)
-    if said := asked.summary(requests(state), len(left(place.state))):
-        out.print(f"asked: {said}", markup=False)
-    if pid is None:
-        then = f"resume with: gridsweep run {word(folder)}" if state.left else f"next: gridsweep report {word(folder)}"
-        out.print(
-            f"next: gridsweep best {word(folder)}" if state.count("done") and not state.left else then, markup=False
-        )
 
 
 def held(state: State, standing: Standing) -> str:

@@ -34,19 +34,19 @@ def timeline(report: Report, limits: dict[str, float] | None = None) -> str | No
         return None
     from plotly import graph_objects as go
 
-    lanes = Lanes(report)
+    lanes, told = Lanes(report), _Told(report)
     lanes_px = LANE_PX * (lanes.depth + 0.5)
     whole = GRID_PX + GAP_PX + lanes_px
     figure = go.Figure(_curve(report, go))
     ran, at_once = packs(report.bars), packs(report.immediate_bars)
     for tier, colour in colours(report).items():
         if own := [pack for pack in ran if tier in pack.tiers]:
-            figure.add_trace(_spans(report, own, tier, colour, go))
-            figure.add_trace(_bars(report, own, lanes.actual, tier, colour, go))
+            figure.add_trace(_spans(told, own, tier, colour, go))
+            figure.add_trace(_bars(told, own, lanes.actual, tier, colour, go))
         if own := [pack for pack in at_once if tier in pack.tiers]:
-            figure.add_trace(_ghosts(report, own, lanes.other, tier, colour, go))
+            figure.add_trace(_ghosts(told, own, lanes.other, tier, colour, go))
     if ran:
-        figure.add_trace(_marks(report, ran, lanes.actual, go))
+        figure.add_trace(_marks(told, ran, lanes.actual, go))
     for tier, limit in (limits or {}).items():
         _limit(figure, tier, limit, colours(report).get(tier, "var(--muted)"))
     _moments(figure, report)
@@ -164,19 +164,19 @@ def _curve(report: Report, go: Any) -> Any:
     )
 
 
-def _spans(report: Report, own: Sequence[Pack], tier: str, colour: str, go: Any) -> Any:
+def _spans(told: _Told, own: Sequence[Pack], tier: str, colour: str, go: Any) -> Any:
     """Return the trace of a tier's stints, drawn on the line at their carbon intensity.
 
     Simultaneous stints, and the tiers of one stint, have the same intensity: each is shifted a little, so that all of
     them are visible.
     """
-    lines = _lines(report)
+    report, lines = told.report, told.lines
     apart = _highest(report) * min(0.024, 0.1 / max(1, len(lines)))
     points: list[Point] = []
     for pack in own:
         bar = pack.first
         shift = ((len(lines) - 1) / 2 - lines.index((bar.device, tier))) * apart
-        text = _told(report, pack)
+        text = told.of(pack)
         for moment, level in _met(report, bar.start, bar.end):
             points.append((at(moment), None if level is None else level + shift, text))
         points.append((at(bar.end), None, text))
@@ -198,10 +198,10 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     return [(device, tier) for device in _devices(report.bars) for tier in order if (device, tier) in ran]
 
 
-def _bars(report: Report, own: Sequence[Pack], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
+def _bars(told: _Told, own: Sequence[Pack], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
     """Return a tier's part of its stints as bars in their lanes."""
     return go.Bar(
-        **lying(own, lanes, tier, list(colours(report)), BAR),
+        **lying(own, lanes, tier, told.tiers, BAR),
         marker={
             "color": colour,
             "line": {"width": 0},
@@ -211,7 +211,7 @@ def _bars(report: Report, own: Sequence[Pack], lanes: dict[str, float], tier: st
                 "solidity": 0.25,
             },
         },
-        customdata=[_told(report, pack) for pack in own],
+        customdata=[told.of(pack) for pack in own],
         hovertemplate="%{customdata}<extra></extra>",
         name=safe(tier),
         legendgroup=safe(tier),
@@ -220,13 +220,12 @@ def _bars(report: Report, own: Sequence[Pack], lanes: dict[str, float], tier: st
     )
 
 
-def _marks(report: Report, ran: Sequence[Pack], lanes: dict[str, float], go: Any) -> Any:
+def _marks(told: _Told, ran: Sequence[Pack], lanes: dict[str, float], go: Any) -> Any:
     """Return the outline of every stint, with the number of its experiments, or the place of its only one."""
-    places = {row.experiment: row for row in report.rows}
     return go.Bar(
         **lying(ran, lanes),
         width=BAR,
-        text=[mark(places, pack) for pack in ran],
+        text=[mark(told.rows, pack) for pack in ran],
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
@@ -239,16 +238,16 @@ def _marks(report: Report, ran: Sequence[Pack], lanes: dict[str, float], go: Any
     )
 
 
-def _ghosts(report: Report, own: Sequence[Pack], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
+def _ghosts(told: _Told, own: Sequence[Pack], lanes: dict[str, float], tier: str, colour: str, go: Any) -> Any:
     """Return bars for the same work run at once, thin and hatched because it is hypothetical."""
     return go.Bar(
-        **lying(own, lanes, tier, list(colours(report)), GHOST),
+        **lying(own, lanes, tier, told.tiers, GHOST),
         marker={
             "color": "var(--card)",
             "line": {"width": 1, "color": colour},
             "pattern": {"shape": "/", "size": 5, "solidity": 0.3, "fgcolor": colour},
         },
-        customdata=[_told(report, pack, at_once=True) for pack in own],
+        customdata=[told.of(pack, at_once=True) for pack in own],
         hovertemplate="%{customdata}<extra></extra>",
         name=safe(tier),
         legendgroup=safe(tier),
@@ -257,30 +256,39 @@ def _ghosts(report: Report, own: Sequence[Pack], lanes: dict[str, float], tier: 
     )
 
 
-def _told(report: Report, pack: Pack, *, at_once: bool = False) -> str:
-    """Return the hover text of a stint."""
-    lot, bar, ran = pack.bars, pack.first, " run at once" if at_once else ""
-    rows = [row for row in report.rows if row.experiment in {other.experiment for other in lot}]
-    named = [f"<b>{len(lot)} experiments{ran}</b>", *(safe(row.experiment) for row in rows[:NAMED])]
-    if len(rows) > NAMED:
-        named.append(f"and {len(rows) - NAMED} more")
-    tiers = ", ".join(f"{pack.tiers[tier]} of {safe(tier)}" for tier in colours(report) if tier in pack.tiers)
-    row = rows[0] if rows else None
-    lines = [
-        *(named if len(lot) > 1 else [f"<b>{safe(bar.experiment)}</b>{ran}"]),
-        f"{safe(bar.tier) if len(pack.tiers) == 1 else tiers}, on {safe(bar.device)}, {safe(bar.how)}",
-        f"{bar.start:%a %d %b %H:%M} to {bar.end:%a %d %b %H:%M} ({hours((bar.end - bar.start) / HOUR)})",
-    ]
-    if row is None or len(lot) > 1:
+class _Told:
+    """The hover texts of stints; holds what they have in common."""
+
+    def __init__(self, report: Report):
+        self.report, self.tiers, self.lines = report, list(colours(report)), _lines(report)
+        self.rows = {row.experiment: row for row in report.rows}
+        self.order = {id: n for n, id in enumerate(self.rows)}
+
+    def of(self, pack: Pack, *, at_once: bool = False) -> str:
+        """Return the hover text of a stint."""
+        lot, bar, ran = pack.bars, pack.first, " run at once" if at_once else ""
+        ids = {other.experiment for other in lot if other.experiment in self.rows}
+        rows = [self.rows[id] for id in sorted(ids, key=self.order.__getitem__)]
+        named = [f"<b>{len(lot)} experiments{ran}</b>", *(safe(row.experiment) for row in rows[:NAMED])]
+        if len(rows) > NAMED:
+            named.append(f"and {len(rows) - NAMED} more")
+        tiers = ", ".join(f"{pack.tiers[tier]} of {safe(tier)}" for tier in self.tiers if tier in pack.tiers)
+        row = rows[0] if rows else None
+        lines = [
+            *(named if len(lot) > 1 else [f"<b>{safe(bar.experiment)}</b>{ran}"]),
+            f"{safe(bar.tier) if len(pack.tiers) == 1 else tiers}, on {safe(bar.device)}, {safe(bar.how)}",
+            f"{bar.start:%a %d %b %H:%M} to {bar.end:%a %d %b %H:%M} ({hours((bar.end - bar.start) / HOUR)})",
+        ]
+        if row is None or len(lot) > 1:
+            return "<br>".join(lines)
+        if not at_once:
+            lines.append(safe(row.reason or row.why))
+            if row.loss is not None:
+                place = f"place {row.place}" if row.place else row.tier_reason
+                lines.append(f"{place}, loss {loss(row.loss)}, {grams(row.emissions_g)} CO₂eq")
+        elif row.immediate_g is not None and self.report.saving_g is not None:
+            lines.append(f"{grams(row.immediate_g)} CO₂eq, against {grams(row.emissions_g)} in this run")
         return "<br>".join(lines)
-    if not at_once:
-        lines.append(safe(row.reason or row.why))
-        if row.loss is not None:
-            place = f"place {row.place}" if row.place else row.tier_reason
-            lines.append(f"{place}, loss {loss(row.loss)}, {grams(row.emissions_g)} CO₂eq")
-    elif row.immediate_g is not None and report.saving_g is not None:
-        lines.append(f"{grams(row.immediate_g)} CO₂eq, against {grams(row.emissions_g)} in this run")
-    return "<br>".join(lines)
 
 
 def _met(report: Report, start: datetime, end: datetime) -> Iterable[tuple[datetime, float | None]]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gridsweep.errors import (
     GridsweepError,
     SpecError,
     word,
 )
-from gridsweep.executors.registry import STORE
 from gridsweep.records.chain import head_of
-from gridsweep.records.journal import Journal
 from gridsweep.records.lease import holder
-from gridsweep.state.events import Event
-from gridsweep.state.state import State
+from gridsweep.records.snapshot import snapshot_of
+
+if TYPE_CHECKING:  # imported where a journal is read: `status` may do without, and starts faster then
+    from gridsweep.records.journal import Journal
+    from gridsweep.state.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class RunFolder:
     @property
     def store(self) -> Path:
         """The folder of stints and experiments: beside the state, or on the mounted volume inside a cluster."""
+        from gridsweep.executors.registry import STORE
+
         mounted = os.environ.get(STORE)
         return Path(mounted) if mounted else self.path / "store"
 
@@ -56,22 +61,22 @@ class RunFolder:
         """Return whether no sweep was ever submitted in the folder; False for a journal that cannot be read."""
         if not self.journal.exists():
             return True
+        from gridsweep.records.journal import DAMAGED, readable
+
         try:
-            return not self._events()
-        except GridsweepError:
+            with closing(readable(self.journal)) as db:
+                return db.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
+        except DAMAGED:
             return False
 
     def discard_empty(self) -> None:
         """Remove a journal without events, which a run leaves that fails before its submission."""
         if self.empty():
-            for path in (*self.state.glob("journal.db*"), head_of(self.journal)):
+            for path in (*self.state.glob("journal.db*"), head_of(self.journal), snapshot_of(self.journal)):
                 path.unlink(missing_ok=True)
 
-    def read(self) -> State:
-        """Return the state as journaled so far.
-
-        Raise `SpecError` if the folder holds no submitted sweep, or may not be read.
-        """
+    def check(self) -> None:
+        """Raise `SpecError` if the folder holds no submitted sweep, or may not be read."""
         if self.path.is_file():
             raise SpecError(f"{self.path} is a file, not the folder of a run; name the folder, such as runs/NAME")
         try:
@@ -85,14 +90,38 @@ class RunFolder:
             ) from None
         if not there:
             raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
-        events = self._events()
-        if not events:
-            raise SpecError(f"{self.path} holds a sweep that was never submitted; run it again")
-        return State(events)
 
-    def _events(self) -> list[Event]:
+    def check_begun(self) -> None:
+        """Raise `SpecError` as `read` does, without reading the events."""
+        self.check()
+        if self.empty():
+            raise SpecError(f"{self.path} holds a sweep that was never submitted; run it again")
+
+    def read(self) -> State:
+        """Return the state as journaled so far.
+
+        Raise `SpecError` if the folder holds no submitted sweep, or may not be read.
+        """
+        return self.read_to()[0]
+
+    def read_to(self) -> tuple[State, tuple[int, str]]:
+        """Return the state as journaled so far, and the number of rows with the last digest. Raise as `read` does."""
+        from gridsweep.state.state import State
+
+        self.check()
+        with self._opened() as journal:
+            state = State(journal.each())
+            end = journal.end
+        if not state.folded:
+            raise SpecError(f"{self.path} holds a sweep that was never submitted; run it again")
+        return state, end
+
+    @contextmanager
+    def _opened(self) -> Iterator[Journal]:
+        from gridsweep.records.journal import Journal
+
         journal = Journal(self.journal)
         try:
-            return journal.events()
+            yield journal
         finally:
             journal.close()

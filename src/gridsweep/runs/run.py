@@ -45,13 +45,14 @@ from gridsweep.records.looks import Look
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.desk import Desk
 from gridsweep.runs.folder import RunFolder
+from gridsweep.runs.glances import Keeper
 from gridsweep.runs.interrupt import CTRL_C, Interrupt
 from gridsweep.runs.looking import fingerprinted, seen
 from gridsweep.runs.worlds import Following, Live, Replayed
 from gridsweep.schedule.capacity import check_deadline
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.gate import beside, comparable, gated
-from gridsweep.simulation.promises import promise, promised
+from gridsweep.simulation.promises import MOST, promise, promised
 from gridsweep.state.events import Event, Promised, Resumed, Submitted
 from gridsweep.state.overdue import overdue
 from gridsweep.state.state import State
@@ -90,17 +91,17 @@ def run(
         raise SpecError("no sweep and no folder given; name one of them")
     place = RunFolder(Path(folder) if folder else Path("runs") / (sweep.name if sweep else ""))
     if sweep is None:
-        place.read()  # raises before any file is created if there is no sweep
+        place.check_begun()  # raises before any file is created if there is no sweep
     elif place.empty():
         check_deadline(sweep, begin_of(sweep))  # likewise
     interrupt = Interrupt()
     interrupt.why = stop
     with lease(place.state) as epoch, interrupt.installed():
         at = datetime.now(UTC)
-        journal, executor = Journal(place.journal, epoch=epoch), None
+        state, keeper = State(), Keeper(place.journal)
+        journal, executor = Journal(place.journal, epoch=epoch, fold=state.apply), None
         opened: list[Event] = []
         try:
-            state = State(journal.events())
             begun = opening(state, sweep, journal.epoch or epoch)[0]
             provider = provider_for(begun.sweep.carbon)
             executor = executor_for(begun.sweep, place.store, command)
@@ -117,7 +118,10 @@ def run(
             world = world_for(state.sweep, provider, executor, interrupt.event)
             world.called = desk.called
             policy, proposers = desk.chosen(state.sweep)
-            drive(state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell, desk=desk)
+            drive(
+                state, journal, world, policy, proposers=proposers, stop=interrupt, tell=tell, desk=desk,
+                rest=lambda: keeper.rested(state, journal.end),
+            )  # fmt: skip
         except MovedError:
             if isinstance(executor, Local):
                 executor.abandon()
@@ -128,6 +132,8 @@ def run(
                 place.discard_empty()
             if executor is not None:
                 let_go(executor)
+            if opened:
+                keeper.rested(state, journal.end, last=True)
     return Run(place.path, compared(state), exit_code(state))
 
 
@@ -235,6 +241,9 @@ def compared(state: State) -> Report:
     made = summarize(state)
     if not comparable(state):
         return made
+    if len(state.standings) > MOST:
+        why = f"Not compared with the gate of the tiers: more than {MOST} experiments are too many for a report."
+        return replace(made, notes=(*made.notes, why))
     try:
         other = gated(state, provider_for(state.sweep.carbon))
     except GridsweepError:

@@ -35,11 +35,11 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
     `SpecError` if no experiment has ended yet.
     """
     place = RunFolder(Path(folder))
-    place.read()
+    place.check_begun()
     with lease(place.state) as epoch:
-        journal = Journal(place.journal, epoch=epoch)
+        state = State()
+        journal = Journal(place.journal, epoch=epoch, fold=state.apply)
         try:
-            state = State(journal.events())
             other = baseline(state)
             if other is None:
                 raise SpecError(f"{folder}: no experiment has ended yet; settle after the first one ends")

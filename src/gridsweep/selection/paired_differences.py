@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, sqrt
 from statistics import NormalDist
 from typing import TypeAlias
@@ -118,6 +119,7 @@ def _added(one: float, dof_one: float, other: float, dof_other: float) -> tuple[
     return total, 1 / ((one / total) ** 2 / dof_one + (other / total) ** 2 / dof_other)
 
 
+@lru_cache(maxsize=1024)  # the same for all experiments on the same samples
 def student(confidence: float, dof: float) -> float:
     """Return the two-sided quantile of Student's t: the standard errors from the mean to each end of the interval.
 

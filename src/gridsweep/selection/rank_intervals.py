@@ -9,10 +9,11 @@ After Mogstad, Romano, Shaikh and Wilhelm, Inference for Ranks (Review of Econom
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isnan, nan
 
+from gridsweep.selection.many_differences import beaten
 from gridsweep.selection.paired_differences import Difference, Measured, difference
 from gridsweep.sweep.losses import Losses
 
@@ -38,14 +39,12 @@ def places(scores: Mapping[str, Measured | None], confidence: float = 0.95, nois
     diverged and share the last places. Raise `ValueError` if scores cannot be paired.
     """
     losses, ranked = _ranked(scores)
-    better = dict.fromkeys(ranked, 0)
-    worse = dict.fromkeys(ranked, 0)
-    for (name, other), apart in _differences(scores, ranked).items():
-        if abs(apart.mean) > noise and apart.separable(_each(confidence, len(ranked) - 1)):
-            ahead, behind = (name, other) if apart.mean < 0 else (other, name)
-            better[behind] += 1
-            worse[ahead] += 1
-    found = [Place(name, 1 + better[name], len(ranked) - worse[name], losses[name]) for name in ranked]
+    measured = {name: _scored(scores, name) for name in ranked}
+    better, worse = beaten(measured, ranked, _each(confidence, len(ranked) - 1), noise)
+    found = [
+        Place(name, 1 + ahead, len(ranked) - behind, losses[name])
+        for name, ahead, behind in zip(ranked, better, worse, strict=True)
+    ]
     diverged = sorted(scores.keys() - set(ranked))
     return found + [Place(name, len(ranked) + 1, len(scores), nan) for name in diverged]
 
@@ -99,15 +98,6 @@ def _scored(scores: Mapping[str, Measured | None], name: str) -> Measured:
     measured = scores[name]
     assert measured is not None  # only experiments with a loss are ranked
     return measured
-
-
-def _differences(scores: Mapping[str, Measured | None], ranked: Sequence[str]) -> dict[tuple[str, str], Difference]:
-    """Return the difference of each pair, the better-ranked minus the worse-ranked."""
-    return {
-        (name, other): difference(_scored(scores, name), _scored(scores, other))
-        for i, name in enumerate(ranked)
-        for other in ranked[i + 1 :]
-    }
 
 
 def _each(confidence: float, comparisons: int) -> float:

@@ -8,7 +8,9 @@ from datetime import datetime
 
 from gridsweep.accounting.pieces import Profile, joined, stages_of
 from gridsweep.loop import Provider, drive
+from gridsweep.policy.gates import Immediate
 from gridsweep.policy.situation import Policy
+from gridsweep.simulation.at_once import at_once
 from gridsweep.simulation.simulated import Simulated
 from gridsweep.simulation.virtual import Virtual
 from gridsweep.state.events import Added, Event, Submitted
@@ -56,8 +58,11 @@ def again(state: State, provider: Provider, policy: Policy, *, as_planned: bool 
     added = {e.id for event in later for e in event.experiments}
     first = tuple(e for id, e in experiments.items() if id not in added)
     finish_by = sweep.finish_by if as_planned else None
+    start = state.submitted_at
     other = replace(sweep, experiments=first, finish_by=finish_by, rungs=rungs, repeats=None, propose=None)
-    return rehearse(other, state.submitted_at, provider, policy, executor, foreseen=later)
+    simple = isinstance(policy, Immediate) and not as_planned and not any(event.request for event in later)
+    made = at_once(other, start, provider, executor, later) if simple else None
+    return made or rehearse(other, start, provider, policy, executor, foreseen=later)
 
 
 def additions(state: State, experiments: Mapping[str, Experiment]) -> tuple[Added, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +13,17 @@ import numpy.typing as npt
 from gridsweep.carbon.readings import Provenance, Quality
 from gridsweep.carbon.traces import HOUR, Column, Trace, or_nan, or_nones
 from gridsweep.state.events import Observed, Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A grid's slots as values: gCO2eq/kWh (None: unknown), and for each the number of its provenance, -1 for none."""
+
+    start: datetime
+    step: timedelta
+    values: tuple[float | None, ...]
+    marks: tuple[int, ...]
+    foreign: int
 
 
 class Grid:
@@ -62,6 +75,22 @@ class Grid:
         self._column = np.concatenate([np.full(slots, np.nan), self._column])
         self._marks = np.concatenate([np.full(slots, -1, dtype=np.int16), self._marks])
         self._slots += slots
+
+    def marked(self) -> Marked | None:
+        """Return the slots as values; None before any observation. `of` makes the grid of them again."""
+        if self._start is None:
+            return None
+        values, marks = self._column[: self._slots], self._marks[: self._slots]
+        return Marked(self._start, self._step, or_nones(values), tuple(marks.tolist()), self.foreign)
+
+    @classmethod
+    def of(cls, marked: Marked, provenances: Sequence[Provenance]) -> Grid:
+        """Return the grid of such values and its provenances."""
+        made = cls()
+        made.provenances, made.foreign = list(provenances), marked.foreign
+        made._start, made._step, made._slots = marked.start, marked.step, len(marked.values)
+        made._column, made._marks = or_nan(marked.values), np.array(marked.marks, dtype=np.int16)
+        return made
 
     def runs(self, since: datetime) -> list[tuple[datetime, Column, Provenance]]:
         """Return what is known from `since` on: start, slots and provenance of every run of the same provenance."""

@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from gridsweep.state.events import Segment
+from gridsweep.state.statuses import ALIVE as ALIVE
+from gridsweep.state.statuses import Status as Status
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
 
-Status = Literal["waiting", "running", "reached", "done", "failed", "stopped", "cancelled"]
-"""`reached`: at a rung, waiting for its decision. `stopped`: by a rung. `cancelled`: by a user."""
-ALIVE: tuple[Status, ...] = ("waiting", "running", "reached")
 FRUITLESS_ATTEMPTS = 3
 """An experiment fails after this many lost attempts in a row that saved no new step."""
 

@@ -190,10 +190,11 @@ class State:
 
     def _ranked(self, event: Ranked) -> None:
         self.rankings.append(event)
+        stopped, kept = set(event.stopped), set(event.kept)
         for standing in self.standings.values():
-            if standing.experiment.id in event.stopped:
+            if standing.experiment.id in stopped:
                 standing.status, standing.reason, standing.ended_at = "stopped", event.why, event.at
-            elif standing.status == "reached" and standing.experiment.id in event.kept:
+            elif standing.status == "reached" and standing.experiment.id in kept:
                 standing.status, standing.ready_at = "waiting", event.at
         self._changed("work")
 

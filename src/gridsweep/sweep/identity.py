@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import PurePath
 
-from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe, is_local, number
+from gridsweep.sweep.experiments import PARAMS, Base, Dataset, LoraParams, Model, Recipe, is_local, number
 
 NEW_KEYS: dict[str, dict[str, object]] = {
     "model": {"chat_template": None},
@@ -39,22 +40,27 @@ def experiment_id(
 
     At most 45 characters, a DNS-1035 label. Ids are equal if and only if the experiments are equal.
     """
+    named = {name: getattr(params, name) for name in PARAMS}
+    values: dict[str, object] = {"params": _canonical(named), "seed": seed, **_shared(model, dataset, recipe)}
+    if base != "full":
+        values["base"] = base
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{slug(params)}-{digest}"
+
+
+@lru_cache(maxsize=16)  # the same for all experiments of a sweep, of which there may be thousands
+def _shared(model: Model, dataset: Dataset, recipe: Recipe) -> dict[str, object]:
+    """Return what counts in an experiment's id besides its point and its seed."""
     of_data = _deciding("dataset", dataset) | {"id": _name(dataset.id)}
     if dataset.validation is not None:
         of_data["validation"] = _name(dataset.validation)
     if dataset.columns is not None:
         of_data["columns"] = {key: column for key, column in asdict(dataset.columns).items() if column is not None}
-    values: dict[str, object] = {
-        "params": _canonical(asdict(params)),
-        "seed": seed,
+    return {
         "model": _deciding("model", model) | {"id": _name(model.id)},
         "dataset": of_data,
         "recipe": _canonical(_deciding("recipe", recipe)),
     }
-    if base != "full":
-        values["base"] = base
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{slug(params)}-{digest}"
 
 
 def ambiguous(beginning: str, ids: Sequence[str], among: Sequence[str]) -> str:

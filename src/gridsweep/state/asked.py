@@ -8,6 +8,9 @@ from datetime import datetime
 from gridsweep.state.state import State
 from gridsweep.state.wishes import Wish
 
+NAMED = 5
+"""Number of experiments that a sentence names; the rest are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
@@ -36,3 +39,15 @@ def requests(state: State) -> tuple[RequestRow, ...]:
         for e in state.asks.taken.values()
         if e.what != "release" or e.until is None
     )
+
+
+def sentence(row: RequestRow) -> str:
+    """Return a request in one line."""
+    ids = row.added or row.experiments
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    whom = ", ".join(ids[:NAMED]) + more if ids else "nothing new" if row.what == "add" else "the sweep"
+    until = f" until {row.until:%Y-%m-%d %H:%M} UTC" if row.until else ""
+    now = " now" if row.soon else ""
+    changed = f"; changed: {', '.join(row.changes)}" if row.changes else ""
+    refused = f"; refused: {row.refused}" if row.refused else ""
+    return f"{row.at:%Y-%m-%d %H:%M} UTC, {row.by}: {row.what} {whom}{until}{now}{changed}{refused}"
