@@ -206,3 +206,13 @@ def test_whatever_is_asked_each_experiment_ends_done_or_cancelled(script, pack, 
     assert ALL not in state.asks.soon
     for cut in range(1, len(journal), max(1, len(journal) // 7)):  # a crash anywhere
         State(journal[:cut])
+
+
+def test_a_frozen_state_keeps_what_was_asked():
+    from test_frozen import check
+
+    sweep = make_sweep(4, pack=2)
+    script = ((0.0, wish("hold", "e01", until=after(3.0))), (0.5, wish("cancel", "e00")), (0.5, added(sweep, 2)))
+    more = ((1.0, wish("pause")), (5.0, wish("pause", "e99")), (6.0, wish("resume", soon=True)))
+    journal = asked(sweep, *script, *more)[1]
+    check(journal, list(range(1, len(journal), 3)))
