@@ -30,7 +30,7 @@ EXIT_CODES: dict[int, str] = {
     USAGE: "usage, or an error in the spec, a trace or a folder",
     SOME_FAILED: "some experiments failed, the rest are done",
     SIGNALLED: "stopped by a signal, or by `gridsweep stop`; state saved",
-    EXECUTOR: "the executor could not run the work",
+    EXECUTOR: "the executor could not run the work, or the disk is full or fails; state saved",
     LEASE_HELD: "another run holds the folder",
     STATE_DAMAGED: "the journal is damaged",
     SIGNAL: "a carbon provider gave no answer, or no trustworthy one",
@@ -211,6 +211,12 @@ class ExecutorError(GridsweepError):
 
     exit_code = EXECUTOR
     code = "executor"
+
+
+class StorageError(ExecutorError):
+    """A disk is full, fails, or forbids what is to be written or read: nothing is damaged, and a later run goes on."""
+
+    code = "storage"
 
 
 class HubError(ExecutorError):

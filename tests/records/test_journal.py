@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
-from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError
+from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError, StorageError
 from gridsweep.policy.gates import Threshold
 from gridsweep.records import codec
 from gridsweep.records.journal import Journal, create
@@ -322,7 +322,7 @@ def write_until_full(path: Path, limit: int) -> None:
     for count in range(200):
         try:
             journal.extend([Decided(START, "e00", None, "x" * 2000), Decided(START, "e01", None, "y" * 2000)])
-        except JournalError as error:
+        except StorageError as error:
             assert "cannot write" in str(error) and "nothing is lost" in str(error)
             os._exit(count)
     os._exit(250)

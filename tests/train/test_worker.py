@@ -365,7 +365,7 @@ def test_a_full_disk_leaves_nothing_half_done_under_a_final_name(
 
     monkeypatch.setattr("gridsweep.train.lean.files._write", full)
     assert program.main([str(folder.path)]) == 1
-    assert "no space left on the disk" in folder.result().error
+    assert "the disk cannot be used" in folder.result().error
     assert not (folder.path / "checkpoints" / "2" / "x").exists()
     assert folder.checkpoint("x") is None
 

@@ -13,7 +13,8 @@ import click
 
 from gridsweep.cli import asking, grid, mending, studies, sweeps, winners
 from gridsweep.cli.group import cli, print_json
-from gridsweep.errors import FAULT, INTERRUPTED, USAGE, GridsweepError, remedied
+from gridsweep.errors import FAULT, INTERRUPTED, USAGE, GridsweepError, StorageError, remedied
+from gridsweep.records.disk import AGAIN, DISK
 
 __all__ = ["asking", "cli", "grid", "main", "mending", "studies", "sweeps", "winners"]
 
@@ -36,6 +37,8 @@ def main() -> None:
             _reader_gone()
         raise
     except OSError as error:
+        if error.filename is not None and error.errno in DISK:
+            sys.exit(tell(StorageError(f"{error.filename}: {error.strerror}", remedy=AGAIN)))
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would try to flush it again

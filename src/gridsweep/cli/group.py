@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,7 +39,12 @@ def worker() -> list[str]:
 
 def notice(*, quiet: bool) -> Callable[[str], None]:
     """Return a listener that prints a line to stderr, or nothing."""
-    return (lambda text: None) if quiet else lambda text: click.echo(text, err=True)
+
+    def told(text: str) -> None:
+        with suppress(OSError):  # what is about to run does not depend on a reader
+            click.echo(text, err=True)
+
+    return (lambda text: None) if quiet else told
 
 
 def load(path: Path) -> Sweep:
@@ -78,6 +83,18 @@ def one_of(standings: Mapping[str, T], beginning: str) -> T:
     there = [*list(standings)[:5], *([f"and {len(standings) - 5} more"] if len(standings) > 5 else [])]
     hint = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(there)}"
     raise GridsweepError(f"no experiment id starts with {beginning!r}; {hint}")
+
+
+@contextmanager
+def ending_with(code: int) -> Iterator[None]:
+    """Exit with the code of a run that is not done, rather than with that of an output that nobody can read."""
+    try:
+        yield
+    except (OSError, SystemExit):  # rich exits where a pipe is broken
+        if not code:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit would try to flush it again
+        sys.exit(code)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import click
 from gridsweep.cli.arguments import Moment
 from gridsweep.cli.group import (
     cli,
+    ending_with,
     folder_argument,
     folder_of,
     json_option,
@@ -175,12 +176,13 @@ def run(spec: Path, folder: Path | None, detach: bool, as_json: bool) -> None:
             click.echo(f"\nexited at once; the workers keep running. Resume with: {again}", err=True)
         sys.exit(INTERRUPTED)
     paths = files.publish(done.folder, done.report)
-    if as_json:
-        print_json(done.report)
-    else:
-        terminal.report(done.report, short=True)
-        terminal.configuration(done.report, done.folder)
-        terminal.ending(done.report, done.exit_code, paths, again)
+    with ending_with(done.exit_code):
+        if as_json:
+            print_json(done.report)
+        else:
+            terminal.report(done.report, short=True)
+            terminal.configuration(done.report, done.folder)
+            terminal.ending(done.report, done.exit_code, paths, again)
     sys.exit(done.exit_code)
 
 

@@ -13,11 +13,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from gridsweep.errors import printable
+from gridsweep.errors import StorageError, printable
 from gridsweep.executors.claims import ALLOWED, Work, of_energy, of_progress, of_result, plain, samples, told_plainly
 from gridsweep.records import codec
 from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, Result
 from gridsweep.records.bounded import MEBIBYTE, UnfitError, regular, said
+from gridsweep.records.disk import AGAIN, DISK, UNUSABLE, patiently
 from gridsweep.state.events import Ended, Event, Paused
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
@@ -133,6 +134,16 @@ def printed(folder: Path) -> Iterator[str]:
 
 def last_words(folder: Path) -> str:
     """Return a phrase that quotes the last line a worker printed."""
+    line = _last_line(folder)
+    return f"its last words: {line}" if line else "it printed nothing"
+
+
+def starved(folder: Path) -> bool:
+    """Return whether a worker's last words say that it could not use the disk, not even for a result."""
+    return _last_line(folder).startswith(UNUSABLE)
+
+
+def _last_line(folder: Path) -> str:
     try:
         with regular(folder / "log.txt") as file:
             file.seek(max(0, file.seek(0, 2) - LAST_WORDS))
@@ -140,7 +151,7 @@ def last_words(folder: Path) -> str:
     except (OSError, ValueError):
         lines = []
     lines = [line for line in lines if not line.startswith(WITHHELD)]
-    return f"its last words: {printable(lines[-1][:300])}" if lines else "it printed nothing"
+    return printable(lines[-1][:300]) if lines else ""
 
 
 def read_lines(kind: type[L], path: Path, after: int = 0) -> tuple[list[L], int]:
@@ -156,11 +167,14 @@ def _lines(
 
     Also return the offset after the last of them, whether it is the end of the file, and what is wrong.
     """
-    try:
+
+    def read() -> tuple[bytes, bool]:
         with regular(path) as file:
             file.seek(after)
-            data = file.read(AT_ONCE)
-            rest = bool(file.read(1))
+            return file.read(AT_ONCE), bool(file.read(1))
+
+    try:
+        data, rest = patiently(read)
     except FileNotFoundError:
         return [], after, True, ""
     except (OSError, ValueError) as error:
@@ -223,7 +237,12 @@ def host(folder: AttemptFolder) -> str:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """Return the first line of what is wrong with a file, without the file's content at length."""
+    """Return the first line of what is wrong with a file, without the file's content at length.
+
+    Raise `StorageError` if the disk is at fault and not the worker, which then goes on.
+    """
+    if isinstance(error, OSError) and error.errno in DISK:
+        raise StorageError(f"{error.filename}: {error.strerror}", remedy=AGAIN) from None
     if isinstance(error, UnfitError):
         return str(error)
     details = getattr(error, "errors", None)

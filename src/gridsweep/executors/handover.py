@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep.executors.border import SLACK, Told, grid_time, last_words, result_of, told
+from gridsweep.executors.border import SLACK, Told, grid_time, last_words, result_of, starved, told
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
@@ -246,12 +246,14 @@ def _end(
     wrong: str,
 ) -> list[Event]:
     if wrong or result is None or result.error:
-        vanished = attempt.reason or why or f"the worker vanished ({last_words(folder.path)})"
+        storage = not wrong and (starved(folder.path) if result is None else result.storage)
+        asked = "" if storage else attempt.reason or why
+        vanished = asked or f"the worker vanished ({last_words(folder.path)})"
         why = wrong or (result.error if result else vanished)
         refused = result is not None and result.refused and not wrong
         saved = _saved(state, attempt, folder)
         damaged = [] if refused else _reverted(state, attempt, folder, {one.experiment for one in saved}, at)
-        return [Lost(at, attempt.id, why, saved, refused), *damaged]
+        return [Lost(at, attempt.id, why, saved, refused, storage), *damaged]
     if any(outcome.status == "paused" for outcome in result.outcomes):
         return [Paused(at, attempt.id, result.outcomes)]
     return [Ended(at, attempt.id, result.outcomes, result.facts or {})]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gridsweep.errors import ExecutorError
 from gridsweep.records.bounded import UnfitError, inside
-from gridsweep.records.files import copied, sync
+from gridsweep.records.disk import patiently
+from gridsweep.records.files import copied, remove, sync
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import Checkpoint
@@ -44,9 +45,9 @@ class Publisher:
         for attempt in standing.attempts:
             home = self.store / "stints" / attempt / "checkpoints"
             for step in (*home.glob("*"), home):
-                for name in (standing.experiment.id, f".{standing.experiment.id}"):  # and a draft left by a kill
-                    if step / name != kept:
-                        shutil.rmtree(step / name, ignore_errors=True)
+                shutil.rmtree(step / f".{standing.experiment.id}", ignore_errors=True)  # a draft left by a kill
+                if step / standing.experiment.id != kept:
+                    remove(step / standing.experiment.id)
                 with suppress(OSError):  # it holds other experiments' checkpoints, or does not exist
                     step.rmdir()
 
@@ -57,7 +58,7 @@ class Publisher:
                 draft = final.with_name(".adapter")
                 shutil.rmtree(draft, ignore_errors=True)
                 copied(inside(self.store, adapter), draft)
-                draft.rename(final)
+                patiently(lambda: draft.rename(final))
                 sync(final.parent)
         except UnfitError as error:
             raise ExecutorError(

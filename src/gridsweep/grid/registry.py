@@ -14,6 +14,7 @@ from gridsweep.errors import GridsweepError, SignalError, SpecError
 from gridsweep.grid.archive import Archive
 from gridsweep.grid.fallbacks import Resolver
 from gridsweep.grid.http.cache import default_folder
+from gridsweep.grid.http.calls import PAST_SECONDS, READ_SECONDS, one_call
 from gridsweep.grid.http.client import HttpClient
 from gridsweep.grid.http.secrets import Secrets
 from gridsweep.grid.source import GROUP, Http, Means, Source, Zone
@@ -54,7 +55,9 @@ def means_for(name: str, folder: Path | None = None, base: Path | None = None, *
 
 def source_for(settings: CarbonSource, means: Means | None = None) -> Source:
     """Return the source that a spec names. Raises `SpecError`, `TraceError`, `SignalError`."""
-    return plugin(settings.provider)(settings, means or means_for(settings.provider, default_folder()))
+    kind = plugin(settings.provider)
+    source = kind(settings, means or means_for(settings.provider, default_folder()))
+    return Timed(source) if kind.live else source
 
 
 def provider_for(settings: CarbonSource, means: Means | None = None, folder: Path | None = None) -> Source | Resolver:
@@ -91,6 +94,28 @@ def zones_of(name: str) -> tuple[Sequence[Zone], str]:
         return source_for(CarbonSource(name, "", None)).zones(), ""
     except GridsweepError as error:
         return (), str(error)
+
+
+class Timed:
+    """A wrapper of a live source whose every call ends within a stated time, however many requests it makes."""
+
+    keys: ClassVar[frozenset[str]] = frozenset()
+    live: ClassVar[bool] = True
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def zones(self) -> Sequence[Zone]:
+        with one_call(READ_SECONDS):
+            return self.source.zones()
+
+    def read(self, now: datetime) -> Reading:
+        with one_call(READ_SECONDS):
+            return self.source.read(now)
+
+    def past(self, start: datetime, end: datetime) -> Reading:
+        with one_call(PAST_SECONDS):
+            return self.source.past(start, end)
 
 
 class Strict:

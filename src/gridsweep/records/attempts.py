@@ -28,7 +28,8 @@ from typing import Literal
 
 from gridsweep.records import codec
 from gridsweep.records.bounded import MEBIBYTE, UnfitError, inside, said, whole
-from gridsweep.records.files import appearing, digest, replace_file, sync, verify, write_file
+from gridsweep.records.disk import append_text, patiently
+from gridsweep.records.files import appearing, create_file, digest, remove, replace_file, sync, verify, write_file
 from gridsweep.records.process import Process, this_process
 from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Checkpoint, Device, Outcome
@@ -113,7 +114,7 @@ class EnergyLine:
 class Result:
     """The content of result.json. `error` is set if the attempt failed.
 
-    It may be retried unless it was `refused`: then what the sweep asks for is at fault.
+    It may be retried unless it was `refused`: then what the sweep asks for is at fault. `storage`: the disk is.
     """
 
     ended_at: datetime
@@ -121,6 +122,7 @@ class Result:
     error: str = ""
     facts: dict[str, str] | None = None
     refused: bool = False
+    storage: bool = False
     schema_version: int = 1
 
 
@@ -142,15 +144,15 @@ class AttemptFolder:
             return
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        patiently(lambda: draft.mkdir(parents=True, exist_ok=True))
         write_file(draft / "stint.json", codec.dumps(assignment, indent=1))
         sync(draft)
-        draft.rename(self.path)
+        patiently(lambda: draft.rename(self.path))
         sync(self.path.parent)
 
     def lock(self) -> int | None:
         """Take the lock of a live worker; return its file descriptor, or None if a worker already holds it."""
-        handle = os.open(self.path, os.O_RDONLY)
+        handle = patiently(lambda: os.open(self.path, os.O_RDONLY))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -161,18 +163,20 @@ class AttemptFolder:
     # -- written by the worker
 
     def assignment(self) -> Assignment:
-        return codec.loads(Assignment, (self.path / "stint.json").read_bytes())
+        return codec.loads(Assignment, patiently((self.path / "stint.json").read_bytes))
 
     def sign_in(self) -> None:
-        """Write worker.json. Call it before any slow work."""
+        """Write worker.json. Call it before any slow work.
+
+        Raise `FileExistsError` if another worker was here: what it still writes would be mixed with what this one does.
+        """
         signature = {**this_process().signature(), "started_at": now().isoformat()}
-        write_file(self.path / "worker.json", json.dumps(signature))
+        create_file(self.path / "worker.json", json.dumps(signature))
 
     def append(self, line: Progress | EnergyLine) -> None:
         """Add one line to progress.jsonl or energy.jsonl."""
-        name = "progress.jsonl" if isinstance(line, Progress) else "energy.jsonl"
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(codec.dumps(line) + "\n")
+        path = self.path / ("progress.jsonl" if isinstance(line, Progress) else "energy.jsonl")
+        patiently(lambda: append_text(path, codec.dumps(line) + "\n"))
 
     def saving(self, experiment: str, step: int) -> AbstractContextManager[Path]:
         """Return a context with a draft folder for a checkpoint, renamed with its digests if the block succeeds."""
@@ -185,7 +189,7 @@ class AttemptFolder:
     def forget_checkpoints(self, keep: int = 2) -> None:
         """Remove all but the newest checkpoints, to save disk space."""
         for step in self._steps()[keep:]:
-            shutil.rmtree(self.path / "checkpoints" / str(step), ignore_errors=True)
+            remove(self.path / "checkpoints" / str(step))
 
     def finish(self, result: Result) -> None:
         """Write result.json, the worker's last action."""

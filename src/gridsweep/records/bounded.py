@@ -6,6 +6,7 @@ another place, a file without end. Whatever reads such a folder does so by these
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any  # JSON
+
+from gridsweep.records.disk import DISK, patiently
 
 MEBIBYTE = 2**20
 FILES = 10_000
@@ -26,18 +29,30 @@ class UnfitError(ValueError):
 
 @contextmanager
 def regular(path: Path) -> Iterator[BufferedReader]:
-    """Open a regular file for reading. Raise `UnfitError` for another kind, `FileNotFoundError` for none."""
+    """Open a regular file for reading. Raise `UnfitError` for another kind, `FileNotFoundError` for none.
+
+    A disk that fails is asked again; the `OSError` of one that keeps failing says nothing of the file.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = patiently(lambda: os.open(path, flags), lambda error: _may_pass(path, error))
     except FileNotFoundError:
         raise
-    except OSError as error:  # a link (ELOOP), a socket (ENXIO), a folder of a link (ENOTDIR)
+    except OSError as error:
+        if error.errno in DISK and _may_pass(path, error):
+            raise
+        # a link (ELOOP), a socket (ENXIO), a folder of a link (ENOTDIR)
         raise UnfitError(f"{path.name} is no regular file ({error.strerror})") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):  # asked before it becomes a file object, which no folder can be
         os.close(handle)
         raise UnfitError(f"{path.name} is no regular file")
     with os.fdopen(handle, "rb") as file:
         yield file
+
+
+def _may_pass(path: Path, error: OSError) -> bool:
+    """Return whether another try may open a file: not if its mode forbids it."""
+    return error.errno not in (errno.EACCES, errno.EPERM) or os.access(path, os.R_OK)
 
 
 def whole(path: Path, at_most: int = MEBIBYTE) -> bytes:

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from gridsweep.records.bounded import MEBIBYTE, UnfitError, below, inside, regular, said, whole
+from gridsweep.records.disk import patiently
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 4 * MEBIBYTE
@@ -23,15 +25,25 @@ def appearing(final: Path, step: int) -> Iterator[Path]:
     """Yield a draft folder that gets a manifest and is renamed to `final` if the block succeeds."""
     draft = final.with_name(f".{final.name}")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    patiently(lambda: draft.mkdir(parents=True, exist_ok=True))
     yield draft
     files = {str(p.relative_to(draft)): file_digest(p) for p in sorted(draft.rglob("*")) if p.is_file()}
     write_file(draft / MANIFEST, json.dumps({"step": step, "files": files}, indent=1))
     sync(draft)
     if final.exists():
-        shutil.rmtree(final)
-    draft.rename(final)
+        remove(final)
+    patiently(lambda: draft.rename(final))
     sync(final.parent)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder as far as the disk allows; what a kill leaves of it does not bear its name."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(OSError):
+        patiently(lambda: folder.rename(gone))
+        folder = gone
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def digest(folder: Path) -> str:
@@ -75,19 +87,28 @@ def copied(folder: Path, to: Path) -> None:
     files = listed(folder) if MANIFEST in there else {}
     for name in (*files, MANIFEST) if files else there:
         place = to / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with regular(inside(folder, name)) as source, place.open("xb") as target:
-            shutil.copyfileobj(source, target)
+        patiently(partial(place.parent.mkdir, parents=True, exist_ok=True))
+        patiently(partial(_copied, inside(folder, name), place))
         if files.get(name, same := file_digest(place)) != same:
             raise UnfitError(f"{name} is not what was saved")
 
 
+def _copied(path: Path, to: Path) -> None:
+    to.unlink(missing_ok=True)  # a try before this one may have left half of it
+    with regular(path) as source, to.open("xb") as target:
+        shutil.copyfileobj(source, target)
+
+
 def write_file(path: Path, text: str) -> None:
     """Write a small file and sync it to disk."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+
+    def write() -> None:
+        with path.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    patiently(write)
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -95,18 +116,41 @@ def replace_file(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write_file(draft, text)
-        draft.rename(path)
+        patiently(lambda: draft.rename(path))
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def create_file(path: Path, text: str) -> None:
+    """Write a small file that nobody has written yet, atomically. Raise `FileExistsError` if it is there."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    write_file(draft, text)
+    try:
+        patiently(lambda: os.link(draft, path))
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        os.close(handle)
+        patiently(lambda: draft.rename(path))
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:
     """Sync a folder's entries to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+
+    def synced() -> None:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    patiently(synced)
 
 
 def own_digest(path: Path) -> str:
@@ -117,5 +161,9 @@ def own_digest(path: Path) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def digested() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return patiently(digested)

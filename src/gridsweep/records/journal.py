@@ -12,7 +12,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from gridsweep.errors import JournalError, LeaseError, MovedError, word
+from gridsweep.errors import GridsweepError, JournalError, LeaseError, MovedError, StorageError, word
 from gridsweep.records import chain, codec
+from gridsweep.records.disk import PAUSES
 from gridsweep.records.files import sync
 from gridsweep.state.events import Event
 
@@ -29,6 +31,15 @@ VERSION = 2
 """Version 1 had no chain. A journal that is written to gets one; its old rows are covered by the first new row."""
 DAMAGED = (sqlite3.Error, UnicodeError)
 """What SQLite raises on a damaged file; the second if its own words hold the damage."""
+OF_DISK = (
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_BUSY,
+)
+SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ
+"""The file ends within a page."""
 COPIES = 5
 """Tries to copy a journal that is written meanwhile."""
 _EVENT = Annotated[Event, Field(discriminator="kind")]
@@ -49,21 +60,31 @@ class Journal:
         self.path, self.epoch = path, epoch
         self._end = 0, chain.BEGIN
         self._inode = 0
+        self._whole, self._folded = True, 0
         self._kept = chain.head(path)  # before the rows are read: a run that writes them meanwhile has the newer head
-        try:
-            if epoch is None:
-                self._db = readable(path)
-            else:
-                if not path.exists():
-                    create(path)
-                self._db = sqlite3.connect(path, isolation_level=None)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
+        for pause in PAUSES:
+            try:
+                self._open(path, fold, writable=epoch is not None)
+                return
+            except (*DAMAGED, OSError) as error:
+                if hasattr(self, "_db"):
+                    self._db.close()
+                if not pause or not _of_disk(error):
+                    raise _fault(path, error) from None
+            time.sleep(pause)
+
+    def _open(self, path: Path, fold: Callable[[Event], None] | None, *, writable: bool) -> None:
+        if not writable:
+            self._db = readable(path)
             self._check()
-            if epoch is not None:
-                self._take_over(fold)
-        except DAMAGED as error:
-            raise _damaged(path, error) from None
+            return
+        if not path.exists():
+            create(path)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._check()
+        self._take_over(fold)
 
     def _check(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -91,8 +112,9 @@ class Journal:
         self._db.execute("COMMIT")
         self._inode = self.path.stat().st_ino
         for row in self._rows():
-            if fold is not None:
+            if fold is not None and row[0] > self._folded:  # a try that the disk broke off may have folded some
                 fold(event_of(self.path, row))
+                self._folded = row[0]
         chain.write_head(self.path, *self._end)
 
     def extend(self, events: Iterable[Event]) -> None:
@@ -107,33 +129,51 @@ class Journal:
         rows = list(chain.linked(((count + n, *text) for n, text in enumerate(texts, 1)), before))
         if not rows:
             return
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            (epoch,) = self._db.execute("SELECT epoch FROM lease").fetchone()
-            if epoch != self.epoch:
-                self._db.execute("ROLLBACK")
-                raise LeaseError(f"another run took over {self.path.parent.parent}; this run stops writing")
-            self._db.executemany(
-                "INSERT INTO events (seq, at, kind, body, chain) VALUES (?, ?, ?, ?, ?)",
-                [(*row, digest) for row, digest in rows],
-            )
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise _unwritable(self.path, error) from None
+        for pause in PAUSES:
+            try:
+                if not self._whole:
+                    self._db = sqlite3.connect(self.path, isolation_level=None)
+                self._insert(rows)
+                self._whole = True
+                break
+            except sqlite3.Error as error:
+                self._whole = False
+                self._db.close()  # one that met a fault may be read-only from then on, or hold half a change
+                if not pause or not _of_disk(error):
+                    raise _unwritable(self.path, error) from None
+            time.sleep(pause)
         self._end = rows[-1][0][0], rows[-1][1]
         try:
             chain.write_head(self.path, *self._end)
         except OSError as error:
             raise _unwritable(self.path, error) from None
 
+    def _insert(self, rows: Sequence[tuple[chain.Row, str]]) -> None:
+        """Commit rows with their digests; nothing if a try that met a fault has committed them all the same."""
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("BEGIN IMMEDIATE")
+        last = self._db.execute("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        if last == (rows[-1][0][0], rows[-1][1]):
+            self._db.execute("ROLLBACK")
+            return
+        (epoch,) = self._db.execute("SELECT epoch FROM lease").fetchone()
+        if epoch != self.epoch:
+            self._db.execute("ROLLBACK")
+            raise LeaseError(f"another run took over {self.path.parent.parent}; this run stops writing")
+        self._db.executemany(
+            "INSERT INTO events (seq, at, kind, body, chain) VALUES (?, ?, ?, ?, ?)",
+            [(*row, digest) for row, digest in rows],
+        )
+        self._db.execute("COMMIT")
+
     def _check_place(self) -> None:
         """Raise `JournalError` if another file, or none, is where the journal was opened."""
         try:
             same = not self._inode or self.path.stat().st_ino == self._inode
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             same = False
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
         if not same:
             raise MovedError(
                 f"{self.path.parent.parent} was moved, deleted or replaced while this run drove it",
@@ -155,7 +195,7 @@ class Journal:
                 if row[0] > after:
                     yield event_of(self.path, row)
         except DAMAGED as error:
-            raise _damaged(self.path, error) from None
+            raise _fault(self.path, error) from None
 
     @property
     def end(self) -> tuple[int, str]:
@@ -224,11 +264,11 @@ def create(path: Path, rows: Iterable[chain.Row] = ()) -> None:
     It is written without WAL, so that all of it is in one file, synced, opened again and checked, then renamed. Raise
     `JournalError` if it cannot be written, or is not read back as it was written.
     """
-    for left in path.parent.glob(f".{path.name}*"):
-        left.unlink()
     draft = path.with_name(f".{path.name}")
     written = [(*row, digest) for row, digest in chain.linked(rows)]
     try:
+        for left in path.parent.glob(f".{path.name}*"):
+            left.unlink()
         with closing(sqlite3.connect(draft, isolation_level=None)) as db:
             db.execute("PRAGMA synchronous=FULL")
             db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={VERSION}; COMMIT;")
@@ -291,14 +331,28 @@ def _copied(path: Path) -> sqlite3.Connection:
     raise AssertionError("the last copy is returned, whole or not")
 
 
-def _unwritable(path: Path, error: sqlite3.Error | OSError) -> JournalError:
-    return JournalError(
+def _unwritable(path: Path, error: sqlite3.Error | OSError) -> StorageError:
+    return StorageError(
         f"cannot write {path}: {error}; free disk space or make the file writable, then run again: nothing is lost"
     )
 
 
-def _damaged(path: Path, error: Exception) -> JournalError:
+def _fault(path: Path, error: Exception) -> GridsweepError:
+    """Return the error for a journal that cannot be opened or read: a disk that fails is no damaged file."""
+    if _of_disk(error):
+        return StorageError(
+            f"cannot open {path}: {error}",
+            remedy="free disk space, or see why the disk or its permissions forbid it, then run again: nothing is lost",
+        )
     return JournalError(f"{path} cannot be read as a journal: {error}", remedy=mending(path))
+
+
+def _of_disk(error: Exception) -> bool:
+    """Return whether an error comes from the disk and not from what is in the file."""
+    if isinstance(error, OSError):
+        return True
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in OF_DISK and code not in (SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
 
 
 def mending(path: Path) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gridsweep.errors import LeaseError, SpecError, word
+from gridsweep.errors import LeaseError, SpecError, StorageError, word
+from gridsweep.records.disk import NO_ROOM, patiently
 from gridsweep.records.process import Process, seen, this_process
 
 SIZE = 4096
@@ -27,9 +28,13 @@ def lease(state: Path) -> Iterator[int]:
     Raise `LeaseError` while another process holds the lease, and `SpecError` if the folder cannot be written.
     """
     try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, epoch = _take(state)
+        patiently(lambda: state.mkdir(parents=True, exist_ok=True, mode=0o700))
+        handle, epoch = patiently(lambda: _take(state))
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise StorageError(
+                f"cannot write in {state}: {error.strerror}; free disk space, then run again: nothing is lost"
+            ) from None
         raise SpecError(
             f"cannot write in {state}: {error.strerror}; make it writable, or choose another folder with --folder"
         ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from rich.console import Console
@@ -50,21 +50,42 @@ def watching(*, quiet: bool = False) -> Iterator[Tell]:
     if quiet:
         yield lambda state, events: None
     elif console.is_terminal:
-        with Live(console=console, refresh_per_second=4, transient=True) as live:
+        live = Live(console=console, refresh_per_second=4, transient=True)
 
-            def show(state: State, events: Sequence[Event]) -> None:
-                for line in lines(state, events):
-                    live.console.print(Text(line))
-                live.update(picture(glance(state)))
+        def show(state: State, events: Sequence[Event]) -> None:
+            for line in lines(state, events):
+                live.console.print(Text(line))
+            live.update(picture(glance(state)))
 
-            yield show
+        with suppress(OSError):
+            live.start()
+        try:
+            yield while_shown(show)
+        finally:
+            with suppress(OSError):
+                live.stop()
     else:
 
         def write(state: State, events: Sequence[Event]) -> None:
             for line in lines(state, events):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        yield write
+        yield while_shown(write)
+
+
+def while_shown(tell: Tell) -> Tell:
+    """Return a listener that falls silent when its output cannot be written: a run goes on in a closed terminal."""
+    shown = True
+
+    def told(state: State, events: Sequence[Event]) -> None:
+        nonlocal shown
+        if shown:
+            try:
+                tell(state, events)
+            except (OSError, SystemExit):  # rich exits where a pipe is broken
+                shown = False
+
+    return told
 
 
 def lines(state: State, events: Sequence[Event]) -> list[str]:

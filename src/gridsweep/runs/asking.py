@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from gridsweep.errors import GridsweepError, LeaseError, SpecError
+from gridsweep.errors import GridsweepError, LeaseError, SpecError, StorageError
 from gridsweep.executors.local import WORKER
 from gridsweep.records import requests
 from gridsweep.records.bounded import UnfitError
+from gridsweep.records.disk import AGAIN, NO_ROOM
 from gridsweep.records.lease import holder
 from gridsweep.records.process import Process, seen, tell
 from gridsweep.records.requests import Request
@@ -132,6 +133,8 @@ def _leave(place: RunFolder, request: Request) -> str:
     except UnfitError as error:
         raise SpecError(f"{error}; ask for less at once") from None
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise StorageError(f"cannot write in {place.state}: {error.strerror}", remedy=AGAIN) from None
         raise SpecError(
             f"cannot write in {place.state}: {error.strerror}; ask as the user who runs the sweep"
         ) from None

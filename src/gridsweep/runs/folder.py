@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from gridsweep.errors import (
     GridsweepError,
     SpecError,
+    StorageError,
     word,
 )
 from gridsweep.records.chain import head_of
+from gridsweep.records.disk import AGAIN, patiently
 from gridsweep.records.lease import holder
 from gridsweep.records.snapshot import snapshot_of
 
@@ -73,21 +75,28 @@ class RunFolder:
         """Remove a journal without events, which a run leaves that fails before its submission."""
         if self.empty():
             for path in (*self.state.glob("journal.db*"), head_of(self.journal), snapshot_of(self.journal)):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # an empty journal does no harm
+                    path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise `SpecError` if the folder holds no submitted sweep, or may not be read."""
         if self.path.is_file():
             raise SpecError(f"{self.path} is a file, not the folder of a run; name the folder, such as runs/NAME")
-        try:
+
+        def found() -> bool:
             there = self.journal.exists()
             with self.journal.open("rb") if there else nullcontext():
-                pass
+                return there
+
+        try:
+            there = patiently(found, lambda error: not isinstance(error, PermissionError))
         except PermissionError:
             raise SpecError(
                 f"{self.path} may not be read by this user",
                 remedy=f"its owner can run: chmod -R a+rX {word(self.path)}",
             ) from None
+        except OSError as error:
+            raise StorageError(f"{self.journal}: {error.strerror}", remedy=AGAIN) from None
         if not there:
             raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
 

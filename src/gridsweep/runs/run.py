@@ -38,7 +38,8 @@ from gridsweep.executors.workers import Workers, let_go, reach
 from gridsweep.grid.registry import provider_for
 from gridsweep.loop import Provider, drive, nothing, record
 from gridsweep.records import codec
-from gridsweep.records.files import write_file
+from gridsweep.records.disk import storing
+from gridsweep.records.files import replace_file
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
 from gridsweep.records.looks import Look
@@ -96,7 +97,7 @@ def run(
         check_deadline(sweep, begin_of(sweep))  # likewise
     interrupt = Interrupt()
     interrupt.why = stop
-    with lease(place.state) as epoch, interrupt.installed():
+    with storing(place.path), lease(place.state) as epoch, interrupt.installed():
         at = datetime.now(UTC)
         state, keeper = State(), Keeper(place.journal)
         journal, executor = Journal(place.journal, epoch=epoch, fold=state.apply), None
@@ -183,7 +184,7 @@ def ready(opened: Submitted | Resumed, provider: Provider, executor: Workers, co
 def keep_spec(place: RunFolder, sweep: Sweep) -> None:
     """Write the spec beside the journal for users; no code reads it. Raise `ExecutorError` if it cannot be written."""
     try:
-        write_file(place.state / "sweep.json", codec.dumps(sweep, indent=1))
+        replace_file(place.state / "sweep.json", codec.dumps(sweep, indent=1))
     except OSError as error:
         raise ExecutorError(
             f"cannot write in {place.state}: {error.strerror}; fix this and run again (no result is lost)"

@@ -76,7 +76,9 @@ def step(
     ending = state.stopping or state.halted
     if (stop := stop or state.asks.stop) and not state.stopping:
         events.append(Stopping(now, ending := stop))
-    elif not ending and (why := (refusal := state.constants.refusal or _mixed(state)) or _all_alike(state)):
+    elif not ending and (
+        why := (refusal := state.constants.refusal or _mixed(state)) or state.storage or _all_alike(state)
+    ):
         events.append(Halted(now, ending := why, refused=bool(refusal)))
     told = {event.attempt for event in events if isinstance(event, Pausing)}
     if ending:

@@ -212,7 +212,8 @@ class Paused:
 class Lost:
     """The attempt is gone without a result; steps after its last checkpoints remain to be done.
 
-    `refused`: what the sweep asks for is at fault, so every other attempt would fail too.
+    `refused`: what the sweep asks for is at fault, so every other attempt would fail too. `storage`: the worker's disk
+    is full or fails, which is no failure of the experiments.
     """
 
     at: datetime
@@ -220,6 +221,7 @@ class Lost:
     why: str
     checkpoints: tuple[Checkpoint, ...] = ()
     refused: bool = False
+    storage: bool = False
     kind: Literal["Lost"] = "Lost"
 
 
@@ -292,7 +294,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Halted:
-    """The sweep stops itself: attempts fail repeatedly for the same reason, or what it asks for is `refused`."""
+    """The sweep stops itself: attempts fail repeatedly for the same reason, a disk fails, or the spec is `refused`."""
 
     at: datetime
     why: str

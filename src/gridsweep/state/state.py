@@ -63,6 +63,8 @@ class State:
         self.stopping: str = ""
         self.halted: str = ""
         self.refused = False  # halted because of what the sweep asks for
+        self.storage = ""  # why the disk of a worker that this run started could not be used
+        self.adopted: frozenset[str] = frozenset()  # attempts that ran when this run began
         self.constants = Constants()
         self.facts: dict[str, str] = {}
         self.grid = Grid()
@@ -174,8 +176,9 @@ class State:
                 if standing.status == "failed" and standing.outcome is None:
                     standing.status, standing.fruitless, standing.ended_at = "waiting", 0, None
         self.stopping = self.halted = self.asks.stop = ""
-        self.refused, self.constants.refusal = False, ""
+        self.refused, self.constants.refusal, self.storage = False, "", ""
         self.early_losses.clear()
+        self.adopted = frozenset(self.active)
         self._changed("sweep", "work", "pace")
 
     def _stopping(self, event: Stopping) -> None:
@@ -287,12 +290,14 @@ class State:
             minute = timedelta(minutes=1) * self.sweep.clock_speed
             early = event.at - attempt.requested_at <= minute
         early = early and not attempt.pausing_since
-        counts, fruits = not told and not event.refused, False
+        counts, fruits = not told and not event.refused and not event.storage, False
         for member in attempt.stint.members:
             standing = self.standings[member.experiment]
             fruits |= standing.lose(attempt, kept.get(member.experiment), event.why, event.at, counts=counts)
         if event.refused:
             self.constants.refusal = event.why
+        if event.storage and event.attempt not in self.adopted:  # else the disk may be well by now
+            self.storage = event.why
         self.asks.settle(self.standings, (member.experiment for member in attempt.stint.members), event.at)
         if early and not fruits:
             self.early_losses.append((tuple(m.experiment for m in attempt.stint.members), event.why))

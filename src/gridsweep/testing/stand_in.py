@@ -21,9 +21,11 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from gridsweep.records.attempts import AttemptFolder, EnergyLine, Outcome, Part, Progress, Result, now
+from gridsweep.records.disk import DISK, patiently, unusable
 from gridsweep.records.files import verify
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.stints import Checkpoint
@@ -69,7 +71,7 @@ def saved_loss(folder: AttemptFolder, part: Part) -> float:
     saved = folder.store / part.checkpoint.path
     if not verify(saved, part.checkpoint.digest):
         raise ValueError(f"the checkpoint {saved} differs from the saved one")
-    return float.fromhex((saved / "loss.txt").read_text())
+    return float.fromhex(patiently((saved / "loss.txt").read_text))
 
 
 def work(folder: AttemptFolder) -> None:
@@ -153,10 +155,13 @@ class StandIn:
     def save(self, step: int) -> None:
         """Write a checkpoint of every active member."""
         for id in self.alive:
-            with self.folder.saving(id, step) as draft:
-                (draft / "loss.txt").write_text(self.losses[id].hex())
+            patiently(partial(self._save_one, id, step))
         self.folder.forget_checkpoints()
         self.saved.update({id: self.folder.checkpoint(id) for id in self.alive})
+
+    def _save_one(self, id: str, step: int) -> None:
+        with self.folder.saving(id, step) as draft:
+            (draft / "loss.txt").write_text(self.losses[id].hex())
 
     def pause(self, step: int) -> None:
         """End at the checkpoint just saved, as asked."""
@@ -186,14 +191,30 @@ def reached(part: Part, step: int, loss: float, checkpoint: Checkpoint | None) -
 
 def done(folder: AttemptFolder, part: Part, step: int, loss: float) -> Outcome:
     """Return the outcome at the end, with a dummy adapter."""
-    with folder.saving_adapter(part.experiment, step) as draft:
-        (draft / "adapter_config.json").write_text(f'{{"r": {part.params.r}}}\n')
+
+    def save() -> None:
+        with folder.saving_adapter(part.experiment, step) as draft:
+            (draft / "adapter_config.json").write_text(f'{{"r": {part.params.r}}}\n')
+
+    patiently(save)
     name = str((folder.path / "adapters" / part.experiment).relative_to(folder.store))
     return Outcome(part.experiment, "done", step, "", loss, loss, INITIAL, None, name, losses_of(loss, 32), loss)
 
 
 def main(arguments: Sequence[str]) -> None:
-    work(AttemptFolder(Path(arguments[0])))
+    folder = AttemptFolder(Path(arguments[0]))
+    try:
+        work(folder)
+    except FileExistsError as error:
+        raise SystemExit(f"another worker has begun this attempt: {error}") from None
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        try:
+            folder.finish(Result(now(), (), unusable(error), storage=True))
+        except OSError:
+            print(unusable(error), file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 stop_asked = False
@@ -19,7 +19,10 @@ def _stop(*_: object) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the attempt in a folder. Return 0 for a result, 1 for a result that holds an error, 2 for wrong usage."""
+    """Run the attempt in a folder. Return 0 for a result, 1 for a result that holds an error, 2 for wrong usage.
+
+    An attempt that another worker has begun is wrong usage too: nothing is written into its folder.
+    """
     # Before anything else, so that a stop request while the libraries load is not lost.
     signal.signal(signal.SIGTERM, _stop)
     if len(arguments) != 1:
@@ -32,7 +35,14 @@ def main(arguments: list[str]) -> int:
     from gridsweep.records.attempts import AttemptFolder, Result, now
 
     folder = AttemptFolder(Path(arguments[0]).absolute())
-    folder.sign_in()
+    try:
+        folder.sign_in()
+    except FileExistsError:
+        print(f"another worker has begun {folder.path}; this one ends", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(explained(error), file=sys.stderr)
+        return 1
     try:
         assignment = folder.assignment()
         from gridsweep.train.model import offline_if_local
@@ -42,19 +52,31 @@ def main(arguments: list[str]) -> int:
 
         result = Worker(folder, assignment, lambda: stop_asked).run()
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         from gridsweep.errors import SpecError
 
         refused = isinstance(error, SpecError)  # the next attempt would get the same assignment
-        folder.finish(Result(now(), (), error=explained(error), refused=refused))
+        result = Result(now(), (), error=explained(error), refused=refused, storage=of_disk(error))
+    try:
+        folder.finish(result)
+    except OSError as error:
+        print(explained(error), file=sys.stderr)  # a full disk may have room for this line, at the end of log.txt
         return 1
-    folder.finish(result)
-    return 0
+    return 1 if result.error else 0
+
+
+def of_disk(error: Exception) -> bool:
+    """Return whether the disk is at fault, and not the experiments: they go on when it can be used again."""
+    from gridsweep.records.disk import DISK
+
+    return isinstance(error, OSError) and error.errno in DISK
 
 
 def explained(error: Exception) -> str:
     """Return an error as one line: what happened, to which thing, what to do."""
     from gridsweep.errors import GridsweepError
+    from gridsweep.records.disk import unusable
 
     text = " ".join(str(error).split())
     kind = type(error).__name__
@@ -65,8 +87,8 @@ def explained(error: Exception) -> str:
             f"out of memory ({text[:200]}); lower recipe.max_length, or set pack to a smaller number: "
             "fewer adapters then live on the device"
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk ({text}); free some, then resume"
+    if isinstance(error, OSError) and of_disk(error):
+        return unusable(error)
     if isinstance(error, ModuleNotFoundError):
         return f"the Python package {error.name} is missing; install it with: pip install 'gridsweep[train]'"
     return f"{kind}: {text[:500]}; the traceback is in log.txt"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal  # pynvml has no types, and tests may pass a double
 
 import pynvml
@@ -15,6 +16,7 @@ from gridsweep.energy.meters import meter_for
 from gridsweep.energy.power_limits import limited
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Assignment, AttemptFolder, Outcome, Result, now
+from gridsweep.records.disk import patiently
 from gridsweep.records.files import digest
 from gridsweep.sweep.losses import DECIDES, Losses
 from gridsweep.sweep.stints import Checkpoint
@@ -170,8 +172,7 @@ class Worker:
         scores = self._finite(ready, group.evaluate(ready.validation, breathe))
         averaged = group.evaluate(ready.validation, breathe, averaged=True)
         for name, score in scores.items():
-            with self.folder.saving_adapter(name, self.step) as draft:
-                group.save_adapter(name, draft)
+            patiently(partial(self._save_adapter, ready, name))
             mean = averaged[name].mean
             self.outcomes[name] = Outcome(
                 name,
@@ -233,13 +234,20 @@ class Worker:
         if self.step == self.saved_step:
             return
         for name in ready.group.members:
-            with self.folder.saving(name, self.step) as draft:
-                ready.group.save(name, draft)
+            patiently(partial(self._save_one, ready, name))
             final = self.folder.path / "checkpoints" / str(self.step) / name
             self.saved[name] = Checkpoint(name, self.step, str(final.relative_to(self.folder.store)), digest(final))
         self.saved_step = self.step
         self.folder.forget_checkpoints()
         self.diary.lap(self.step)
+
+    def _save_one(self, ready: Ready, name: str) -> None:
+        with self.folder.saving(name, self.step) as draft:
+            ready.group.save(name, draft)
+
+    def _save_adapter(self, ready: Ready, name: str) -> None:
+        with self.folder.saving_adapter(name, self.step) as draft:
+            ready.group.save_adapter(name, draft)
 
     def _first_step(self, ready: Ready, facts: dict[str, str]) -> dict[str, float]:
         """Make the first step, record predicted and measured memory, and correct the plan for the following steps."""

@@ -16,6 +16,7 @@ import pytest
 from loopback import Clock, Scripted, client, raw, serving
 
 from gridsweep.errors import AnswerError, CredentialError, SignalError, UnreachableError
+from gridsweep.grid.http.calls import one_call
 from gridsweep.grid.http.exchange import LARGEST, THREAD
 from gridsweep.grid.http.secrets import Secrets
 
@@ -61,6 +62,26 @@ def test_a_server_that_drips_bytes_is_given_up_in_time_and_its_thread_ends(start
                 break
             time.sleep(0.02)
         assert threads() == 0
+
+
+def test_all_requests_of_a_call_end_within_one_deadline():
+    """A provider that reads history and forecast would else take twice as long from a server that drips."""
+    with raw(lambda connection, over: drip(connection, over, b"HTTP/1.1 200 OK\r\n\r\n")) as place:
+        http = on_the_clock(f"http://{place}", seconds=0.4)
+        begin = time.monotonic()
+        with one_call(0.5):
+            with pytest.raises(UnreachableError, match="did not answer in time"):
+                http.get("history")
+            for _ in range(20):
+                with pytest.raises(UnreachableError):
+                    http.get("page")
+            with pytest.raises(UnreachableError, match="was not asked: the requests before it took all the time"):
+                http.get("forecast")
+        assert time.monotonic() - begin < 1
+        begin = time.monotonic()
+        with pytest.raises(UnreachableError, match="did not answer in time"):
+            http.get("another call")
+        assert time.monotonic() - begin > 0.3
 
 
 def test_a_server_that_says_nothing_is_given_up_in_time():

@@ -21,6 +21,7 @@ from gridsweep.carbon.traces import utc
 from gridsweep.errors import AnswerError, LimitError, SignalError, UnreachableError
 from gridsweep.grid.http.budget import CircuitBreaker, TokenBucket
 from gridsweep.grid.http.cache import AnswerCache, key_of
+from gridsweep.grid.http.calls import end_of_call
 from gridsweep.grid.http.exchange import Request, Wire, exchange
 from gridsweep.grid.http.origins import base_of, below, redirected
 from gridsweep.grid.http.secrets import Secrets
@@ -49,10 +50,11 @@ class HttpClient:
     """The HTTP client of one provider's API; implements `source.Http`.
 
     `name` is the provider's name, for messages and the cache in `folder` (None: no cache). `deadline` is the time in
-    seconds that one `get` may take with all its tries. Transient failures (408, 425, 429, 5xx except 501, no
-    connection) are tried `tries` times in all, with full jitter or when the server says. Clients of one provider may
-    share `budget` and `breaker`. Secrets that `secrets` has read, and credentials that are sent, stay out of messages
-    and of the cache. Raises `SignalError` for a base URL that is neither https nor this machine.
+    seconds that one `get` may take with all its tries; requests of one call (`calls.one_call`) share its deadline.
+    Transient failures (408, 425, 429, 5xx except 501, no connection) are tried `tries` times in all, with full jitter
+    or when the server says. Clients of one provider may share `budget` and `breaker`. Secrets that `secrets` has read,
+    and credentials that are sent, stay out of messages and of the cache. Raises `SignalError` for a base URL that is
+    neither https nor this machine.
     """
 
     def __init__(
@@ -100,7 +102,8 @@ class HttpClient:
         keep: timedelta = timedelta(0),
     ) -> Fetched:
         """Return the JSON at a path; identical concurrent requests share one answer. Raises `SignalError`."""
-        end = self._monotonic() + self._deadline
+        begin = self._monotonic()
+        end = min(begin + self._deadline, end_of_call(id(self), begin))
         pairs = tuple(params.items() if isinstance(params, Mapping) else params)
         sent = dict(headers or {})
         self._hide(sent, auth)
@@ -169,6 +172,8 @@ class HttpClient:
         if not self._one_at_a_time.acquire(timeout=max(0.0, end - self._monotonic())):
             raise UnreachableError(f"{asked} was not asked: another request took all the time")
         try:
+            if self._monotonic() >= end:
+                raise UnreachableError(f"{asked} was not asked: the requests before it took all the time")
             answer = self._answer(Request(url, asked, headers, auth), end)
         finally:
             self._one_at_a_time.release()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
+from gridsweep.records.disk import DISK
 from gridsweep.sweep.experiments import Model, Recipe
 from gridsweep.train.lean.targets import Layout
 from gridsweep.train.lean.variants import Variant
@@ -91,6 +92,8 @@ def read_state(folder: Path, facts: Mapping[str, str]) -> tuple[dict[str, dict[s
         adapter = load_file(folder / "adapter_model.safetensors")
         average = load_file(folder / "average.safetensors")
     except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) in DISK:
+            raise  # it says nothing of the checkpoint
         raise SpecError(f"the checkpoint {folder} cannot be read: {error}; go on from an earlier one") from error
     other = [
         f"{name} {there.get(name, 'unknown')} instead of {fact}"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
+from gridsweep.records.disk import DISK
 from gridsweep.sweep.experiments import Model, Recipe
 from gridsweep.train.lean import files
 from gridsweep.train.lean.base import LeanBase
@@ -216,6 +217,8 @@ class Group:
         try:
             history = History(**json.loads((folder / "history.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
+            if getattr(error, "errno", None) in DISK:
+                raise  # it says nothing of the checkpoint
             raise SpecError(f"the checkpoint {folder} cannot be read: {error}; go on from an earlier one") from error
         there = {kind: files.named(self.roster.pairs(experiment, kind)) for kind in saved}
         for kind, tensors in saved.items():

@@ -96,6 +96,7 @@ WORKER_SOURCES = (
     "records/attempts.py",
     "records/bounded.py",
     "records/codec.py",
+    "records/disk.py",
     "records/files.py",
     "records/process.py",
     "sweep/__init__.py",
