@@ -87,7 +87,8 @@ def journal(*, long: bool) -> Found:
     from builders import DAYS, make_sweep, rehearsed
     from gridsweep.errors import GridsweepError
     from gridsweep.policy.gates import Threshold
-    from gridsweep.records.journal import Journal, create, text_of
+    from gridsweep.records.facts import text_of
+    from gridsweep.records.journal import Journal, create
     from gridsweep.runs.mending import verify
 
     events = rehearsed(make_sweep(3), DAYS, Threshold())[1]

@@ -54,6 +54,8 @@ NEW: set[str] = {
     "Fingerprinted.things{}: text",
     "Added.request: text",
     "Halted.refused: flag",
+    "Resumed.sweep.estimates.guess: flag",
+    "Submitted.sweep.estimates.guess: flag",
     "Lost.refused: flag",
     "Progress.constants: nothing",
     "Progress.constants{key}: text",

@@ -132,11 +132,11 @@ def test_simulate_prints_the_documented_json(gridsweep):
     )  # fmt: skip
     made = json.loads(out)
     assert code == 0
-    assert (made["schema_version"], made["starts"], made["devices"]) == (4, 4, 2)
+    assert (made["schema_version"], made["starts"], made["devices"]) == (5, 4, 2)
     assert set(made["policies"][0]) == {
         "policy", "emissions_mean_g", "reduction", "reduction_p10", "reduction_p50", "reduction_p90", "makespan_mean_s",
-        "makespan_p90_s", "late_starts", "share_of_bound", "bound_reduction", "pauses_mean", "energy_mean_kwh",
-        "never_waited", "reduction_waited",
+        "makespan_p90_s", "late_starts", "late_ends", "share_of_bound", "bound_reduction", "pauses_mean",
+        "energy_mean_kwh", "never_waited", "reduction_waited",
     }  # fmt: skip
     threshold, immediate = made["policies"]
     assert threshold["reduction"] > 0.1 and immediate["reduction"] == 0
@@ -237,6 +237,19 @@ def test_a_run_that_fails_before_its_submission_is_not_the_newest_run(gridsweep,
     shutil.copytree(tmp_path / "runs/small", tmp_path / "runs/old", ignore=shutil.ignore_patterns("journal*"))
     Journal(tmp_path / "runs/old/state/journal.db", epoch=1).close()  # left by an earlier version
     assert json.loads(gridsweep("status", "--json")[1])["sweep"] == "small"
+
+
+def test_check_plan_and_simulate_refuse_a_deadline_that_cannot_be_met_alike(gridsweep, tmp_path):
+    wanted = "21 experiments of 1.5 h on 2 devices take 16.5 h, and finish_by leaves 5 h; move finish_by"
+    tight = tmp_path / "tight.yaml"
+    tight.write_text((EXAMPLES / "published.yaml").read_text() + "finish_by: 5h\n")
+    solar = ("--trace", "solar-valley", "--every", "900h")
+    for command in (
+        ["check", tight], ["plan", tight], ["simulate", tight, *solar],
+        ["simulate", EXAMPLES / "published.yaml", *solar, "--finish-by", "5h"],
+    ):  # fmt: skip
+        code, out, err = gridsweep(*command)
+        assert code == 124 and not out and wanted in err
 
 
 def test_exit_124_for_a_plan_that_names_late_starts(gridsweep, spec):

@@ -99,7 +99,7 @@ def test_the_command_drives_policies_side_by_side_and_draws_them(simulate, tmp_p
     code, out, err = simulate(*VALLEY, *options, "--policy", "planned", "--policy", "immediate", "--json")
     assert code == 0, err
     made = json.loads(out)
-    assert (made["schema_version"], made["starts"], made["devices"], made["finish_by_s"]) == (4, 4, 1, 108_000)
+    assert (made["schema_version"], made["starts"], made["devices"], made["finish_by_s"]) == (5, 4, 1, 108_000)
     assert made["forecast"] == "perfect"
     planned, immediate = made["policies"]
     assert 0.9 < planned["share_of_bound"] <= 1 and immediate["share_of_bound"] == 0

@@ -48,7 +48,7 @@ def speed(request: pytest.FixtureRequest) -> object:
 
 def test_a_live_run_is_paused_stands_still_and_goes_on(tmp_path, monkeypatch, speed):
     monkeypatch.setenv("GRIDSWEEP_STEP_SECONDS", "0.1")
-    loop = driven(real_sweep(2, speed=speed), tmp_path)
+    loop = driven(real_sweep(2, steps=60, speed=speed), tmp_path)
     at_work(tmp_path)
     answer = ask(tmp_path, wish("pause"))
     assert answer.answer == "taken" and answer.driven and not answer.asked.refused

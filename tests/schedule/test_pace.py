@@ -1,6 +1,8 @@
 """How long work takes, learned from the stints that have ended, and what is kept free before a deadline."""
 
+from dataclasses import replace
 from datetime import timedelta
+from math import exp, sqrt
 
 import numpy as np
 import pytest
@@ -12,7 +14,19 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.policy.gates import Immediate
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.schedule.pace import duration, spread
+from gridsweep.schedule.pace import (
+    GUESSED,
+    LIKE,
+    STATED,
+    SURE,
+    WEIGHT,
+    Pace,
+    at_worst,
+    expected_end,
+    learned,
+    scale,
+    spread,
+)
 from gridsweep.schedule.worklist import deadline_for
 from gridsweep.simulation.conditions import drawn
 from gridsweep.simulation.rehearsal import rehearse
@@ -39,14 +53,78 @@ def ended(*hours, first=0, n=6, finish_by=20 * HOUR):
     return state
 
 
-def test_the_estimate_holds_until_two_stints_have_ended():
-    assert duration(ended(), 6) == duration(ended(2.0), 6) == HOUR
-    assert duration(ended(2.0, 3.0), 6) == 2.5 * HOUR
+def test_what_stints_took_is_shrunk_towards_the_estimate():
+    assert scale(ended()) * HOUR == HOUR
+    assert scale(ended(2.5)) * HOUR == (WEIGHT + 2.5) / (WEIGHT + 1) * HOUR
+    assert scale(ended(2.0, 3.0)) * HOUR == (WEIGHT + 5.0) / (WEIGHT + 2) * HOUR
     assert spread(ended()) == spread(ended(2.0)) == 0.0
 
 
+def test_the_short_ones_end_first_so_a_few_of_them_make_nothing_look_short():
+    assert scale(ended(0.5, 0.5, 0.5, n=9)) * HOUR == HOUR
+    assert scale(ended(*[0.5] * 6, n=9)) * HOUR == (WEIGHT + 3.0) / (WEIGHT + 6) * HOUR
+
+
+FACTORS = st.lists(st.floats(0.02, 50), max_size=30)
+
+
+@given(FACTORS)
+def test_the_scale_lies_between_the_estimate_and_the_mean(factors):
+    found = learned(factors)
+    mean = np.mean(factors) if factors else 1.0
+    assert min(1.0, mean) - LIKE <= found.scale <= max(1.0, mean) + LIKE
+    assert found.spread >= 0 and found.known == len(factors)
+    again = learned(factors[::-1])
+    assert (again.scale, again.spread) == pytest.approx((found.scale, found.spread))
+
+
+@given(FACTORS, st.floats(0.02, 50), st.floats(0, 50))
+def test_a_longer_stint_never_makes_stints_look_shorter(factors, last, more):
+    assert learned([*factors, last + more]).scale >= learned([*factors, last]).scale - 2 * LIKE
+
+
+@given(st.integers(0, 40))
+def test_stints_as_estimated_teach_nothing_and_keep_nothing_free(count):
+    assert learned([1.0] * count) == Pace(1.0, 0.0, count)
+
+
+def running(hours, finish_by=20 * HOUR):
+    """A sweep of six experiments of an hour, of which the first has run for so long."""
+    state = State([Submitted(START, make_sweep(6, devices=2, finish_by=finish_by))])
+    stint = Stint((Member("e00", 0, 6),))
+    state.apply(Requested(START, f"{stint.id}/1", stint, "d0", ""))
+    state.apply(Running(START, f"{stint.id}/1"))
+    return state, state.active[f"{stint.id}/1"], after(hours)
+
+
+def test_a_stint_that_runs_longer_than_estimated_counts_before_it_ends():
+    state, attempt, now = running(0.9)
+    assert scale(state, now) == 1.0 and expected_end(state, attempt, now) == after(1)
+    state, attempt, now = running(3.0)
+    assert scale(state, now) == pytest.approx((WEIGHT + 3.3) / (WEIGHT + 1))  # a tenth more is still to come
+    assert expected_end(state, attempt, now) == after(3.3)
+    assert scale(state) == 1.0  # without a moment, only ends are known
+
+
+@given(st.floats(0, 20), st.floats(0, 5))
+def test_the_longer_a_stint_runs_the_longer_stints_look(hours, more):
+    state, attempt, now = running(hours)
+    later = now + more * HOUR
+    assert scale(state, later) >= scale(state, now) - LIKE
+    assert expected_end(state, attempt, now) >= now
+
+
+def test_the_worst_case_narrows_with_every_stint_and_is_wider_for_a_guess():
+    worst = [at_worst(ended(*[1.0] * n)) for n in range(4)]
+    assert worst[0] == pytest.approx(STATED) and worst == sorted(worst, reverse=True) and worst[-1] > 1
+    state = ended()
+    state.sweep = replace(state.sweep, estimates=replace(state.sweep.estimates, guess=True))
+    assert at_worst(state) == pytest.approx(GUESSED)
+    assert at_worst(ended(0.1)) * scale(ended(0.1)) >= 1  # a short one does not make the rest look safe
+
+
 def test_what_came_back_from_a_checkpoint_teaches_nothing_for_it_also_had_to_load():
-    assert duration(ended(2.0, 3.0, first=3), 6) == HOUR
+    assert scale(ended(2.0, 3.0, first=3)) * HOUR == HOUR
 
 
 def test_the_first_steps_of_what_runs_teach_until_stints_have_ended():
@@ -58,11 +136,11 @@ def test_the_first_steps_of_what_runs_teach_until_stints_have_ended():
     state.apply(Requested(START, name, stint, "d0", ""))
     state.apply(Running(START, name))
     for seq, (hours, step) in enumerate(told, 1):
-        assert duration(state, 100) == HOUR
+        assert scale(state) == 1
         state.apply(Progressed(after(hours), name, seq, step))
-    assert duration(state, 100) / HOUR == pytest.approx(1.25)
+    assert scale(state) == pytest.approx((WEIGHT + 1.25) / (WEIGHT + 1))
     state.apply(Ended(after(5), name, tuple(Outcome(f"e{i:02}", "done", 100) for i in range(4))))
-    assert duration(state, 100) == HOUR  # one that has ended is not enough, and nothing runs any more
+    assert scale(state) == pytest.approx((WEIGHT + 1.25) / (WEIGHT + 1))  # 5 h instead of 4
 
 
 def test_where_lengths_are_alike_the_deadline_is_the_sweeps():
@@ -72,10 +150,10 @@ def test_where_lengths_are_alike_the_deadline_is_the_sweeps():
 
 def test_where_they_differ_time_is_kept_free_for_what_is_left_on_each_device():
     state = ended(0.9, 1.1)
-    share = np.std([0.9, 1.1], ddof=1)
+    share = sqrt(exp(np.log(0.9) ** 2 + np.log(1.1) ** 2) - 1)
     assert spread(state) == pytest.approx(share)
     kept = after(20) - deadline_for(state)  # four are left on two devices: two in a row
-    assert kept / HOUR == pytest.approx(2 * share * 2**0.5)
+    assert kept / HOUR == pytest.approx(SURE * share * sqrt(2 + 2 * 4 / (WEIGHT + 2)))
 
 
 @settings(max_examples=25, deadline=None)

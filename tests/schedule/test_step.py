@@ -23,7 +23,7 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.errors import PolicyError
 from gridsweep.policy.gates import Immediate, OnOff, Threshold
 from gridsweep.policy.situation import Pause, Start, Wait
-from gridsweep.schedule.pace import duration
+from gridsweep.schedule.pace import longest, scale
 from gridsweep.schedule.step import situation, step, wake_at
 from gridsweep.schedule.worklist import makespan
 from gridsweep.simulation.simulated import Simulated
@@ -501,21 +501,21 @@ def test_stints_that_ended_teach_how_long_the_others_take():
             Ended(after(n * 5 + hours), f"{stint.id}/1", (Outcome(id, "done", 6),)),
         ):
             state.apply(event)
-        assert duration(state, 6) == (HOUR if n == 0 else 2.5 * HOUR)
-    assert duration(state, 3, Device("fast", speed=2.0)) == 2.5 * HOUR / 4
+        assert scale(state) == (4 / 3 if n == 0 else 7 / 4)  # the estimate counts twice
+    assert longest(state, 3, Device("fast", speed=2.0)) == 3 * HOUR / 4  # as slow as the slowest
 
 
 def test_a_fast_device_teaches_what_an_ordinary_one_takes():
     sweep = make_sweep(3, hours=1, devices=(Device("d0", speed=4.0),))
     state = submitted(sweep)
     state.paces = [2.0] * 2
-    assert duration(state, 6) == 2 * HOUR
+    assert scale(state) == 1.5
 
 
 def test_an_estimate_that_is_right_to_a_hundredth_stays():
     state = submitted(make_sweep(3, hours=1))
     state.paces = [1.005] * 5
-    assert duration(state, 6) == HOUR
+    assert scale(state) == 1
 
 
 # What the sweep takes as constant

@@ -1,5 +1,6 @@
 """Packs, rungs, and what is expected after them."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -13,7 +14,9 @@ from gridsweep.carbon.traces import HOUR, Trace
 from gridsweep.grid.providers.trace import TraceProvider
 from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.policy.planner.planned import Planned
-from gridsweep.schedule.worklist import ahead, deadline_for, makespan_of, submitted, waiting
+from gridsweep.schedule.pace import GUESSED, STATED
+from gridsweep.schedule.step import EARLY
+from gridsweep.schedule.worklist import PROBES, ahead, deadline_for, makespan_of, remaining, submitted, waiting
 from gridsweep.selection.rung_decisions import ranked
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.rehearsal import rehearse
@@ -233,3 +236,63 @@ def test_the_baseline_replays_packs_and_rungs_at_once_with_the_same_energy():
     assert book.makespan == pytest.approx(ledger(atonce).makespan, abs=timedelta(seconds=2))
     assert book.total.emissions_g == pytest.approx(ledger(atonce).total.emissions_g)
     assert other.count("done") == 3
+
+
+# a stint that shows how long stints take
+
+
+def first_latest(state, now=START):
+    return (remaining(state, now)[0].latest_start - START) / HOUR
+
+
+def many(guess=False, finish_by=60 * HOUR, **options):
+    """Twenty experiments of an hour on two devices: ten hours of work."""
+    options = {"devices": 2, "tiers": (PATIENT,), "finish_by": finish_by, **options}
+    sweep = make_sweep(20, **options)
+    return fresh(replace(sweep, estimates=replace(sweep.estimates, guess=guess)))
+
+
+def test_one_stint_starts_while_the_deadline_still_holds_in_the_worst_case():
+    """One hour alone, then nineteen on two devices: 11 h, or three times that at worst."""
+    state = many()
+    assert first_latest(state) == pytest.approx(60 - 11 * STATED)
+    others = {work.latest_start for work in remaining(state, START)[1:]}
+    assert others == {after(59)}
+    state.paces = [1.0]
+    state._changed("pace")
+    assert 60 - 11 * STATED < first_latest(state) < 59
+    state.paces = [1.0] * PROBES
+    state._changed("pace")
+    assert first_latest(state) == pytest.approx(59)
+
+
+def test_the_journal_tells_why_the_first_one_starts_early():
+    sweep = many().sweep
+    _, journal = driven(replace(sweep, finish_by=40 * HOUR), Planned(min_saving=0))
+    first, *others = [event for event in journal if isinstance(event, Requested)]
+    assert first.why == EARLY and first.due and after(0) < first.at <= after(40 - 11 * STATED)
+    assert all(event.at > first.at for event in others)
+
+
+def test_where_the_deadline_is_near_it_starts_at_once():
+    assert first_latest(many(finish_by=11 * STATED * HOUR)) == first_latest(many(finish_by=14 * HOUR)) == 0
+
+
+def test_a_guess_is_tried_at_once_with_or_without_a_deadline():
+    far = 2 * 11 * GUESSED * HOUR
+    assert first_latest(many(guess=True, finish_by=far)) == first_latest(many(guess=True, finish_by=None)) == 0
+    assert first_latest(many(finish_by=None)) == PATIENT.max_delay / HOUR
+
+
+def test_while_a_stint_runs_as_estimated_none_is_started_to_show_anything():
+    state = many(finish_by=14 * HOUR)
+    stint = Stint((Member("e00", 0, 6),))
+    state.apply(Requested(START, f"{stint.id}/1", stint, "d0", ""))
+    state.apply(Running(START, f"{stint.id}/1"))
+    assert first_latest(state, after(1)) > 12
+    assert first_latest(state, after(1.5)) == 0  # it takes longer than estimated: the other device finds out too
+
+
+def test_no_stint_is_tried_that_is_much_of_the_work():
+    sweep = make_sweep(4, devices=2, tiers=(PATIENT,), finish_by=5 * HOUR)
+    assert first_latest(fresh(sweep)) == pytest.approx(4)

@@ -16,6 +16,7 @@ from gridsweep.policy.gates import Immediate
 from gridsweep.simulation.at_once import at_once
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.state.events import Added
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import Experiment, LoraParams
 from gridsweep.sweep.rungs import Rungs
@@ -54,17 +55,16 @@ def cases(draw: st.DrawFn) -> tuple[Any, Simulated, dict[int, tuple[Experiment, 
     pins = draw(st.lists(st.sampled_from([None, *names]), min_size=n, max_size=n))
     pinned = tuple(replace(e, device=pin) for e, pin in zip(sweep.experiments, pins, strict=True))
     sweep = replace(sweep, experiments=pinned)
-    later = {}
+    later: tuple[Added, ...] = ()
     if staged and draw(st.booleans()):
         step = draw(st.sampled_from(sweep.stages))
-        later = {
-            step: tuple(
-                Experiment(f"z{i}", LoraParams(99 + i, 1.0, 1.0, 0.0), 42, tiers[0].name, "added", None, repeats)
-                for i, repeats in enumerate(draw(st.lists(st.sampled_from([None, "e00"]), min_size=1, max_size=3)))
-            )
-        }
+        joined = tuple(
+            Experiment(f"z{i}", LoraParams(99 + i, 1.0, 1.0, 0.0), 42, tiers[0].name, "added", None, repeats)
+            for i, repeats in enumerate(draw(st.lists(st.sampled_from([None, "e00"]), min_size=1, max_size=3)))
+        )
+        later = (Added(START, step, joined, "added"),)
     minutes = st.sampled_from([0, 30, 60, 61, 90])
-    ids = [e.id for e in sweep.experiments] + [e.id for joined in later.values() for e in joined]
+    ids = [e.id for e in sweep.experiments] + [e.id for event in later for e in event.experiments]
     profiles = {}
     for id in ids:
         for stage in sweep.stages:
@@ -91,4 +91,4 @@ def test_work_that_no_device_may_run_has_no_end():
     sweep = make_sweep(2, devices=1)
     lost = Experiment("x", LoraParams(1, 1.0, 1.0, 0.0), 42, URGENT.name, "elsewhere", "gone")
     pinned = replace(sweep, experiments=(*sweep.experiments, lost))
-    assert at_once(pinned, START, grid(*[100] * 9), Simulated(), {}) is None
+    assert at_once(pinned, START, grid(*[100] * 9), Simulated(), ()) is None

@@ -1,18 +1,22 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import RELAXED, START, URGENT, after, grid, make_sweep
 from gridsweep.carbon.traces import HOUR, Trace
-from gridsweep.errors import SpecError, TraceError
+from gridsweep.errors import DeadlineError, SpecError, TraceError
 from gridsweep.grid.providers.trace import TraceProvider
+from gridsweep.optima import Optimum
 from gridsweep.policy.gates import Immediate
+from gridsweep.policy.planner.planned import Planned
 from gridsweep.simulation import backtest
 from gridsweep.simulation.backtest import play, start_instants
 from gridsweep.simulation.bounds import optimum, what_comes
+from gridsweep.simulation.comparison import StartResult, compared
 from gridsweep.simulation.conditions import Conditions, drawn, under
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import PolicyChoice
@@ -127,11 +131,62 @@ def test_finish_by_takes_the_place_of_the_start_deadlines():
     assert made.policies[0].reduction == pytest.approx(1 - 50 / 300)
 
 
-def test_a_start_too_late_for_the_deadline_is_late():
-    """Three hours of work on one device, due in two: the third experiment starts when all should be over."""
-    made = simulate(make_sweep(3), grid(*[200] * 60), starts=STARTS, finish_by=2 * HOUR, policies=["immediate"])
-    assert made.policies[0].late_starts == len(STARTS)
-    assert made.bound is None
+def test_a_deadline_that_cannot_be_met_is_refused():
+    """Three hours of work on one device, due in two."""
+    with pytest.raises(
+        DeadlineError, match="3 experiments of 1 h on 1 device take 3 h, and finish_by leaves 2 h"
+    ) as told:
+        simulate(make_sweep(3), grid(*[200] * 60), starts=STARTS, finish_by=2 * HOUR, policies=["immediate"])
+    assert told.value.exit_code == 124
+    late = make_sweep(3, finish_by=after(8))  # an instant, which some of the starts leave too little time for
+    with pytest.raises(DeadlineError, match="finish_by leaves 2 h"):
+        simulate(late, grid(*[200] * 60), starts=STARTS, policies=["immediate"])
+
+
+def test_starts_and_ends_past_the_deadline_are_counted():
+    """Three experiments of an hour on one device, due in three, that take two hours each: 0 to 2, 2 to 4, 4 to 6."""
+    sweep = under(make_sweep(3), finish_by=3 * HOUR)
+    longer = {e.id: 2.0 for e in sweep.experiments}
+    found = play(sweep, START, grid(*[200] * 60), Immediate(), longer)
+    assert (found.makespan_h, found.late_starts, found.late_ends, found.in_time) == (6, 1, 2, False)
+    found = play(sweep, START, grid(*[200] * 60), Immediate())
+    assert (found.late_starts, found.late_ends, found.in_time) == (0, 0, True)
+    packed = under(make_sweep(4, pack=4), finish_by=4 * HOUR)
+    found = play(packed, START, grid(*[200] * 60), Immediate(), {e.id: 2.0 for e in packed.experiments})
+    assert (found.late_starts, found.late_ends) == (0, 4)
+
+
+def test_a_missed_deadline_does_not_count_towards_the_share_of_what_was_possible():
+    """The policy that ended late emitted less than the optimum, which ends in time; the other start counts alone."""
+    best = Optimum(80.0, 0.0, (), START, START, True)
+    atonce = [StartResult(100.0, 1.0, 2.0, 0, 0, (START,))] * 2
+    late = StartResult(10.0, 1.0, 9.0, 0, 0, (after(4),), late_ends=1)
+    kept = StartResult(90.0, 1.0, 3.0, 0, 0, (after(1),))
+    made = compared("x", [late, kept], atonce, [best, best])
+    assert (made.late_ends, made.bound_reduction, made.share_of_bound) == (1, pytest.approx(0.2), pytest.approx(0.5))
+    assert compared("x", [late, late], atonce, [best, best]).share_of_bound is None
+
+
+NOISE = np.random.default_rng(7).uniform(0.7, 1.3, 60 * 24)
+
+
+def test_a_few_short_stints_that_end_first_make_nothing_late():
+    """The lengths of 21 experiments differ widely, and the first that end are short, on a grid with clean evenings.
+
+    With the median of the first two in place of the estimate, the devices idled until it was too late.
+    """
+    levels = (300 + 150 * np.sin(np.arange(60 * 24) * np.pi / 12)) * NOISE
+    provider = TraceProvider(Trace(START - timedelta(days=40), HOUR, levels), "X", "a test")
+    sweep = under(make_sweep(21, hours=1.5, devices=2), finish_by=24 * HOUR)
+    short, long = {0, 1, 2, 3, 4}, {9: 3.5, 14: 3.0, 20: 1.5}
+    factors = {e.id: 0.3 if i in short else long.get(i, 1.0) for i, e in enumerate(sweep.experiments)}
+    waited = False
+    for hour in range(0, 24, 6):
+        atonce = play(sweep, after(hour), provider, Immediate(), factors)
+        planned = play(sweep, after(hour), provider, Planned(min_saving=0), factors)
+        assert atonce.makespan_h < 20 and planned.late_ends == 0
+        waited = waited or planned.makespan_h > atonce.makespan_h
+    assert waited
 
 
 def test_devices_are_counted_like_the_first_one():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from builders import PROJECT
 from gridsweep.errors import SpecError
 from gridsweep.policy.registry import OPTIONS
+from gridsweep.records import codec
+from gridsweep.runs.amendments import amendments
 from gridsweep.spec import file as spec_file
 from gridsweep.spec import json_schema, load, loads, study, template
 from gridsweep.spec.faults import _sections_in, keys
@@ -654,6 +657,20 @@ def test_an_example_is_a_sweep_and_in_the_schema(path: Path) -> None:
     assert in_schema(text)
     head = [line for line in text.splitlines()[:6] if line.startswith("#")]
     assert len(head) >= 3 and any(f"gridsweep run examples/{path.name}" in line for line in head)
+
+
+def test_an_estimate_may_be_said_to_be_a_guess() -> None:
+    """At its default the key changes nothing: ids stay, and a sweep journaled before there was the key is read."""
+    plain, guess = loads(LEAST), loads(LEAST.replace("power_w: 425", "power_w: 425, guess: true"))
+    assert not plain.estimates.guess and guess.estimates.guess
+    assert [e.id for e in plain.experiments] == [e.id for e in guess.experiments]
+    assert loads(LEAST.replace("power_w: 425", "power_w: 425, guess: false")) == plain
+    old = json.loads(codec.dumps(plain))
+    assert old["estimates"].pop("guess") is False
+    assert codec.loads(Sweep, json.dumps(old)) == plain
+    with pytest.raises(SpecError, match=r"estimates\.guess"):
+        amendments(plain, guess)
+    assert any("estimates.guess" in line for line in faults(LEAST.replace("power_w: 425", "power_w: 425, guess: 2")))
 
 
 def test_the_published_example_is_the_published_recipe() -> None:

@@ -15,15 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import cache
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, ValidationError
 
 from gridsweep.errors import GridsweepError, JournalError, LeaseError, MovedError, StorageError, word
-from gridsweep.records import chain, codec
+from gridsweep.records import chain
 from gridsweep.records.disk import PAUSES
+from gridsweep.records.facts import event_of, text_of
 from gridsweep.records.files import sync
 from gridsweep.state.events import Event
 
@@ -42,7 +39,6 @@ SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ
 """The file ends within a page."""
 COPIES = 5
 """Tries to copy a journal that is written meanwhile."""
-_EVENT = Annotated[Event, Field(discriminator="kind")]
 _TABLES = """
 CREATE TABLE events
     (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, chain TEXT);
@@ -225,32 +221,6 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
-
-
-@cache
-def _reader() -> Callable[[str], Event]:
-    return codec.reader(_EVENT)
-
-
-def text_of(event: Event) -> str:
-    """Return a fact as text that is read back as the same fact. Raise `JournalError` if there is none."""
-    try:
-        text = codec.dumps(event)
-        read = _reader()(text)
-    except ValueError as error:
-        raise JournalError(f"the fact {event.kind} cannot be written: {error}") from None
-    if read != event:
-        raise JournalError(f"the fact {event.kind} would be read back as another one; nothing was written")
-    return text
-
-
-def event_of(path: Path, row: chain.Row) -> Event:
-    """Return the fact of a row. Raise `JournalError` if there is none."""
-    try:
-        return _reader()(row[3])
-    except ValidationError as error:
-        what = error.errors()[0]
-        raise JournalError(f"{path}: event {row[0]} cannot be read: {what['msg']} at {what['loc']}") from None
 
 
 def stored(db: sqlite3.Connection, *, chained: bool) -> sqlite3.Cursor:

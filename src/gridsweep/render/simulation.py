@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "policy", "less carbon", "p10", "p50", "p90", "of achievable", "makespan", "p90", "emissions", "energy",
-    "at once", "pauses", "late starts",
+    "at once", "pauses", "late starts", "late ends",
 )  # fmt: skip
 COLOURS = ("#1a6fb5", "#0b7a5c", "#c2571a", "#8a3ea8", "#b8860b", "#444444")
 
@@ -34,7 +34,7 @@ def text(made: Simulation, grid: Provenance) -> None:
             p.name, percent(p.reduction), percent(p.reduction_p10), percent(p.reduction_p50), percent(p.reduction_p90),
             percent(p.share_of_bound) if p.share_of_bound is not None else "", hours(p.makespan_h_mean),
             hours(p.makespan_h_p90), grams(p.emissions_g_mean), energy(p.kwh_mean), percent(p.never_waited),
-            f"{p.pauses_mean:.1f}", str(p.late_starts),
+            f"{p.pauses_mean:.1f}", str(p.late_starts), str(p.late_ends),
         )  # fmt: skip
     out.print(rows)
     out.print()

@@ -54,7 +54,7 @@ def _state(place: RunFolder, found: Snapshot | None) -> State:
 def _thawed(place: RunFolder, found: Snapshot) -> State | None:
     """Return the frozen state with the rows after it folded; None if it cannot be made, for whatever reason."""
     from gridsweep.records import codec
-    from gridsweep.records.journal import event_of
+    from gridsweep.records.facts import event_of
     from gridsweep.state.frozen import Frozen, thaw
 
     text = found.frozen()

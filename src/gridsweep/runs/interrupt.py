@@ -12,11 +12,14 @@ CTRL_C = "interrupted by Ctrl-C"
 
 
 class Interrupt:
-    """Turn SIGINT, SIGTERM and SIGHUP into a request to stop; a second SIGINT ends the process at once."""
+    """Turn SIGINT, SIGTERM and SIGHUP into a request to stop; a second SIGINT ends the process at once.
 
-    def __init__(self) -> None:
+    `why` is a reason to stop from the beginning.
+    """
+
+    def __init__(self, why: str = "") -> None:
         self.event = threading.Event()
-        self.why = ""
+        self.why = why
 
     def __call__(self) -> str:
         return self.why

@@ -12,8 +12,9 @@ from pathlib import Path
 from gridsweep.errors import JournalError, SpecError
 from gridsweep.records import chain
 from gridsweep.records.bounded import UnfitError, inside
+from gridsweep.records.facts import event_of
 from gridsweep.records.files import verify as is_whole
-from gridsweep.records.journal import DAMAGED, create, event_of, readable, stored
+from gridsweep.records.journal import DAMAGED, create, readable, stored
 from gridsweep.records.lease import lease
 from gridsweep.runs.folder import RunFolder
 from gridsweep.state.standings import Standing

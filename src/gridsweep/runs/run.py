@@ -95,8 +95,7 @@ def run(
         place.check_begun()  # raises before any file is created if there is no sweep
     elif place.empty():
         check_deadline(sweep, begin_of(sweep))  # likewise
-    interrupt = Interrupt()
-    interrupt.why = stop
+    interrupt = Interrupt(stop)
     with storing(place.path), lease(place.state) as epoch, interrupt.installed():
         at = datetime.now(UTC)
         state, keeper = State(), Keeper(place.journal)
@@ -107,10 +106,9 @@ def run(
             provider = provider_for(begun.sweep.carbon)
             executor = executor_for(begun.sweep, place.store, command)
             ready(begun, provider, executor, command)
-            # Otherwise nothing will be trained, and nobody says over which data.
             desk = Desk(place.state, at)
             trains = not stop and (state.left or not state.standings or sweep is not None or desk.called())
-            look = _look(begun, state, command, noticed) if trains else None
+            look = _look(begun, state, command, noticed) if trains else None  # else nobody says over which data
             constants = fingerprinted(look, state, begun.at)
             opened = [begun, *constants, *the_promise(begun, provider)]
             record(state, journal, opened)
@@ -124,8 +122,7 @@ def run(
                 rest=lambda: keeper.rested(state, journal.end),
             )  # fmt: skip
         except MovedError:
-            if isinstance(executor, Local):
-                executor.abandon()
+            _abandon(executor)
             raise
         finally:
             journal.close()
@@ -136,6 +133,11 @@ def run(
             if opened:
                 keeper.rested(state, journal.end, last=True)
     return Run(place.path, compared(state), exit_code(state))
+
+
+def _abandon(executor: Workers | None) -> None:
+    if isinstance(executor, Local):
+        executor.abandon()
 
 
 def _look(

@@ -10,6 +10,8 @@ from gridsweep.policy.situation import Busy, Decision, Pause, Situation, Start, 
 from gridsweep.schedule.deadlines import Pressure
 from gridsweep.sweep.stints import device_named
 
+LATEST = "latest start reached"
+
 
 def checked(seen: Situation, decisions: Sequence[Decision], *, forced: bool = True) -> list[Decision]:
     """Return the decisions, corrected where needed.
@@ -77,7 +79,7 @@ class _Starts:
                 name = next((name for name in self.free if work.device in (None, name)), None)
                 if name is not None:
                     del self.free[name], self.left[work.experiment]
-                    self.taken.append(Start((work.experiment,), work.to_step, name, "latest start reached"))
+                    self.taken.append(Start((work.experiment,), work.to_step, name, LATEST))
 
     def force_for_deadline(self) -> None:
         """Start work that must start now for all work to end by the deadline."""

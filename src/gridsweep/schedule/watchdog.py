@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import takewhile
 
-from gridsweep.schedule.pace import duration
+from gridsweep.schedule.pace import longest
 from gridsweep.state.events import Event, Pausing
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import device_named
@@ -55,7 +55,7 @@ def _silent(state: State, now: datetime, silences: Mapping[str, timedelta] | Non
         device, members = device_named(state.sweep.devices, attempt.device), len(attempt.stint.members)
         limit = state.patience
         if silences is None:
-            limit = max(limit, duration(state, SILENT_STEPS, device, members))
+            limit = max(limit, longest(state, SILENT_STEPS, device, members))
         if attempt.running_at is None:
             limit = state.patience * LOADING_PATIENCE
         if silent > limit:

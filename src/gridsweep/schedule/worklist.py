@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar
 from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.situation import Work
 from gridsweep.schedule.memo import kept_until
-from gridsweep.schedule.pace import reserve, scale
+from gridsweep.schedule.pace import at_worst, overruns, reserve, scale
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.stints import RESTART, Device
@@ -32,15 +32,19 @@ PackKey: TypeAlias = tuple[int, str | None, int, str]
 samples), and the base."""
 
 NO_TIME = timedelta(0)
+PROBES = 6
+"""After so many ended stints, no stint starts only to show how long stints take."""
+PROBE_SHARE = 0.1
+"""A larger share of the remaining work is not started only to show how long stints take, unless it is a guess."""
 UNSET = datetime.min.replace(tzinfo=UTC)
 
 
-def waiting(state: State) -> list[Work]:
+def waiting(state: State, now: datetime | None = None) -> list[Work]:
     """Return the remaining steps of all waiting experiments up to their next stage, in packs, by tier rank, age, id.
 
     Those that a user holds or has paused are not among them; those that are to start soon have no time to wait.
     """
-    sweep, factor = state.sweep, scale(state)
+    sweep, factor = state.sweep, scale(state, now)
     soon = state.asks.soon
     groups: dict[tuple[int, PackKey, bool], list[Standing]] = {}
     alive: dict[PackKey, int] = {}  # experiments on their way to a stage, or at it
@@ -75,26 +79,58 @@ def _pack_key(sweep: Sweep, standing: Standing) -> PackKey:
     return stage, experiment.device, experiment.seed, experiment.base
 
 
-@kept_until("work")
-def remaining(state: State) -> list[Work]:
-    """Return the waiting work; with a sweep deadline, no latest start is later than one that can meet it."""
-    works = waiting(state)
-    deadline = deadline_for(state)
+@kept_until("work", "pace")
+def remaining(state: State, now: datetime | None = None) -> list[Work]:
+    """Return the waiting work; with a sweep deadline, no latest start is later than one that can meet it.
+
+    The first in order may have to start earlier, to show how long stints take: see `probe_by`.
+    """
+    works = waiting(state, now)
+    deadline = deadline_for(state, now)
     if deadline is not None and works:
         fastest = max(device.speed for device in state.sweep.devices)
         works = [replace(w, latest_start=min(w.latest_start, deadline - w.duration / fastest)) for w in works]
+    probe = probe_by(state, works, now)
+    if probe is not None:
+        works[0] = replace(works[0], latest_start=min(works[0].latest_start, probe))
     return works
 
 
-def ahead(state: State) -> list[Work]:
+def probe_by(state: State, works: Sequence[Work], now: datetime | None = None) -> datetime | None:
+    """Return when one stint has to start so that it tells in time how long all the waiting `works` take.
+
+    By then the deadline still holds in the worst case that is not ruled out, if all else starts once that stint has
+    ended. An estimate that is said to be a guess is tried at once, with or without a deadline. None if nothing is to be
+    learned: a stint runs that has not taken longer than estimated, `PROBES` are known, or the stint is more than
+    `PROBE_SHARE` of the work and so costs more than it tells.
+    """
+    sweep, known = state.sweep, len(state.paces)
+    if sweep.follows_work or not works or known >= PROBES:
+        return None
+    if state.active and not (now and overruns(state, now)):
+        return None
+    if sweep.estimates.guess and not known:
+        return state.submitted_at
+    deadline = sweep.deadline(state.submitted_at)
+    if deadline is None:
+        return None
+    fastest, stages = max(device.speed for device in sweep.devices), _stages_ahead(state, now)
+    whole = sum((work.duration for part in (works, *stages) for work in part), NO_TIME)
+    if works[0].duration > PROBE_SHARE * whole:
+        return None
+    after = makespan_of(works[1:], sweep.devices) + _in_a_row(stages, sweep)
+    return max(state.submitted_at, deadline - at_worst(state, now) * (works[0].duration / fastest + after))
+
+
+def ahead(state: State, now: datetime | None = None) -> list[Work]:
     """Return the stints expected after the next rung, each with a latest start that leaves room for later stints."""
-    sweep, stages = state.sweep, _stages_ahead(state)
+    sweep, stages = state.sweep, _stages_ahead(state, now)
     if not stages:
         return []
     deadline = sweep.deadline(state.submitted_at)
     fastest = max(device.speed for device in sweep.devices)
     found: list[Work] = []
-    latest = None if deadline is None else deadline - reserve(state)
+    latest = None if deadline is None else deadline - reserve(state, now)
     patience = max(tier.max_delay for tier in sweep.tiers)
     begun = max(s.ready_at for s in state.standings.values() if s.status in ALIVE)
     for i, works in enumerate(stages):
@@ -106,7 +142,7 @@ def ahead(state: State) -> list[Work]:
     return found
 
 
-def _stages_ahead(state: State) -> list[list[Work]]:
+def _stages_ahead(state: State, now: datetime | None = None) -> list[list[Work]]:
     """Return the work expected after the next rung, by stage; empty if no rung, repeat or retraining is to come."""
     sweep = state.sweep
     if sweep.rungs is None and sweep.repeats is None and not sweep.proxied:
@@ -114,15 +150,15 @@ def _stages_ahead(state: State) -> list[list[Work]]:
     alive = [s for s in state.standings.values() if s.status in ALIVE and s.experiment.repeats is None]
     if not alive:
         again = any(s.status in ALIVE for s in state.standings.values()) and sweep.proxied and not sweep.retrained
-        return [_foreseen(sweep, [1], 0, sweep.total_steps, scale(state))] if again else []
+        return [_foreseen(sweep, [1], 0, sweep.total_steps, scale(state, now))] if again else []
     step = min(s.step for s in alive)
     here = step if all(s.status == "reached" for s in alive) else sweep.next_stage(step)
-    return _expected(state, here, len(alive))
+    return _expected(state, here, len(alive), scale(state, now))
 
 
-@kept_until("work", "pace")
-def _expected(state: State, stage: int, alive: int) -> list[list[Work]]:
-    return expected(state.sweep, stage, alive, scale(state))
+@kept_until("work")
+def _expected(state: State, stage: int, alive: int, factor: float) -> list[list[Work]]:
+    return expected(state.sweep, stage, alive, factor)
 
 
 def _in_a_row(stages: Iterable[Sequence[Work]], sweep: Sweep) -> timedelta:
@@ -159,7 +195,7 @@ def _foreseen(sweep: Sweep, groups: Sequence[int], begin: int, end: int, factor:
     return works
 
 
-def deadline_for(state: State) -> datetime | None:
+def deadline_for(state: State, now: datetime | None = None) -> datetime | None:
     """Return when all existing work should have ended so that the sweep's deadline holds; None without one.
 
     This leaves room for durations that vary and for the stints after later rungs.
@@ -167,7 +203,7 @@ def deadline_for(state: State) -> datetime | None:
     deadline = state.sweep.deadline(state.submitted_at)
     if deadline is None:
         return None
-    return deadline - reserve(state) - _in_a_row(_stages_ahead(state), state.sweep)
+    return deadline - reserve(state, now) - _in_a_row(_stages_ahead(state, now), state.sweep)
 
 
 @kept_until("sweep")

@@ -15,6 +15,7 @@ from gridsweep.loop import Provider
 from gridsweep.optima import Optimum
 from gridsweep.policy.gates import Immediate
 from gridsweep.policy.situation import Policy
+from gridsweep.schedule.capacity import check_deadline
 from gridsweep.simulation.bounds import optimum, what_comes
 from gridsweep.simulation.comparison import Bound, PolicyResult, StartResult, _bound, compared
 from gridsweep.simulation.conditions import Conditions, drawn
@@ -51,7 +52,7 @@ class Simulation:
     against: str | None = None
     energy_share: float | None = None
     measured: str = ""
-    schema_version: int = 4
+    schema_version: int = 5
 
 
 def simulate(
@@ -64,9 +65,13 @@ def simulate(
     """Run a sweep by its estimates from every start instant, once for each policy.
 
     `provider` replays a trace; `tell` is called with the number of starts done. Raise `TraceError` if a sweep runs past
-    the end of the trace, `SpecError` for an unknown policy.
+    the end of the trace, `SpecError` for an unknown policy, `DeadlineError` if the deadline cannot be met by the
+    estimates from some start.
     """
     trial = _Trial.of(sweep, provider, conditions)
+    relative = isinstance(trial.sweep.finish_by, timedelta)
+    for start in starts[:1] if relative else starts:  # a relative deadline is the same from every start
+        check_deadline(trial.sweep, start)
     rounds: list[_Round] = []
     for start in starts:
         rounds.append(trial.drive(start))
@@ -175,9 +180,10 @@ def play(
         book.total.emissions_g,
         book.total.energy_kwh,
         book.makespan / HOUR,
-        _late(state, book.ended_at),
+        _late_starts(state, book.ended_at),
         sum(attempt.end == "paused" for attempt in attempts),
         tuple(sorted(attempt.requested_at for attempt in attempts)),
+        _late_ends(state, book.ended_at),
     )
 
 
@@ -199,20 +205,25 @@ def start_instants(
     return [first + i * every for i in range(-(-(end - first) // every))]
 
 
-def _late(state: State, ended_at: datetime) -> int:
+def _late_starts(state: State, ended_at: datetime) -> int:
     """Return how many experiments started after their tier's max_delay, or too late to end by the deadline.
 
-    With packs or rungs, return how many ended after the deadline.
+    With packs or rungs only the former counts: an experiment's own stints do not tell how long it takes.
     """
     sweep, late = state.sweep, 0
     fastest = max(device.speed for device in sweep.devices)
-    deadline, staged = sweep.deadline(state.submitted_at), sweep.staged
+    deadline = None if sweep.staged else sweep.deadline(state.submitted_at)
     for standing in state.standings.values():
-        if staged:
-            late += deadline is not None and (standing.ended_at or ended_at) > deadline
-            continue
-        latest = state.submitted_at + sweep.tier(standing.experiment.tier).max_delay
+        latest = standing.submitted_at + sweep.tier(standing.experiment.tier).max_delay
         if deadline is not None:
             latest = min(latest, deadline - sweep.estimates.duration / fastest)
         late += (standing.first_running_at or ended_at) > latest
     return late
+
+
+def _late_ends(state: State, ended_at: datetime) -> int:
+    """Return how many experiments ended after `finish_by`."""
+    deadline = state.sweep.deadline(state.submitted_at)
+    if deadline is None:
+        return 0
+    return sum((standing.ended_at or ended_at) > deadline for standing in state.standings.values())

@@ -20,7 +20,10 @@ NEGLIGIBLE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class StartResult:
-    """One sweep run from one start instant. `starts` are the starts of all attempts, in order of time."""
+    """One sweep run from one start instant. `starts` are the starts of all attempts, in order of time.
+
+    `late_starts` and `late_ends` count experiments that started after their latest start and ended after `finish_by`.
+    """
 
     emissions_g: float
     energy_kwh: float
@@ -28,14 +31,22 @@ class StartResult:
     late_starts: int
     pauses: int
     starts: tuple[datetime, ...]
+    late_ends: int = 0
+
+    @property
+    def in_time(self) -> bool:
+        """Whether all deadlines held."""
+        return not (self.late_starts or self.late_ends)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
     """The results of a policy over all starts; reductions are against `immediate` on the same devices.
 
-    `bound_reduction` is the reduction of the optimum under the same rules (`pauses_mean` 0: without pauses), and
-    `share_of_bound` the share of it that the policy reached; None if it is negligible or no bound is known.
+    `late_starts` and `late_ends` count experiments over all starts. `bound_reduction` is the reduction of the optimum
+    under the same rules (`pauses_mean` 0: without pauses). `share_of_bound` is the share of it that the policy reached
+    over the starts at which it missed no deadline, since the optimum misses none. Both are None if no bound is known,
+    the share also if the optimum is negligible or every start missed a deadline.
     `never_waited` is the share of starts at which the policy ran all work at once, `reduction_waited` the reduction
     over the others.
     """
@@ -55,6 +66,7 @@ class PolicyResult:
     reduction_waited: float | None = None
     bound_reduction: float | None = None
     share_of_bound: float | None = None
+    late_ends: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +94,6 @@ def compared(
     waited = np.array([_waited(a.starts, b.starts) for a, b in zip(outcomes, atonce, strict=True)])
     known = np.array([found is not None for found in best])
     possible = _less(np.array([found.emissions_g for found in best if found]), base[known]) if known.any() else None
-    share = None
-    if possible is not None and possible > NEGLIGIBLE:
-        share = _less(emissions[known], base[known]) / possible
     return PolicyResult(
         name=name,
         emissions_g_mean=float(emissions.mean()),
@@ -100,8 +109,23 @@ def compared(
         never_waited=float(1 - waited.mean()),
         reduction_waited=_less(emissions[waited], base[waited]) if waited.any() else None,
         bound_reduction=possible,
-        share_of_bound=share,
+        share_of_bound=_share(outcomes, base, best),
+        late_ends=sum(outcome.late_ends for outcome in outcomes),
     )
+
+
+def _share(outcomes: Sequence[StartResult], base: Column, best: Sequence[Optimum | None]) -> float | None:
+    """Return how much of the optimum's saving was reached over the starts whose deadlines held; None if negligible."""
+    fair = [
+        (each.emissions_g, found.emissions_g) if found and each.in_time else None
+        for each, found in zip(outcomes, best, strict=True)
+    ]
+    kept = np.array([pair is not None for pair in fair])
+    if not kept.any():
+        return None
+    emissions, least = np.array([pair for pair in fair if pair is not None]).T
+    possible = _less(least, base[kept])
+    return _less(emissions, base[kept]) / possible if possible > NEGLIGIBLE else None
 
 
 def _bound(starts: Sequence[datetime], best: Sequence[Optimum | None], atonce: Sequence[StartResult]) -> Bound | None:

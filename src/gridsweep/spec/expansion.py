@@ -83,7 +83,7 @@ def estimates_of(section: EstimatesSection, folder: Path) -> Estimates:
 
     Raise `SpecError` if the file is missing, lacks a key or holds values out of bounds.
     """
-    made = Estimates(section.duration, section.power_w, section.loss_noise)
+    made = Estimates(section.duration, section.power_w, section.loss_noise, guess=section.guess)
     if section.results is None:
         return made
     path = absolute(section.results, folder)

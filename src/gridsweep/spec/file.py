@@ -230,6 +230,9 @@ class EstimatesSection(Section):
         default=None,
         description="How far another seed moves a validation loss; experiments closer than that are ties.",
     )
+    guess: Annotated[bool, Flag()] = Field(
+        default=False, description="The duration is a guess: one stint starts at once and shows how long stints take."
+    )
     results: Annotated[str, Word(_TEXT, "the path of a results file")] | None = Field(
         default=None, description="Measured costs of packs and rung evaluations (JSON), relative to this file."
     )

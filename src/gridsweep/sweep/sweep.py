@@ -52,7 +52,8 @@ class Estimates:
 
     `loss_noise` is the measured effect of the seed on a validation loss; None if not measured. `packed` holds, by
     number of members, the time of a stint relative to training its members one after another; values in between are
-    interpolated. `evaluation` is the time to evaluate one experiment at a rung, as a share of its whole run.
+    interpolated. `evaluation` is the time to evaluate one experiment at a rung, as a share of its whole run. With
+    `guess` the duration is said to be uncertain, and one stint starts at once to show how long stints take.
     """
 
     duration: timedelta
@@ -61,6 +62,7 @@ class Estimates:
     packed: tuple[tuple[int, float], ...] = ()
     evaluation: float = 0.0
     measured: str = ""
+    guess: bool = False
 
     def share(self, members: int) -> float:
         """Return the time of a stint of `members` relative to training them one after another."""

@@ -23,6 +23,8 @@ def placed(situation: Situation, path: Trace) -> Sequence[Piece] | None:
     `path` holds the current slot and the forecast after it, gCO2eq/kWh; it may be short and have holes.
     """
     now, waiting = situation.now, situation.waiting
+    if situation.deadline is not None and situation.deadline <= now:
+        return None
     line = lanes(situation)
     devices = [
         replace(device, power_w=1000 * lane.power_kw) for device, lane in zip(situation.devices, line, strict=True)
