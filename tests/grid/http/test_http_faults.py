@@ -9,16 +9,18 @@ import threading
 import time
 import traceback
 import tracemalloc
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pytest
 from loopback import Clock, Scripted, client, raw, serving
 
 from gridsweep.errors import AnswerError, CredentialError, SignalError, UnreachableError
+from gridsweep.grid import registry
 from gridsweep.grid.http.calls import one_call
 from gridsweep.grid.http.exchange import LARGEST, THREAD
 from gridsweep.grid.http.secrets import Secrets
+from gridsweep.sweep.sweep import CarbonSource
 
 CANARY = "canary-Zq+81/=%s"
 HOUR = timedelta(hours=1)
@@ -82,6 +84,23 @@ def test_all_requests_of_a_call_end_within_one_deadline():
         with pytest.raises(UnreachableError, match="did not answer in time"):
             http.get("another call")
         assert time.monotonic() - begin > 0.3
+
+
+@pytest.mark.parametrize("name", ["uk", "electricity_maps", "carbon_aware_sdk"])
+def test_reading_a_provider_that_drips_ends_within_its_deadline(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(registry, "READ_SECONDS", 0.5)
+    (tmp_path / "token").write_text("t" * 20)
+    (tmp_path / "token").chmod(0o600)
+    token = None if name != "electricity_maps" else f"file:{tmp_path}/token"
+    with raw(lambda connection, over: drip(connection, over, b"HTTP/1.1 200 OK\r\n\r\n")) as place:
+        carbon = CarbonSource(name, "GB", None, base_url=f"http://{place}", token=token)
+        source = registry.source_for(carbon, registry.means_for(name))
+        begin = time.monotonic()
+        with pytest.raises(SignalError):
+            source.read(datetime.now(UTC))
+        with pytest.raises(SignalError):
+            source.zones() if name != "uk" else source.read(datetime.now(UTC))
+        assert time.monotonic() - begin < 4
 
 
 def test_a_server_that_says_nothing_is_given_up_in_time():
