@@ -53,6 +53,8 @@ NEW: set[str] = {
     "Fingerprinted.things{key}: text",
     "Fingerprinted.things{}: text",
     "Added.request: text",
+    "Lost.storage: flag",
+    "Result.storage: flag",
     "Halted.refused: flag",
     "Resumed.sweep.estimates.guess: flag",
     "Submitted.sweep.estimates.guess: flag",
