@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gridsweep
-from builders import DAYS, START, after, make_sweep, rehearsed
+from builders import DAYS, START, after, make_sweep, real_sweep, rehearsed
 from gridsweep.errors import JournalError, SpecError
 from gridsweep.policy.gates import Threshold
 from gridsweep.records import snapshot
@@ -22,6 +24,7 @@ from gridsweep.records.journal import Journal
 from gridsweep.render import documents
 from gridsweep.render.answers import status_of
 from gridsweep.runs import glances
+from gridsweep.runs import run as runs
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.glances import Keeper, glance_at, keep, standing_at
 from gridsweep.state.events import Decided, Stopping
@@ -229,3 +232,14 @@ def test_a_finished_run_is_told_from_its_snapshot(tmp_path, monkeypatch):
     trap(monkeypatch)
     assert told(place) == expected
     assert glance_at(place).ended == 2
+
+
+def test_status_of_the_newest_run_reads_no_journal_where_a_snapshot_fits(tmp_path, monkeypatch):
+    runs.run(real_sweep(1), tmp_path / "runs/x", command=STAND_IN)
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "import sys; from gridsweep.cli import cli; cli(['status'], standalone_mode=False); "
+        "sys.exit(any(name in sys.modules for name in ('numpy', 'pydantic', 'gridsweep.state.state')))"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "1 done" in done.stdout

@@ -18,7 +18,7 @@ from gridsweep.errors import (
 from gridsweep.records.chain import head_of
 from gridsweep.records.disk import AGAIN, patiently
 from gridsweep.records.lease import holder
-from gridsweep.records.snapshot import snapshot_of
+from gridsweep.records.snapshot import fitting, snapshot_of
 
 if TYPE_CHECKING:  # imported where a journal is read: `status` may do without, and starts faster then
     from gridsweep.records.journal import Journal
@@ -63,6 +63,8 @@ class RunFolder:
         """Return whether no sweep was ever submitted in the folder; False for a journal that cannot be read."""
         if not self.journal.exists():
             return True
+        if fitting(self.journal) is not None:  # known without what reads a journal, which takes long to import
+            return False
         from gridsweep.records.journal import DAMAGED, readable
 
         try:

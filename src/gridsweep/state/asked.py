@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from gridsweep.state.state import State
 from gridsweep.state.wishes import Wish
+
+if TYPE_CHECKING:  # `status` tells what was asked without a state
+    from gridsweep.state.state import State
 
 NAMED = 5
 """Number of experiments that a sentence names; the rest are counted."""
