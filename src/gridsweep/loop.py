@@ -75,12 +75,15 @@ class Desk(Protocol):
     """Where users ask something of a sweep while it runs.
 
     `take` returns new requests, and what follows from them, as facts; `answered` is told once they are journaled.
+    `called` returns whether more wait.
     `chosen` returns policy and proposers for a sweep that was changed.
     """
 
     def take(self, state: State, now: datetime) -> Sequence[Event]: ...
 
     def answered(self) -> None: ...
+
+    def called(self) -> bool: ...
 
     def chosen(self, sweep: Sweep) -> tuple[Policy, Proposers | None]: ...
 
@@ -145,6 +148,8 @@ def drive(
         commit(world.clock(state))
         world.executor.act(state)
         if state.finished:
-            return state
+            if desk is None or not desk.called() or state.stopping or state.halted:
+                return state
+            continue  # the sweep ends only after all that was asked is answered
         rest()
         world.wait(wake_at(state, now), state)

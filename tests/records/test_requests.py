@@ -61,6 +61,8 @@ def test_a_request_that_is_too_long_is_not_left(tmp_path):
         (GOOD.replace("pause", "format"), "cannot be read"),
         (GOOD.replace("12:00:00Z", "12:00:00"), "no time zone"),
         (GOOD[:-1] + ', "until": "2026-01-01"}', "no time zone"),
+        (GOOD[:-1] + ', "until": "9999-12-31T23:59:59-14:00"}', "not between 1970 and 2200"),
+        (GOOD[:-1] + ', "schema_version": 99}', "of version 99"),
         (json.dumps({"what": "pause", "asked_at": "2026-01-01T12:00:00Z", "x": "y" * 70_000}), "longer than 65,536"),
     ],
 )
@@ -102,3 +104,13 @@ def test_another_users_request_is_unfit(tmp_path, monkeypatch):
     os.chown(requests.folder_of(tmp_path) / "a1.json", 0, -1)
     assert requests.read(tmp_path, "a1.json").request is not None  # root may ask anything
     assert requests.name_of(54321) == "user 54321"
+
+
+def test_a_folder_of_requests_that_is_a_link_is_not_followed(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a1.json").write_text(GOOD)
+    requests.folder_of(tmp_path).symlink_to(elsewhere)
+    assert requests.left(tmp_path) == []
+    with pytest.raises(UnfitError, match="is a link"):
+        requests.leave(tmp_path, Request("pause", NOON))

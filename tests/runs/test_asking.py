@@ -137,6 +137,21 @@ def _submitted(sweep: Sweep, folder: Path) -> Path:
     return RunFolder(folder).state
 
 
+def test_a_run_of_a_finished_sweep_takes_all_that_waits(tmp_path):
+    sweep = real_sweep(1)
+    assert runs.run(sweep, tmp_path, command=STAND_IN).exit_code == errors.DONE
+    ask(tmp_path, wish("cancel", "e00"))
+    ask(tmp_path, to_add(read(tmp_path), point(sweep, 2))[0])
+    ask(tmp_path, wish("hold"))
+    ask(tmp_path, wish("release"))
+    done = runs.run(None, tmp_path, command=STAND_IN)
+    assert done.exit_code == errors.DONE and done.report.counts == {"done": 2}
+    first, *others = done.report.requests
+    assert first.experiments == ("e00",) and "has ended (done)" in first.refused
+    assert [row.what for row in others] == ["add", "hold", "release"]
+    assert requests.left(RunFolder(tmp_path).state) == []
+
+
 # Experiments and keys
 
 

@@ -29,9 +29,11 @@ from gridsweep.state.state import State
 from gridsweep.state.wishes import Asked
 from gridsweep.sweep.experiments import LoraParams
 from gridsweep.sweep.identity import experiment_id
+from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import Sweep
 
 CLEAN = [100.0] * 96
+OTHER = replace(make_sweep(2).experiments[0], params=LoraParams(1, 1.0, 1.0, 0.0))
 
 
 class Script:
@@ -48,6 +50,9 @@ class Script:
         return judged(state, Found(due[1], "alice", due[0], due[2]), now, START)
 
     def answered(self) -> None: ...
+
+    def called(self) -> bool:
+        return False
 
     def chosen(self, sweep: Sweep) -> tuple[Immediate, Proposers | None]:
         return Immediate(), None
@@ -164,8 +169,26 @@ def test_changed_keys_take_effect_and_are_told():
         (Request("stop", after(-1)), "it was asked before this run began"),
         (Request("add", START), "it names no sweep"),
         (Request("add", START, sweep=make_sweep(2, steps=7)), "only tiers, policy, devices"),
-        (Request("add", START, sweep=make_sweep(0, devices=0)), "it cannot be planned"),
-        (Request("add", START, sweep=make_sweep(0, tiers=())), "there is no tier urgent"),
+        (Request("add", START, sweep=make_sweep(0, devices=0)), "it names no device or no tier"),
+        (Request("add", START, sweep=make_sweep(0, tiers=())), "it names no device or no tier"),
+        (Request("add", START, sweep=make_sweep(0, devices=(Device("d0", speed=1e308),))), "speed"),
+        (Request("add", START, sweep=make_sweep(0, devices=(Device("a\x1b[31m"),))), "device 'a'"),
+        (Request("add", START, sweep=make_sweep(0, devices=(Device("d0", power_w=-5.0),))), "power_w"),
+        (Request("add", START, sweep=make_sweep(0, finish_by=999_999 * 24 * HOUR)), "finish_by must be above 0"),
+        (Request("add", START, sweep=make_sweep(0, finish_by=-HOUR)), "finish_by must be above 0"),
+        (Request("add", START, sweep=make_sweep(0, finish_by=START.replace(tzinfo=None))), "time zone"),
+        (Request("add", START, sweep=make_sweep(0, pack=10**30)), "pack must be at most"),
+        (Request("add", START, sweep=make_sweep(0, tiers=(replace(URGENT, max_delay=-HOUR),))), "its max_delay"),
+        (
+            Request(
+                "add",
+                START,
+                sweep=make_sweep(0),
+                added=(replace(make_sweep(2).experiments[0], params=LoraParams(1, 1.0, 1.0, 0.0)),),
+            ),
+            "has other parameters",
+        ),
+        (wish("pause", "\x1b[31mred\nnext: run evil"), "no experiment red next: run evil"),
         (
             Request("add", START, sweep=make_sweep(0), added=make_sweep(9).experiments[8:]),
             "e08 is not an experiment of",

@@ -22,7 +22,10 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer rel
             self.fail(f"{value!r} is not an ISO 8601 time; write, for example, 2024-06-10T16:00:00Z", param, ctx)
         if moment.tzinfo is None and len(value) > 10:
             self.fail(f"{value!r} has no time zone; write {value}Z for UTC", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        try:
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except OverflowError:
+            self.fail(f"{value!r} is no time from the year 1 to 9999 in UTC", param, ctx)
 
 
 class Span(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only

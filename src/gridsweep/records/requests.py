@@ -24,6 +24,7 @@ from gridsweep.sweep.sweep import Sweep
 LARGEST = 64 * 1024
 """A request's most bytes."""
 SUFFIX = ".json"
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
 
 
@@ -68,6 +69,8 @@ def leave(state: Path, request: Request) -> str:
     if len(text.encode()) > LARGEST:
         raise UnfitError(f"the request is longer than {LARGEST:,} bytes")
     folder = folder_of(state)
+    if folder.is_symlink():
+        raise UnfitError(f"{folder} is a link")
     folder.mkdir(mode=0o700, exist_ok=True)
     id = f"{request.asked_at.astimezone(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"  # in order of time
     replace_file(folder / (id + SUFFIX), text)
@@ -76,7 +79,12 @@ def leave(state: Path, request: Request) -> str:
 
 
 def left(state: Path) -> list[str]:
-    """Return the names of the files that wait for an answer, in order; drafts and what was put aside are not among."""
+    """Return the names of the files that wait for an answer, in order; drafts and what was put aside are not among.
+
+    A folder that is a link holds none: `leave` refuses it.
+    """
+    if folder_of(state).is_symlink():
+        return []
     try:
         return sorted(entry.name for entry in os.scandir(folder_of(state)) if not entry.name.startswith("."))
     except OSError:
@@ -105,6 +113,10 @@ def read(state: Path, name: str) -> Found:
         times = [time for time in (request.asked_at, request.until) if time is not None]
         if any(time.tzinfo is None for time in times):
             raise UnfitError("one of its times has no time zone")
+        if any(not EARLIEST <= time <= LATEST for time in times):
+            raise UnfitError(f"one of its times is not between {EARLIEST:%Y} and {LATEST:%Y}")
+        if request.schema_version != 1:
+            raise UnfitError(f"it is of version {request.schema_version}, which another gridsweep writes")
     except UnfitError as error:
         return Found(id, by, asked_at, None, str(error))
     except (OSError, ValueError, OverflowError, RecursionError) as error:

@@ -131,7 +131,7 @@ def _leave(place: RunFolder, request: Request) -> str:
     try:
         return requests.leave(place.state, request)
     except UnfitError as error:
-        raise SpecError(f"{error}; ask for less at once") from None
+        raise SpecError(str(error), remedy="ask for less at once, or remove a link in its place") from None
     except OSError as error:
         if error.errno in NO_ROOM:
             raise StorageError(f"cannot write in {place.state}: {error.strerror}", remedy=AGAIN) from None

@@ -5,27 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from gridsweep.errors import GridsweepError, SpecError
+from pydantic import ValidationError
+
+from gridsweep.errors import GridsweepError, SpecError, printable
 from gridsweep.executors.environment import added as variables
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Policy
 from gridsweep.records import requests
-from gridsweep.records.requests import Found, Request
+from gridsweep.records.requests import EARLIEST, LATEST, Found, Request
 from gridsweep.runs.amendments import amendments
 from gridsweep.schedule.worklist import staged_makespan
 from gridsweep.selection.proposers import Proposers
 from gridsweep.selection.registry import proposers_for
+from gridsweep.spec.file import DeviceSection
+from gridsweep.spec.values import LONGEST
 from gridsweep.state.events import Added, Event
 from gridsweep.state.standings import ALIVE
 from gridsweep.state.state import State
 from gridsweep.state.wishes import Asked
 from gridsweep.sweep.experiments import Experiment
-from gridsweep.sweep.identity import experiment_id, some
+from gridsweep.sweep.identity import MOST_NAMED, experiment_id, some
 from gridsweep.sweep.sweep import Sweep
+
+LARGEST_PACK = 10_000
 
 
 class Desk:
@@ -77,9 +83,10 @@ def judged(state: State, found: Found, now: datetime, began: datetime) -> list[E
     asked = replace(
         asked, what=request.what, asked_at=request.asked_at, experiments=request.experiments, until=request.until
     )
+    named = tuple(_plain(id) for id in request.experiments[:MOST_NAMED])
     asked = replace(asked, soon=request.soon and request.what in ("release", "resume"))
     if refused := _unfit(state, request, now, began):
-        return [replace(asked, experiments=(), until=None, soon=False, refused=refused)]
+        return [replace(asked, experiments=named, until=None, soon=False, refused=refused)]
     if request.what != "add":
         return [asked]
     try:
@@ -104,22 +111,26 @@ def added(state: State, request: Request) -> tuple[Sweep, tuple[Experiment, ...]
     sweep, moved = state.sweep, {e.id: e for e in request.sweep.experiments}
     bases = {e.base for e in sweep.experiments if e.repeats is None}
     new = tuple(e for e in request.added if e.id not in state.standings)
+    for experiment in request.added:
+        there = state.standings.get(experiment.id)
+        if there is not None and there.experiment.params != experiment.params:
+            raise SpecError(f"{_plain(experiment.id)} has other parameters in the sweep")
     for experiment in new:
         same = experiment_id(
             experiment.params, experiment.seed, sweep.model, sweep.dataset, sweep.recipe, experiment.base
         )
         if same != experiment.id or experiment.base not in bases or experiment.repeats is not None:
-            raise SpecError(f"{experiment.id} is not an experiment of this model, data and recipe")
+            raise SpecError(f"{_plain(experiment.id)} is not an experiment of this model, data and recipe")
     if len({e.id for e in new}) < len(new):
         raise SpecError("it adds an experiment twice")
-    if unknown := [id for id in moved if id not in state.standings]:
+    if unknown := [_plain(id) for id in moved if id not in state.standings]:
         raise SpecError(f"the sweep has no experiment {some(unknown)}")
     return replace(request.sweep, experiments=tuple(moved.get(e.id, e) for e in sweep.experiments)), new
 
 
 def _unfit(state: State, request: Request, now: datetime, began: datetime) -> str:
     """Return why a request does not fit; "" if it does."""
-    if unknown := [id for id in request.experiments if id not in state.standings]:
+    if unknown := [_plain(id) for id in request.experiments if id not in state.standings]:
         return f"the sweep has no experiment {some(unknown)}"
     what, ids = request.what, request.experiments
     if what in ("pause", "cancel", "hold", "resume", "release"):
@@ -139,6 +150,7 @@ def _unfit(state: State, request: Request, now: datetime, began: datetime) -> st
 
 def _sound(sweep: Sweep, now: datetime) -> None:
     """Raise `SpecError` for a sweep that cannot be planned; a spec that was read has been checked for more."""
+    _bounded(sweep)
     policy_for(sweep.policy)
     proposers_for(sweep)
     if sweep.executor.name == "local":
@@ -154,3 +166,40 @@ def _sound(sweep: Sweep, now: datetime) -> None:
         staged_makespan(sweep, now)
     except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as error:
         raise SpecError(f"it cannot be planned ({type(error).__name__}: {error})") from None
+
+
+def _bounded(sweep: Sweep) -> None:
+    """Raise `SpecError` for a value that no spec could hold: a request need not have been read from one."""
+    if not sweep.devices or not sweep.tiers:
+        raise SpecError("it names no device or no tier")
+    for device in sweep.devices:
+        try:
+            DeviceSection.model_validate(asdict(device))
+        except ValueError as error:
+            raise SpecError(f"device {_plain(device.name)!r}: {_first(error)}") from None
+    for tier in sweep.tiers:
+        if not timedelta(0) <= tier.max_delay <= LONGEST or tier.name != _plain(tier.name) or not tier.name:
+            raise SpecError(f"tier {_plain(tier.name)!r}: its name or its max_delay is none that a spec could hold")
+    if len({tier.rank for tier in sweep.tiers}) < len(sweep.tiers):
+        raise SpecError("two of its tiers have the same rank")
+    by = sweep.finish_by
+    span, moment = (by if isinstance(by, timedelta) else None), (by if isinstance(by, datetime) else None)
+    if span is not None and not timedelta(0) < span <= LONGEST:
+        raise SpecError(f"finish_by must be above 0 and at most {LONGEST.days}d")
+    if moment is not None and (moment.tzinfo is None or not EARLIEST <= moment <= LATEST):
+        raise SpecError(f"finish_by must have a time zone, and be between {EARLIEST:%Y} and {LATEST:%Y}")
+    if sweep.pack > LARGEST_PACK:
+        raise SpecError(f"pack must be at most {LARGEST_PACK:,}")
+
+
+def _first(error: ValueError) -> str:
+    """Return the first fault that a section's check found."""
+    if isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    return str(error)
+
+
+def _plain(text: str) -> str:
+    """Return somebody's text on one line, cut, without what a terminal would obey."""
+    return " ".join(printable(text).split())[:64]

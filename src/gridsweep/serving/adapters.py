@@ -93,7 +93,10 @@ def _nothing_yet(folder: str | Path, state: State) -> str:
             f"{folder} has no finished experiment yet, {remaining(state.left)}; `gridsweep status {word(folder)}` "
             f"shows their progress, `gridsweep run {word(folder)}` resumes the sweep"
         )
-    count = len(state.standings)
+    count, cancelled = len(state.standings), state.count("cancelled")
+    if cancelled:
+        ended = f"{cancelled} of {count} experiments of {folder} were cancelled, and none of the others has a loss"
+        return f"{ended}; `gridsweep report {word(folder)}` shows the reasons"
     return f"all {count} experiments of {folder} failed; `gridsweep report {word(folder)}` shows the reasons"
 
 

@@ -48,9 +48,10 @@ def sentence(row: RequestRow) -> str:
     """Return a request in one line."""
     ids = row.added or row.experiments
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    what = "ask what cannot be read of" if row.what == "unknown" else row.what
     whom = ", ".join(ids[:NAMED]) + more if ids else "nothing new" if row.what == "add" else "the sweep"
     until = f" until {row.until:%Y-%m-%d %H:%M} UTC" if row.until else ""
     now = " now" if row.soon else ""
     changed = f"; changed: {', '.join(row.changes)}" if row.changes else ""
     refused = f"; refused: {row.refused}" if row.refused else ""
-    return f"{row.at:%Y-%m-%d %H:%M} UTC, {row.by}: {row.what} {whom}{until}{now}{changed}{refused}"
+    return f"{row.at:%Y-%m-%d %H:%M} UTC, {row.by}: {what} {whom}{until}{now}{changed}{refused}"
