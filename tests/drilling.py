@@ -89,8 +89,8 @@ def preloaded() -> ctypes.CDLL:
 class Ground:
     """A folder for cases, and the forks that run `gridsweep` in it."""
 
-    def __init__(self, library: ctypes.CDLL, home: Path):
-        self.library, self.home = library, home
+    def __init__(self, shim: ctypes.CDLL, home: Path):
+        self.shim, self.home = shim, home
         self.spec = home / "sweep.yaml"
         self.spec.write_text(SPEC)
         self.folder = home / "run"
@@ -168,7 +168,7 @@ class Ground:
         except BaseException:
             import traceback
 
-            self.library.drill_arm(b"", OFF, 0, 0, 0)
+            self.shim.drill_arm(b"", OFF, 0, 0, 0)
             traceback.print_exc()
             sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 0 if code is None else 1)
@@ -186,7 +186,7 @@ class Ground:
             if child:
                 return child
             try:
-                self.library.drill_arm(b"", OFF, 0, 0, 0)
+                self.shim.drill_arm(b"", OFF, 0, 0, 0)
                 log = next(action for action in file_actions if action[0] == os.POSIX_SPAWN_OPEN and action[1] == 1)
                 self._worker(command[-1], log[2:], workers)
             finally:
@@ -307,11 +307,11 @@ class Ground:
         leave = os._exit
 
         def told(code: int) -> None:
-            counted.write_text(str(self.library.drill_points()))
+            counted.write_text(str(self.shim.drill_points()))
             leave(code)
 
         def count(mask: int) -> None:
-            self.library.drill_arm(str(self.folder).encode(), COUNT, 0, 0, mask)
+            self.shim.drill_arm(str(self.folder).encode(), COUNT, 0, 0, mask)
             os._exit = told  # type: ignore[assignment]  # it never returns
 
         found = []
@@ -325,7 +325,7 @@ class Ground:
 
 
 def arming(ground: Ground, mode: int, number: int, seed: int, mask: int) -> Callable[[], object]:
-    return lambda: ground.library.drill_arm(str(ground.folder).encode(), mode, number, seed, mask)
+    return lambda: ground.shim.drill_arm(str(ground.folder).encode(), mode, number, seed, mask)
 
 
 def killed(ground: Ground, number: int, mask: int) -> Case:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,34 +81,36 @@ def news(
     """
     said = told(state, attempt, folder, now)
     ended = ended and said.all  # the rest of long files is for the next look
+    look = _Look(said, ended, why, before)
     if state.sweep.follows_work:
-        events = _news_by_step(state, attempt, folder, now, said, ended=ended, why=why, before=before)
+        events = _news_by_step(state, attempt, folder, now, look)
     else:
-        events = _news_by_clock(state, attempt, folder, now, said, ended=ended, why=why, before=before)
+        events = _news_by_clock(state, attempt, folder, now, look)
     if said.wrong and not ended and not attempt.killed:
         events.append(Pausing(now, attempt.id, said.wrong, kill=True))
     return events
 
 
-def _news_by_clock(
-    state: State,
-    attempt: Attempt,
-    folder: AttemptFolder,
-    now: datetime,
-    said: Told,
-    *,
-    ended: bool,
-    why: str,
-    before: Sequence[Event],
-) -> list[Event]:
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look has found: what the worker told, whether it has ended and why, and the events found `before`."""
+
+    said: Told
+    ended: bool
+    why: str
+    before: Sequence[Event]
+
+
+def _news_by_clock(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, look: _Look) -> list[Event]:
     """Return the new events if time passes by itself: times are the worker's, by its clock, within the attempt."""
+    said = look.said
     when = Within(state, attempt, said.clock, now)
     events: list[Event] = [*told_constants(state, attempt, said.lines, now)]
     begun = next((line for line in said.lines if line.phase == "training"), None)
     if begun and attempt.running_at is None:
         events.append(Running(when(begun.at), attempt.id))
     since = now - (attempt.seen_at or attempt.requested_at)
-    due = ended or events or since >= PROGRESS_EVERY or not said.all or said.clock != attempt.clock
+    due = look.ended or events or since >= PROGRESS_EVERY or not said.all or said.clock != attempt.clock
     if (said.lines or said.energy) and due:
         events.append(
             Progressed(
@@ -121,38 +124,29 @@ def _news_by_clock(
                 clock=said.clock,
             )
         )
-    if not ended:
+    if not look.ended:
         return events
-    result, wrong = result_of(state, attempt, folder, now, before)
+    result, wrong = result_of(state, attempt, folder, now, look.before)
     at = when(result.ended_at) if result and not wrong else min(now, when(touched(folder.path)))
-    return events + _end(state, attempt, folder, result, max(at, attempt.requested_at), why, said.wrong or wrong)
+    return events + _end(state, attempt, folder, result, max(at, attempt.requested_at), look.why, said.wrong or wrong)
 
 
-def _news_by_step(
-    state: State,
-    attempt: Attempt,
-    folder: AttemptFolder,
-    now: datetime,
-    said: Told,
-    *,
-    ended: bool,
-    why: str,
-    before: Sequence[Event],
-) -> list[Event]:
+def _news_by_step(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, look: _Look) -> list[Event]:
     """Return the new events if grid time follows the work: times are computed from the reported steps.
 
     Steps are returned as they are reported. Energy and the end are returned only up to `now`, the sweep's time.
     """
-    table, lines, drawn = timetable(state, attempt), said.lines, said.energy
+    said, table = look.said, timetable(state, attempt)
+    lines, drawn = said.lines, said.energy
     events: list[Event] = [*told_constants(state, attempt, lines, now)]
     if attempt.running_at is None and any(line.phase == "training" for line in lines):
         events.append(Running(attempt.requested_at, attempt.id))
     step = max([attempt.step, *(line.step for line in lines), *(line.step for line, _ in drawn)])
     over, result, wrong = attempt.over_at, None, ""
-    if ended:
-        result, wrong = result_of(state, attempt, folder, now, before)
+    if look.ended:
+        result, wrong = result_of(state, attempt, folder, now, look.before)
         result = None if wrong else result
-    if ended and over is None:
+    if look.ended and over is None:
         begun = attempt.running_at is not None or bool(events)
         step = max([step, *(saved.step for saved in _saved(state, attempt, folder))]) if result is None else step
         over = max(now, _over_at(table, step, result) if begun else table.start)
@@ -170,7 +164,7 @@ def _news_by_step(
         losses = {id: loss for line in lines for id, loss in line.losses.items()}
         cursor = (said.progress_at, energy_at)
         events.append(Progressed(now, attempt.id, attempt.seq + 1, step, losses, tuple(segments), cursor, over))
-    return events + _end(state, attempt, folder, result, now, why, said.wrong or wrong) if due else events
+    return events + _end(state, attempt, folder, result, now, look.why, said.wrong or wrong) if due else events
 
 
 class Within:

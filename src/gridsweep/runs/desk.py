@@ -22,6 +22,7 @@ from gridsweep.schedule.worklist import staged_makespan
 from gridsweep.selection.proposers import Proposers
 from gridsweep.selection.registry import proposers_for
 from gridsweep.spec.file import DeviceSection
+from gridsweep.spec.rungs import MOST_PACKED
 from gridsweep.spec.values import LONGEST
 from gridsweep.state.events import Added, Event
 from gridsweep.state.standings import ALIVE
@@ -30,8 +31,6 @@ from gridsweep.state.wishes import Asked
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.identity import MOST_NAMED, experiment_id, some
 from gridsweep.sweep.sweep import Sweep
-
-LARGEST_PACK = 10_000
 
 
 class Desk:
@@ -188,8 +187,8 @@ def _bounded(sweep: Sweep) -> None:
         raise SpecError(f"finish_by must be above 0 and at most {LONGEST.days}d")
     if moment is not None and (moment.tzinfo is None or not EARLIEST <= moment <= LATEST):
         raise SpecError(f"finish_by must have a time zone, and be between {EARLIEST:%Y} and {LATEST:%Y}")
-    if sweep.pack > LARGEST_PACK:
-        raise SpecError(f"pack must be at most {LARGEST_PACK:,}")
+    if sweep.pack > MOST_PACKED:
+        raise SpecError(f"pack must be at most {MOST_PACKED:,}")
 
 
 def _first(error: ValueError) -> str:

@@ -36,7 +36,9 @@ def endings(state: State, now: datetime, told: Collection[str]) -> list[Pausing]
 
 def holds(state: State, now: datetime) -> list[Decided]:
     """Return for each experiment that a user holds back until when, and by whom, if it was not said yet."""
-    events = []
+    events: list[Decided] = []
+    if not (state.asks.paused or state.asks.held):
+        return events
     for id, standing in state.standings.items():
         if standing.status == "waiting" and (asked := state.asks.why_not(id)) is not None:
             until = asked.until if asked.what == "hold" else None

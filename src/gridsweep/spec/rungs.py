@@ -120,11 +120,15 @@ def _by(value: object) -> object:
 OptionalProposals = Annotated[ProposeSection | None, Shorthand(_by, {"enum": ["none", *PROPOSERS]})]
 
 
+MOST_PACKED = 10_000
+"""The largest `pack`."""
+
+
 @dataclass(frozen=True)
 class Pack(Value):
     """The most experiments that are trained together: a number, or `auto`."""
 
-    _number = Number(least=1, most=10_000, whole=True)
+    _number = Number(least=1, most=MOST_PACKED, whole=True)
 
     def read(self, value: object) -> int | None:
         if value == "auto":
