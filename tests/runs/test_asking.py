@@ -55,6 +55,7 @@ def test_a_live_run_is_paused_stands_still_and_goes_on(tmp_path, monkeypatch, sp
     until(lambda: not read(tmp_path).active)
     assert read(tmp_path).left == 2 and loop.is_alive()
     until(lambda: all(s.why.startswith("paused by") for s in read(tmp_path).standings.values()))
+    until(lambda: read(tmp_path).anchors[-1].speed == 0)  # the end of work is told at the next look
     before = len(read(tmp_path).anchors), read(tmp_path).now
     threading.Event().wait(1.0)
     assert (len(read(tmp_path).anchors), read(tmp_path).now) == before  # the replayed time stands still
