@@ -34,7 +34,7 @@ SOURCE = Path(__file__).with_name("faults.c")
 LOADED = "GRIDSWEEP_DRILL_LIBRARY"
 COUNT, KILL, FAIL, FULL, OFF = range(5)
 WRITES_TOO = 1
-EVERY_KIND = 63
+EVERY_KIND = 511
 LONGEST = 60.0
 """Seconds after which a case counts as hung."""
 DOCUMENTED = {0, 2, 3, 4, 5, 6, 7, 8, 9, 124, 130}

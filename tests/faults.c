@@ -26,7 +26,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { OPEN = 1, WRITE = 2, FSYNC = 4, RENAME = 8, UNLINK = 16, MKDIR = 32 };
+enum { OPEN = 1, WRITE = 2, FSYNC = 4, RENAME = 8, UNLINK = 16, MKDIR = 32, READ = 64, STAT = 128, LINK = 256 };
 enum { COUNT, KILL, FAIL, FULL, OFF };
 #define DESCRIPTORS 4096
 
@@ -63,8 +63,9 @@ static int known(int fd) { return mode != OFF && fd >= 0 && fd < DESCRIPTORS && 
 static int fails(int kind, int writes) {
   static const int how[][4] = {
       {EIO, EACCES, ESTALE, EDQUOT}, {EIO, ENOSPC, EDQUOT, ENOSPC}, {EIO, ENOSPC, EDQUOT, EIO},
-      {EIO, EACCES, ESTALE, ENOSPC}, {EIO, EACCES, ESTALE, EIO},    {EIO, EACCES, EDQUOT, ENOSPC}};
-  if (mode == FULL && points >= number && writes && kind != UNLINK) {
+      {EIO, EACCES, ESTALE, ENOSPC}, {EIO, EACCES, ESTALE, EIO},    {EIO, EACCES, EDQUOT, ENOSPC},
+      {EIO, EIO, ESTALE, EIO},       {EIO, EACCES, ESTALE, EIO},    {EIO, EACCES, EDQUOT, ENOSPC}};
+  if (mode == FULL && points >= number && writes && kind != UNLINK) { /* names can still be removed */
     faults++, errno = ENOSPC;
     return 1;
   }
@@ -77,6 +78,12 @@ static int fails(int kind, int writes) {
   if (kind == OPEN && errno == EDQUOT && !writes) errno = EIO;
   faults++;
   return 1;
+}
+
+/* Looks and reads are many more than the others: a tenth of them fails as often, or nothing would ever get anywhere. */
+static int fails_rarely(int kind) {
+  static unsigned count;
+  return mode == FAIL && (mask & kind) && ++count % 10 == 0 && fails(kind, 0);
 }
 
 /* A point: dies before the call if `number` is even, after it if it is odd. */
@@ -201,3 +208,41 @@ int mkdir(const char *path, mode_t bits) {
   REAL(int, "mkdir", const char *, mode_t);
   POINT(below(path), MKDIR, real(path, bits))
 }
+int link(const char *from, const char *to) {
+  REAL(int, "link", const char *, const char *);
+  POINT(below(to), LINK, real(from, to))
+}
+int linkat(int a, const char *from, int b, const char *to, int flags) {
+  REAL(int, "linkat", int, const char *, int, const char *, int);
+  POINT(below_at(b, to), LINK, real(a, from, b, to, flags))
+}
+
+ssize_t read(int fd, void *data, size_t size) {
+  REAL(ssize_t, "read", int, void *, size_t);
+  return known(fd) && fails_rarely(READ) ? -1 : real(fd, data, size);
+}
+ssize_t pread(int fd, void *data, size_t size, off_t at) {
+  REAL(ssize_t, "pread", int, void *, size_t, off_t);
+  return known(fd) && fails_rarely(READ) ? -1 : real(fd, data, size, at);
+}
+ssize_t pread64(int fd, void *data, size_t size, off64_t at) {
+  REAL(ssize_t, "pread64", int, void *, size_t, off64_t);
+  return known(fd) && fails_rarely(READ) ? -1 : real(fd, data, size, at);
+}
+
+#define STATS(name, status) \
+  int name(const char *path, status *found) { \
+    REAL(int, #name, const char *, status *); \
+    return below(path) && fails_rarely(STAT) ? -1 : real(path, found); \
+  }
+STATS(stat, struct stat)
+STATS(lstat, struct stat)
+STATS(stat64, struct stat64)
+STATS(lstat64, struct stat64)
+#define STATS_AT(name, status) \
+  int name(int at, const char *path, status *found, int flags) { \
+    REAL(int, #name, int, const char *, status *, int); \
+    return below_at(at, path) && fails_rarely(STAT) ? -1 : real(at, path, found, flags); \
+  }
+STATS_AT(fstatat, struct stat)
+STATS_AT(fstatat64, struct stat64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from builders import make_sweep
-from gridsweep.records import requests
+from gridsweep.errors import StorageError
+from gridsweep.records import codec, requests
 from gridsweep.records.bounded import UnfitError
+from gridsweep.records.disk import TRIES
 from gridsweep.records.requests import Request
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -58,7 +61,8 @@ def test_a_request_that_is_too_long_is_not_left(tmp_path):
         ("", "cannot be read"),
         ("[" * 9000, "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
-        (GOOD.replace("pause", "format"), "cannot be read"),
+        (GOOD.replace("pause", "format"), "cannot be read (what: Input should be"),
+        (GOOD[:-1] + ', "untill": "2026-01-01T13:00:00Z"}', "cannot be read (untill: there is no such key)"),
         (GOOD.replace("12:00:00Z", "12:00:00"), "no time zone"),
         (GOOD[:-1] + ', "until": "2026-01-01"}', "no time zone"),
         (GOOD[:-1] + ', "until": "9999-12-31T23:59:59-14:00"}', "not between 1970 and 2200"),
@@ -91,6 +95,39 @@ def test_links_pipes_and_folders_are_unfit_and_are_put_aside(tmp_path):
         requests.clear(tmp_path, name)
     assert requests.left(tmp_path) == [] and outside.exists() and (folder / ".c.json").is_dir()
     assert "cannot be read" in requests.read(tmp_path, "gone.json").unfit
+
+
+def test_a_key_within_a_sweep_that_nothing_knows_is_named(tmp_path):
+    text = codec.dumps(Request("add", NOON, sweep=make_sweep(1)))
+    put(tmp_path, text.replace('"power_w"', '"power_w": 1, "pwr"', 1))
+    assert "sweep.estimates.pwr: there is no such key" in requests.read(tmp_path, "a1.json").unfit
+
+
+def test_a_disk_that_fails_takes_no_request_away(tmp_path, monkeypatch):
+    put(tmp_path, GOOD)
+    calls = []
+
+    def fail(path: Path) -> os.stat_result:
+        calls.append(path)
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "lstat", fail)
+    with pytest.raises(StorageError, match=r"a1\.json: Input/output error"):
+        requests.read(tmp_path, "a1.json")
+    assert len(calls) == TRIES
+    monkeypatch.undo()
+    assert requests.read(tmp_path, "a1.json").request is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder to another user")
+def test_a_folder_of_requests_of_another_user_holds_none(tmp_path):
+    put(tmp_path, GOOD)
+    os.chown(requests.folder_of(tmp_path), 65534, -1)
+    assert requests.left(tmp_path) == []
+    with pytest.raises(UnfitError, match="belongs to nobody"):
+        requests.leave(tmp_path, Request("pause", NOON))
+    os.chown(tmp_path, 65534, -1)  # root drives that user's sweep
+    assert requests.left(tmp_path) == ["a1.json"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to another user")

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -121,6 +121,18 @@ def test_a_request_to_what_nothing_drives_waits_for_the_next_run(tmp_path, monke
     assert read(tmp_path).standings["e01"].status == "cancelled"
 
 
+def test_what_the_next_run_would_refuse_is_refused_at_once(tmp_path):
+    sweep = real_sweep(2)
+    assert runs.run(sweep, tmp_path, command=STAND_IN).exit_code == errors.DONE
+    with pytest.raises(SpecError, match=r"e01 has ended \(done\)"):
+        ask(tmp_path, wish("cancel", "e01"))
+    state = read(tmp_path)
+    past = replace(point(sweep, 99), finish_by=state.submitted_at - timedelta(days=1))
+    with pytest.raises(SpecError, match="which is past: the sweep's time is"):
+        ask(tmp_path, to_add(state, past)[0])
+    assert requests.left(RunFolder(tmp_path).state) == []
+
+
 def test_a_request_whose_taker_was_killed_before_it_removed_the_file_is_taken_once(tmp_path):
     sweep = real_sweep(2)
     id = requests.leave(_submitted(sweep, tmp_path), wish("cancel", "e01"))
@@ -141,7 +153,7 @@ def _submitted(sweep: Sweep, folder: Path) -> Path:
 def test_a_run_of_a_finished_sweep_takes_all_that_waits(tmp_path):
     sweep = real_sweep(1)
     assert runs.run(sweep, tmp_path, command=STAND_IN).exit_code == errors.DONE
-    ask(tmp_path, wish("cancel", "e00"))
+    requests.leave(RunFolder(tmp_path).state, wish("cancel", "e00"))  # by an older gridsweep: `ask` refuses it at once
     ask(tmp_path, to_add(read(tmp_path), point(sweep, 2))[0])
     ask(tmp_path, wish("hold"))
     ask(tmp_path, wish("release"))

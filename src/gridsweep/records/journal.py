@@ -322,7 +322,7 @@ def _of_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
         return True
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return code & 0xFF in OF_DISK and code not in (SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
+    return code & 0xFF in OF_DISK and code != SHORT_READ  # a read that the disk refuses is called CORRUPTFS
 
 
 def mending(path: Path) -> str:

@@ -5,17 +5,20 @@ A request that cannot be taken is put aside, under a name that begins with a dot
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pwd
 import re
+import stat
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gridsweep.errors import printable
+from gridsweep.errors import StorageError, printable
 from gridsweep.records.bounded import UnfitError, regular
+from gridsweep.records.disk import AGAIN, DISK, patiently
 from gridsweep.records.files import replace_file, sync
 from gridsweep.state.wishes import Wish
 from gridsweep.sweep.experiments import Experiment
@@ -69,8 +72,8 @@ def leave(state: Path, request: Request) -> str:
     if len(text.encode()) > LARGEST:
         raise UnfitError(f"the request is longer than {LARGEST:,} bytes")
     folder = folder_of(state)
-    if folder.is_symlink():
-        raise UnfitError(f"{folder} is a link")
+    if why := strange(folder):
+        raise UnfitError(why)
     folder.mkdir(mode=0o700, exist_ok=True)
     id = f"{request.asked_at.astimezone(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"  # in order of time
     replace_file(folder / (id + SUFFIX), text)
@@ -78,24 +81,55 @@ def leave(state: Path, request: Request) -> str:
     return id
 
 
+def strange(folder: Path) -> str:
+    """Return why nothing in a folder of requests counts; "" if it does, or there is none.
+
+    Its owner could put another file in place of one that was looked at.
+    """
+    try:
+        found = patiently(folder.lstat)
+    except FileNotFoundError:
+        return ""
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{folder} is a link or no folder; remove it"
+    if found.st_uid not in {os.geteuid(), folder.parent.stat().st_uid, 0}:
+        return f"{folder} belongs to {name_of(found.st_uid)}, not to the user who runs the sweep; remove it"
+    return ""
+
+
 def left(state: Path) -> list[str]:
     """Return the names of the files that wait for an answer, in order; drafts and what was put aside are not among.
 
-    A folder that is a link holds none: `leave` refuses it.
+    A folder that is a link, or another user's, holds none: `leave` refuses it.
     """
-    if folder_of(state).is_symlink():
-        return []
     try:
-        return sorted(entry.name for entry in os.scandir(folder_of(state)) if not entry.name.startswith("."))
-    except OSError:
+        if strange(folder_of(state)):
+            return []
+        names = patiently(lambda: [entry.name for entry in folder_of(state).iterdir()])
+    except OSError:  # looked at again with the next turn
         return []
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def read(state: Path, name: str) -> Found:
-    """Return the request in one of the files `left`."""
+    """Return the request in one of the files `left`.
+
+    Raise `StorageError` if the disk fails: the request stays for the next run. That its owner forbids to read it is his
+    doing, and refuses it.
+    """
+    path = folder_of(state) / name
+    try:
+        return patiently(lambda: _read(path))
+    except OSError as error:
+        if error.errno in DISK - {errno.EACCES, errno.EPERM}:
+            raise StorageError(f"{path}: {error.strerror}", remedy=AGAIN) from None
+        return Found(id_of(name), "somebody", datetime.now(UTC), None, f"it cannot be read ({error.strerror})")
+
+
+def _read(path: Path) -> Found:
     from gridsweep.records import codec
 
-    path = folder_of(state) / name
+    name = path.name
     id, by, asked_at = id_of(name), "somebody", datetime.now(UTC)
     try:
         owner = path.lstat()
@@ -109,7 +143,7 @@ def read(state: Path, name: str) -> Found:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise UnfitError(f"it is longer than {LARGEST:,} bytes")
-        request = codec.loads(Request, text)
+        request = codec.strict(Request, text)
         times = [time for time in (request.asked_at, request.until) if time is not None]
         if any(time.tzinfo is None for time in times):
             raise UnfitError("one of its times has no time zone")
@@ -119,8 +153,9 @@ def read(state: Path, name: str) -> Found:
             raise UnfitError(f"it is of version {request.schema_version}, which another gridsweep writes")
     except UnfitError as error:
         return Found(id, by, asked_at, None, str(error))
-    except (OSError, ValueError, OverflowError, RecursionError) as error:
-        return Found(id, by, asked_at, None, f"it cannot be read ({type(error).__name__})")
+    except (ValueError, OverflowError, RecursionError) as error:
+        what = printable(str(error)).splitlines()[0][:200] if isinstance(error, ValueError) else type(error).__name__
+        return Found(id, by, asked_at, None, f"it cannot be read ({what})")
     return Found(id, by, asked_at, request)
 
 

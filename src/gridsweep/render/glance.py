@@ -47,7 +47,7 @@ def picture(seen: Glance) -> Group:
     waits = [Text(f"{count} waiting: {why}", style="dim") for why, count in seen.waits.items()]
     if missed := late(seen.late):
         waits.append(Text(f"overdue: {missed}", style="red"))
-    if seen.paused_by:
+    if seen.paused_by and not any(why.startswith("paused by") for why in seen.waits):
         waits.insert(0, Text(f"paused by {seen.paused_by}; go on with: gridsweep resume", style="yellow"))
     at_rung = seen.counts["reached"]
     waits += [Text(f"{at_rung} waiting at the rung for the others", style="dim")] if at_rung else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from gridsweep.records.bounded import UnfitError
 from gridsweep.records.disk import AGAIN, NO_ROOM
 from gridsweep.records.lease import holder
 from gridsweep.records.process import Process, seen, tell
-from gridsweep.records.requests import Request
+from gridsweep.records.requests import Found, Request
 from gridsweep.runs.amendments import amendments
-from gridsweep.runs.desk import added
+from gridsweep.runs.desk import added, judged
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import run
 from gridsweep.state.state import State
@@ -48,11 +49,17 @@ class Answer:
 def ask(folder: str | Path, request: Request) -> Answer:
     """Leave a request in a run's folder, and wait for its answer while a run drives it.
 
-    Raise `SpecError` if the request was refused, or cannot be left.
+    Raise `SpecError` if the request was refused, would be refused by the next run, or cannot be left.
     """
     place = RunFolder(Path(folder))
-    place.read()
+    state = place.read()
     driver = holder(place.state)
+    if driver is None and not requests.left(place.state):  # what waits may change what fits
+        now = datetime.now(UTC)
+        found = Found("", requests.name_of(os.geteuid()), now, request)
+        told = judged(state, found, state.now or state.submitted_at if state.sweep.replay else now, now)[0]
+        if isinstance(told, Asked) and told.refused and request.what != "stop":
+            raise SpecError(f"refused: {told.refused}")
     id = _leave(place, request)
     taken = driver is not None and _taken(place, id, driver)
     state = place.read()
@@ -131,7 +138,7 @@ def _leave(place: RunFolder, request: Request) -> str:
     try:
         return requests.leave(place.state, request)
     except UnfitError as error:
-        raise SpecError(str(error), remedy="ask for less at once, or remove a link in its place") from None
+        raise SpecError(str(error), remedy="put that right, or ask for less at once") from None
     except OSError as error:
         if error.errno in NO_ROOM:
             raise StorageError(f"cannot write in {place.state}: {error.strerror}", remedy=AGAIN) from None

@@ -15,7 +15,7 @@ from gridsweep.errors import GridsweepError, SpecError, printable
 from gridsweep.executors.environment import added as variables
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Policy
-from gridsweep.records import requests
+from gridsweep.records import codec, requests
 from gridsweep.records.requests import EARLIEST, LATEST, Found, Request
 from gridsweep.runs.amendments import amendments
 from gridsweep.schedule.worklist import staged_makespan
@@ -92,6 +92,7 @@ def judged(state: State, found: Found, now: datetime, began: datetime) -> list[E
         changed, new = added(state, request)
         changes = tuple(amendments(state.sweep, changed))
         _sound(replace(changed, experiments=(*changed.experiments, *new)), now)
+        _in_time(state, changed, now)
     except GridsweepError as error:
         return [replace(asked, refused=str(error))]
     moved = tuple(e for e in changed.experiments if e != state.standings[e.id].experiment)
@@ -147,6 +148,15 @@ def _unfit(state: State, request: Request, now: datetime, began: datetime) -> st
     return "it asks for nothing that is known" if what == "unknown" else ""
 
 
+def _in_time(state: State, sweep: Sweep, now: datetime) -> None:
+    """Raise `SpecError` for another deadline that has passed already."""
+    deadline = sweep.deadline(state.submitted_at)
+    if sweep.finish_by != state.sweep.finish_by and deadline is not None and deadline <= now:
+        raise SpecError(
+            f"finish_by is {deadline:%Y-%m-%d %H:%M} UTC, which is past: the sweep's time is {now:%Y-%m-%d %H:%M} UTC"
+        )
+
+
 def _sound(sweep: Sweep, now: datetime) -> None:
     """Raise `SpecError` for a sweep that cannot be planned; a spec that was read has been checked for more."""
     _bounded(sweep)
@@ -158,7 +168,11 @@ def _sound(sweep: Sweep, now: datetime) -> None:
     tiers = {e.tier for e in sweep.experiments} - names
     bound = {e.device for e in sweep.experiments} - {None} - devices
     if tiers or bound:
-        raise SpecError(f"there is no {'tier' if tiers else 'device'} {some(sorted(map(str, tiers or bound)))}")
+        what = "tier" if tiers else "device"
+        raise SpecError(
+            f"there is no {what} {some(sorted(map(str, tiers or bound)))}, which experiments of the sweep are bound to",
+            remedy=f"keep that {what} in the spec",
+        )
     if len(devices) != len(sweep.devices) or sweep.pack < 1 or any(device.speed <= 0 for device in sweep.devices):
         raise SpecError("its devices or its pack are none that work could run on")
     try:
@@ -175,7 +189,8 @@ def _bounded(sweep: Sweep) -> None:
         try:
             DeviceSection.model_validate(asdict(device))
         except ValueError as error:
-            raise SpecError(f"device {_plain(device.name)!r}: {_first(error)}") from None
+            why = codec.first(error) if isinstance(error, ValidationError) else str(error)
+            raise SpecError(f"device {_plain(device.name)!r}: {why}") from None
     for tier in sweep.tiers:
         if not timedelta(0) <= tier.max_delay <= LONGEST or tier.name != _plain(tier.name) or not tier.name:
             raise SpecError(f"tier {_plain(tier.name)!r}: its name or its max_delay is none that a spec could hold")
@@ -189,14 +204,6 @@ def _bounded(sweep: Sweep) -> None:
         raise SpecError(f"finish_by must have a time zone, and be between {EARLIEST:%Y} and {LATEST:%Y}")
     if sweep.pack > MOST_PACKED:
         raise SpecError(f"pack must be at most {MOST_PACKED:,}")
-
-
-def _first(error: ValueError) -> str:
-    """Return the first fault that a section's check found."""
-    if isinstance(error, ValidationError):
-        fault = error.errors()[0]
-        return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-    return str(error)
 
 
 def _plain(text: str) -> str:

@@ -42,7 +42,8 @@ def holds(state: State, now: datetime) -> list[Decided]:
     for id, standing in state.standings.items():
         if standing.status == "waiting" and (asked := state.asks.why_not(id)) is not None:
             until = asked.until if asked.what == "hold" else None
-            why = f"{'held' if asked.what == 'hold' else 'paused'} by {asked.by}"
+            done, undo = ("held", "release") if asked.what == "hold" else ("paused", "resume")
+            why = f"{done} by {asked.by}; go on with: gridsweep {undo}"
             if (standing.until, standing.why) != (until, why):
                 events.append(Decided(now, id, until, why))
     return events
