@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from gridsweep.records.process import _start
 from gridsweep.runs.worlds import Live
 from gridsweep.state.events import Ended, Lost, Paused, Pausing, Progressed, Requested, Running, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.clusters import ExecutorChoice, Limits
 from gridsweep.sweep.experiments import Experiment, LoraParams, Recipe
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.testing.stand_in import STAND_IN
@@ -500,6 +502,34 @@ def test_devices_have_their_names_in_the_assignment():
     told = assignment(state, state.attempts[name])
     assert (told.attempt, told.device.name, told.device.power_w) == (name, "left", 30)
     assert [(p.experiment, p.from_step, p.to_step, p.checkpoint) for p in told.members] == [("e00", 0, 6, None)]
+
+
+def test_a_worker_takes_no_more_of_the_machine_than_the_spec_allows(tmp_path):
+    greedy = """
+import errno, json, resource, sys, time
+time.sleep(0.5)
+told = {"files": resource.getrlimit(resource.RLIMIT_NOFILE)}
+try:
+    bytearray(10**9)
+except MemoryError:
+    told["memory"] = "refused"
+try:
+    with open(sys.argv[1] + "/large", "wb") as file:
+        for _ in range(30):
+            file.write(bytes(10**6))
+except OSError as error:
+    told["file"] = errno.errorcode[error.errno]
+json.dump(told, open(sys.argv[1] + "/seen.json", "w"))
+"""
+    limits = Limits(memory_gb=0.5, file_gb=0.02, open_files=10**9)
+    local = Local(tmp_path, (sys.executable, "-c", greedy), gpus=[])
+    state = submitted(executor=ExecutorChoice(local=limits))
+    name = request(state)
+    local.act(state)
+    until(lambda: local.changed(state))
+    found = json.loads((local.folder(name).path / "seen.json").read_text())
+    assert (found["memory"], found["file"]) == ("refused", "EFBIG")
+    assert found["files"][1] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a lower one of the system stays
 
 
 def test_a_worker_gets_no_token_and_its_log_names_what_it_did_not_get(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from gridsweep.spec import json_schema, load, loads, study, template
 from gridsweep.spec.faults import _sections_in, keys
 from gridsweep.spec.study import Section
 from gridsweep.sweep import designs
+from gridsweep.sweep.clusters import Limits
 from gridsweep.sweep.experiments import Columns, Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import CarbonSource, PolicyChoice, Replay, Sweep
@@ -671,6 +672,14 @@ def test_an_estimate_may_be_said_to_be_a_guess() -> None:
     with pytest.raises(SpecError, match=r"estimates\.guess"):
         amendments(plain, guess)
     assert any("estimates.guess" in line for line in faults(LEAST.replace("power_w: 425", "power_w: 425, guess: 2")))
+
+
+def test_limits_of_workers_here_are_read_and_may_change_between_two_runs() -> None:
+    plain = loads(LEAST)
+    tight = loads(LEAST + "executor: {local: {memory_gb: 32, file_gb: 0.5, open_files: 1024}}\n")
+    assert tight.executor.local == Limits(32.0, 0.5, 1024) and plain.executor.local == Limits()
+    assert amendments(plain, tight)[0] == "executor.local.memory_gb: None before, 32.0 now"
+    assert any("open_files" in line for line in faults(LEAST + "executor: {local: {open_files: 3}}\n"))
 
 
 def test_the_published_example_is_the_published_recipe() -> None:

@@ -7,6 +7,7 @@ it is done when result.json exists.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -26,12 +27,29 @@ from gridsweep.records.process import holding, holds, tell
 from gridsweep.state.events import Event
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
+from gridsweep.sweep.clusters import Limits
 
 WORKER = (sys.executable, "-P", "-m", "gridsweep.train")
 EXIT_GRACE = timedelta(seconds=30)
 """How long a worker may take to exit after writing its result; then its device counts as free anyway."""
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
+
+def limit(process: int, limits: Limits) -> None:
+    """Limit what a process, and those that it starts, may take. Raise `OSError` if the system does not allow it."""
+    gigabytes = 10**9
+    wanted = (
+        (resource.RLIMIT_DATA, limits.memory_gb and int(limits.memory_gb * gigabytes)),
+        (resource.RLIMIT_FSIZE, limits.file_gb and int(limits.file_gb * gigabytes)),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+    )
+    for kind, most in wanted:
+        if most:
+            with suppress(ProcessLookupError):  # it has ended already
+                before = resource.prlimit(process, kind)[1]
+                kept = most if before == resource.RLIM_INFINITY else min(most, before)
+                resource.prlimit(process, kind, (kept, kept))
 
 
 class Local:
@@ -121,6 +139,8 @@ class Local:
                     ],
                     setsid=True,
                 )
+                self._children.append(child)
+                limit(child, state.sweep.executor.local)
             finally:
                 os.close(lock)
         except OSError as error:
@@ -128,7 +148,6 @@ class Local:
                 f"cannot start {attempt.id} in {folder.path}: {error.strerror or error}; "
                 "put that right and run again: nothing is lost"
             ) from None
-        self._children.append(child)
         self._say(folder, withheld(os.environ, state.sweep))
 
     @staticmethod

@@ -18,7 +18,7 @@ from gridsweep.sweep.sweep import Sweep
 _SPAN = re.compile(r"-?P(?=.)(\d+[DW])*(T[\d.HMS]+)?")
 """A span as the codec writes it, in ISO 8601."""
 
-AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose", "env")
+AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose", "env", "executor.local")
 
 
 def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]:
@@ -31,7 +31,7 @@ def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]
     bare = [[replace(e, tier="", reason="") for e in sweep.experiments] for sweep in (old, new)]
     changed = list(_differences("", *(_plain(replace(sweep, experiments=())) for sweep in (old, new))))
     allowed = (*AMENDABLE, *_moved(old, new))
-    refused = [line for line in changed if re.split(r"[:\[]", line)[0] not in allowed and _section(line) not in allowed]
+    refused = [line for line in changed if not any(_within(line, key) for key in allowed)]
     if bare[0] != bare[1]:
         refused.append(f"experiments: {len(old.experiments)} before, {len(new.experiments)} now, and they differ")
     if refused:
@@ -60,8 +60,9 @@ def _moved(old: Sweep, new: Sweep) -> list[str]:
     ]
 
 
-def _section(line: str) -> str:
-    return re.split(r"[.:\[]", line)[0]
+def _within(line: str, key: str) -> bool:
+    """Return whether a changed line is of a key, or of one below it."""
+    return line.startswith(key) and line[len(key)] in ".:["
 
 
 def _plain(sweep: Sweep) -> object:

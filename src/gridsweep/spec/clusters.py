@@ -7,9 +7,9 @@ from typing import Annotated, Any  # a section may have fewer keys than the valu
 
 from pydantic import Field
 
-from gridsweep.spec.study import Choice, Plain, Section
-from gridsweep.spec.values import OneOf, Span, Word, choice_of
-from gridsweep.sweep.clusters import GATES, ExecutorChoice, KubernetesCluster, RayCluster
+from gridsweep.spec.study import Choice, Section
+from gridsweep.spec.values import Number, OneOf, Span, Word, choice_of
+from gridsweep.sweep.clusters import GATES, ExecutorChoice, KubernetesCluster, Limits, RayCluster
 
 EXECUTORS = ("local", "ray", "kubernetes")
 
@@ -28,6 +28,20 @@ Quantity = Annotated[
     str, Word(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?", "a quantity such as 4, 500m or 24Gi", numbers=True)
 ]
 Text = Annotated[str, Word(r"[^\x00-\x1f]{1,1000}", "one line of text")]
+
+
+class LocalSection(Section):
+    """Processes on this machine, and what each may take of it."""
+
+    memory_gb: Annotated[float, Number(least=0.1, most=1_000_000)] | None = Field(
+        default=None, description="The most memory of a worker in GB, not counting a GPU's; default: no limit."
+    )
+    file_gb: Annotated[float, Number(least=0.001, most=1_000_000)] | None = Field(
+        default=None, description="The largest file that a worker may write, in GB; default: no limit."
+    )
+    open_files: Annotated[int, Number(least=64, most=1_000_000, whole=True)] | None = Field(
+        default=None, description="The most files that a worker may have open at once; default: no limit."
+    )
 
 
 class RaySection(Section):
@@ -80,7 +94,7 @@ class KubernetesSection(Section):
 class ExecutorSection(Choice):
     """Where the workers run; exactly one key."""
 
-    local: Plain | None = Field(default=None, description="Processes on this machine.")
+    local: LocalSection | None = Field(default=None, description="Processes on this machine.")
     ray: RaySection | None = Field(default=None, description="Jobs on a Ray cluster.")
     kubernetes: KubernetesSection | None = Field(default=None, description="RayJobs on a Kubernetes cluster.")
 
@@ -95,4 +109,4 @@ def executor_of(section: ExecutorSection | None) -> ExecutorChoice:
     if section is not None and section.kubernetes is not None:
         values: dict[str, Any] = dict(section.kubernetes)
         return ExecutorChoice("kubernetes", kubernetes=KubernetesCluster(**values))
-    return ExecutorChoice()
+    return ExecutorChoice(local=Limits(**dict(section.local)) if section is not None and section.local else Limits())

@@ -56,12 +56,25 @@ class KubernetesCluster:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker on this machine may take of it, at most: memory and largest file in GB, files open at once.
+
+    None is no limit of ours. Memory is what the process has asked of the system for its data, not a GPU's.
+    """
+
+    memory_gb: float | None = None
+    file_gb: float | None = None
+    open_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutorChoice:
-    """The executor that starts the workers, with the settings of its cluster."""
+    """The executor that starts the workers, with the settings of its cluster, or the limits of its processes."""
 
     name: Literal["local", "ray", "kubernetes"] = "local"
     ray: RayCluster | None = None
     kubernetes: KubernetesCluster | None = None
+    local: Limits = Limits()
 
 
 LOCAL = ExecutorChoice()
