@@ -35,7 +35,15 @@ VERBS: dict[str, tuple[str, ...]] = {
 """What is kept of what the command line says of every folder, and the command that says it."""
 FILES = {"Assignment": Assignment, "Progress": Progress, "EnergyLine": EnergyLine, "Result": Result, "Archive": _Page}
 """Other values than events that are written into files and read again by later versions."""
-LEAVES = {str: "text", bool: "flag", int: "whole number", float: "number", datetime: "instant", timedelta: "span"}
+LEAVES = {
+    Any: "anything",
+    str: "text",
+    bool: "flag",
+    int: "whole number",
+    float: "number",
+    datetime: "instant",
+    timedelta: "span",
+}
 
 
 def names() -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from gridsweep.cli.arguments import Moment, Span
-from gridsweep.cli.group import cli, json_option, load, naming, print_json
+from gridsweep.cli.group import cli, json_option, load, naming, placing, print_json
+from gridsweep.errors import word
 from gridsweep.sweep.clusters import GATES, Gate
 
 
@@ -111,20 +112,32 @@ def simulate(
 )
 @click.option("--tier", help="Write only the jobs of this tier.")
 @click.option("--gate", type=click.Choice(GATES), help="Component that holds jobs back (default: as in the spec).")
+@click.option("--queue", help="Kueue's local queue, with --gate kueue (default: as in the spec).")
 @click.option("--namespace", is_flag=True, help="Also write the namespace.")
+@click.option("--role", is_flag=True, help="Also write the Role of a user who runs sweeps from his own machine.")
 @json_option
-def render(spec: Path, folder: Path, tier: str | None, gate: Gate | None, namespace: bool, as_json: bool) -> None:
+def render(
+    spec: Path,
+    folder: Path,
+    tier: str | None,
+    gate: Gate | None,
+    queue: str | None,
+    namespace: bool,
+    role: bool,
+    as_json: bool,
+) -> None:
     """Write the Kubernetes manifests of a sweep for kubectl."""
     from gridsweep.render import manifest_files
 
-    made = manifest_files.render(spec, folder, tier=tier, gate=gate, namespace=namespace)
-    following = f"kubectl apply --server-side -k {folder}"
+    with placing(spec):
+        made = manifest_files.render(spec, folder, tier=tier, gate=gate, queue=queue, namespace=namespace, role=role)
+    following = " && ".join(f"kubectl apply --server-side -k {word(part)}" for part in (folder / "base", folder))
     if as_json:
         from gridsweep.render.answers import Rendered
 
         print_json(Rendered(folder, made.jobs, following))
         return
-    what = f"{made.jobs} RayJobs" if made.jobs else "the loop as a Deployment"
+    what = f"{made.jobs} RayJobs" if made.jobs else "the loop as a Job"
     click.echo(f"wrote {folder}: {what}; next: {following}")
 
 

@@ -43,6 +43,13 @@ def plugin(name: str) -> type[Source]:
     raise SpecError(f"there is no provider {name!r}; installed are {', '.join(names())}")
 
 
+def secrets_of(settings: CarbonSource) -> tuple[str, ...]:
+    """Return the references, `env:NAME` or `file:PATH`, of the secrets that a source reads: the spec's, or its own."""
+    usual: dict[str, str] = getattr(plugin(settings.provider), "secrets", {})
+    named = {key: getattr(settings, key) for key in ("token", "username", "password")}
+    return tuple(found for key, value in named.items() if (found := value or usual.get(key)))
+
+
 def means_for(name: str, folder: Path | None = None, base: Path | None = None, **injected: Any) -> Means:
     """Return the means of a provider; `injected` (a clock, a transport) goes to its HTTP client, for tests."""
     secrets = Secrets(base=base)

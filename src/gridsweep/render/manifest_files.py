@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -16,28 +17,37 @@ from gridsweep.executors.kubernetes.manifests.names import store_of
 from gridsweep.executors.kubernetes.manifests.serving import serving
 from gridsweep.serving.servable import Servable
 from gridsweep.spec import load
+from gridsweep.spec.delivered import delivered
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 
 
 def render(
-    spec: Path, folder: Path, *, tier: str | None = None, gate: Gate | None = None, namespace: bool = False
+    spec: Path,
+    folder: Path,
+    *,
+    tier: str | None = None,
+    gate: Gate | None = None,
+    queue: str | None = None,
+    namespace: bool = False,
+    role: bool = False,
 ) -> Bundle:
     """Write the manifests of a sweep into a folder, replacing earlier gridsweep manifests there.
 
     Raise `SpecError` if the spec cannot be rendered, `GridsweepError` if the folder holds other files.
     """
     sweep = load(spec)
-    cluster = cluster_of(sweep, gate)
+    cluster = replace(cluster_of(sweep, gate, queue), context=None)  # of this machine, not of the cluster
     loop = cluster.gate == "none"
     made = bundle(
         sweep,
         cluster,
-        spec=spec.read_text(encoding="utf-8") if loop else "",
+        spec=delivered(spec.read_text(encoding="utf-8-sig"), spec, sweep, cluster) if loop else "",
         spec_files=_named_files(sweep, spec) if loop else None,
         worker_sources=worker_sources() if cluster.worker == "configmap" else None,
         tier=tier,
         namespace=namespace,
+        role=role,
         at=datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0),
     )
     write(made.texts(), folder)

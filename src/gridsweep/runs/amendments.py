@@ -18,7 +18,16 @@ from gridsweep.sweep.sweep import Sweep
 _SPAN = re.compile(r"-?P(?=.)(\d+[DW])*(T[\d.HMS]+)?")
 """A span as the codec writes it, in ISO 8601."""
 
-AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose", "env", "executor.local")
+PODS = tuple(
+    f"executor.kubernetes.{key}"
+    for key in (
+        "image", "cpu", "memory", "ephemeral_storage", "node_selector", "runtime_class", "pod", "secret",
+        "hugging_face_secret", "ttl", "run_deadline",
+    )
+)  # fmt: skip
+"""What may change of the pods of a cluster: not where things are."""
+AMENDABLE = ("tiers", "policy", "devices", "finish_by", "pack", "repeats", "propose", "env", "executor.local", *PODS)
+_SHORT = (*(key for key in AMENDABLE if key not in PODS), "the pods of executor.kubernetes (image, cpu, memory, ...)")
 
 
 def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]:
@@ -37,7 +46,7 @@ def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]
     if refused:
         listed = "\n  ".join(refused)
         raise SpecError(
-            f"the folder holds another sweep, and only {', '.join(AMENDABLE)} may change:\n  {listed}",
+            f"the folder holds another sweep, and only {', '.join(_SHORT)} may change:\n  {listed}",
             remedy="undo these changes, or choose another folder with --folder",
         )
     pairs = zip(old.experiments, new.experiments, strict=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any  # a section may have fewer keys than the valu
 
 from pydantic import Field
 
+from gridsweep.spec.pod import PodPatch
 from gridsweep.spec.study import Choice, Section
 from gridsweep.spec.values import Number, OneOf, Span, Word, choice_of
 from gridsweep.sweep.clusters import GATES, ExecutorChoice, KubernetesCluster, Limits, RayCluster
@@ -88,6 +89,18 @@ class KubernetesSection(Section):
     )
     run_deadline: Annotated[timedelta, Span()] = Field(
         default=_KUBERNETES.run_deadline, description="The longest run of one attempt; waits do not count."
+    )
+    secret: Name | None = Field(
+        default=None, description="A Secret whose keys are the variables that the spec refers to with env:NAME."
+    )
+    ttl: Annotated[timedelta, Span(timedelta(0))] = Field(
+        default=_KUBERNETES.ttl, description="How long the pod of a finished attempt stays; it keeps its GPU so long."
+    )
+    ephemeral_storage: Quantity | None = Field(
+        default=None, description="Ephemeral storage that a worker requests; default: none is requested."
+    )
+    pod: Annotated[dict[str, Any], PodPatch()] = Field(
+        default={}, description="Metadata and spec of pods, merged into them: labels, tolerations, volumes, ..."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any  # what YAML holds
+from typing import Any, cast  # what YAML holds; a checked word
 
 from gridsweep.errors import SignalError, SpecError
 from gridsweep.grid.registry import plugin, source_for
@@ -28,8 +28,8 @@ from gridsweep.spec.study import MOST_POINTS, DatasetSection
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault
 from gridsweep.sweep import designs
+from gridsweep.sweep.clusters import Gate, gate_faults
 from gridsweep.sweep.experiments import PARAMS, LoraParams, is_local, number
-from gridsweep.sweep.tiers import Percentile
 
 SHOWN = 3
 
@@ -77,10 +77,16 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
 
 def _remote_secrets(file: SpecFile) -> Iterator[Fault]:
     """Yield each reference to a variable of this machine that would be written, with its value, into a cluster."""
-    for name, value in file.env.items() if executor_of(file.executor).name != "local" else ():
+    executor = executor_of(file.executor)
+    if executor.name == "local" or (executor.kubernetes and executor.kubernetes.secret):
+        return
+    for name, value in file.env.items():
         if value.startswith("env:"):
             what = "refers to a variable of this machine, whose value would be readable in the cluster; "
-            yield Fault(("env", name), f"{what}set it there, or use hugging_face_secret")
+            there = (
+                "name a Secret that holds it in executor.kubernetes.secret" if executor.kubernetes else "set it there"
+            )
+            yield Fault(("env", name), what + there)
 
 
 def _tier_names(data: dict[str, Any], file: SpecFile, sound: bool) -> Iterator[Fault]:
@@ -130,12 +136,9 @@ def _gate(file: SpecFile) -> Iterator[Fault]:
     cluster = file.executor.kubernetes if file.executor else None
     if cluster is None:
         return
-    if cluster.gate == "kueue" and cluster.queue is None:
-        yield Fault(("executor", "kubernetes", "queue"), "missing; gate: kueue needs the name of a local queue")
-    for i, tier in enumerate(tiers_of(file.tiers)):
-        if cluster.gate == "compute-gardener" and isinstance(tier.threshold, Percentile):
-            what = f"must be a number, not {tier.threshold}: gate compute-gardener does not support percentiles"
-            yield Fault(("tiers", i, "threshold"), what)
+    gate = cast(Gate, cluster.gate)
+    for where, what in gate_faults(gate, cluster.queue, [tier.threshold for tier in tiers_of(file.tiers)]):
+        yield Fault(where, what)
     if cluster.gate in ("compute-gardener", "kueue") and (file.policy.immediate is None):
         what = f"must be immediate: gate {cluster.gate} holds work back, not gridsweep; set policy: immediate"
         yield Fault(("policy",), what)

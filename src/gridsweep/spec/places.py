@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from gridsweep.errors import FileFault, SpecError
+from gridsweep.spec.file import SpecFile
 from gridsweep.spec.study import DatasetSection, ModelSection, RecipeSection, Section
 from gridsweep.spec.yaml_lines import Document, Where, dotted
 
@@ -22,8 +23,8 @@ def placed(error: SpecError, path: Path) -> SpecError:
     An error that has a place already, or names no key of the file, is returned unchanged.
     """
     text = str(error)
-    known = KEY.fullmatch(error.where) if error.where is not None else None
-    if error.faults or "\n" in text or (error.where is not None and known is None):
+    place = _place(error.where)
+    if error.faults or "\n" in text or (error.where is not None and not place):
         return error
     try:
         document = Document(path.read_text(encoding="utf-8-sig"), str(path))
@@ -33,13 +34,19 @@ def placed(error: SpecError, path: Path) -> SpecError:
         line = TEMPLATE_LINE.search(text)
         found = FileFault(str(file), int(line[1]) if line else None, "", text)
     else:
-        key = _key(known or KEY.search(text), text)
+        key = place or _key(KEY.search(text), text)
         if not key:
             return error
         what = text.removeprefix(f"{dotted(key)}: ")
         here = isinstance(document.plain, dict) and key[0] in document.plain
         found = FileFault(str(path), document.line(key) if here else None, dotted(key), what)
     return SpecError(f"{found.where}: {found.what}", faults=[found])
+
+
+def _place(where: str | None) -> Where:
+    """Return the keys of a place such as `tiers.1.threshold`; () for one that no spec has."""
+    parts = re.findall(r"[^.\[\]]+", where or "") or [""]
+    return tuple(int(part) if part.isdigit() else part for part in parts) if parts[0] in SpecFile.model_fields else ()
 
 
 def _key(named: re.Match[str] | None, text: str) -> Where:

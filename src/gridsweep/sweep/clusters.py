@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, get_args
+from typing import Any, Literal, get_args  # a part of a Kubernetes object
 
 from gridsweep import __version__
+from gridsweep.sweep.tiers import Percentile
 
 Gate = Literal["none", "suspend", "compute-gardener", "kueue"]
 GATES: tuple[Gate, ...] = get_args(Gate)
+
+NUMBERS_ONLY = "compute-gardener"
+"""The gate that takes limits in gCO2eq/kWh, and no percentiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,9 @@ class KubernetesCluster:
     `gate` names what holds attempts back: only the loop (`none`) or, for manifests applied by hand and for external
     schedulers, `suspend`, `compute-gardener` or `kueue` (with `queue`). `volume` is the claim that holds base models,
     attempts and adapters; its size is computed if `volume_size` is None. `worker` says how the worker's code gets into
-    the pod: in the image, or from a ConfigMap on top of an image with its libraries.
+    the pod: in the image, or from a ConfigMap on top of an image with its libraries. `secret` names the Secret whose
+    keys are the variables that the spec refers to. `pod` patches pods, as a strategic merge patch. `ttl` is how long
+    the pod of a finished attempt stays, with its GPU, and `ephemeral_storage` is requested only if it is given.
     """
 
     namespace: str = "gridsweep"
@@ -53,6 +60,25 @@ class KubernetesCluster:
     hugging_face_secret: str | None = None
     worker: Literal["image", "configmap"] = "image"
     run_deadline: timedelta = timedelta(hours=24)
+    secret: str | None = None
+    ttl: timedelta = timedelta(minutes=1)
+    ephemeral_storage: str | None = None
+    pod: dict[str, Any] = field(default_factory=dict)
+
+
+def gate_faults(
+    gate: Gate, queue: str | None, thresholds: Sequence[object]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield what a gate lacks, whatever brought it: the place in the spec, and what to do. `thresholds` by tier."""
+    if gate == "kueue" and queue is None:
+        yield (
+            ("executor", "kubernetes", "queue"),
+            "missing; gate: kueue needs the name of a local queue: here, or by `--queue`",
+        )
+    for i, limit in enumerate(thresholds):
+        if gate == NUMBERS_ONLY and isinstance(limit, Percentile):
+            what = f"must be a number, not {limit}: gate {gate} does not support percentiles"
+            yield ("tiers", i, "threshold"), f"{what}; write a limit in gCO2eq/kWh, or choose gate: none or suspend"
 
 
 @dataclass(frozen=True, slots=True)

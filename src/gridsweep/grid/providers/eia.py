@@ -85,6 +85,7 @@ class EIA:
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"token", "basis", "base_url"})
+    secrets: ClassVar[dict[str, str]] = {"token": TOKEN}
     live: ClassVar[bool] = True
 
     def __init__(self, settings: CarbonSource, means: Means) -> None:

@@ -61,6 +61,7 @@ class ElectricityMaps:
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"token", "base_url", "basis"})
+    secrets: ClassVar[dict[str, str]] = {"token": TOKEN}
     live: ClassVar[bool] = True
 
     def __init__(self, settings: CarbonSource, means: Means) -> None:

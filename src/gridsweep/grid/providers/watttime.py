@@ -72,6 +72,7 @@ class WattTime:
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"username", "password", "base_url"})
+    secrets: ClassVar[dict[str, str]] = {"username": USERNAME, "password": PASSWORD}
     live: ClassVar[bool] = True
 
     def __init__(self, settings: CarbonSource, means: Means) -> None:

@@ -26,14 +26,14 @@ def served(published: Sweep) -> list[Manifest]:
     """The server of two of its adapters."""
     best = [e for e in published.experiments if e.params.r == 32][:2]
     adapters = {f"best{i}": f"/store/published/experiments/{e.id}/adapter" for i, e in enumerate(best)}
-    cluster = replace(cluster_of(published), hugging_face_secret="hugging-face")
+    cluster = replace(cluster_of(published, "compute-gardener"), hugging_face_secret="hugging-face")
     return serving(published.model.id, None, adapters, [32, 32], cluster)
 
 
 @pytest.fixture(scope="session")
 def rendered(published: Sweep, served: list[Manifest]) -> dict[str, list[Manifest]]:
     """Every kind of rendering, by what it is."""
-    cluster = replace(cluster_of(published), hugging_face_secret="hugging-face", queue="gpus")
+    cluster = replace(cluster_of(published, "compute-gardener"), hugging_face_secret="hugging-face", queue="gpus")
     made = {"serving": served}
     for gate in ("suspend", "compute-gardener", "kueue"):
         for worker in ("image", "configmap"):

@@ -18,7 +18,6 @@ from gridsweep.executors.kubernetes.manifests.delivery import (
     CONFIGMAP_LIMIT,
     ENTRYPOINT,
     SOURCE_PARTS,
-    START,
     STOP,
     assignment_of,
     config_map,
@@ -48,7 +47,6 @@ def pod(tmp_path):
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "HOME": str(tmp_path),
             "GRIDSWEEP_ASSIGNMENT": codec.dumps(work, indent=1),
-            "GRIDSWEEP_START": START,
             "GRIDSWEEP_STORE": str(store),
             "GRIDSWEEP_AGAIN": "1",
             "GRIDSWEEP_WORKER": "gridsweep.testing",
@@ -189,7 +187,7 @@ def test_the_sources_import_nothing_of_the_package_that_is_not_among_them():
 
 
 def test_the_mounted_files_are_those_of_the_package(published):
-    cluster = replace(cluster_of(published), worker="configmap")
+    cluster = replace(cluster_of(published, "compute-gardener"), worker="configmap")
     made = bundle(published, cluster, worker_sources=worker_sources()).manifests
     held = {m["metadata"]["name"]: m["data"] for m in made if m["kind"] == "ConfigMap"}
     job = next(m for m in made if m["kind"] == "RayJob")
@@ -202,14 +200,14 @@ def test_the_mounted_files_are_those_of_the_package(published):
 
 def test_what_no_pod_could_read_is_refused(published):
     for model, worker in (("/home/me/model", "image"), ("tiny-qwen2", "configmap")):
-        cluster = replace(cluster_of(published), worker=worker)
+        cluster = replace(cluster_of(published, "compute-gardener"), worker=worker)
         with pytest.raises(SpecError, match=r"lies on this machine|tiny-qwen2 comes"):
             bundle(replace(published, model=Model(model)), cluster, worker_sources=worker_sources())
 
 
 def test_a_configmap_too_large_is_refused(published):
     with pytest.raises(SpecError, match="1024"):
-        config_map(cluster_of(published), "x", {}, {"a": "b" * (CONFIGMAP_LIMIT + 1)})
+        config_map(cluster_of(published, "compute-gardener"), "x", {}, {"a": "b" * (CONFIGMAP_LIMIT + 1)})
 
 
 def test_an_image_of_another_version_says_so_first(pod, tmp_path):
@@ -219,4 +217,8 @@ def test_an_image_of_another_version_says_so_first(pod, tmp_path):
     (old / "__init__.py").write_text("")
     code, said = pod.run(PYTHONPATH=str(old.parent))
     assert code == 1
-    assert said.strip() == (f"the image holds gridsweep 0.1.0, this needs {__version__}; use an image of that version")
+    assert "No module named 'gridsweep.executors'" in said  # which the loop tells with the image
+    code, said = pod.run(GRIDSWEEP_VERSION="9.9")
+    assert (code, said.strip()) == (
+        1, f"the image holds gridsweep {__version__}, this needs 9.9; use an image of that version"
+    )  # fmt: skip

@@ -37,9 +37,12 @@ def table(manifests) -> str:
 
 @pytest.fixture(scope="module")
 def texts(published, served) -> dict[str, str]:
-    made = bundle(published, cluster_of(published))
+    made = bundle(published, cluster_of(published, "compute-gardener"))
     files = made.texts()
-    found = {name: files[name] for name in ("kustomization.yaml", "volume.yaml", "network.yaml")}
+    found = {
+        name: files[name]
+        for name in ("kustomization.yaml", "base/kustomization.yaml", "base/volume.yaml", "network.yaml")
+    }
     for tier, stem in SHOWN.items():
         (name,) = (name for name in files if name.startswith(f"jobs/{stem}-") and tier in files[name])
         found[f"rayjob-{tier}.yaml"] = files[name]
@@ -47,7 +50,8 @@ def texts(published, served) -> dict[str, str]:
     found["serving.yaml"] = documents(served)
     loop = bundle(published, cluster_of(published, "none"), spec="name: published\n")
     found["controller.yaml"] = loop.texts()["controller.yaml"]
-    return found
+    found["controller-kustomization.yaml"] = loop.texts()["kustomization.yaml"]
+    return {name.replace("/", "-"): text for name, text in found.items()}
 
 
 def test_the_published_sweep_renders_as_it_did(texts):

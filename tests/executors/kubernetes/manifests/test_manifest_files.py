@@ -1,5 +1,8 @@
 """A folder of manifests on the disk."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -7,6 +10,8 @@ from builders import PROJECT
 from gridsweep.errors import GridsweepError, SpecError
 from gridsweep.executors.kubernetes.manifests.bundle import MARK
 from gridsweep.render.manifest_files import render, write
+from gridsweep.spec import load, loads
+from gridsweep.sweep.clusters import KubernetesCluster
 
 EXAMPLE = PROJECT / "examples" / "published.yaml"
 
@@ -16,25 +21,115 @@ def files(folder):
 
 
 def test_the_published_sweep_is_21_jobs_behind_compute_gardener(tmp_path):
-    made = render(EXAMPLE, tmp_path / "out")
+    made = render(EXAMPLE, tmp_path / "out", gate="compute-gardener")
     assert made.jobs == 21
-    listed = yaml.safe_load((tmp_path / "out" / "kustomization.yaml").read_text())["resources"]
-    assert files(tmp_path / "out") == {"kustomization.yaml", *listed}
+    listed, shared = (
+        yaml.safe_load((tmp_path / "out" / folder / "kustomization.yaml").read_text())["resources"]
+        for folder in ("", "base")
+    )
+    assert files(tmp_path / "out") == {
+        "kustomization.yaml", *listed, "base/kustomization.yaml", *(f"base/{name}" for name in shared)
+    }  # fmt: skip
+    assert shared == ["volume.yaml"]  # which outlives the sweep
     assert sum(name.startswith("jobs/") for name in listed) == 21
 
 
 @pytest.mark.parametrize(("tier", "jobs"), [("tier1", 8), ("tier2", 4), ("tier3", 9)])
 def test_one_tier_alone(tmp_path, tier, jobs):
     assert render(EXAMPLE, tmp_path / "out", tier=tier, gate="suspend").jobs == jobs
-    assert "volume.yaml" in files(tmp_path / "out")
+    assert "base/volume.yaml" in files(tmp_path / "out")
 
 
 def test_gate_none_is_the_loop_with_its_spec(tmp_path):
     assert render(EXAMPLE, tmp_path / "out", gate="none", namespace=True).jobs == 0
     loop = list(yaml.safe_load_all((tmp_path / "out" / "controller.yaml").read_text()))
     (held,) = (m["data"] for m in loop if m["kind"] == "ConfigMap")
-    assert held == {"sweep.yaml": EXAMPLE.read_text()}
-    assert "namespace.yaml" in files(tmp_path / "out")
+    written = "\n\n# Written by `gridsweep render`, for the cluster:\nexecutor:\n  kubernetes: {}\n"
+    assert held == {"sweep.yaml": EXAMPLE.read_text().rstrip() + written}
+    assert {"base/namespace.yaml", "base/journal.yaml"} <= files(tmp_path / "out")
+    assert not any("journal" in name for name in files(tmp_path / "out") if not name.startswith("base/"))
+
+
+def readme_example() -> str:
+    blocks = re.findall(r"```yaml\n(.*?)```", (PROJECT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    return next(block for block in blocks if "threshold: p20" in block)
+
+
+def test_the_example_of_the_readme_renders(tmp_path):
+    spec = tmp_path / "mine.yaml"
+    spec.write_text(readme_example())
+    assert render(spec, tmp_path / "out").jobs == 0
+    assert render(spec, tmp_path / "out", gate="suspend").jobs == 20
+    loop = list(yaml.safe_load_all(render(spec, tmp_path / "out", gate="none").texts()["controller.yaml"]))
+    (held,) = (m["data"]["sweep.yaml"] for m in loop if m["kind"] == "ConfigMap")
+    there = loads(held, "/config/sweep.yaml")
+    here = load(spec)
+    assert there == replace(here, executor=there.executor) and there.name == "mine"
+    assert there.executor.name == "kubernetes"
+
+
+@pytest.mark.parametrize("given", ["--gate", "executor"])
+def test_a_percentile_under_a_gate_that_needs_numbers_is_refused_whatever_brought_the_gate(tmp_path, given):
+    spec = tmp_path / "sweep.yaml"
+    text = readme_example()
+    if given == "executor":
+        text = (
+            text.replace("policy: planned", "policy: immediate") + "executor: {kubernetes: {gate: compute-gardener}}\n"
+        )
+    spec.write_text(text)
+    with pytest.raises(
+        SpecError, match=r"tiers\[1\]\.threshold: must be a number, not p20.*choose gate: none or suspend"
+    ):
+        render(spec, tmp_path / "out", gate="compute-gardener" if given == "--gate" else None)
+
+
+def test_a_queue_can_be_named_beside_its_gate(tmp_path):
+    with pytest.raises(SpecError, match="`--queue`"):
+        render(EXAMPLE, tmp_path / "out", gate="kueue")
+    assert render(EXAMPLE, tmp_path / "out", gate="kueue", queue="gpus").jobs == 21
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        "executor: local\n",
+        "executor: {ray: {address: http://127.0.0.1:8265}}  # somewhere\n",
+        "executor:\n  kubernetes:\n    namespace: ml   # ours\n    gate: suspend\n    run_deadline: 3h\n\n# the end\n",
+        "'executor': {kubernetes: {namespace: ml, context: mine, node_selector: {a: '1'}}}\n",
+    ],
+)
+def test_the_loop_in_the_cluster_never_trains_in_its_own_pod(tmp_path, executor):
+    spec = tmp_path / "sweep.yaml"
+    spec.write_text("\ufeff# a comment\n" + executor + EXAMPLE.read_text())
+    made = render(spec, tmp_path / "out", gate="none")
+    (held,) = (m["data"]["sweep.yaml"] for m in made.manifests if m["kind"] == "ConfigMap")
+    there, here = loads(held, "/config/sweep.yaml"), load(spec)
+    assert there.executor.name == "kubernetes" and there.executor.kubernetes.gate == "none"
+    wanted = here.executor.kubernetes or KubernetesCluster()
+    assert there.executor.kubernetes == replace(wanted, gate="none", context=None)  # the context is of this machine
+    assert replace(there, executor=here.executor) == here
+
+
+SECRETIVE = "carbon: {provider: watttime, zone: CAISO_NORTH}\nenv: {KEY: env:LICENCE}\n"
+
+
+def test_tokens_reach_the_pods_by_a_secret_alone(tmp_path):
+    spec = tmp_path / "sweep.yaml"
+    spec.write_text(EXAMPLE.read_text() + SECRETIVE)
+    with pytest.raises(SpecError, match=r"env\.KEY: .*executor\.kubernetes\.secret|pods need WATTTIME_USERNAME"):
+        render(spec, tmp_path / "out")
+    spec.write_text(EXAMPLE.read_text() + SECRETIVE + "executor: {kubernetes: {secret: mine}}\n")
+    made = render(spec, tmp_path / "out", gate="none")
+    (loop,) = (m for m in made.manifests if m["kind"] == "Job")
+    variables = loop["spec"]["template"]["spec"]["containers"][0]["env"]
+    referred = {v["name"]: v["valueFrom"]["secretKeyRef"] for v in variables if "valueFrom" in v}
+    assert referred == {name: {"name": "mine", "key": name} for name in ("WATTTIME_USERNAME", "WATTTIME_PASSWORD")}
+    job = next(m for m in render(spec, tmp_path / "out", gate="suspend").manifests if m["kind"] == "RayJob")
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "LICENCE"}}} in head["env"]
+    spec.write_text(EXAMPLE.read_text() + "carbon: {provider: eia, zone: CISO, token: file:/key}\n")
+    with pytest.raises(SpecError, match="file:/key is on this machine"):
+        render(spec, tmp_path / "out", gate="none")
 
 
 def test_a_trace_beside_the_spec_comes_along(tmp_path):
@@ -59,8 +154,8 @@ def test_a_trace_elsewhere_is_refused(tmp_path):
 
 def test_another_rendering_replaces_the_last_one_whole(tmp_path):
     render(EXAMPLE, tmp_path / "out")
-    render(EXAMPLE, tmp_path / "out", tier="tier2")
-    assert len(files(tmp_path / "out")) == 3 + 4
+    render(EXAMPLE, tmp_path / "out", tier="tier2", gate="suspend")
+    assert len(files(tmp_path / "out")) == 4 + 4
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -76,7 +171,7 @@ def test_an_error_leaves_nothing_and_the_last_rendering_in_place(tmp_path):
     render(EXAMPLE, tmp_path / "out")
     before = files(tmp_path / "out")
     with pytest.raises(SpecError, match="tier9"):
-        render(EXAMPLE, tmp_path / "out", tier="tier9")
+        render(EXAMPLE, tmp_path / "out", tier="tier9", gate="suspend")
     with pytest.raises(GridsweepError, match="cannot write"):
         write({"kustomization.yaml": MARK, "a": "", "a/b": ""}, tmp_path / "out")
     assert files(tmp_path / "out") == before

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gridsweep.executors.kubernetes.manifests.checks import pod_templates
-from gridsweep.executors.kubernetes.manifests.image_version import CONTROLLER
+from gridsweep.executors.kubernetes.manifests.delivery import START
 from gridsweep.executors.kubernetes.manifests.yaml_text import document
 
 ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
@@ -45,13 +45,13 @@ def test_every_container_has_requests_and_limits(pods):
     for where, pod in pods:
         for container in pod["containers"]:
             for kind in ("requests", "limits"):
-                assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"][kind]), where
+                assert {"cpu", "memory"} <= set(container["resources"][kind]), where
             assert ":" in container["image"] and not container["image"].endswith(":latest"), where
 
 
 def test_only_the_loop_has_a_token_of_the_cluster(pods):
     with_token = {where for where, pod in pods if pod["automountServiceAccountToken"]}
-    assert with_token == {"none: Deployment/published-controller"}
+    assert with_token == {"none: Job/published-controller"}
 
 
 def test_what_must_be_written_can_be(pods):
@@ -98,11 +98,11 @@ def test_the_loop_may_do_what_it_does_and_no_more(rendered):
 
 
 def test_the_loop_is_one_and_its_journal_is_its_own(rendered):
-    (loop,) = (m for m in rendered["none"] if m["kind"] == "Deployment")
-    assert loop["spec"]["replicas"] == 1
-    assert loop["spec"]["strategy"] == {"type": "Recreate"}
+    (loop,) = (m for m in rendered["none"] if m["kind"] == "Job")
+    assert (loop["spec"]["parallelism"], loop["spec"]["completions"]) == (1, 1)
+    assert loop["spec"]["podReplacementPolicy"] == "Failed"
     (container,) = loop["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["python", "-c", CONTROLLER]  # the command line, once the image's version is right
+    assert container["command"] == list(START)  # the command line, once the image's version is right
     assert container["args"] == ["run", "/config/sweep.yaml", "--folder", "/state/run"]
     claims = {m["metadata"]["name"]: m["spec"] for m in rendered["none"] if m["kind"] == "PersistentVolumeClaim"}
     assert claims["published-journal"]["accessModes"] == ["ReadWriteOnce"]

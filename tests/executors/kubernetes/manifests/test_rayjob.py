@@ -32,7 +32,7 @@ def variables(job):
 
 @pytest.fixture(scope="module")
 def gated(published):
-    return jobs(bundle(published, cluster_of(published)).manifests)
+    return jobs(bundle(published, cluster_of(published, "compute-gardener")).manifests)
 
 
 def test_the_published_sweep_has_21_in_three_tiers_with_their_limits(gated):
@@ -100,7 +100,7 @@ def test_a_deadline_counts_no_wait_that_kuberay_does_not(published, gate):
 
 def test_suspend_is_ours_only_with_gate_suspend(published):
     work = assignment_of(published, published.experiments[0].id)
-    cluster = replace(cluster_of(published), queue="gpus")
+    cluster = replace(cluster_of(published, "compute-gardener"), queue="gpus")
     made = {g: rayjob(published, cluster, work, gate=g) for g in ("none", "suspend", "compute-gardener", "kueue")}
     assert {gate for gate, job in made.items() if "suspend" in job["spec"]} == {"suspend"}
     assert made["suspend"]["spec"]["suspend"] is True
@@ -127,7 +127,7 @@ def test_equal_work_gives_equal_jobs_and_other_work_another_digest(published):
 
 def test_two_sweeps_in_one_namespace_share_neither_names_nor_folders(published):
     other = replace(published, name="other")
-    one, two = (bundle(s, cluster_of(s)).manifests for s in (published, other))
+    one, two = (bundle(s, cluster_of(s, "compute-gardener")).manifests for s in (published, other))
     named = [{(m["kind"], m["metadata"]["name"]) for m in made} for made in (one, two)]
     assert named[0] & named[1] == {("PersistentVolumeClaim", "gridsweep-store")}  # the volume may be shared
     stores = [{variables(job)["GRIDSWEEP_STORE"] for job in jobs(made)} for made in (one, two)]

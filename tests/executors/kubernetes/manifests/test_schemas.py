@@ -89,10 +89,12 @@ def test_the_text_reads_back_as_the_values(rendered):
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed; it reads YAML in its own way")
 def test_kubectl_reads_the_same(published, tmp_path):
-    made = bundle(published, cluster_of(published))
+    made = bundle(published, cluster_of(published, "compute-gardener"))
     for name, text in made.texts().items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True, check=True, timeout=60)
-    read = {m["metadata"]["name"]: m for m in yaml.load_all(done.stdout, Loader=LOADER)}
+    read = {}
+    for folder in (tmp_path, tmp_path / "base"):
+        done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True, timeout=60)
+        read |= {m["metadata"]["name"]: m for m in yaml.load_all(done.stdout, Loader=LOADER)}
     assert read == {m["metadata"]["name"]: m for m in made.manifests}

@@ -44,7 +44,14 @@ def test_the_arguments_name_the_base_and_every_adapter(served):
 
 
 def test_a_revision_is_passed_on(published):
-    made = serving(BASE, "abc123", {"a": "experiments/x/adapter"}, [8], cluster_of(published), max_model_len=None)
+    made = serving(
+        BASE,
+        "abc123",
+        {"a": "experiments/x/adapter"},
+        [8],
+        cluster_of(published, "compute-gardener"),
+        max_model_len=None,
+    )
     arguments = container(made)["args"]
     assert arguments[arguments.index("--revision") + 1] == "abc123"
     assert "--max-model-len" not in arguments

@@ -60,7 +60,7 @@ def test_the_published_volume_holds_all_of_it(published):
     real = 15.2e9 + ranks * 2_523_136 * (4 + KEPT_CHECKPOINTS * 12) + 2 * 32 * 2_523_136 * 12
     assert size.bytes > real * 1.2
     assert size.quantity == f"{-int(-size.bytes // GIB)}Gi"
-    claim = volume_claim(published, cluster_of(published), loop=False)
+    claim = volume_claim(published, cluster_of(published, "compute-gardener"), loop=False)
     assert claim["spec"]["resources"]["requests"]["storage"] == size.quantity
     assert "checkpoints" in claim["metadata"]["annotations"]["gridsweep.io/size"]
 
@@ -84,6 +84,6 @@ def test_a_pack_keeps_the_checkpoints_of_all_its_members_and_whoever_joins_has_a
 
 
 def test_a_size_that_is_given_stays(published):
-    claim = volume_claim(published, replace(cluster_of(published), volume_size="1Ti"), loop=False)
+    claim = volume_claim(published, replace(cluster_of(published, "compute-gardener"), volume_size="1Ti"), loop=False)
     assert claim["spec"]["resources"]["requests"]["storage"] == "1Ti"
     assert "annotations" not in claim["metadata"]

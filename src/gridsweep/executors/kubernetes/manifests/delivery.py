@@ -1,8 +1,7 @@
 """Delivery of work into a worker's pod: the assignment, the start program and the stop program.
 
 The assignment travels inside the RayJob, in a variable of the container: creating a RayJob needs no access to the
-volume. The start is a program and not a line of shell, because a folder may have only one writer, and KubeRay submits a
-job again, to the same folder, when the head has been replaced.
+volume. The start program is `executors/kubernetes/start.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from gridsweep.errors import SpecError
-from gridsweep.executors.kubernetes.manifests.image_version import CHECK
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name
 from gridsweep.records.attempts import Assignment, Part
 from gridsweep.sweep.clusters import KubernetesCluster
@@ -19,56 +17,8 @@ from gridsweep.sweep.experiments import is_local
 from gridsweep.sweep.stints import Device, Member, Stint
 from gridsweep.sweep.sweep import Sweep
 
-ENTRYPOINT = 'exec python -c "$GRIDSWEEP_START"'
-
-START = (
-    CHECK
-    + """\
-import os
-from dataclasses import replace
-from pathlib import Path
-from gridsweep.records import codec
-from gridsweep.records.attempts import Assignment, AttemptFolder
-
-task = codec.loads(Assignment, os.environ["GRIDSWEEP_ASSIGNMENT"])
-stint, _, number = task.attempt.rpartition("/")
-home = Path(os.environ["GRIDSWEEP_STORE"], "stints", stint)
-folder = AttemptFolder(home / number)
-while (folder.path / "worker.json").exists():  # a worker was here before; folders are never reused
-    result = folder.result()
-    if result and not result.error and all(o.status != "paused" for o in result.outcomes):
-        sys.exit(1 if any(o.status == "failed" for o in result.outcomes) else 0)
-    if os.environ["GRIDSWEEP_AGAIN"] != "1":
-        sys.exit(f"{folder.path} has been worked in; what remains of it is for another attempt")
-    saved = {part.experiment: folder.checkpoint(part.experiment) for part in task.members}
-    parts = [(part, saved[part.experiment] or part.checkpoint) for part in task.members]
-    members = tuple(replace(p, from_step=c.step, checkpoint=c) if c else p for p, c in parts)
-    number = str(int(number) + 1)
-    task = replace(task, attempt=f"{stint}/{number}", members=members)
-    folder = AttemptFolder(home / number)
-folder.prepare(task)
-try:
-    lock = folder.lock()
-except OSError:  # a network share that cannot lock folders
-    lock = -1
-if lock is None:
-    sys.exit(f"a worker lives in {folder.path}")
-if lock >= 0:
-    os.set_inheritable(lock, True)
-log = os.open(folder.path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-os.dup2(log, 1)
-os.dup2(log, 2)
-Path(os.environ["HOME"], "worker").write_text(f"{os.getpid()} {folder.path}\\n")
-worker = os.environ.get("GRIDSWEEP_WORKER", "gridsweep.train")
-os.execv(sys.executable, [sys.executable, "-P", "-m", worker, str(folder.path)])
-"""
-)
-"""The start program: creates the attempt's folder and becomes its worker, with the folder's lock and log.
-
-If the folder is already used and `GRIDSWEEP_AGAIN` is 1 (no loop: a resumed RayJob), the program continues in the next
-folder, from the newest complete checkpoint; if it is 0 (the loop drives), the program refuses. Finished work is not
-repeated.
-"""
+START = ("python", "-P", "-m", "gridsweep.executors.kubernetes.start")
+ENTRYPOINT = f"exec {' '.join(START)}"
 
 STOP = """\
 read -r pid folder < "$HOME/worker" || exit 0
@@ -92,6 +42,9 @@ WORKER_SOURCES = (
     "energy/power_limits.py",
     "energy/rapl.py",
     "errors.py",
+    "executors/__init__.py",
+    "executors/kubernetes/__init__.py",
+    "executors/kubernetes/start.py",
     "records/__init__.py",
     "records/attempts.py",
     "records/bounded.py",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from gridsweep.errors import SpecError
 from gridsweep.executors.kubernetes.manifests.names import MODELS, STORE, Manifest
 from gridsweep.sweep.clusters import KubernetesCluster
 
@@ -39,6 +42,28 @@ def secret(name: str, secret_name: str, key: str) -> Manifest:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret_name, "key": key}}}
 
 
+def referring(values: Iterable[tuple[str, str]], cluster: KubernetesCluster) -> list[Manifest]:
+    """Return variables, of which `env:NAME` stands for the key NAME of the spec's Secret; "" is that name.
+
+    Raise `SpecError` if there is a reference, and the spec names no Secret.
+    """
+    values = list(values)
+    keys = [value.removeprefix("env:") for _, value in values if value.startswith("env:")]
+    if keys and cluster.secret is None:
+        told = " ".join(f"--from-literal={key}=..." for key in keys)
+        raise SpecError(
+            f"missing; pods need {', '.join(keys)}, which only a Secret may hold; make it with "
+            f"`kubectl -n {cluster.namespace} create secret generic NAME {told}`, and write its name here",
+            where="executor.kubernetes.secret",
+        )
+    return [
+        secret(name or value.removeprefix("env:"), cluster.secret or "", value.removeprefix("env:"))
+        if value.startswith("env:")
+        else environment(**{name: value})[0]
+        for name, value in values
+    ]
+
+
 def hugging_face(cluster: KubernetesCluster) -> list[Manifest]:
     """Return the variables for the model cache, and the token for gated models."""
     variables = environment(HF_HOME=MODELS, HF_HUB_DISABLE_TELEMETRY="1")
@@ -46,12 +71,12 @@ def hugging_face(cluster: KubernetesCluster) -> list[Manifest]:
     return [*variables, secret("HF_TOKEN", token, "HF_TOKEN")] if token else variables
 
 
-def resources(cpu: str, memory: str, gpus: int = 0, scratch: str = "10Gi") -> Manifest:
+def resources(cpu: str, memory: str, gpus: int = 0, scratch: str | None = None) -> Manifest:
     """Return resources with requests equal to limits, so that the pod is evicted last.
 
-    `scratch` is the space for logs and temporary files.
+    `scratch` is the space for logs and temporary files; many queues and quotas do not know it, and refuse what asks.
     """
-    amounts = {"cpu": cpu, "memory": memory, "ephemeral-storage": scratch}
+    amounts = {"cpu": cpu, "memory": memory, **({"ephemeral-storage": scratch} if scratch else {})}
     if gpus:
         amounts[GPU] = str(gpus)
     return {"requests": dict(amounts), "limits": dict(amounts)}

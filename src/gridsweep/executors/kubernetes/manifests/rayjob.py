@@ -9,6 +9,7 @@ import json
 import math
 from datetime import timedelta
 
+from gridsweep import __version__
 from gridsweep.errors import SpecError
 from gridsweep.executors.kubernetes.manifests import delivery
 from gridsweep.executors.kubernetes.manifests.names import (
@@ -24,6 +25,7 @@ from gridsweep.executors.kubernetes.manifests.names import (
     labels,
     store_of,
 )
+from gridsweep.executors.kubernetes.manifests.patches import patched
 from gridsweep.executors.kubernetes.manifests.pods import (
     claim,
     container_security,
@@ -31,19 +33,20 @@ from gridsweep.executors.kubernetes.manifests.pods import (
     hugging_face,
     mount,
     on_gpu_nodes,
+    referring,
     resources,
     scratch,
     security,
 )
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
-from gridsweep.sweep.clusters import Gate, KubernetesCluster
+from gridsweep.spec.yaml_lines import dotted
+from gridsweep.sweep.clusters import Gate, KubernetesCluster, gate_faults
 from gridsweep.sweep.experiments import number
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.sweep.tiers import Percentile, Tier
 
 RAY_VERSION = "2.60.0"
-TTL_SECONDS = 60
 COMPUTE_GARDENER = "compute-gardener-scheduler"
 THRESHOLD = f"{COMPUTE_GARDENER}.kubernetes.io/carbon-intensity-threshold"
 MAX_DELAY = f"{COMPUTE_GARDENER}.kubernetes.io/max-scheduling-delay"
@@ -57,9 +60,12 @@ def rayjob(
     """Return the RayJob of an attempt. With `again`, a resumed RayJob continues by itself: for use without the loop.
 
     Equal arguments give equal manifests; the annotation `gridsweep.io/digest` covers all the rest. Raise `SpecError`
-    if `gate` (by default the cluster's) is `kueue` and no queue is named.
+    if `gate` (by default the cluster's) lacks something, or a variable its Secret.
     """
     gate = gate or cluster.gate
+    limits = [each.threshold for each in sweep.tiers]
+    for place, what in gate_faults(gate, cluster.queue, limits):
+        raise SpecError(what, where=dotted(place))
     first = work.members[0].experiment
     tier = sweep.tier(sweep.experiment(first).tier)
     # A label has one value: for a pack it is the first member; the assignment names all members.
@@ -67,8 +73,7 @@ def rayjob(
     notes = {**experiment_annotations(sweep, first), ATTEMPT: work.attempt}
     own = dict(joined)
     if gate == "kueue":  # Kueue sets `suspend` on creation; setting it here would suspend the job again at every apply
-        if not cluster.queue:
-            raise SpecError("gate: kueue needs the name of a local queue; set executor.kubernetes.queue")
+        assert cluster.queue is not None, "a queue was asked for above"
         own[QUEUE] = cluster.queue
     made: Manifest = {
         "apiVersion": "ray.io/v1",
@@ -80,9 +85,10 @@ def rayjob(
             "annotations": notes,
         },
         "spec": _spec(
-            _template(gate, tier, joined, notes, _pod(sweep, cluster, work, again)),
+            patched(_template(gate, tier, joined, notes, _pod(sweep, cluster, work, again)), cluster.pod),
             deadline(sweep, cluster, tier, gate),
             gate,
+            cluster.ttl,
         ),
     }
     seal = digest(json.dumps(made, sort_keys=True))
@@ -90,13 +96,13 @@ def rayjob(
     return made
 
 
-def _spec(template: Manifest, longest: timedelta, gate: Gate) -> Manifest:
-    """Return the spec of a RayJob: a cluster of one head, which ends with the job and is stopped after `longest`."""
+def _spec(template: Manifest, longest: timedelta, gate: Gate, ttl: timedelta) -> Manifest:
+    """Return the spec of a RayJob: a cluster of one head, which is stopped after `longest`, or `ttl` after its end."""
     spec: Manifest = {
         "entrypoint": delivery.ENTRYPOINT,
         "submissionMode": "HTTPMode",
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": TTL_SECONDS,
+        "ttlSecondsAfterFinished": math.ceil(ttl.total_seconds()),
         "backoffLimit": 0,
         "activeDeadlineSeconds": math.ceil(longest.total_seconds()),
         "rayClusterSpec": {
@@ -154,7 +160,7 @@ def _held(gate: Gate, tier: Tier) -> dict[str, str]:
 def _pod(sweep: Sweep, cluster: KubernetesCluster, work: Assignment, again: bool) -> Manifest:
     variables = environment(
         GRIDSWEEP_ASSIGNMENT=codec.dumps(work, indent=1),
-        GRIDSWEEP_START=delivery.START,
+        GRIDSWEEP_VERSION=__version__,
         GRIDSWEEP_STORE=store_of(sweep.name),
         GRIDSWEEP_AGAIN="1" if again else "0",
         HOME="/tmp",
@@ -174,12 +180,12 @@ def _pod(sweep: Sweep, cluster: KubernetesCluster, work: Assignment, again: bool
     container = {
         "name": "ray-head",
         "image": cluster.image,
-        "env": [*environment(**dict(sweep.env)), *variables, *hugging_face(cluster)],
+        "env": [*referring(sweep.env, cluster), *variables, *hugging_face(cluster)],
         "ports": [
             {"name": "gcs-server", "containerPort": 6379},
             {"name": "dashboard", "containerPort": 8265},
         ],
-        "resources": resources(cluster.cpu, cluster.memory, gpus=1),
+        "resources": resources(cluster.cpu, cluster.memory, gpus=1, scratch=cluster.ephemeral_storage),
         "securityContext": container_security(),
         "volumeMounts": mounts,
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", delivery.STOP]}}},

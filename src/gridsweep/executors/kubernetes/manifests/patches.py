@@ -1,0 +1,58 @@
+"""The spec's patch of pods, merged as `kubectl patch --type strategic` merges.
+
+Mappings are merged by key, and null removes a key. Lists whose elements have a name are merged by it. Tolerations are
+added, where Kubernetes would replace the list: the one for GPU nodes is needed. Other lists are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any  # a Kubernetes object
+
+from gridsweep.executors.kubernetes.manifests.names import Manifest
+
+KEYS = {
+    "containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "imagePullSecrets": "name",
+    "volumeMounts": "mountPath", "volumeDevices": "devicePath", "hostAliases": "ip", "resourceClaims": "name",
+    "topologySpreadConstraints": "topologyKey", "schedulingGates": "name",
+}  # fmt: skip
+"""Lists that are merged, with the field that names an element: the patch merge keys of core/v1."""
+ADDED = ("tolerations", "envFrom")
+EVERYWHERE = ("imagePullSecrets", "priorityClassName", "tolerations", "dnsConfig", "dnsPolicy", "hostAliases")
+"""Fields of a pod that hold for all pods; the others are for workers."""
+WORKER = "ray-head"
+
+
+def patched(template: Manifest, patch: Mapping[str, Any]) -> Manifest:
+    """Return a pod's template (`metadata` and `spec`) with the spec's patch.
+
+    Of the containers, those that the pod has are patched. A pod that is not a worker's gets `EVERYWHERE` only.
+    """
+    if not patch:
+        return template
+    there = {container["name"] for container in template["spec"]["containers"]}
+    spec = dict(patch.get("spec") or {})
+    if WORKER not in there:
+        spec = {name: value for name, value in spec.items() if name in (*EVERYWHERE, "containers")}
+    if spec.get("containers"):
+        spec["containers"] = [container for container in spec["containers"] if container["name"] in there]
+    merged: Manifest = _merged(template, {"metadata": patch.get("metadata") or {}, "spec": spec})
+    return merged
+
+
+def _merged(old: Any, new: Any, name: str = "") -> Any:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        both = {key: _merged(old.get(key), value, key) for key, value in new.items() if value is not None}
+        return {**{key: value for key, value in old.items() if key not in new}, **both}
+    if isinstance(new, Sequence) and not isinstance(new, str):
+        had = list(old or ())
+        if name in ADDED:
+            return [*had, *(deepcopy(each) for each in new if each not in had)]
+        if key := KEYS.get(name):
+            told = {each[key]: each for each in new}
+            kept = [_merged(each, told.pop(each[key]), "") if each.get(key) in told else each for each in had]
+            return [*kept, *(_merged({}, each) for each in told.values())]
+    if isinstance(new, Mapping):
+        return _merged({}, new)
+    return deepcopy(new)

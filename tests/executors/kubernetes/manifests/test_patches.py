@@ -1,0 +1,120 @@
+"""The patch of pods: what a platform team asks of all pods, merged as Kubernetes merges it, and checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gridsweep.errors import SpecError
+from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
+from gridsweep.executors.kubernetes.manifests.checks import pod_templates, problems
+from gridsweep.executors.kubernetes.manifests.patches import patched
+from gridsweep.runs.amendments import amendments
+from gridsweep.spec import loads
+
+SPEC = """
+model: org/model
+dataset: {id: org/data, train_samples: 1000}
+estimates: {duration: 90m, power_w: 425}
+executor:
+  kubernetes:
+    pod:
+"""
+ASKED = """\
+      metadata:
+        labels: {team: ml, "gridsweep.io/tier": mine}
+        annotations: {cost-centre: "42"}
+      spec:
+        priorityClassName: batch
+        imagePullSecrets: [{name: registry}]
+        tolerations: [{key: spot, operator: Exists}]
+        nodeSelector: {zone: a, "nvidia.com/gpu.present": null}
+        affinity: {nodeAffinity: {}}
+        volumes: [{name: data, hostPath: {path: /data}}, {name: tmp, emptyDir: {sizeLimit: 99Gi}}]
+        containers:
+          - name: ray-head
+            env: [{name: NCCL_DEBUG, value: INFO}, {name: RAY_USAGE_STATS_ENABLED, value: "1"}]
+            resources: {limits: {ephemeral-storage: 20Gi}, requests: {ephemeral-storage: 20Gi}}
+            volumeMounts: [{name: data, mountPath: /data, readOnly: true}]
+          - name: controller
+            resources: {limits: {memory: 2Gi}}
+"""
+
+
+@pytest.fixture(scope="module")
+def pods():
+    """The worker's and the loop's pod, and those without a patch."""
+    sweep = loads(SPEC + ASKED)
+    found = {}
+    for name, cluster in (("with", cluster_of(sweep)), ("without", replace(cluster_of(sweep), pod={}))):
+        for gate in ("suspend", "none"):
+            made = bundle(sweep, replace(cluster, gate=gate), spec="x").manifests
+            assert problems(made) == []
+            found[name, gate] = next(t for m in made if m["kind"] in ("RayJob", "Job") for t in pod_templates(m))
+    return found
+
+
+def test_a_workers_pod_gets_all_of_it(pods):
+    made, plain = pods["with", "suspend"], pods["without", "suspend"]
+    assert made["metadata"]["labels"] == {**plain["metadata"]["labels"], "team": "ml", "gridsweep.io/tier": "mine"}
+    assert made["metadata"]["annotations"]["cost-centre"] == "42"
+    spec, before = made["spec"], plain["spec"]
+    assert (spec["priorityClassName"], spec["imagePullSecrets"]) == ("batch", [{"name": "registry"}])
+    assert spec["tolerations"] == [*before["tolerations"], {"key": "spot", "operator": "Exists"}]
+    assert spec["nodeSelector"] == {"zone": "a"}  # null took the other away
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "99Gi"}} in spec["volumes"]
+    assert [v["name"] for v in spec["volumes"]] == [*(v["name"] for v in before["volumes"]), "data"]
+    (head,), (was,) = spec["containers"], before["containers"]
+    assert {v["name"]: v.get("value") for v in head["env"]} == {
+        **{v["name"]: v.get("value") for v in was["env"]}, "NCCL_DEBUG": "INFO", "RAY_USAGE_STATS_ENABLED": "1"
+    }  # fmt: skip
+    assert head["resources"]["limits"] == {**was["resources"]["limits"], "ephemeral-storage": "20Gi"}
+    assert {m["mountPath"] for m in head["volumeMounts"]} == {*(m["mountPath"] for m in was["volumeMounts"]), "/data"}
+    assert (head["image"], head["lifecycle"]) == (was["image"], was["lifecycle"])
+
+
+def test_the_loops_pod_gets_what_holds_for_all(pods):
+    made, plain = pods["with", "none"], pods["without", "none"]
+    assert made["metadata"]["labels"]["team"] == "ml"
+    assert made["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert "nodeSelector" not in made["spec"] and made["spec"]["volumes"] == plain["spec"]["volumes"]
+    (loop,), (was,) = made["spec"]["containers"], plain["spec"]["containers"]
+    assert loop["resources"]["limits"] == {**was["resources"]["limits"], "memory": "2Gi"} and loop["env"] == was["env"]
+
+
+def test_without_a_patch_nothing_changes(pods):
+    assert patched(pods["without", "suspend"], {}) is pods["without", "suspend"]
+
+
+@pytest.mark.parametrize(
+    ("pod", "told"),
+    [
+        ("{spec: {toleration: []}}", "spec.toleration is unknown; did you mean tolerations?"),
+        ("{metadata: {label: {a: b}}}", "metadata.label is unknown; did you mean labels?"),
+        ("{metadata: {labels: {a: 1}}}", "quote numbers and true or false"),
+        ("{spec: {restartPolicy: Always}}", "spec.restartPolicy cannot be changed; gridsweep's pods depend on it"),
+        ("{spec: {hostNetwork: true}}", "cannot be changed"),
+        ("{spec: {activeDeadlineSeconds: 3}}", "set executor.kubernetes.run_deadline instead"),
+        ("{spec: {containers: [{name: ray-head, image: x}]}}", "set executor.kubernetes.image instead"),
+        ("{spec: {containers: [{name: mine}]}}", "must be one of ray-head, controller, reader, not 'mine'"),
+        ("{spec: {containers: [{env: []}]}}", "must be one of ray-head"),
+        ("{spec: {containers: 3}}", "spec.containers must be a list, not 3"),
+        ("{spec: {containers: [3]}}", r"spec.containers\[0\] must be a mapping, not 3"),
+        ("{spec: {priority: high}}", "spec.priority must be a whole number, not 'high'"),
+        ("{sepc: {}}", "sepc is unknown"),
+        ("[1]", "must be a mapping, not a list"),
+    ],
+)
+def test_what_no_pod_has_is_refused_by_its_place(pod, told):
+    with pytest.raises(SpecError, match=f"executor.kubernetes.pod: .*{told}"):
+        loads(SPEC.rstrip() + f" {pod}\n")
+
+
+def test_the_pods_may_change_between_two_runs_and_their_place_may_not():
+    plain = loads(SPEC.replace("    pod:\n", "    cpu: 4\n"))
+    for change in ("cpu: 8", "image: a/b:1", "node_selector: {a: b}", "memory: 9Gi", "pod: {spec: {priority: 3}}"):
+        other = loads(SPEC.replace("    pod:\n", f"    {change}\n"))
+        assert amendments(plain, other)[0].startswith(f"executor.kubernetes.{change.partition(':')[0]}")
+    with pytest.raises(SpecError, match="the pods of executor.kubernetes"):
+        amendments(plain, loads(SPEC.replace("    pod:\n", "    namespace: other\n")))
