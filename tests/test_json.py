@@ -21,6 +21,7 @@ from gridsweep.render import documents
 from gridsweep.render.failures import failure_of
 from gridsweep.render.kinds import KINDS
 from gridsweep.runs import run as runs
+from old_runs import unpack
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "examples" / "published.yaml"
@@ -48,11 +49,11 @@ VERBS = [
     ("logs", ["logs", "e01", "done"]),
     ("report", ["report", "done"]),
     ("stop", ["stop", "done"]),
-    ("pause", ["pause", "done"]),
+    ("pause", ["pause", "stopped"]),
     ("resume", ["resume", "--now", "done"]),
-    ("hold", ["hold", "e01", "done", "--for", "2h"]),
-    ("release", ["release", "e01", "e00", "done"]),
-    ("cancel", ["cancel", "e01", "done"]),
+    ("hold", ["hold", "r2-a4-lr0p001", "stopped", "--for", "2h"]),
+    ("release", ["release", "r2-a4-lr0p001", "stopped"]),
+    ("cancel", ["cancel", "r2-a4-lr0p001", "stopped"]),
     ("models", ["models", "done"]),
     ("best", ["best", "done"]),
     ("verify", ["verify", "done"]),
@@ -82,7 +83,8 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def place(gridsweep, made, tmp_path):
-    """The folder of a test: `small.yaml`, and the finished run `done`."""
+    """The folder of a test: `small.yaml`, the finished run `done`, and `stopped` with work left."""
+    unpack("stopped", tmp_path)
     (tmp_path / "small.yaml").write_text(SPEC)
     return Path(shutil.copytree(made, tmp_path / "done")).parent
 

@@ -79,10 +79,8 @@ def test_experiments_and_the_folder_are_told_apart(gridsweep, tmp_path, monkeypa
     assert gridsweep("release", "e02", "here", "--now")[1] == "release e02: done\n"
     loop.join(60)
     assert loop.exitcode == 0
-    assert (
-        gridsweep("pause", "here")[1]
-        == "pause here: asked; no run drives it; the next one takes it: gridsweep run here\n"
-    )
+    code, _, err = gridsweep("pause", "here")
+    assert code == errors.USAGE and "there is nothing to pause" in err
     assert len(RunFolder(Path("here")).read().asks.taken) == 5
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, Result
 from gridsweep.records.attempts import now as wall
 from gridsweep.schedule.timetable import timetable
-from gridsweep.state.events import Ended, Fingerprinted, Lost, Ranked, Requested, Submitted
+from gridsweep.state.events import UNTOLD, Ended, Fingerprinted, Lost, Ranked, Requested, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import Recipe
 from gridsweep.sweep.rungs import Rungs
@@ -32,10 +33,10 @@ class Bench:
     def __init__(self, path: Path):
         self.path, self.state = path, State([Submitted(START, SWEEP)])
 
-    def request(self, *members: Member) -> AttemptFolder:
+    def request(self, *members: Member, at: datetime = START) -> AttemptFolder:
         stint = Stint(members)
         name = f"{stint.id}/1"
-        self.state.apply(Requested(START, name, stint, "d0", "a test"))
+        self.state.apply(Requested(at, name, stint, "d0", "a test"))
         folder = AttemptFolder(self.path / "store" / "stints" / name)
         folder.prepare(assignment(self.state, self.state.attempts[name]))
         self.name = name
@@ -171,13 +172,52 @@ def kinds(events: list) -> list[str]:
 
 def test_an_end_is_told_when_the_sweeps_time_has_come_to_it(following: Following) -> None:
     following.says(0, 1, 2, 3, 4)
+    following.draws(4)
     assert kinds(following.look(START)) == ["Running", "Progressed"]
     following.finishes(*map(at_rung, IDS))
     (told,) = following.look(START, ended=True)
     assert (told.at, told.over_at) == (START, after(3))
     assert following.look(after(2.9), ended=True) == []
-    assert kinds(following.look(after(3), ended=True)) == ["Ended"]
+    assert kinds(following.look(after(3), ended=True)) == ["Progressed", "Ended"]
     assert following.state.attempts[following.name].ended_at == after(3)
+
+
+@pytest.mark.parametrize(("told", "missing"), [([], 4), ([0, 1], 3), ([0, 1, 2, 4], 0), ("zero", 4)])
+def test_energy_that_no_file_tells_is_the_stated_power_of_the_device(following: Following, told: Any, missing: int):
+    """A file of energy that is gone, cut or all zero would be a saving that nobody made."""
+    following.says(0, 1, 2, 3, 4)
+    if told == "zero":
+        following.folder.append(EnergyLine(wall(), 1.0, -0.0, "modelled", 4))
+    else:
+        following.draws(*told)
+    following.finishes(*map(at_rung, IDS))
+    following.look(after(3), ended=True)
+    attempt = following.state.attempts[following.name]
+    untold = [segment for segment in attempt.energy if segment.source == UNTOLD]
+    assert [segment.step for segment in untold] == ([4] if missing else [])
+    took = (following.folder.changed_at() - following.folder.prepared_at()) / timedelta(hours=1)
+    watts = FOLLOWING.devices[0].power_w or FOLLOWING.estimates.power_w
+    assert sum(segment.kwh for segment in untold) == pytest.approx(watts * took / 1000 * missing / 4, rel=1e-2)
+    assert attempt.ended_at == after(3) and all(segment.end <= after(3) for segment in attempt.energy)
+
+
+def test_a_line_of_energy_after_the_last_change_of_the_folder_is_a_loss(bench: Bench) -> None:
+    """A loop that was killed looks days later: the attempt lasted until its folder was last changed."""
+    begun = wall() - timedelta(hours=1)
+    bench.state = State([Submitted(begun, SWEEP)])
+    folder = bench.request(*(Member(id, 0, 4) for id in IDS), at=begun)
+    folder.append(Progress(begun + timedelta(minutes=1), "training", 1, {}))
+    folder.append(EnergyLine(wall() + timedelta(hours=10), 1.0, 1e-3, "measured", 1))
+    later = wall() + timedelta(days=2)
+    (*_, lost) = news(bench.state, bench.state.attempts[bench.name], folder, later, ended=True)
+    assert isinstance(lost, Lost) and "start is" in lost.why and "after its folder was last changed" in lost.why
+    assert lost.at <= wall() + timedelta(minutes=1)
+
+
+def test_without_its_assignment_an_attempt_is_judged_all_the_same(following: Following) -> None:
+    following.says(0, 1)
+    (following.folder.path / "stint.json").unlink()
+    assert kinds(following.look(after(3), ended=True))[-1] == "Lost"
 
 
 def test_energy_is_told_up_to_the_sweeps_time(following: Following) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from builders import attempts, driven, lines, real_sweep, until
 from gridsweep import errors
-from gridsweep.errors import LeaseError, SpecError
+from gridsweep.errors import DeadlineError, LeaseError, SpecError
 from gridsweep.records import requests
 from gridsweep.records.lease import holder
 from gridsweep.records.process import Process
@@ -128,8 +128,10 @@ def test_what_the_next_run_would_refuse_is_refused_at_once(tmp_path):
         ask(tmp_path, wish("cancel", "e01"))
     state = read(tmp_path)
     past = replace(point(sweep, 99), finish_by=state.submitted_at - timedelta(days=1))
-    with pytest.raises(SpecError, match="which is past: the sweep's time is"):
-        ask(tmp_path, to_add(state, past)[0])
+    with pytest.raises(DeadlineError, match="which is past: the sweep's time is"):
+        to_add(state, past)
+    with pytest.raises(SpecError, match="there is nothing to pause"):
+        ask(tmp_path, wish("pause"))
     assert requests.left(RunFolder(tmp_path).state) == []
 
 
@@ -215,6 +217,22 @@ def test_stop_is_a_request_and_a_signal_where_none_is_answered(tmp_path, monkeyp
     assert requests.left(RunFolder(tmp_path).state) == []
     monkeypatch.delenv("GRIDSWEEP_MISBEHAVE")
     assert runs.run(None, tmp_path, command=STAND_IN).exit_code == errors.DONE  # the old request means nothing now
+
+
+def test_a_run_that_is_suspended_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRIDSWEEP_MISBEHAVE", "wait:e")
+    monkeypatch.setattr(asking, "ANSWER_PATIENCE", 0.3)
+    monkeypatch.setattr(asking, "FROZEN_PATIENCE", 0.3)
+    loop = driven(real_sweep(1), tmp_path)
+    at_work(tmp_path)
+    os.kill(loop.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(LeaseError, match=f"is suspended.*`kill -CONT {loop.pid}` lets it"):
+            asking.stop(tmp_path, STAND_IN)
+    finally:
+        os.kill(loop.pid, signal.SIGCONT)
+    loop.join(60)
+    assert loop.exitcode == errors.SIGNALLED  # the signal was kept for it
 
 
 def test_a_run_elsewhere_is_asked_and_named_if_it_does_not_answer(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -30,7 +31,8 @@ from gridsweep.state.wishes import Asked
 from gridsweep.sweep.experiments import LoraParams
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.stints import Device
-from gridsweep.sweep.sweep import Sweep
+from gridsweep.sweep.sweep import PolicyChoice, Sweep
+from gridsweep.sweep.tiers import Tier
 
 CLEAN = [100.0] * 96
 OTHER = replace(make_sweep(2).experiments[0], params=LoraParams(1, 1.0, 1.0, 0.0))
@@ -177,7 +179,14 @@ def test_changed_keys_take_effect_and_are_told():
         (Request("add", START, sweep=make_sweep(0, finish_by=999_999 * 24 * HOUR)), "finish_by must be above 0"),
         (Request("add", START, sweep=make_sweep(0, finish_by=-HOUR)), "finish_by must be above 0"),
         (Request("add", START, sweep=make_sweep(0, finish_by=START.replace(tzinfo=None))), "time zone"),
-        (Request("add", START, sweep=make_sweep(0, pack=10**30)), "pack must be at most"),
+        (Request("add", START, sweep=make_sweep(0, pack=10**30)), "pack must be from 1 to"),
+        (Request("add", START, sweep=make_sweep(0, finish_by=0.4 * HOUR)), "which is past: the sweep's time is"),
+        (Request("add", START, sweep=make_sweep(0, finish_by=1.6 * HOUR)), "and finish_by leaves"),
+        (Request("add", START, sweep=make_sweep(0, tiers=(Tier("tier1", -1.0, HOUR, 0),))), "threshold must be"),
+        (Request("add", START, sweep=make_sweep(0, tiers=(Tier("tier1", math.nan, HOUR, 0),))), "threshold must be"),
+        (Request("add", START, sweep=make_sweep(0, policy=PolicyChoice("planned", {"exact": 7.0}))), "policy: planned"),
+        (Request("release", START, ("e01",), until=after(9)), "only a hold has an end; release takes no until"),
+        (Request("pause", START, ("e01",), until=after(9)), "only a hold has an end; pause takes no until"),
         (Request("add", START, sweep=make_sweep(0, tiers=(replace(URGENT, max_delay=-HOUR),))), "its max_delay"),
         (
             Request(
@@ -186,7 +195,7 @@ def test_changed_keys_take_effect_and_are_told():
                 sweep=make_sweep(0),
                 added=(replace(make_sweep(2).experiments[0], params=LoraParams(1, 1.0, 1.0, 0.0)),),
             ),
-            "has other parameters",
+            "is another experiment",
         ),
         (wish("pause", "\x1b[31mred\nnext: run evil"), "no experiment red next: run evil"),
         (

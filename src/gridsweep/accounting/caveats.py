@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gridsweep.accounting.ledger import Ledger
 from gridsweep.carbon.traces import HOUR
+from gridsweep.state.events import UNTOLD
 from gridsweep.state.state import State
 from gridsweep.sweep.experiments import number
 
@@ -78,8 +79,17 @@ def _of_energy(book: Ledger) -> list[str]:
     modelled = sum(kwh for source, kwh in book.sources.items() if source.startswith("modelled"))
     if not modelled:
         return []
-    share = modelled / sum(book.sources.values())
-    return [f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured."]
+    total, untold = sum(book.sources.values()), book.sources.get(UNTOLD, 0.0)
+    notes = []
+    if modelled > untold:
+        share = (modelled - untold) / total
+        notes.append(f"{share:.0%} of the energy is modelled from CPU time and a stated wattage, not measured.")
+    if untold:
+        notes.append(
+            f"{untold / total:.0%} of the energy is the devices' stated power: the workers' files do not tell the "
+            "energy of all steps (energy.jsonl is gone, cut or all zero)."
+        )
+    return notes
 
 
 def _of_losses(state: State) -> list[str]:

@@ -72,16 +72,52 @@ def told(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -
     clock, too_far = attempt.clock, ""
     if lines and not attempt.cursor[0] and not state.sweep.follows_work:
         clock, too_far = _clock(state, attempt, folder, lines[0][0].at, now)
-    wrong = too_far or wrong or faulty
+    if not (wrong := too_far or wrong or faulty):
+        within = Bounds(state, attempt, folder, now, clock)
+        times = [("progress.jsonl", "at", line.at) for line, _ in lines]
+        times += [("energy.jsonl", "start", line.start) for line, _ in energy]
+        wrong = next(filter(None, (within.outside(*time) for time in times)), "")
+        lines, energy = ([], []) if wrong else (lines, energy)
     return Told([line for line, _ in lines], energy, progress_at, energy_at, clock, all_lines and all_energy, wrong)
 
 
+class Bounds:
+    """Between which times an attempt's files can tell of: its request, and the last change of its folder.
+
+    No program can set the time of a change. A clock may be off by `ALLOWED` beyond what it is known to be `ahead`; what
+    is outside of that would put work into hours in which it was not done.
+    """
+
+    def __init__(self, state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, ahead: timedelta):
+        self._state, self._folder, self._ahead, self._now = state, folder, ahead, now
+        margin = ALLOWED * state.sweep.clock_speed
+        self._first = attempt.requested_at - margin
+        self._last = max(attempt.requested_at, min(now, grid_time(state, folder.changed_at(), now))) + margin
+
+    def outside(self, file: str, name: str, at: datetime) -> str:
+        """Return what is wrong with a time; "" where grid time follows the work, and times say nothing."""
+        if self._state.sweep.follows_work:
+            return ""
+        when = grid_time(self._state, at - self._ahead, self._now)
+        if self._first <= when <= self._last:
+            return ""
+        side = "before it was asked for" if when < self._first else "after its folder was last changed"
+        what = f"{name} is {at.isoformat()}, more than {ALLOWED.seconds // 60} min {side}; set the clock of "
+        return f"{f'its worker wrote {file}: ' if file else ''}{what}{host(self._folder)} by NTP, then run again"
+
+
 def result_of(
-    state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, before: Sequence[Event] = ()
+    state: State,
+    attempt: Attempt,
+    folder: AttemptFolder,
+    now: datetime,
+    before: Sequence[Event] = (),
+    ahead: timedelta = timedelta(0),
 ) -> tuple[Result | None, str]:
     """Return the result of an attempt whose worker has ended, and what is wrong with it; None without a file.
 
-    `before` are the events of other attempts that this look has found and the state does not have yet.
+    `before` are the events of other attempts that this look has found and the state does not have yet. The worker's
+    clock is `ahead` of this one.
     """
     try:
         result = told_plainly(folder.written_result())
@@ -93,6 +129,8 @@ def result_of(
     ends += [outcome for event in before if isinstance(event, Ended | Paused) for outcome in event.outcomes]
     known = {what: tokens for outcome in reversed(ends) for what, tokens in samples(outcome).items()}
     wrong = of_result(result, replace(work_of(state, attempt, folder, now), samples=known))
+    if not wrong and not result.error:
+        wrong = Bounds(state, attempt, folder, now, ahead).outside("", "ended_at", result.ended_at)
     if not wrong and not result.error:
         wrong = next(filter(None, (folder.unfit(outcome) for outcome in result.outcomes)), "")
     return result, f"its worker wrote result.json: {wrong}" if wrong else ""

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gridsweep.executors.border import SLACK, Told, grid_time, last_words, result_of, starved, told
+from gridsweep.executors.unmetered import completed
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
@@ -86,6 +87,7 @@ def news(
         events = _news_by_step(state, attempt, folder, now, look)
     else:
         events = _news_by_clock(state, attempt, folder, now, look)
+    events = completed(state, attempt, folder, events)
     if said.wrong and not ended and not attempt.killed:
         events.append(Pausing(now, attempt.id, said.wrong, kill=True))
     return events
@@ -104,7 +106,7 @@ class _Look:
 def _news_by_clock(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, look: _Look) -> list[Event]:
     """Return the new events if time passes by itself: times are the worker's, by its clock, within the attempt."""
     said = look.said
-    when = Within(state, attempt, said.clock, now)
+    when = Within(state, attempt, said.clock, now, folder)
     events: list[Event] = [*told_constants(state, attempt, said.lines, now)]
     begun = next((line for line in said.lines if line.phase == "training"), None)
     if begun and attempt.running_at is None:
@@ -126,7 +128,7 @@ def _news_by_clock(state: State, attempt: Attempt, folder: AttemptFolder, now: d
         )
     if not look.ended:
         return events
-    result, wrong = result_of(state, attempt, folder, now, look.before)
+    result, wrong = result_of(state, attempt, folder, now, look.before, said.clock)
     at = when(result.ended_at) if result and not wrong else min(now, when(touched(folder.path)))
     return events + _end(state, attempt, folder, result, max(at, attempt.requested_at), look.why, said.wrong or wrong)
 
@@ -144,7 +146,7 @@ def _news_by_step(state: State, attempt: Attempt, folder: AttemptFolder, now: da
     step = max([attempt.step, *(line.step for line in lines), *(line.step for line, _ in drawn)])
     over, result, wrong = attempt.over_at, None, ""
     if look.ended:
-        result, wrong = result_of(state, attempt, folder, now, look.before)
+        result, wrong = result_of(state, attempt, folder, now, look.before, said.clock)
         result = None if wrong else result
     if look.ended and over is None:
         begun = attempt.running_at is not None or bool(events)
@@ -170,12 +172,15 @@ def _news_by_step(state: State, attempt: Attempt, folder: AttemptFolder, now: da
 class Within:
     """The worker's times as grid times: corrected by how far its clock is `ahead`, and within the attempt.
 
-    A clock that is set while a worker runs must not put its work outside: only the length of a time counts then.
+    A clock that is set while a worker runs must not put its work outside: only the length of a time counts then. The
+    attempt lasted until its `folder` was last changed, though it is looked at much later.
     """
 
-    def __init__(self, state: State, attempt: Attempt, ahead: timedelta, now: datetime):
+    def __init__(self, state: State, attempt: Attempt, ahead: timedelta, now: datetime, folder: AttemptFolder):
         self._state, self._ahead = state, ahead
-        self._first, self._last = attempt.requested_at, max(now, attempt.seen_at or now, attempt.requested_at)
+        changed = grid_time(state, folder.changed_at(), now) if folder.path.exists() else now
+        latest = max(now, attempt.seen_at or now)
+        self._first, self._last = attempt.requested_at, max(min(latest, changed), attempt.requested_at)
         self._slack = SLACK * state.sweep.clock_speed
 
     def __call__(self, wall: datetime, seconds: float = 0.0) -> datetime:

@@ -20,7 +20,7 @@ import fcntl
 import json
 import os
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,8 +219,23 @@ class AttemptFolder:
         return False
 
     def prepared_at(self) -> datetime:
-        """Return the wall time at which the starter wrote the assignment; no program can set the time of a change."""
-        return datetime.fromtimestamp((self.path / "stint.json").lstat().st_ctime, UTC)
+        """Return the wall time at which the starter wrote the assignment, or of the oldest file where that is gone.
+
+        No program can set the time of a change.
+        """
+        return datetime.fromtimestamp(min(self._changes("stint.json") or self._changes()), UTC)
+
+    def changed_at(self) -> datetime:
+        """Return the wall time at which something in the folder was last changed."""
+        return datetime.fromtimestamp(max(self._changes()), UTC)
+
+    def _changes(self, pattern: str = "*") -> list[float]:
+        """Return when files of the folder were changed, seconds since 1970; of the folder itself if it holds none."""
+        found = []
+        for path in self.path.glob(pattern):
+            with suppress(FileNotFoundError):
+                found.append(path.lstat().st_ctime)
+        return found or ([] if pattern != "*" else [self.path.lstat().st_ctime])
 
     def result(self) -> Result | None:
         """Return what the worker wrote, unjudged; None without a result that can be read."""

@@ -42,9 +42,13 @@ def strict(kind: type[T], text: str | bytes) -> T:
         value = loads(kind, text)
     except ValidationError as error:
         raise ValueError(first(error)) from None
-    if extra := _surplus(json.loads(text), json.loads(dumps(value))):
+    if extra := _surplus(json.loads(text, parse_constant=_no_number), json.loads(dumps(value))):
         raise ValueError(f"{extra}: there is no such key")
     return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def first(error: ValidationError) -> str:

@@ -62,6 +62,13 @@ def seen(process: Process) -> Literal["alive", "gone", "elsewhere"]:
     return "alive" if _alive(process) else "gone"
 
 
+def suspended(process: Process) -> bool:
+    """Return whether a process of this machine is stopped, as by Ctrl-Z or a debugger; False where nothing says so."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
+
+
 def tell(process: Process, what: signal.Signals, *, group: bool = False) -> bool:
     """Send a signal to a process, or to its whole group; return False if it is not there, and send nothing then."""
     if seen(process) != "alive":

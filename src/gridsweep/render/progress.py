@@ -178,7 +178,8 @@ def _asked(event: Asked) -> str:
         return f"{at}  the hold of {whom} is over"
     refused = f"; refused: {event.refused}" if event.refused else ""
     changed = [f"{at}  changed: {change}" for change in event.changes]
-    return "\n".join([f"{at}  {event.by} asked to {event.what} {whom}{refused}", *changed])
+    what = f"asked what cannot be read of {whom}" if event.what == "unknown" else f"asked to {event.what} {whom}"
+    return "\n".join([f"{at}  {event.by} {what}{refused}", *changed])
 
 
 def named(stint: Stint) -> str:

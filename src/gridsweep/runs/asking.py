@@ -17,12 +17,13 @@ from gridsweep.records import requests
 from gridsweep.records.bounded import UnfitError
 from gridsweep.records.disk import AGAIN, NO_ROOM
 from gridsweep.records.lease import holder
-from gridsweep.records.process import Process, seen, tell
+from gridsweep.records.process import Process, seen, suspended, tell
 from gridsweep.records.requests import Found, Request
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.desk import added, judged
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import run
+from gridsweep.schedule.capacity import check_remaining
 from gridsweep.state.state import State
 from gridsweep.state.wishes import Asked
 from gridsweep.sweep.counting import counted
@@ -31,6 +32,8 @@ from gridsweep.sweep.sweep import Sweep
 
 ANSWER_PATIENCE = 10.0
 """Seconds that a run has to take a request; the loop looks five times a second, unless a provider keeps it waiting."""
+FROZEN_PATIENCE = 10.0
+"""Seconds after which a run that is suspended is not waited for."""
 STOP_PATIENCE = 180.0
 """Seconds that a run has to save and end."""
 
@@ -89,6 +92,8 @@ def to_add(state: State, spec: Sweep) -> tuple[Request, tuple[str, ...]]:
     if gone := len(state.standings.keys() - there - own):
         notes.append(f"the spec lacks {counted(gone, 'experiment')} of the sweep: kept; `gridsweep cancel` ends one")
     request = Request("add", datetime.now(UTC), sweep=kept, added=new)
+    now = state.now or state.submitted_at if sweep.replay else datetime.now(UTC)
+    check_remaining(state, replace(kept, experiments=sweep.experiments), new, now)
     amendments(sweep, replace(kept, experiments=sweep.experiments))  # refused at once, and by the run again
     added(state, request)
     return request, tuple(notes)
@@ -126,6 +131,12 @@ def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
                 "answered yet; stop it there"
             )
         tell(driver, signal.SIGTERM)
+        gone = _until(lambda: holder(place.state) != driver, time.monotonic() + FROZEN_PATIENCE)
+        if not gone and suspended(driver):
+            raise LeaseError(
+                f"{driver.where} drives {folder} and is suspended, so that it cannot end; "
+                f"`kill -CONT {driver.pid}` lets it, and it stops then"
+            )
     end = time.monotonic() + STOP_PATIENCE
     if not _until(lambda: holder(place.state) != driver, end):
         raise LeaseError(f"{driver.where} was asked to stop {folder} and still runs; its workers may be saving")

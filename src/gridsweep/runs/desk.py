@@ -16,21 +16,25 @@ from gridsweep.executors.environment import added as variables
 from gridsweep.policy.registry import policy_for
 from gridsweep.policy.situation import Policy
 from gridsweep.records import codec, requests
+from gridsweep.records.facts import text_of
 from gridsweep.records.requests import EARLIEST, LATEST, Found, Request
 from gridsweep.runs.amendments import amendments
+from gridsweep.schedule.capacity import check_remaining
 from gridsweep.schedule.worklist import staged_makespan
 from gridsweep.selection.proposers import Proposers
 from gridsweep.selection.registry import proposers_for
-from gridsweep.spec.file import DeviceSection
+from gridsweep.spec.file import DeviceSection, PolicySection
 from gridsweep.spec.rungs import MOST_PACKED
-from gridsweep.spec.values import LONGEST
+from gridsweep.spec.values import LONGEST, Limit
+from gridsweep.state.asks import ALL
 from gridsweep.state.events import Added, Event
 from gridsweep.state.standings import ALIVE
 from gridsweep.state.state import State
 from gridsweep.state.wishes import Asked
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.identity import MOST_NAMED, experiment_id, some
-from gridsweep.sweep.sweep import Sweep
+from gridsweep.sweep.sweep import PolicyChoice, Sweep
+from gridsweep.sweep.tiers import Percentile
 
 
 class Desk:
@@ -53,7 +57,15 @@ class Desk:
         self._name = next(iter(self._waiting()), "")
         if not self._name or requests.id_of(self._name) in state.asks.taken:
             return []
-        return judged(state, requests.read(self._state, self._name), now, self._began)
+        found = requests.read(self._state, self._name)
+        events = judged(state, found, now, self._began)
+        try:
+            for event in events:
+                text_of(event)
+        except GridsweepError as error:  # none may end the run, and every later one
+            refused = f"it holds what no journal can keep ({printable(str(error)).splitlines()[0][:200]})"
+            return [Asked(now, found.id, "unknown", found.by, found.asked_at, refused=refused)]
+        return events
 
     def answered(self) -> None:
         """Remove the file of the request that was taken."""
@@ -92,7 +104,7 @@ def judged(state: State, found: Found, now: datetime, began: datetime) -> list[E
         changed, new = added(state, request)
         changes = tuple(amendments(state.sweep, changed))
         _sound(replace(changed, experiments=(*changed.experiments, *new)), now)
-        _in_time(state, changed, now)
+        check_remaining(state, changed, new, now)
     except GridsweepError as error:
         return [replace(asked, refused=str(error))]
     moved = tuple(e for e in changed.experiments if e != state.standings[e.id].experiment)
@@ -113,8 +125,10 @@ def added(state: State, request: Request) -> tuple[Sweep, tuple[Experiment, ...]
     new = tuple(e for e in request.added if e.id not in state.standings)
     for experiment in request.added:
         there = state.standings.get(experiment.id)
-        if there is not None and there.experiment.params != experiment.params:
-            raise SpecError(f"{_plain(experiment.id)} has other parameters in the sweep")
+        if there is not None and there.experiment != replace(
+            experiment, tier=there.experiment.tier, reason=there.experiment.reason
+        ):
+            raise SpecError(f"{_plain(experiment.id)} is another experiment in the sweep")
     for experiment in new:
         same = experiment_id(
             experiment.params, experiment.seed, sweep.model, sweep.dataset, sweep.recipe, experiment.base
@@ -134,11 +148,23 @@ def _unfit(state: State, request: Request, now: datetime, began: datetime) -> st
         return f"the sweep has no experiment {some(unknown)}"
     what, ids = request.what, request.experiments
     if what in ("pause", "cancel", "hold", "resume", "release"):
-        asks = state.asks
-        over = [id for id in ids if state.standings[id].status not in ALIVE and id not in asks.cancelled]
+        again = state.asks.cancelled if what == "cancel" else {}
+        over = [id for id in ids if state.standings[id].status not in ALIVE and id not in again]
         if over:
             ended = [f"{id} has ended ({state.standings[id].status})" for id in over]
             return f"{some(ended)}; nothing was changed"
+        if not ids and what in ("pause", "hold") and not state.left:
+            return f"all experiments have ended, and there is nothing to {what}; `gridsweep add` adds some"
+    if what in ("resume", "release") and request.soon and ids:
+        rest = state.asks.held if what == "resume" else state.asks.paused
+        asked = next((rest[target] for target in (ALL, *ids) if target in rest), None)
+        asked = asked or (state.asks.paused if what == "resume" else state.asks.held).get(ALL)
+        if asked is not None:
+            undo = "resume" if asked.what == "pause" else "release"
+            whole = " the whole sweep" if not asked.experiments else ""
+            return f"{asked.by} asked to {asked.what}{whole}, so nothing could start now; `gridsweep {undo}` first"
+    if request.until is not None and what != "hold":
+        return f"only a hold has an end; {what} takes no until"
     if what == "cancel" and not ids:
         return "it names no experiment; `gridsweep stop` ends the run and keeps all that is left to do"
     if what == "hold" and request.until is not None and request.until <= now:
@@ -146,15 +172,6 @@ def _unfit(state: State, request: Request, now: datetime, began: datetime) -> st
     if what == "stop" and request.asked_at < began:
         return "it was asked before this run began"
     return "it asks for nothing that is known" if what == "unknown" else ""
-
-
-def _in_time(state: State, sweep: Sweep, now: datetime) -> None:
-    """Raise `SpecError` for another deadline that has passed already."""
-    deadline = sweep.deadline(state.submitted_at)
-    if sweep.finish_by != state.sweep.finish_by and deadline is not None and deadline <= now:
-        raise SpecError(
-            f"finish_by is {deadline:%Y-%m-%d %H:%M} UTC, which is past: the sweep's time is {now:%Y-%m-%d %H:%M} UTC"
-        )
 
 
 def _sound(sweep: Sweep, now: datetime) -> None:
@@ -173,8 +190,8 @@ def _sound(sweep: Sweep, now: datetime) -> None:
             f"there is no {what} {some(sorted(map(str, tiers or bound)))}, which experiments of the sweep are bound to",
             remedy=f"keep that {what} in the spec",
         )
-    if len(devices) != len(sweep.devices) or sweep.pack < 1 or any(device.speed <= 0 for device in sweep.devices):
-        raise SpecError("its devices or its pack are none that work could run on")
+    if len(devices) != len(sweep.devices):
+        raise SpecError("two of its devices have the same name")
     try:
         staged_makespan(sweep, now)
     except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as error:
@@ -190,8 +207,13 @@ def _bounded(sweep: Sweep) -> None:
             DeviceSection.model_validate(asdict(device))
         except ValueError as error:
             why = codec.first(error) if isinstance(error, ValidationError) else str(error)
-            raise SpecError(f"device {_plain(device.name)!r}: {why}") from None
+            raise SpecError(f"device {_plain(device.name)!r}: {why.replace('Value error, ', '')}") from None
     for tier in sweep.tiers:
+        limit = str(tier.threshold) if isinstance(tier.threshold, Percentile) else tier.threshold
+        try:
+            Limit().read(limit)
+        except ValueError as error:
+            raise SpecError(f"tier {_plain(tier.name)!r}: threshold {error}") from None
         if not timedelta(0) <= tier.max_delay <= LONGEST or tier.name != _plain(tier.name) or not tier.name:
             raise SpecError(f"tier {_plain(tier.name)!r}: its name or its max_delay is none that a spec could hold")
     if len({tier.rank for tier in sweep.tiers}) < len(sweep.tiers):
@@ -202,8 +224,24 @@ def _bounded(sweep: Sweep) -> None:
         raise SpecError(f"finish_by must be above 0 and at most {LONGEST.days}d")
     if moment is not None and (moment.tzinfo is None or not EARLIEST <= moment <= LATEST):
         raise SpecError(f"finish_by must have a time zone, and be between {EARLIEST:%Y} and {LATEST:%Y}")
-    if sweep.pack > MOST_PACKED:
-        raise SpecError(f"pack must be at most {MOST_PACKED:,}")
+    if not 1 <= sweep.pack <= MOST_PACKED:
+        raise SpecError(f"pack must be from 1 to {MOST_PACKED:,}")
+    if why := _unfit_policy(sweep.policy):
+        raise SpecError(f"policy: {why}")
+
+
+def _unfit_policy(policy: PolicyChoice) -> str:
+    """Return what is wrong with a policy's options, which the journal keeps as numbers; "" if nothing is."""
+    options: dict[str, float] = dict(policy.options)
+    for _ in range(2):
+        try:
+            PolicySection.model_validate({policy.name: options})
+            return ""
+        except ValidationError as error:
+            flags = {str(fault["loc"][-1]) for fault in error.errors()} & {k for k, v in options.items() if v in (0, 1)}
+            why = codec.first(error).replace("Value error, ", "")
+            options |= {key: bool(options[key]) for key in flags}
+    return why
 
 
 def _plain(text: str) -> str:

@@ -16,6 +16,9 @@ from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
 from gridsweep.sweep.sweep import Sweep
 
+UNTOLD = "modelled: the worker told no energy"
+"""The source of energy that stands for what a worker's file should have told, and does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

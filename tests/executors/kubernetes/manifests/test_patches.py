@@ -116,5 +116,5 @@ def test_the_pods_may_change_between_two_runs_and_their_place_may_not():
     for change in ("cpu: 8", "image: a/b:1", "node_selector: {a: b}", "memory: 9Gi", "pod: {spec: {priority: 3}}"):
         other = loads(SPEC.replace("    pod:\n", f"    {change}\n"))
         assert amendments(plain, other)[0].startswith(f"executor.kubernetes.{change.partition(':')[0]}")
-    with pytest.raises(SpecError, match="the pods of executor.kubernetes"):
+    with pytest.raises(SpecError, match=r"the pods of executor\.kubernetes"):
         amendments(plain, loads(SPEC.replace("    pod:\n", "    namespace: other\n")))
