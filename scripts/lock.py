@@ -4,7 +4,7 @@
     .venv/bin/python scripts/lock.py --write    # write them anew; after `make check`, which installs all extras
 
     locks/run.txt      for `make demo`: the core with the extras train, report and live
-    locks/dev.txt      for `make test`: all extras
+    locks/dev.txt      for `make test`: all extras but s3fs of the extra remote, whose fsspec comes with train
     locks/worker.txt   for docker/worker.Dockerfile
 
 Versions are those of constraints.txt and docker/constraints-worker.txt. Digests are PyPI's, of wheels for CPython 3.11

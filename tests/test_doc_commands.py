@@ -30,12 +30,14 @@ TRAINS = "measures real training, a minute a spec"
 LARGE = "trains a model of 7 billion parameters"
 SLOW = "trains 21 experiments one after another, for half a minute even with the stand-in"
 SERVES = "serves until Ctrl-C, from adapters that hold real weights"
+STORES = "writes to a store of the user's own; tests/serving/test_remote.py does so with fsspec's memory"
 NOT_RUN = {
     "gridsweep doctor --train": TRAINS,
     "gridsweep doctor --train examples/profiles/24gb.yaml": TRAINS,
     "gridsweep doctor --train examples/profiles/80gb.yaml": TRAINS,
     "gridsweep doctor --train examples/profiles/141gb.yaml": TRAINS,
     "gridsweep doctor --train examples/profiles/laptop.yaml": TRAINS,
+    "gridsweep export r16-a128-lr1e-4-d0p1-70736214 runs/demo --to s3://bucket/winner": STORES,
     "gridsweep forecast --provider uk --zone GB": LIVE,
     "gridsweep run examples/published.yaml": LARGE,
     "gridsweep run examples/published-gate-demo.yaml": SLOW,

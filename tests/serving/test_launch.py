@@ -25,7 +25,7 @@ from gridsweep.errors import EXECUTOR, USAGE
 from gridsweep.render import documents
 from gridsweep.serving import access, blocks, launch, vllm
 from gridsweep.serving.access import AccessError, ServingError, check_free, key_for
-from gridsweep.serving.adapters import best
+from gridsweep.serving.adapters import best, models
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
 from gridsweep.serving.servable import AdapterError, Servable
@@ -76,6 +76,13 @@ def test_vllms_arguments_for_several_adapters_of_a_hub_model():
         "--lora-modules e00=/runs/demo/e00/adapter e01=/runs/demo/e01/adapter e02=/runs/demo/e02/adapter "
         "--max-lora-rank 64 --max-loras 3 --host 0.0.0.0 --port 8000 --allowed-origins []"
     )
+
+
+def test_vllm_gets_the_adapters_best_first(run_folder):
+    """vLLM lists the base first, then the adapters in this order."""
+    words = vllm.argv("m", launch.chosen(run_folder, ["e02", "e00", "e01"]))
+    first = words.index("--lora-modules") + 1
+    assert [w.partition("=")[0] for w in words[first : first + 3]] == [a.experiment for a in models(run_folder)]
 
 
 def test_a_path_that_vllm_would_take_apart_travels_as_json():
@@ -180,7 +187,9 @@ def test_a_port_in_use_is_said_before_anything_starts():
 
 def test_the_best_is_served_where_none_is_named(run_folder):
     assert [a.name for a in launch.chosen(run_folder)] == [best(run_folder)[0].experiment]
-    assert [a.name for a in launch.chosen(run_folder, ["e02", "e00"])] == ["e02", "e00"]
+    best_first = [a.experiment for a in models(run_folder) if a.experiment != "e01"]
+    for named in (["e02", "e00"], ["e00", "e02"]):
+        assert [a.name for a in launch.chosen(run_folder, named)] == best_first
     with pytest.raises(AdapterError, match=r"'e' matches \d+ experiments; type one of"):
         launch.chosen(run_folder, ["e"])
 
@@ -197,11 +206,22 @@ def test_an_adapter_of_another_base_is_not_served(tmp_path):
 # What is said
 
 
+def test_the_start_says_how_long_the_trainings_conversations_were():
+    told = "trained on conversations of at most 384 tokens, question and answer together"
+    assert launch._taught(384, "") == f"{told}; answers beyond that length are untested"
+    cut = "12 samples cut at 384 tokens"
+    assert launch._taught(384, cut) == f"{told} ({cut}); answers beyond that length are untested"
+
+
 def test_the_blocks_name_the_adapter_and_never_the_key():
     url = "http://127.0.0.1:8000"
     text = blocks.ready(url, ["e00", "e01"], 2048, key=True)
     assert "Model ID:            e00\n" in text and "Base URL:            http://127.0.0.1:8000/v1\n" in text
-    config = yaml.safe_load(blocks.continue_(url, ["e00", "e01"], key=True))
+    config = yaml.safe_load(blocks.continue_(url, ["e00", "e01"], 2048, key=True))
+    assert {model["defaultCompletionOptions"]["contextLength"] for model in config["models"]} == {2048}
+    assert "Context Window Size: 2048\n" in text and "contextLength: 2048\n" in text
+    unknown = blocks.ready(url, ["e00"], None, key=False)
+    assert "Context" not in unknown and "contextLength" not in unknown
     assert [model["model"] for model in config["models"]] == ["e00", "e01"]
     assert {model["apiBase"] for model in config["models"]} == {"http://127.0.0.1:8000/v1"}
     assert config["models"][0]["apiKey"] == "${{ secrets.GRIDSWEEP_API_KEY }}"
@@ -329,6 +349,7 @@ def test_once_shows_that_it_works_and_ends(run_folder, monkeypatch):
     text = "\n".join(said)
     assert "note: a double" in text and "listed: e01 on tiny-qwen2" in text
     assert r"completion: '\x1b[2J'" in text and "chat: 'hello'" in text
+    assert "note: /v1/models lists 'tiny-qwen2' first, as vLLM does; the best adapter is e01" in text
     assert "no chat template" in text and "Model ID:            e01" in text and "Context Window Size: 512" in text
     assert "ready at" not in text
 
@@ -344,6 +365,7 @@ def test_for_programs_one_document_says_where_it_serves(run_folder, monkeypatch,
     assert code == 0 and "listed: e01" in err
     jsonschema.validate(told, documents.schema(launch.Served, "serve"))
     assert (told["base"], told["ids"], told["max_model_len"], told["needs_key"]) == ("tiny-qwen2", ["e01"], 512, False)
+    assert told["trained_len"] == 384
     assert told["url"].startswith("http://127.0.0.1:") and Path(told["log"]).exists()
 
 
@@ -380,7 +402,9 @@ def verb(run_folder, **variables):
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_however_the_verb_ends_its_server_ends(run_folder, end):
     with verb(run_folder) as (process, _, said):
-        assert "listed: e01, e00 on tiny-qwen2" in said
+        best_first = ", ".join(a.experiment for a in models(run_folder) if a.experiment != "e02")
+        assert f"listed: {best_first} on tiny-qwen2" in said and "lists" not in said.replace("listed", "")
+        assert "note: trained on conversations of at most 384 tokens, question and answer together" in said
         process.send_signal(end)
         assert process.wait(30) == (-signal.SIGKILL if end == signal.SIGKILL else 0)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from gridsweep.serving.adapters import models
+
 pytestmark = [
     pytest.mark.train,
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -54,15 +56,15 @@ def streamed(answer) -> str:
     return "".join(c["text"] if "text" in c else c["delta"].get("content", "") for c in choices)
 
 
-def test_models_lists_the_base_and_its_adapters(server, run_folder):
+def test_models_lists_the_best_adapter_first_and_the_base_last(server, run_folder):
+    best_first = [a.experiment for a in models(run_folder) if a.experiment in ("e00", "e01")]
     listed = server.get("/v1/models").json["data"]
     assert [(m["id"], m["parent"]) for m in listed] == [
+        *((name, "tiny-qwen2") for name in best_first),
         ("tiny-qwen2", None),
-        ("e00", "tiny-qwen2"),
-        ("e01", "tiny-qwen2"),
     ]
     assert str(run_folder) not in json.dumps(listed)  # paths of this machine are nobody's business
-    assert [server.get(f"/v1/models/{card['id']}").json["id"] for card in listed] == ["tiny-qwen2", "e00", "e01"]
+    assert [server.get(f"/v1/models/{card['id']}").json["id"] for card in listed] == [*best_first, "tiny-qwen2"]
     assert server.get("/v1/models/e09").status == 404 and server.get("/v1/models/a/b").status == 404
     assert {m["max_model_len"] for m in listed} == {2048}
     assert server.get("/health").status == 200
@@ -107,6 +109,17 @@ def test_a_stream_says_the_same_in_pieces(server, kind):
     if kind == "chat":
         assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert "usage" not in ask("e01", stream=True).chunks[-1]
+
+
+def test_a_completion_repeats_its_prompt_where_echo_asks_for_it(server):
+    whole = text_of(server.complete("e01"))
+    assert text_of(server.complete("e01", echo=True)) == PROMPT + whole
+    assert streamed(server.complete("e01", echo=True, stream=True)) == PROMPT + whole
+    assert text_of(server.complete("e01", echo=False)) == text_of(server.complete("e01", echo=None)) == whole
+    assert server.complete("e01", echo=True).json["usage"] == server.complete("e01").json["usage"]
+    refused = server.chat("e01", echo=True)
+    assert refused.status == 400 and "echo is not supported" in refused.json["error"]["message"]
+    assert server.chat("e01", echo=False).status == 200
 
 
 def test_usage_is_counted(server):
@@ -160,7 +173,8 @@ def test_an_answer_is_cut_where_the_model_ends(server):
 def test_an_unknown_model_is_answered_with_those_there_are(server):
     answer = server.complete("gpt-4")
     assert answer.status == 404 and answer.json["error"]["code"] == "model_not_found"
-    assert "choose from: tiny-qwen2, e00, e01" in answer.json["error"]["message"]
+    names = ", ".join(entry["id"] for entry in server.get("/v1/models").json["data"])
+    assert f"choose from: {names}" in answer.json["error"]["message"]
     hostile = server.chat("\x1b[2J<script>\u2028")
     assert hostile.status == 404 and hostile.json["error"]["message"].isprintable()
 

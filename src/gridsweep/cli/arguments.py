@@ -1,8 +1,9 @@
-"""Command-line parameter types for instants and time spans."""
+"""Command-line parameter types for instants, time spans and targets."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any  # click's own signature
 
 import click
@@ -42,3 +43,12 @@ class Span(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
             return Reader().read(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Target(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """A folder, or a URL: a path would lose one of the two slashes of `s3://`."""
+
+    name = "FOLDER|URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        return value if isinstance(value, Path) or "://" in value else Path(value)

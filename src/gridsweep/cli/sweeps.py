@@ -48,7 +48,7 @@ def init(path: Path, as_json: bool) -> None:
     if as_json:
         from gridsweep.render.answers import Written
 
-        print_json(Written(path, next=f"gridsweep check {word(path)}"))
+        print_json(Written(str(path), next=f"gridsweep check {word(path)}"))
     else:
         here = word(path)
         click.echo(f"wrote {path}; next: gridsweep check {here}, gridsweep plan {here}, then gridsweep run {here}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gridsweep.cli.arguments import Target
 from gridsweep.cli.group import cli, folder_argument, folder_of, json_option, print_json
 from gridsweep.errors import word
 
@@ -61,24 +62,36 @@ def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("experiment")
 @folder_argument
-@click.option("--to", "to", type=click.Path(path_type=Path), required=True, help="New or empty folder to write.")
+@click.option(
+    "--to",
+    "to",
+    type=Target(),
+    required=True,
+    help="New or empty folder to write, or a URL such as s3://bucket/path (extra: remote).",
+)
+@click.option("--ollama", is_flag=True, help="Also write a Modelfile for Ollama.")
 @json_option
-def export(experiment: str, folder: Path | None, to: Path, as_json: bool) -> None:
-    """Copy an adapter, its model card and metrics to a folder.
+def export(experiment: str, folder: Path | None, to: Path | str, ollama: bool, as_json: bool) -> None:
+    """Copy an adapter, its model card and metrics to a folder or a URL.
 
     EXPERIMENT is an experiment id or its first characters.
     """
     from gridsweep.render import export as exports
 
     place = folder_of(folder).path
-    path = exports.export(place, experiment, to)
+    path = exports.export(place, experiment, to, ollama=ollama)
     following = f"gridsweep serve {word(place)} {experiment}"
     if as_json:
         from gridsweep.render.answers import Written
 
-        print_json(Written(path, next=following))
+        print_json(Written(str(path), next=following))
     else:
         click.echo(f"wrote {path}: adapter, model card (how to load it) and metrics; try it with: {following}")
+        if ollama:
+            click.echo(
+                "its Modelfile says what Ollama needs: the base as safetensors or GGUF in ./base and, for most models, "
+                "the adapter converted to GGUF; it was not tried with Ollama"
+            )
 
 
 @cli.command()
@@ -114,15 +127,14 @@ def serve(
         from gridsweep.render import manifest_files
 
         adapters = launch.chosen(folder, experiments)
-        manifest_files.render_serving(folder_of(folder).read().sweep, adapters, to)
+        first = manifest_files.render_serving(folder_of(folder).read(), adapters, to)
+        following = f"kubectl apply --server-side -k {word(to)}"
         if as_json:
             from gridsweep.render.answers import Written
 
-            print_json(Written(to, next=f"kubectl apply --server-side -k {to}"))
+            print_json(Written(str(to), next=following))
         else:
-            click.echo(
-                f"wrote {to}; next: create its Secret (docs/serving.md), then kubectl apply --server-side -k {to}"
-            )
+            click.echo("\n  ".join([f"wrote {to}; next:", *first, following]))
     elif as_json:
         tell, ready = partial(click.echo, err=True), partial(print_json, lines=True)
         launch.serve(folder, experiments, host=host, port=port, once=once, tell=tell, ready=ready)

@@ -26,9 +26,9 @@ from gridsweep.sweep.sweep import Sweep
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file or folder that was written, and the next command."""
+    """A file, a folder or a URL that was written, and the next command."""
 
-    path: Path
+    path: str
     next: str | None = None
     schema_version: int = 1
 

@@ -1,48 +1,51 @@
-"""The export of one experiment: its adapter, model card and metrics in a folder of the user's choice."""
+"""The export of one experiment: its adapter, model card and metrics, in a folder or at a URL of the user's choice."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report
 from gridsweep.errors import AdapterError
 from gridsweep.records.files import sync, verify, write_file
+from gridsweep.render import remote
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
-from gridsweep.serving.adapters import _listed, one, sealed
+from gridsweep.serving.adapters import Adapter, _listed, one, sealed
 from gridsweep.state.state import State
-from gridsweep.sweep.experiments import is_local
+from gridsweep.sweep.experiments import BUNDLED_MODELS, is_local
 
 
-def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
-    """Copy an adapter, its model card and its metrics into `to`, which appears complete or not at all.
+def export(folder: str | Path, experiment: str, to: str | Path, *, ollama: bool = False) -> Path | str:
+    """Copy an adapter, its model card and its metrics to `to`: a folder, or a URL that fsspec knows.
 
         adapter/   the files of the manifest; digests are checked before and after copying
         README.md  the model card            metrics.json  losses, hyperparameters, energy, carbon, versions
+        Modelfile  with `ollama`
 
-    Raise `AdapterError` if the adapter is damaged or not a plain adapter, or if `to` exists and is not empty.
+    A folder appears complete or not at all; files at a URL are read back and compared, and removed if one fails. Return
+    the folder, or the URL without its password. Raise `AdapterError` if the adapter is damaged or not a plain adapter,
+    or if `to` exists and is not empty.
     """
-    from gridsweep.render import card, documents
-
-    place, target = RunFolder(Path(folder)), Path(to)
+    place = RunFolder(Path(folder))
     state = place.read()
     report = summarize(state)
     adapter = one(_listed(place, report), experiment, report.rows)
-    row = next(row for row in report.rows if row.experiment == adapter.experiment)
+    if isinstance(to, str) and remote.is_url(to):
+        with remote.place(to) as elsewhere, TemporaryDirectory() as temporary:
+            _fill(Path(temporary) / "export", adapter, _texts(state, report, adapter.experiment, ollama=ollama))
+            elsewhere.upload(Path(temporary) / "export")
+        return remote.public(to)
+    target = Path(to)
     _vacant(target)
-    sealed(adapter)
+    texts = _texts(state, report, adapter.experiment, ollama=ollama)
     draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}")
     try:
-        draft.mkdir(parents=True)
-        shutil.copytree(adapter.path, draft / "adapter", symlinks=True)
-        if not verify(draft / "adapter"):
-            raise AdapterError(f"the adapter of {adapter.experiment} changed during the copy; export it again")
-        write_file(draft / "README.md", card.render(report, row))
-        write_file(draft / "metrics.json", documents.text(metrics(state, report, row)) + "\n")
-        sync(draft)
+        _fill(draft, adapter, texts)
         draft.rename(target.absolute())
         sync(target.absolute().parent)
     except OSError as error:
@@ -50,6 +53,40 @@ def export(folder: str | Path, experiment: str, to: str | Path) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+def _texts(state: State, report: Report, experiment: str, *, ollama: bool) -> dict[str, str]:
+    """Return the texts of the files beside the adapter, by name."""
+    from gridsweep.render import card, documents
+
+    row = next(row for row in report.rows if row.experiment == experiment)
+    texts = {
+        "README.md": card.render(report, row),
+        "metrics.json": documents.text(metrics(state, report, row)) + "\n",
+    }
+    if ollama:
+        from gridsweep.serving import bases
+        from gridsweep.serving import ollama as modelfiles
+        from gridsweep.serving.taught import Taught
+
+        model, recipe = state.sweep.model, state.sweep.recipe
+        modelfiles.check(experiment, recipe.rslora)
+        prompts = bases.prompts_of(model, Taught(state.constants.encoding, state.submitted_at))
+        shown, on_hub = replace(model, id=_public(model.id)), not is_local(model.id) and model.id not in BUNDLED_MODELS
+        texts[modelfiles.MODELFILE] = modelfiles.modelfile(experiment, shown, prompts, recipe.max_length, on_hub=on_hub)
+    return texts
+
+
+def _fill(draft: Path, adapter: Adapter, texts: dict[str, str]) -> None:
+    """Write an export into a new folder."""
+    sealed(adapter)
+    draft.mkdir(parents=True)
+    shutil.copytree(adapter.path, draft / "adapter", symlinks=True)
+    if not verify(draft / "adapter"):
+        raise AdapterError(f"the adapter of {adapter.experiment} changed during the copy; export it again")
+    for name, text in texts.items():
+        write_file(draft / name, text)
+    sync(draft)
 
 
 def metrics(state: State, report: Report, row: Row) -> dict[str, object]:

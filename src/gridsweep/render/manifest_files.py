@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
-from gridsweep.errors import GridsweepError, SpecError
+from gridsweep.errors import GridsweepError, SpecError, word
 from gridsweep.executors.kubernetes.manifests.bundle import MARK, Bundle, bundle, cluster_of
 from gridsweep.executors.kubernetes.manifests.delivery import WORKER_SOURCES
 from gridsweep.executors.kubernetes.manifests.names import store_of
-from gridsweep.executors.kubernetes.manifests.serving import serving
+from gridsweep.executors.kubernetes.manifests.serving import KEY, SERVER, browser, serving
+from gridsweep.executors.kubernetes.manifests.yaml_text import document
 from gridsweep.serving.servable import Servable
 from gridsweep.spec import load
 from gridsweep.spec.delivered import delivered
+from gridsweep.state.state import State
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 
@@ -54,18 +56,64 @@ def render(
     return made
 
 
-def render_serving(sweep: Sweep, adapters: Sequence[Servable], folder: Path) -> None:
-    """Write the manifests of a vLLM server that reads a sweep's adapters from the cluster's volume."""
+def render_serving(state: State, adapters: Sequence[Servable], folder: Path) -> list[str]:
+    """Write the manifests of a vLLM server that reads a sweep's adapters from the cluster's volume.
+
+    Return the commands that come first: those that make the server's Secret, and those that copy the adapters of a
+    sweep that ran elsewhere onto the volume. They are in the header of kustomization.yaml too.
+    """
+    sweep, base = state.sweep, adapters[0].base
     cluster = sweep.executor.kubernetes or KubernetesCluster()
-    paths = {a.name: f"{store_of(sweep.name)}/experiments/{a.name}/adapter" for a in adapters}
-    base = adapters[0].base
+    paths = {adapter.name: _on_the_volume(state, adapter.name) for adapter in adapters}
     if base.chat_template is not None:
         raise SpecError(
             "the manifests of a server cannot carry model.chat_template; use `gridsweep serve` without --kubernetes"
         )
     made = serving(base.id, base.revision, paths, [a.rank for a in adapters], cluster)
-    header = f"{MARK} to serve {', '.join(paths)}.\n#\n#   kubectl apply --server-side -k .\n"
-    write(Bundle({"serving.yaml": tuple(made)}, header).texts(), folder)
+    browse, first = browser(cluster), _secret(cluster)
+    if sweep.executor.name != "kubernetes":
+        first += _copies(cluster, browse["metadata"]["name"], {a.name: a.folder for a in adapters}, paths)
+    lines = [line.format(place=".") for line in [*first, "kubectl apply --server-side -k {place}"]]
+    header = "\n".join([f"{MARK} to serve {', '.join(paths)}.", "#", *(f"#   {line}" for line in lines), ""])
+    texts = Bundle({"serving.yaml": tuple(made)}, header).texts()
+    write({**texts, "browse.yaml": document(browse)}, folder)  # applied by hand, where files are looked at or copied
+    return [line.format(place=word(folder)) for line in first]
+
+
+def _on_the_volume(state: State, experiment: str) -> str:
+    """Return the folder of an adapter on the cluster's volume.
+
+    The loop in the cluster publishes adapters there; a loop on a laptop publishes them into its own store, and the
+    volume has them only where their workers wrote them. In both cases the latter exists.
+    """
+    outcome, store = state.standings[experiment].outcome, store_of(state.sweep.name)
+    if state.sweep.executor.name == "kubernetes" and outcome is not None and outcome.adapter:
+        return f"{store}/{outcome.adapter}"
+    return f"{store}/experiments/{experiment}/adapter"
+
+
+def _secret(cluster: KubernetesCluster) -> list[str]:
+    """Return the commands that make the server's key and its Secret."""
+    return [
+        "python -c \"import secrets; print(secrets.token_urlsafe(), end='')\" > api-key",
+        f"kubectl -n {cluster.namespace} create secret generic {SERVER} --from-file={KEY}=api-key",
+    ]
+
+
+def _copies(cluster: KubernetesCluster, pod: str, folders: Mapping[str, Path], paths: Mapping[str, str]) -> list[str]:
+    """Return the commands that copy adapters onto the volume, through a pod that mounts it; `{place}` is its folder."""
+    at = f"kubectl -n {cluster.namespace}"
+    lines = ["kubectl apply -f {place}/browse.yaml", f"{at} wait --for=condition=Ready pod/{pod}"]
+    for name, path in paths.items():
+        home = path.rpartition("/")[0]
+        lines.append(f"{at} exec {pod} -- mkdir -p {home}")
+        lines.append(f"{at} cp {_braced(word(folders[name]))} {pod}:{path}")
+    return [*lines, f"{at} delete pod {pod}"]
+
+
+def _braced(text: str) -> str:
+    """Return a text as `str.format` takes it."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def worker_sources() -> dict[str, str]:

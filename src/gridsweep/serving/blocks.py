@@ -20,8 +20,8 @@ def cline(url: str, model: str, length: int | None, *, key: bool) -> str:
     return "\n".join(f"{name + ':':<21}{value}" for name, value in fields.items())
 
 
-def continue_(url: str, models: list[str], *, key: bool) -> str:
-    """Return a config.yaml for Continue."""
+def continue_(url: str, models: list[str], length: int | None, *, key: bool) -> str:
+    """Return a config.yaml for Continue; `length` is the context in tokens, if the server tells it."""
     lines = ["name: gridsweep", "version: 0.0.1", "schema: v1", "models:"]
     for model in models:
         lines += [
@@ -31,6 +31,7 @@ def continue_(url: str, models: list[str], *, key: bool) -> str:
             f"    apiBase: {url}/v1",
             f"    apiKey: {'${{ secrets.' + KEY + ' }}' if key else 'none'}",
             "    roles: [chat, edit, apply]",
+            *(["    defaultCompletionOptions:", f"      contextLength: {length}"] if length else []),
         ]
     return "\n".join(lines)
 
@@ -46,7 +47,7 @@ def ready(url: str, models: list[str], length: int | None, *, key: bool) -> str:
     """Return all three blocks; Cline and curl use the first model."""
     parts = {
         "Cline": cline(url, models[0], length, key=key),
-        "Continue (config.yaml)": continue_(url, models, key=key),
+        "Continue (config.yaml)": continue_(url, models, length, key=key),
         "curl": curl(url, models[0], key=key),
     }
     return "\n\n".join(f"--- {name}\n{text}" for name, text in parts.items())

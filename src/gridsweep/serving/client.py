@@ -32,8 +32,11 @@ class Client:
         except (OSError, HTTPException):
             return False
 
-    def verify(self, ids: list[str], base: str) -> dict[str, Any]:
-        """Return the base's entry in /v1/models. Raise `ServingError` unless every adapter is listed as its child."""
+    def verify(self, ids: list[str], base: str) -> tuple[dict[str, Any], str]:
+        """Return the base's entry in /v1/models, and the id listed first.
+
+        Raise `ServingError` unless every adapter is listed as a child of the base.
+        """
         found = self._call("/v1/models").get("data")
         listed = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
         entries = {str(entry.get("id")): entry for entry in listed}
@@ -43,7 +46,7 @@ class Client:
                 raise ServingError(f"the server at {self.url} does not list {id}, only {others}; see its log")
             if entries[id].get("parent") != base:
                 raise ServingError(f"the server at {self.url} serves {id} on a base other than {base}; see its log")
-        return dict(entries.get(base, {}))
+        return dict(entries.get(base, {})), str(listed[0].get("id"))
 
     def complete(self, model: str, prompt: str, tokens: int) -> str:
         """Return the greedy completion of a prompt."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,22 +13,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from gridsweep.errors import AdapterError, ServingError, SpecError
-from gridsweep.records import codec
+from gridsweep.errors import AdapterError, ServingError
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.interrupt import Interrupt
 from gridsweep.serving import blocks, vllm
 from gridsweep.serving.access import KEY, KEY_FILE, check_free, is_loopback, key_for, url
 from gridsweep.serving.adapters import best, named, sealed
+from gridsweep.serving.bases import located
 from gridsweep.serving.child import running
 from gridsweep.serving.client import Client
 from gridsweep.serving.servable import Servable, servable, shown, together
 from gridsweep.serving.taught import Taught
-from gridsweep.sweep.experiments import Model
 
 Backend = Literal["vllm", "own"]
 PATIENCE = timedelta(minutes=10)
-CONVERTING = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A verified server: its address, the names of the base and the adapters, and its longest context."""
+    """A verified server: its address, the names of the base and of the adapters (best first), and its longest context.
+
+    `trained_len` is the longest conversation of the training in tokens, question and answer together.
+    """
 
     url: str
     base: str
@@ -51,6 +51,7 @@ class Served:
     max_model_len: int | None
     needs_key: bool
     log: Path
+    trained_len: int
     schema_version: int = 1
 
 
@@ -59,13 +60,13 @@ def _silent(served: Served) -> None:
 
 
 def chosen(folder: str | Path, experiments: Sequence[str] = ()) -> list[Servable]:
-    """Return the checked adapters to serve: the named ones (by id or its first characters), else the best.
+    """Return the checked adapters to serve, best first: the named ones (by id or its first characters), else the best.
 
     Raise `AdapterError` for an adapter that cannot be served, `SpecError` if there is no sweep.
     """
     base = RunFolder(Path(folder)).read().sweep.model
     if experiments:
-        adapters = named(folder, experiments)
+        adapters = sorted(named(folder, experiments), key=lambda adapter: adapter.place)
     else:
         adapters = [best(folder)[0]]
     checked = [servable(adapter.experiment, adapter.path, base) for adapter in adapters]
@@ -108,7 +109,8 @@ def serve(
         else:
             command = own_command(adapters, host, port, key, template, taught)
         tell(f"starting: {' '.join(map(shlex.quote, command.argv))}")
-        for note in command.notes:
+        trained = sweep.sweep.recipe.max_length
+        for note in (*command.notes, _taught(trained, sweep.facts.get("truncated", ""))):
             tell(f"note: {note}")
         with running(command.argv, command.variables, state / "serve.log") as child:
             near = Client(url("localhost" if host in ("0.0.0.0", "::") else host, port), key)
@@ -118,10 +120,10 @@ def serve(
                 tell(line)
             child.check()  # if this server is still alive, the answers came from it
             names = [adapter.name for adapter in adapters]
-            length = near.verify(names, adapters[0].base.id).get("max_model_len")
+            length = near.verify(names, adapters[0].base.id)[0].get("max_model_len")
             room = length if isinstance(length, int) else None
             tell("\n" + blocks.ready(url(host, port), names, room, key=bool(key)))
-            ready(Served(url(host, port), adapters[0].base.id, tuple(names), room, bool(key), child.log))
+            ready(Served(url(host, port), adapters[0].base.id, tuple(names), room, bool(key), child.log, trained))
             if not is_loopback(host):
                 tell("\nnote: keys and texts are not encrypted; put a proxy with TLS in front of the server")
             if once:
@@ -132,16 +134,27 @@ def serve(
     tell("stopped")
 
 
+def _taught(tokens: int, cut: str) -> str:
+    """Return what is known of the length of answers: no conversation of the training was longer than `tokens`.
+
+    `cut` says how many were longer in the data; empty if none was.
+    """
+    told = f"trained on conversations of at most {tokens} tokens, question and answer together"
+    return f"{told}{f' ({cut})' if cut else ''}; answers beyond that length are untested"
+
+
 def checked(client: Client, adapters: Sequence[Servable]) -> list[str]:
     """Verify a server and return lines on the results: each id is listed, the first adapter completes and chats.
 
     Raise `ServingError` if a check fails.
     """
     names = [adapter.name for adapter in adapters]
-    entry = client.verify(names, adapters[0].base.id)
+    entry, first = client.verify(names, adapters[0].base.id)
     lines = [f"listed: {', '.join(names)} on {adapters[0].base.id}"]
     lines.append(f"completion: {shown(client.complete(names[0], 'def main(', 12))}")
     lines.append(f"chat: {shown(client.chat(names[0], 'Say hello.', 12))}")
+    if first != names[0]:
+        lines.append(f"note: /v1/models lists {shown(first)} first, as vLLM does; the best adapter is {names[0]}")
     if entry.get("chat_template") == "the training's":
         lines.append("note: the model has no chat template; chats use the prompt format of the training")
     return lines
@@ -206,23 +219,3 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ServingError(f"cannot write {path}: {error.strerror}; check the folder") from None
-
-
-def located(base: Model, taught: Taught) -> tuple[str, str | None, dict[str, object] | None]:
-    """Return a base model's location, and the chat template and the generation configuration that it lacks.
-
-    A separate process finds them, because that may load torch. Raise `SpecError` if the model cannot be found.
-    """
-    id, asking = base.id, [sys.executable, "-P", "-m", "gridsweep.serving.base"]
-    given = codec.dumps((base, taught))
-    try:
-        seconds = CONVERTING.total_seconds()
-        asked = subprocess.run(asking, input=given, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        raise SpecError(f"the base model {shown(id)} was not found or converted within {CONVERTING}") from None
-    try:
-        told = json.loads(asked.stdout.splitlines()[-1])
-        return told["where"], told["chat_template"], told["generation_config"]
-    except (ValueError, IndexError, KeyError):
-        why = (asked.stderr.strip().splitlines() or ["no error output"])[-1].removeprefix("error: ")
-        raise SpecError(f"cannot find the base model {shown(id)}: {why}") from None

@@ -54,7 +54,7 @@ class Refused(Exception):
 def application(engine: Engine, base: Model, adapters: Sequence[Servable]) -> FastAPI:
     """Return the application with its routes; errors have OpenAI's format."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    ids = [base.id, *(adapter.name for adapter in adapters)]
+    ids = [*(adapter.name for adapter in adapters), base.id]
     template = "the model's" if engine.has_chat_template else "the training's"
 
     def cards() -> list[dict[str, Any]]:
@@ -136,13 +136,15 @@ async def _reply(
     made, reply = engine.generate(asked.model, prompt, sampling), wire.Reply(kind, asked.model)
     if asked.stream:
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        return StreamingResponse(_chunks(reply, made, usage), media_type="text/event-stream")
-    text = await run_in_threadpool("".join, made)
+        return StreamingResponse(_chunks(reply, asked.echoed, made, usage), media_type="text/event-stream")
+    text = asked.echoed + await run_in_threadpool("".join, made)
     return JSONResponse(reply.whole(text, made.finish, made.usage))
 
 
-def _chunks(reply: wire.Reply, made: Generation, usage: bool) -> Iterator[str]:
+def _chunks(reply: wire.Reply, echoed: str, made: Generation, usage: bool) -> Iterator[str]:
     yield from reply.first()
+    if echoed:
+        yield reply.piece(echoed)
     for piece in made:
         yield reply.piece(piece)
     yield from reply.last(made.finish, made.usage if usage else None)

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal  # Any: replies as JSON
+from typing import Annotated, Any, ClassVar, Literal  # Any: replies as JSON
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -39,7 +39,6 @@ MEANING: dict[str, tuple[object, ...]] = {
     "repetition_penalty": (1,),
     "min_p": (0,),
     "top_k": (-1, 0),
-    "echo": (False,),
     "suffix": ("",),
     "best_of": (1,),
     "modalities": (["text"],),
@@ -63,6 +62,7 @@ class Asked(BaseModel):
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
+    meaning: ClassVar[dict[str, tuple[object, ...]]] = MEANING
 
     model: str = Field(max_length=500)
     max_tokens: int | None = Field(None, ge=1)
@@ -78,11 +78,16 @@ class Asked(BaseModel):
     @classmethod
     def _means_the_same(cls, data: object) -> object:
         given = data if isinstance(data, dict) else {}
-        for name, harmless in MEANING.items():
+        for name, harmless in cls.meaning.items():
             value = given.get(name)
             if value is not None and value not in harmless:
                 raise ValueError(f"{name} is not supported by this server; leave it out, or serve with vLLM")
         return data
+
+    @property
+    def echoed(self) -> str:
+        """The text that the answer repeats before its own."""
+        return ""
 
     @property
     def stops(self) -> list[str]:
@@ -96,6 +101,11 @@ class Asked(BaseModel):
 
 class CompletionAsked(Asked):
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    echo: bool | None = None
+
+    @property
+    def echoed(self) -> str:
+        return self.text if self.echo else ""
 
     @property
     def limit(self) -> int:
@@ -125,6 +135,7 @@ class Turn(BaseModel):
 class ChatAsked(Asked):
     messages: Annotated[list[Turn], Field(min_length=1, max_length=1000)]
     max_completion_tokens: int | None = Field(None, ge=1)
+    meaning: ClassVar = {**MEANING, "echo": (False,)}  # a conversation has no text of its own to repeat
 
     @property
     def limit(self) -> int | None:
@@ -182,11 +193,14 @@ def error(message: str, kind: str, code: str | int | None = None) -> dict[str, o
 
 
 def cards(base: str, adapters: Sequence[str], length: int, **more: object) -> list[dict[str, Any]]:
-    """Return the cards of the base and of its adapters, by name; no path of this machine is told."""
+    """Return the cards of adapters and of their base, by name; no path of this machine is told.
+
+    The base comes last: clients that take the first model get the first adapter.
+    """
     now = int(time.time())
     common = {"object": "model", "created": now, "owned_by": "gridsweep", "max_model_len": length, **more}
-    first = {"id": base, **common, "root": base, "parent": None}
-    return [first, *({"id": name, **common, "root": name, "parent": base} for name in adapters)]
+    last = {"id": base, **common, "root": base, "parent": None}
+    return [*({"id": name, **common, "root": name, "parent": base} for name in adapters), last]
 
 
 def listed(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:

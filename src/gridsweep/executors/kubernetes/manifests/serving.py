@@ -1,4 +1,7 @@
-"""Adapters on a volume served by vLLM: a Deployment and its objects; the base model comes from the workers' cache."""
+"""Adapters on a volume served by vLLM: a Deployment and its objects; the base model comes from the workers' cache.
+
+Also a pod that only mounts the volume, to look at files or to copy them: `kubectl exec`, `kubectl cp`.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ MOST_LOADED = 8  # adapters on the GPU at once; others wait in the host's memory
 DOWNLOAD_BYTES_PER_S = 25e6
 LOAD_SECONDS = 600
 PROBE_SECONDS = 10
+SERVER = "gridsweep-serving"
+"""The name of the server's objects, and of the Secret with its key."""
 KEY = "API_KEY"
+BROWSE_SECONDS = 3600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -50,7 +56,7 @@ def serving(
     ranks: Iterable[int],
     cluster: KubernetesCluster,
     *,
-    name: str = "gridsweep-serving",
+    name: str = SERVER,
     image: str = IMAGE,
     max_model_len: int | None = 16384,
     api_key_secret: str | None = None,
@@ -97,6 +103,34 @@ def serving(
         },
         policy(cluster, name, selected, anyone_here, [HTTPS], own),
     ]
+
+
+def browser(cluster: KubernetesCluster, name: str = f"{SERVER}-browse") -> Manifest:
+    """Return a pod with the volume at /store that does nothing, and ends after an hour; it has no token and no GPU."""
+    own = {NAME: "gridsweep", COMPONENT: "browse", MANAGED_BY: "gridsweep"}
+    container: Manifest = {
+        "name": "browse",
+        "image": cluster.image,
+        "command": ["sleep", str(BROWSE_SECONDS)],
+        "env": environment(HOME="/tmp"),
+        "resources": resources("100m", "128Mi", scratch="1Gi"),
+        "securityContext": container_security(),
+        "volumeMounts": [mount("store"), mount("tmp", "/tmp")],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(cluster.namespace, name, own),
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": security(),
+            "containers": [container],
+            "volumes": [claim("store", cluster.volume), scratch("tmp", "512Mi")],
+        },
+    }
 
 
 def max_rank(ranks: Iterable[int]) -> int:
