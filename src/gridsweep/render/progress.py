@@ -161,8 +161,7 @@ def told(state: State, event: Event, ended: int = 0) -> str:
         case Reverted(experiment=experiment, why=why):
             return f"{at}  {experiment}: {why}"
         case Held(attempt=attempt, by=by, why=why):
-            names = named(state.attempts[attempt].stint)
-            return f"{at}  {by} holds {names}: {why}" if why else f"{at}  {by} released {names}"
+            return f"{at}  {_held(named(state.attempts[attempt].stint), by, why)}"
         case Asked():
             return _asked(event)
         case Stopping(why=why):
@@ -170,6 +169,12 @@ def told(state: State, event: Event, ended: int = 0) -> str:
         case Halted(why=why):
             return f"{at}  halted: {why}"
     return ""
+
+
+def _held(names: str, by: str, why: str) -> str:
+    if why:
+        return f"{by} holds {names}: {why}"
+    return f"{by} released {names}" if by else f"the hold of {names} is over"
 
 
 def _asked(event: Asked) -> str:

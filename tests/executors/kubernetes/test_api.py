@@ -295,8 +295,13 @@ def test_volumes_that_cannot_be(api: Api, server: ApiServer):
     server.change("persistentvolumeclaims", CLUSTER.volume, {"status": {"phase": "Lost"}})
     with pytest.raises(ExecutorError, match="is gone"):
         check_cluster(api, CLUSTER, outside=False)
-    server.forbid("get", "persistentvolumeclaims")
-    check_cluster(api, CLUSTER, outside=False)
+
+
+def test_a_claim_that_is_being_deleted_is_named_first(api: Api, server: ApiServer):
+    claim(server)
+    server.change("persistentvolumeclaims", CLUSTER.volume, {"metadata": {"deletionTimestamp": "2024-06-10T00:00:00Z"}})
+    with pytest.raises(ExecutorError, match="is being deleted; wait until it is gone"):
+        check_cluster(api, CLUSTER, outside=False)
 
 
 def test_no_cluster_at_all(tmp_path: Path):

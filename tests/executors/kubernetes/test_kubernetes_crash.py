@@ -40,21 +40,21 @@ def finished(folder: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "mounted"), [(0, True), (1, True), (2, False)])
-def test_a_controller_killed_at_random_moments(tmp_path: Path, seed: int, mounted: bool):
+@pytest.mark.parametrize(("seed", "mounted", "moments"), [(0, True, 18), (2, False, 18), (3, False, 50)])
+def test_a_controller_killed_at_random_moments(tmp_path: Path, seed: int, mounted: bool, moments: int):
     random_ = random.Random(seed)
     kills = 0
     with KubernetesBench(tmp_path, mounted=mounted, sweep=SWEEP.name) as bench:
-        bench.kubelet.command = stand_in(0.04)
+        bench.kubelet.command = stand_in(0.04 * moments / 18)
         run = tmp_path / "run"
-        while kills < 18 and not finished(run):
+        while kills < moments and not finished(run):
             loop = driven(run, bench)
             time.sleep(random_.choice([0.05, 0.1, 0.3]) + random_.random() * 0.2)
             assert loop.exitcode in (None, 0)
             kills += loop.exitcode is None
             loop.kill()
             loop.join()
-        assert kills >= 17
+        assert kills >= moments - 1
         state = drive_sweep(SWEEP, run, bench.server, bench.store if mounted else None)
         wanted = {e.id: ("done", expected_loss(SWEEP, e.id)) for e in SWEEP.experiments}
         assert losses(state) == wanted
@@ -92,11 +92,12 @@ class Mortal:
             if self.left == 0 and not self.after:
                 self.done = True
                 raise Died
-            answer = asked(*arguments, **named)
-            if self.left == 0:
-                self.done = True
-                raise Died
-            return answer
+            try:
+                return asked(*arguments, **named)
+            finally:  # also after one that is refused
+                if self.left == 0:
+                    self.done = True
+                    raise Died
 
         return call
 
@@ -107,13 +108,18 @@ def server() -> Iterator[ApiServer]:
         yield server
 
 
-@pytest.mark.parametrize("after", [False, True])
-def test_a_controller_that_dies_at_each_of_its_requests(server: ApiServer, tmp_path: Path, after: bool):
+SLOWLY = pytest.param(True, False, marks=pytest.mark.slow)
+"""Through the reader pod, whose requests are moments to die at too."""
+
+
+@pytest.mark.parametrize(("after", "mounted"), [(False, True), (True, True), SLOWLY])
+def test_a_controller_that_dies_at_each_of_its_requests(server: ApiServer, tmp_path: Path, after: bool, mounted: bool):
     at, survived = 0, False
     while not survived:
         at += 1
         server.objects.clear()
-        stage = Stage(server, tmp_path / str(at))
+        place = tmp_path / str(at)
+        stage = Stage(server, place / "volume", mirror=None if mounted else place / "mirror")
         mortal = Mortal(at, after)
         stage.api._asked = mortal(stage.api, stage.api._asked)
         told = []
@@ -134,7 +140,7 @@ def test_a_controller_that_dies_at_each_of_its_requests(server: ApiServer, tmp_p
         assert server.all("rayjobs") == [], at
         assert stage.kinds().count("Requested") == 2 == len(stage.kubelet.started), at
         assert stage.kinds().count("Paused") == stage.kinds().count("Ended") == 1, at
-        assert len({j[2] for j in server.requests if j[0] == "create"}) == 2
+        assert len({name for verb, plural, name in server.requests if (verb, plural) == ("create", "rayjobs")}) == 2
         server.requests.clear()
         stage.close()
     print(f"died at {at - 1} requests, {'after' if after else 'before'} each")

@@ -17,7 +17,7 @@ from gridsweep.errors import EXECUTOR, ExecutorError
 from gridsweep.executors.kubernetes.api import Api, Forbidden, Unreachable
 from gridsweep.executors.kubernetes.executor import Kubernetes
 from gridsweep.executors.kubernetes.manifests.names import STORE, store_of
-from gridsweep.executors.kubernetes.volume import Mounted
+from gridsweep.executors.kubernetes.volume import Mirrored, Mounted
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import Ended, Event, Held, Lost, Paused, Pausing, Requested, Running, Submitted
 from gridsweep.state.state import State
@@ -26,6 +26,7 @@ from gridsweep.sweep.stints import Member, Stint
 from gridsweep.testing.executor_contract import sweep_of
 from gridsweep.testing.kubernetes.operator import Cluster
 from gridsweep.testing.kubernetes.server import ApiServer
+from gridsweep.testing.kubernetes.store import SERVED
 from gridsweep.testing.kubernetes.virtual import VirtualKubelet
 
 BEGIN = datetime(2024, 6, 10, tzinfo=UTC)
@@ -35,8 +36,10 @@ STEPS = 12
 class Stage:
     """One experiment on a cluster whose time stands still until it is told to pass."""
 
-    def __init__(self, server: ApiServer, tmp: Path, cluster: KubernetesCluster = CLUSTER):
-        self.server, self.time, self.choice = server, BEGIN, cluster
+    def __init__(
+        self, server: ApiServer, tmp: Path, cluster: KubernetesCluster = CLUSTER, *, mirror: Path | None = None
+    ):
+        self.server, self.time, self.choice, self.mirror = server, BEGIN, cluster, mirror
         self.kubelet = VirtualKubelet(tmp, lambda: self.time, HOUR)
         self.cluster = Cluster(server, self.kubelet)
         self.cluster.clock = self.seconds
@@ -53,16 +56,24 @@ class Stage:
     def sleep(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
 
+    def rest(self, seconds: float) -> None:
+        self.sleep(seconds)
+        self.cluster.tick()
+
     def begin_anew(self) -> None:
         """Another loop takes over: nothing is left but the journal and the cluster."""
         self.api = api_of(self.server, patience=20.0, clock=self.seconds, sleep=self.sleep)
         self.apis.append(self.api)
+        if self.mirror is not None:
+            self.files = Mirrored(self.mirror, self.api, self.choice, "contract", clock=self.seconds)
         self.executor = Kubernetes(
-            self.choice, self.api, self.files, settle=5.0, relist=1.0, clock=self.seconds, watch=False
+            self.choice, self.api, self.files, settle=5.0, relist=1.0, clock=self.seconds, sleep=self.rest, watch=False
         )
         self.state = State(self.journal)
 
     def close(self) -> None:
+        for work in self.cluster._works.values():
+            work.kill()
         for api in self.apis:
             api.close()
 
@@ -130,11 +141,16 @@ def server() -> Iterator[ApiServer]:
 
 @pytest.fixture
 def stage(server: ApiServer, tmp_path: Path) -> Iterator[Stage]:
-    server.objects.clear(), server.requests.clear(), server.faults.clear(), server.forbidden.clear()
-    server.kinds = {"rayjobs", "pods", "persistentvolumeclaims"}
+    fresh(server)
     stage = Stage(server, tmp_path)
     yield stage
     stage.close()
+
+
+def fresh(server: ApiServer) -> None:
+    """Make a server as new, for another test."""
+    server.objects.clear(), server.requests.clear(), server.faults.clear(), server.forbidden.clear()
+    server.kinds, server.rights, server.job_quota, server.policy = set(SERVED), None, None, ""
 
 
 def test_undisturbed(stage: Stage):
@@ -185,14 +201,7 @@ def suspended(stage: Stage) -> None:
 
 HELD = {
     "no GPU is free": (unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."), "Insufficient"),
-    "an unbound claim": (unschedulable("pod has unbound immediate PersistentVolumeClaims"), "unbound"),
-    "a claim that is missing": (unschedulable('persistentvolumeclaim "x" not found'), "not found"),
     "a taint": (unschedulable("0/3 nodes are available: 3 node(s) had untolerated taint."), "taint"),
-    "quota": (unschedulable("exceeded quota"), "quota"),
-    "no image": (waiting("ErrImagePull", "manifest unknown"), "ErrImagePull: manifest unknown"),
-    "no image, again": (waiting("ImagePullBackOff", "Back-off pulling image"), "ImagePullBackOff"),
-    "a bad image name": (waiting("InvalidImageName", "couldn't parse"), "InvalidImageName"),
-    "a secret is missing": (waiting("CreateContainerConfigError", 'secret "hf" not found'), "secret"),
     "the container is being made": (waiting("ContainerCreating", ""), "being made"),
     "suspended by hand": (suspended, "Kubernetes: its RayJob is suspended"),
     "suspended by Kueue": (labelled_for_kueue, "Kueue: its RayJob is suspended"),
@@ -200,8 +209,6 @@ HELD = {
     "retrying": (as_stage("Retrying"), "KubeRay: its RayJob is Retrying"),
     "waiting": (as_stage("Waiting"), "KubeRay: its RayJob is Waiting"),
     "a state of the future": (as_stage("Pondering", "deep thought"), "KubeRay: deep thought"),
-    "nothing of it seen yet": (as_stage(""), "its pod is not there yet"),
-    "initializing without a pod": (as_stage("Initializing"), "its pod is not there yet"),
 }
 
 
@@ -284,7 +291,7 @@ def suspended_at_work(stage: Stage) -> None:
 
 LOST = {
     "deleted by hand": (deleted_by_hand, "deleted by another client"),
-    "evicted": (lambda s: s.cluster.evict(s.name), "Evicted"),
+    "evicted": (lambda s: s.cluster.evict(s.name), "its pod was evicted: The node was low on resource: memory."),
     "killed": (lambda s: s.cluster.kill(s.name), "AppFailed"),
     "the pod deleted under it": (pod_deleted, "head pod went away"),
     "failed": (failed("AppFailed"), "AppFailed): boom"),
@@ -382,7 +389,7 @@ def test_paused_while_it_runs_and_gone_on(stage: Stage):
 
 
 @pytest.mark.parametrize("made", [True, False])
-def test_paused_before_it_began_nothing_is_to_blame(stage: Stage, made: bool):
+def test_paused_before_it_began_is_paused_and_not_lost(stage: Stage, made: bool):
     stage.cluster.hold = "no"
     if made:
         stage.request()
@@ -393,8 +400,8 @@ def test_paused_before_it_began_nothing_is_to_blame(stage: Stage, made: bool):
         del stage.executor.act
     stage.tell(Pausing(stage.time, stage.name, "enough"))
     stage.executor.act(stage.state)
-    assert stage.run(5, hours=0.01) == "lost"
-    assert stage.state.attempts[stage.name].reason == "enough"
+    assert stage.run(5, hours=0.01) == "paused"
+    assert stage.state.attempts[stage.name].reason == "enough" and stage.state.standings["e00"].status == "waiting"
     assert stage.state.standings["e00"].fruitless == 0
     assert stage.server.all("rayjobs") == [] == stage.kubelet.started
 
@@ -572,6 +579,14 @@ def test_devices_described_anew_on_the_way_are_no_other_work(stage: Stage):
     sweep = replace(stage.state.sweep, devices=(Device("d0", power_w=350.0), Device("d1")))
     stage.tell(Resumed(stage.time, 2, sweep, ("devices",)))
     stage.begin_anew()
+    assert stage.run() == "ended" and len(stage.kubelet.started) == 1
+
+
+def test_constants_that_its_worker_has_told_are_no_other_work(stage: Stage):
+    from gridsweep.state.events import Fingerprinted
+
+    stage.under_way()
+    stage.tell(Fingerprinted(stage.time, {"model": "a revision"}, stage.name))
     assert stage.run() == "ended" and len(stage.kubelet.started) == 1
 
 

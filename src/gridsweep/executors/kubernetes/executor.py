@@ -11,10 +11,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any  # a Kubernetes object
 
@@ -22,15 +21,18 @@ from gridsweep.accounting.compute_gardener import Gardened, facts, gardened
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.border import printed
 from gridsweep.executors.handover import assignment, news, touched
-from gridsweep.executors.kubernetes.api import JOBS, PODS, Api, Conflict, NotFound, Unreachable, Watch
-from gridsweep.executors.kubernetes.conditions import Condition, condition
-from gridsweep.executors.kubernetes.manifests.names import ATTEMPT, COMPONENT, job_name
+from gridsweep.executors.kubernetes.api import JOBS, Api, Conflict, NotFound, QuotaExceeded, Unreachable, Watch
+from gridsweep.executors.kubernetes.conditions import NOT_CREATED, Condition, evicted, never_began, phase
+from gridsweep.executors.kubernetes.endings import Timers, age, held, not_begun, unreadable, unstartable
+from gridsweep.executors.kubernetes.listing import Seen, eviction, listed, no_kuberay
+from gridsweep.executors.kubernetes.manifests.names import job_name
 from gridsweep.executors.kubernetes.manifests.rayjob import rayjob
 from gridsweep.executors.kubernetes.ownership import RUN, attempt_of, earlier_run, made_for, run_of, selector
 from gridsweep.executors.kubernetes.preflight import check_cluster
+from gridsweep.executors.kubernetes.publishing import Publishing
+from gridsweep.executors.kubernetes.reader import ReaderDown
 from gridsweep.executors.kubernetes.volume import Files, Mounted
-from gridsweep.executors.publisher import Publisher
-from gridsweep.state.events import Ended, Event, Held, Lost
+from gridsweep.state.events import Ended, Event
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import KubernetesCluster
@@ -39,22 +41,17 @@ Object = dict[str, Any]
 
 BRIEF_SECONDS = 2.0
 """Seconds of retries in each look while the server does not answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The contents of the cluster when it was last listed: RayJobs by name, pods by attempt."""
-
-    at: float
-    jobs: dict[str, Object]
-    pods: dict[str, list[Object]]
+STUCK_SECONDS, LEAVE_SECONDS = 600.0, 60.0
+CREATE_AGAIN_SECONDS = 10.0
+"""Seconds between attempts to create a RayJob that a quota of the namespace refuses."""
 
 
 class Kubernetes:
     """Executor that runs attempts in a cluster's namespace; `files` gives access to the files they write.
 
     A list is valid for `relist` seconds, unless the watch signals a change. After a worker is gone without a result,
-    its last files have `settle` seconds to become visible.
+    its last files have `settle` seconds to become visible. `stuck` is how many seconds an attempt may wait for what
+    time alone does not bring, and `leave` how many a stopping sweep waits for a reader pod that does not start.
     """
 
     def __init__(
@@ -65,21 +62,27 @@ class Kubernetes:
         *,
         relist: float = 30.0,
         settle: float = 15.0,
+        stuck: float = STUCK_SECONDS,
+        leave: float = LEAVE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
         watch: bool = True,
     ):
         self.cluster, self.api, self.files = cluster, api, files
-        self.relist, self.settle, self._clock, self._watched = relist, settle, clock, watch
+        self.relist, self._clock, self._sleep, self._watched = relist, clock, sleep, watch
         self._patience = api.patience
-        self._publisher = Publisher(files.store)
+        self._publishing = Publishing(files)
         self._woken = threading.Event()
         self._watch: Watch | None = None
         self._seen: Seen | None = None
         # Caches and timers only: a new loop can find all of this out again.
         self._down_since: datetime | None = None
-        self._over_since: dict[str, float] = {}
+        self._timers = Timers(clock, settle, stuck, leave)
         self._met: set[str] = set()
-        self._published: set[str] = set()
+        self._idle: set[str] = set()  # attempts whose RayJob was seen, or deleted, before any worker began
+        self._evicted: dict[str, str] = {}
+        self._rayclusters: dict[str, str] = {}
+        self._refused: dict[str, tuple[str, float]] = {}  # RayJobs that a quota refuses: why, and when it last did
         self._gardened: dict[str, Gardened] = {}
 
     def ready(self) -> None:
@@ -111,20 +114,19 @@ class Kubernetes:
         folder = self.files.folder(attempt.id)
         begun = attempt.running_at is not None or (folder.path / "worker.json").exists()
         if job is not None:
-            self._met.add(attempt.id)
+            self._noted(attempt, job, pods)
         if job is None and not pods and not begun and not self._known(attempt):
-            return []  # its RayJob is not created yet
-        where = condition(job, pods, started=begun)
-        if where.kind != "over":
-            self._over_since.pop(attempt.id, None)
-        for pod in pods:
-            if figures := gardened(pod["metadata"].get("annotations") or {}):
-                self._gardened[attempt.id] = figures
-        if where.kind != "waits" or begun:
+            refused = self._refused.get(attempt.id, ("", 0.0))[0]  # else its RayJob is about to be created
+            return held(attempt, now, Condition("waits", refused, "Kubernetes")) if refused else []
+        where = self._timers.told(attempt.id, seen.condition(attempt.id, job, started=begun))
+        if self._timers.stuck(attempt.id, where) and self._alone(state, attempt, seen):
+            return [unstartable(attempt, where, now, begun=begun)]
+        idle = not begun and (never_began(job, pods) or attempt.id in self._idle)
+        if (where.kind != "waits" or begun) and not idle:
             try:
                 self.files.refresh(attempt.id)
             except Unreachable as error:
-                return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
+                return self._unread(state, attempt, error, now)
             if attempt.running_at is None and earlier_run(folder.path, state):
                 raise ExecutorError(
                     f"the volume {self.cluster.volume} holds {attempt.id} of an earlier run of {state.sweep.name}; "
@@ -134,36 +136,57 @@ class Kubernetes:
             try:
                 return self._told(attempt, news(state, attempt, folder, now, ended=True, before=before))
             except Unreachable as error:  # what it saved is verified on the volume
-                return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
+                return self._unread(state, attempt, error, now)
         over = where.kind == "over" and self._settled(state, attempt, where)
-        why = attempt.reason or where.why
+        if over and begun and attempt.id not in self._evicted:
+            self._evicted[attempt.id] = eviction(self.api, self._rayclusters.get(attempt.id, ""))
+        why = attempt.reason or self._evicted.get(attempt.id) or where.why
         if not folder.path.exists():
-            return [Lost(now, attempt.id, why)] if over else self._held(attempt, now, where)
+            return [not_begun(attempt, now, why)] if over else held(attempt, now, where)
         try:
             events = news(state, attempt, folder, now, ended=over, why=why, before=before)
         except Unreachable as error:  # checkpoints are verified on the volume
-            return self._held(attempt, now, Condition("waits", str(error), "Kubernetes"))
-        return [*(() if over else self._held(attempt, now, where)), *events]
+            return self._unread(state, attempt, error, now)
+        return [*(() if over else held(attempt, now, where)), *events]
+
+    def _noted(self, attempt: Attempt, job: Object, pods: Sequence[Object]) -> None:
+        """Remember what a RayJob and its pods show now, and will not show when they are gone."""
+        self._met.add(attempt.id)
+        self._rayclusters[attempt.id] = (job.get("status") or {}).get("rayClusterName", "")
+        if self._refused.pop(attempt.id, None):
+            self._idle.discard(attempt.id)
+        if any(phase(pod) == "Running" for pod in pods):
+            self._idle.discard(attempt.id)  # it started before its deletion was known
+        if any((pod.get("status") or {}).get("reason") == "Evicted" for pod in pods):
+            self._evicted[attempt.id] = evicted(pods)
+        for pod in pods:
+            if figures := gardened(pod["metadata"].get("annotations") or {}):
+                self._gardened[attempt.id] = figures
+
+    def _unread(self, state: State, attempt: Attempt, error: Unreachable, now: datetime) -> list[Event]:
+        """Return that an attempt's files cannot be read. Raise `ExecutorError` if waiting longer would not help."""
+        if why := unreadable(state, error, self._timers):
+            raise ExecutorError(why) from None
+        return held(attempt, now, Condition("waits", str(error), "Kubernetes"))
 
     def _unseen(self, state: State, attempt: Attempt, now: datetime, before: Sequence[Event]) -> list[Event]:
         """Return the new events while the API server does not answer: at most what a mounted volume shows."""
         why = f"the API server has not answered since {self._down_since:%Y-%m-%d %H:%M} UTC; what runs goes on"
-        held = self._held(attempt, now, Condition("waits", why, "Kubernetes"))
+        waits = held(attempt, now, Condition("waits", why, "Kubernetes"))
         folder = self.files.folder(attempt.id)
         if not folder.path.exists():
-            return held
+            return waits
         ended = os.path.lexists(folder.path / "result.json")
         try:
-            return [*held, *self._told(attempt, news(state, attempt, folder, now, ended=ended, before=before))]
+            return [*waits, *self._told(attempt, news(state, attempt, folder, now, ended=ended, before=before))]
         except Unreachable:  # a mirror's checkpoints are verified on the volume
-            return held
+            return waits
 
-    @staticmethod
-    def _held(attempt: Attempt, now: datetime, where: Condition) -> list[Event]:
-        """Return a `Held` event if the reason for holding an attempt has changed; an empty reason means released."""
-        why = where.why if where.kind in ("waits", "leaves") else ""
-        told = attempt.held.partition(": ")[2]
-        return [Held(now, attempt.id, where.by if why else "", why)] if why != told else []
+    def _alone(self, state: State, attempt: Attempt, seen: Seen) -> bool:
+        """Return whether an attempt that may start is refused with no other running; else its node may be at fault."""
+        others = (other for other in state.active.values() if other.id != attempt.id)
+        found = (seen.condition(a.id, self._job(state, a, seen), started=True) for a in others)
+        return attempt.pausing_since is None and all(where.kind != "runs" for where in found)
 
     def _told(self, attempt: Attempt, events: list[Event]) -> list[Event]:
         """Return the events; an end also gets the figures that Compute Gardener wrote on the pod."""
@@ -175,13 +198,11 @@ class Kubernetes:
 
     def _settled(self, state: State, attempt: Attempt, where: Condition) -> bool:
         """Return whether a fresh list confirms that an attempt is over, `settle` seconds after it was first seen so."""
-        since = self._over_since.setdefault(attempt.id, self._clock())
-        if self._clock() - since < self.settle:
+        if not self._timers.settled(attempt.id):
             return False
         seen = self._look(state, anew=True)
-        again = condition(self._job(state, attempt, seen), seen.pods.get(attempt.id, []), started=True)
-        if again.kind != "over":
-            del self._over_since[attempt.id]
+        again = seen.condition(attempt.id, self._job(state, attempt, seen), started=True)
+        self._timers.told(attempt.id, again)
         return again.kind == "over"
 
     def changed(self, state: State) -> bool:
@@ -194,8 +215,9 @@ class Kubernetes:
             seen = self._look(state, anew=True)
         except Unreachable:
             return bool(state.active)
-        found = [(self._job(state, a, seen), seen.pods.get(a.id, [])) for a in state.active.values()]
-        return any(condition(job, pods, started=True).kind != "over" for job, pods in found)
+        active = state.active.values()
+        found = (seen.condition(a.id, self._job(state, a, seen), started=True) for a in active)
+        return any(where.kind != "over" for where in found)
 
     def last_sign(self, state: State) -> datetime | None:
         """Return the wall time of the last known write by any active worker."""
@@ -203,9 +225,12 @@ class Kubernetes:
         return max((touched(path) for path in folders if path.exists()), default=None)
 
     def logs(self, attempt: str) -> Iterator[str]:
-        """Yield the lines that a worker has printed so far."""
-        with suppress(Unreachable):
-            self.files.refresh(attempt)
+        """Yield the lines that a worker has printed, as far as the loop has fetched them; first, how old they are.
+
+        Nothing is fetched here: the reader pod is the loop's.
+        """
+        if (at := self.files.as_of(attempt)) is not None:
+            yield f"(as of {at:%Y-%m-%d %H:%M:%S} UTC, {age(at)} ago: what the loop has fetched from the volume)"
         yield from printed(self.files.folder(attempt).path)
 
     # -- acting for the loop
@@ -213,12 +238,18 @@ class Kubernetes:
     def act(self, state: State) -> None:
         if self._down_since is not None and not state.finished:
             return  # the next `observe` asks again
-        try:
-            self._match(state)
-            self._publish(state)
-        except Unreachable:
-            if state.finished:  # report it: a rerun has only this left to do
-                raise
+        end = self._clock() + self._timers.leave_seconds
+        while True:
+            try:
+                self._match(state)
+                self._publishing.publish(state)
+                break
+            except Unreachable as error:
+                if not state.finished:
+                    return  # the loop acts again
+                if not isinstance(error, ReaderDown) or self._clock() > end:
+                    raise  # a rerun has only this left to do
+                self._sleep(0.5)  # its reader starts
         if state.finished:
             self.close()
 
@@ -230,6 +261,7 @@ class Kubernetes:
             if job["metadata"].get("deletionTimestamp"):
                 continue
             if attempt and (attempt.id not in state.active or self._to_be_deleted(attempt, job, seen)):
+                self._note_idle(state, attempt, job, seen)
                 with suppress(NotFound, Conflict):  # gone, or the name belongs to another object by now
                     self.api.delete(JOBS, job["metadata"]["name"], job["metadata"].get("uid", ""))
                 self._seen = None
@@ -238,9 +270,18 @@ class Kubernetes:
                 continue
             self._create(state, attempt)
 
+    def _note_idle(self, state: State, attempt: Attempt, job: Object, seen: Seen) -> None:
+        """Remember that a RayJob about to be deleted has started no worker, if a fresh list says so."""
+        name = job["metadata"]["name"]
+        if never_began(job, seen.pods.get(attempt.id, [])):
+            seen = self._look(state, anew=True)
+            if never_began(seen.jobs.get(name), seen.pods.get(attempt.id, [])):
+                self._idle.add(attempt.id)
+
     def _known(self, attempt: Attempt) -> bool:
         """Return whether an attempt's RayJob was seen or must not be created; RayJobs that are gone stay gone."""
-        seen = attempt.id in self._met or attempt.held or attempt.running_at is not None
+        admitted = attempt.held and NOT_CREATED not in attempt.held
+        seen = attempt.id in self._met or admitted or attempt.running_at is not None
         return bool(seen or attempt.pausing_since is not None)
 
     @staticmethod
@@ -249,10 +290,12 @@ class Kubernetes:
 
         In the second case deletion stops the pod, with time for a result.
         """
-        where = condition(job, seen.pods.get(attempt.id, []), started=True)
+        where = seen.condition(attempt.id, job, started=True)
         return attempt.pausing_since is not None or where.kind == "leaves"
 
     def _create(self, state: State, attempt: Attempt) -> None:
+        if self._clock() < self._refused.get(attempt.id, ("", -CREATE_AGAIN_SECONDS))[1] + CREATE_AGAIN_SECONDS:
+            return
         made = rayjob(state.sweep, self.cluster, assignment(state, attempt))
         made["metadata"]["annotations"][RUN] = run_of(state)
         self._seen = None
@@ -261,6 +304,9 @@ class Kubernetes:
         except Conflict:
             with suppress(NotFound):
                 self._check_ours(state, attempt, self.api.get(JOBS, made["metadata"]["name"]))
+        except QuotaExceeded as error:
+            self._refused[attempt.id] = (f"{NOT_CREATED}: {error.said}", self._clock())
+            self._idle.add(attempt.id)
         except NotFound as error:
             raise ExecutorError(no_kuberay(self.cluster, error)) from None
 
@@ -280,33 +326,10 @@ class Kubernetes:
             "or use another namespace"
         )
 
-    def _publish(self, state: State) -> None:
-        """Fetch finished adapters, publish them, and remove their checkpoints from the volume."""
-        done = {
-            id: standing
-            for id, standing in state.standings.items()
-            if id not in self._published and standing.status == "done" and standing.outcome and standing.outcome.adapter
-        }
-        for id, standing in done.items():
-            if not (self.files.store / "experiments" / id / "adapter").exists():
-                assert standing.outcome and standing.outcome.adapter
-                self.files.bring(standing.outcome.adapter)
-        self._publisher.publish(state)
-        for id, standing in done.items():
-            for attempt in standing.attempts:
-                members = state.attempts[attempt].stint.members
-                # Checkpoints are removed per attempt, so only when none of its members can resume from them any more.
-                if all(state.standings[member.experiment].status in ("done", "failed") for member in members):
-                    self.files.forget(attempt)
-            self._published.add(id)
-
     # -- the list
 
     def _look(self, state: State, *, anew: bool = False) -> Seen:
-        """Return the contents of the cluster, listed again if they may have changed.
-
-        Raise `Unreachable` without an answer, `ExecutorError` without KubeRay or the namespace.
-        """
+        """Return the contents of the cluster, listed again if they may have changed. Raise as `listed` does."""
         seen = self._seen
         if seen and not anew and not self._woken.is_set() and self._clock() - seen.at < self.relist:
             return seen
@@ -315,15 +338,7 @@ class Kubernetes:
         self._woken.clear()
         self.api.patience = BRIEF_SECONDS if self._down_since is not None else self._patience
         self._seen = None
-        try:
-            jobs, _ = self.api.list(JOBS, selector(state))
-        except NotFound as error:
-            raise ExecutorError(no_kuberay(self.cluster, error)) from None
-        pods: dict[str, list[Object]] = defaultdict(list)
-        # Pods are listed after the RayJobs, so that the pods of a RayJob that is gone are not missed.
-        for pod in self.api.list(PODS, f"{selector(state)},{COMPONENT}=worker")[0]:
-            pods[(pod["metadata"].get("annotations") or {}).get(ATTEMPT, "")].append(pod)
-        self._seen = Seen(self._clock(), {job["metadata"]["name"]: job for job in jobs}, dict(pods))
+        self._seen = listed(self.api, self.cluster, selector(state), self._clock())
         return self._seen
 
     def close(self) -> None:
@@ -333,10 +348,3 @@ class Kubernetes:
             self._watch = None
         self._seen = None
         self.files.close()
-
-
-def no_kuberay(cluster: KubernetesCluster, error: Exception) -> str:
-    return (
-        f"the cluster knows no RayJobs ({error}); install the KubeRay operator, "
-        f"and see that the namespace {cluster.namespace} exists"
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any  # a Kubernetes object
@@ -40,9 +39,13 @@ def attempt_of(job: dict[str, Any], state: State) -> str:
 
 
 def made_for(job: dict[str, Any], state: State, attempt: Attempt) -> bool:
-    """Return whether this run created a RayJob for this same assignment; the device's description may differ."""
+    """Return whether this run created a RayJob for these same members of the attempt.
+
+    The rest of an assignment may differ: devices are described anew, and what the sweep takes as constant, such as
+    revisions of model and data, is known only once its first worker has told.
+    """
     theirs, ours = _work_of(job), assignment(state, attempt)
-    same = theirs is not None and replace(theirs, device=ours.device) == ours
+    same = theirs is not None and (theirs.attempt, theirs.members) == (ours.attempt, ours.members)
     return same and attempt_of(job, state) == attempt.id
 
 

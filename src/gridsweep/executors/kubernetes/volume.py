@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
-from contextlib import suppress
-from importlib.resources import files as resources_of
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol  # what the API and the reader answer as JSON
+from typing import Any, Protocol  # what the reader answers as JSON
 
 from gridsweep.errors import ExecutorError
-from gridsweep.executors.kubernetes.api import PODS, Api, Conflict, NotFound, Unreachable
-from gridsweep.executors.kubernetes.manifests import pods
-from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name, store_of
-from gridsweep.executors.kubernetes.volume_reader import PORT
+from gridsweep.executors.kubernetes.api import Api
+from gridsweep.executors.kubernetes.reader import Reader
 from gridsweep.records.attempts import AttemptFolder, is_step
 from gridsweep.records.files import MANIFEST, digest, listed, verify
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.stints import Checkpoint
 
-if TYPE_CHECKING:
-    import httpx2
-
 APPENDED = ("log.txt", "progress.jsonl", "energy.jsonl")
+FETCHED = ".fetched"
+"""A file of the mirror, written whenever an attempt's files were fetched."""
 WHOLE = ("stint.json", "worker.json", "result.json")  # the result last, so that it is the last file in the mirror too
 
 
@@ -40,6 +37,10 @@ class Files(Protocol):
     store: Path
 
     def folder(self, attempt: str) -> AttemptFolder: ...
+
+    def as_of(self, attempt: str) -> datetime | None:
+        """Return when an attempt's files were last fetched; None if they need no fetching, or never were."""
+        ...
 
     def refresh(self, attempt: str) -> None:
         """Fetch new data of an attempt's files."""
@@ -64,6 +65,9 @@ class Mounted:
 
     def folder(self, attempt: str) -> AttemptFolder:
         return AttemptFolder(self.store / "stints" / attempt)
+
+    def as_of(self, attempt: str) -> datetime | None:
+        return None
 
     def refresh(self, attempt: str) -> None:
         """List the folder, which makes a network share refresh it."""
@@ -100,22 +104,43 @@ class MirroredFolder(AttemptFolder):
 
 
 class Mirrored:
-    """A mirror below `store`, filled through a reader pod that is created on demand."""
+    """A mirror below `store`, filled through a reader pod that is created on demand.
 
-    def __init__(self, store: Path, api: Api, cluster: KubernetesCluster, sweep: str):
-        self.store, self._api, self._cluster, self._sweep = store, api, cluster, sweep
-        self._pod = object_name(sweep, "reader")
-        self._key = secrets.token_urlsafe(24)
-        self._ready = False
+    `purpose` names the reader: one that is used while a loop runs needs another than the loop's, `reader`.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        api: Api,
+        cluster: KubernetesCluster,
+        sweep: str,
+        *,
+        purpose: str = "reader",
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.store = store
+        self.reader = Reader(api, cluster, sweep, purpose=purpose, clock=clock)
 
     def folder(self, attempt: str) -> AttemptFolder:
         return MirroredFolder(self, attempt)
+
+    def as_of(self, attempt: str) -> datetime | None:
+        if (self.store / "stints" / attempt / "result.json").exists():
+            return None  # all of it is here
+        try:
+            seconds = (self.store / FETCHED).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return datetime.fromtimestamp(seconds, UTC)
 
     def refresh(self, attempt: str) -> None:
         folder = self.store / "stints" / attempt
         if (folder / "result.json").exists():
             return  # the last thing a worker writes
         tree = self._tree(f"stints/{attempt}")
+        self.store.mkdir(parents=True, exist_ok=True)
+        (self.store / FETCHED).touch()
         if not tree:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,14 +190,12 @@ class Mirrored:
             return digest(Path(folder)) if all(sums.get(name) == sha for name, sha in wanted.items()) else None
 
     def forget(self, attempt: str) -> None:
-        self._ask("DELETE", "/tree", f"stints/{attempt}/checkpoints")
+        self.reader.ask("DELETE", "/tree", f"stints/{attempt}/checkpoints")
         shutil.rmtree(self.store / "stints" / attempt / "checkpoints", ignore_errors=True)
 
     def close(self) -> None:
-        """Delete the reader pod, which otherwise exits after an hour without requests."""
-        self._ready = False
-        with suppress(Unreachable):
-            self._remove()
+        """Delete the reader pod, if there is one."""
+        self.reader.close()
 
     # -- requests to the reader
 
@@ -190,7 +213,7 @@ class Mirrored:
         start = 0 if whole or have > size else have
         with target.open("wb" if start == 0 else "ab") as file:
             while True:
-                answer = self._ask("GET", "/file", path, str(start))
+                answer = self.reader.ask("GET", "/file", path, str(start))
                 file.write(answer.content)
                 start += len(answer.content)
                 if not answer.content or start >= int(answer.headers["X-Size"]):
@@ -202,79 +225,5 @@ class Mirrored:
 
     def _json(self, way: str, path: str) -> dict[str, Any]:
         """Return an answer as JSON; empty if there is no such folder."""
-        answer: dict[str, Any] = self._ask("GET", way, path).json()
+        answer: dict[str, Any] = self.reader.ask("GET", way, path).json()
         return answer
-
-    def _ask(self, method: str, way: str, path: str, at: str = "0") -> httpx2.Response:
-        """Return an answer of the reader, checked against its digest; create the reader if there is none."""
-        if not self._ready:
-            self._wake_reader()
-        try:
-            answer = self._api.proxy(method, self._pod, PORT, way, {"path": path, "at": at}, self._key)
-        except (NotFound, Conflict, Unreachable) as error:
-            self._ready = False
-            if isinstance(error, Conflict):  # a reader of an earlier run, with another key
-                self._remove()
-            raise Unreachable(f"the pod {self._pod}, which reads the volume to us, does not answer") from None
-        if hashlib.sha256(answer.content).hexdigest() != answer.headers.get("X-Digest"):
-            raise Unreachable(f"{path} was garbled on its way from the volume")
-        return answer
-
-    def _wake_reader(self) -> None:
-        """Create the reader if needed. Raise `Unreachable` until it runs."""
-        try:
-            status = self._api.get(PODS, self._pod).get("status") or {}
-        except NotFound:
-            status = {}
-            with suppress(Conflict):  # created meanwhile, or by a request whose answer was late
-                self._api.create(PODS, reader_pod(self._cluster, self._sweep, self._pod, self._key))
-        if status.get("phase") in ("Succeeded", "Failed"):
-            self._remove()
-        self._ready = status.get("phase") == "Running"
-        if not self._ready:
-            raise Unreachable(f"the pod {self._pod}, which reads the volume to us, starts{_why(status)}")
-
-    def _remove(self) -> None:
-        with suppress(NotFound):
-            self._api.delete(PODS, self._pod)
-
-
-def _why(status: dict[str, Any]) -> str:
-    messages = [c["message"] for c in status.get("conditions") or () if c.get("status") == "False" and c.get("message")]
-    return f" ({messages[0]})" if messages else ""
-
-
-def reader_pod(cluster: KubernetesCluster, sweep: str, name: str, key: str) -> Manifest:
-    """Return the manifest of the reader pod, which gets only the digest of the key."""
-    source = resources_of("gridsweep.executors.kubernetes").joinpath("volume_reader.py").read_text(encoding="utf-8")
-    variables = pods.environment(
-        GRIDSWEEP_READER=source,
-        GRIDSWEEP_READER_LOCK=hashlib.sha256(key.encode()).hexdigest(),
-        GRIDSWEEP_STORE=store_of(sweep),
-        HOME="/tmp",
-        PYTHONDONTWRITEBYTECODE="1",
-    )
-    container: Manifest = {
-        "name": "reader",
-        "image": cluster.image,
-        "command": ["python", "-c", 'import os; exec(os.environ["GRIDSWEEP_READER"])'],
-        "env": variables,
-        "ports": [{"containerPort": PORT}],
-        "resources": pods.resources("250m", "512Mi", scratch="1Gi"),
-        "securityContext": pods.container_security(),
-        "volumeMounts": [pods.mount("store"), pods.mount("tmp", "/tmp")],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata(cluster.namespace, name, labels(sweep, "reader")),
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": 1,
-            "securityContext": pods.security(),
-            "containers": [container],
-            "volumes": [pods.claim("store", cluster.volume), pods.scratch("tmp", "512Mi")],
-        },
-    }

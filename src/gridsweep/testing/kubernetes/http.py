@@ -7,7 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from gridsweep.testing.kubernetes.store import Fault, Object, Store, selected
+from gridsweep.testing.kubernetes.store import KINDS, Fault, Object, Store, Unrecorded, picked, selected
 
 SLOW_SECONDS = 0.3
 PASSED_ON = ("X-Gridsweep-Key",)
@@ -48,12 +48,18 @@ class Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._handle("DELETE")
 
+    def do_PUT(self) -> None:
+        self._handle("PUT")
+
     def _handle(self, method: str) -> None:
         try:
             if self.api.is_down:
                 raise Dropped
             self._answer(method)
         except Dropped:
+            self.close_connection = True
+        except Unrecorded as error:
+            self.api.unrecorded.append(f"{method} {self.path}: {error}")
             self.close_connection = True
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
@@ -65,26 +71,31 @@ class Handler(BaseHTTPRequestHandler):
         if url.path.endswith("/selfsubjectaccessreviews"):
             wanted = body["spec"]["resourceAttributes"]
             plural = "/".join(part for part in (wanted["resource"], wanted.get("subresource")) if part)
-            return self._send(201, {"status": {"allowed": (wanted["verb"], plural) not in self.api.forbidden}})
+            allowed = self.api.may(wanted["verb"], plural, wanted["group"])
+            return self._send(201, {"status": {"allowed": allowed}})
         place = url.path.partition("/namespaces/")[2].split("/")
         namespace, plural, name = [*place, "", ""][:3]
         proxied = place[3:4] == ["proxy"]
-        verb = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(method, "get" if name else "list")
+        verbs = {"POST": "create", "PATCH": "patch", "DELETE": "delete", "GET": "get" if name else "list"}
+        if method not in verbs:
+            raise Unrecorded("this method")
+        verb = verbs[method]
         if asked.get("watch"):
             verb = "watch"
         kind = "pods/proxy" if proxied else plural
+        if kind not in KINDS or (len(place) > 3 and not proxied):
+            raise Unrecorded("this kind of object")
         name = name.partition(":")[0] if proxied else name or str(body.get("metadata", {}).get("name", ""))
         self.api.requests.append((verb, kind, name))
         self.api.before(verb, kind, name)
         fault = self.api.fault(verb, kind)
         if fault is not None and self._broken(fault):
             return None
-        if (verb, kind) in self.api.forbidden:
-            group = "ray.io" if plural == "rayjobs" else ""
+        if not self.api.may(verb, kind, group := KINDS[kind]):
             return self._refuse(
                 403,
                 "Forbidden",
-                f'{kind} is forbidden: User "loop" cannot {verb} resource "{kind}" '
+                f'{kind}{"." * bool(group)}{group} is forbidden: User "loop" cannot {verb} resource "{kind}" '
                 f'in API group "{group}" in the namespace "{namespace}"',
             )
         if plural not in self.api.kinds:
@@ -120,6 +131,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self._list(plural, asked)
             found = self.api.find(plural, name)
             if verb == "create":
+                if refused := self.api.refusal(plural, name):
+                    return status(*refused)
                 made = self.api.put(plural, body)
                 return (201, made) if made else status(409, "AlreadyExists", f'{plural} "{name}" already exists')
             if found is None:
@@ -132,12 +145,19 @@ class Handler(BaseHTTPRequestHandler):
                 return status(409, "Conflict", "the object has been modified; please apply your changes")
             if uid not in (None, found["metadata"]["uid"]):
                 return status(409, "Conflict", "the UID in the precondition does not match")
+            if plural == "pods" and body.get("gracePeriodSeconds") == 0:
+                self.api.remove(plural, name)
+                return 200, found
             if verb == "patch":
                 return 200, self.api.change(plural, name, body) or {}
             return 200, self.api.mark_deleted(plural, name) or {}
 
     def _list(self, plural: str, asked: dict[str, str]) -> tuple[int, Object]:
         items = [o for o in self.api.all(plural) if selected(o, asked.get("labelSelector", ""))]
+        if fields := asked.get("fieldSelector", ""):
+            if plural != "events":
+                raise Unrecorded(f"the field selector {fields}")
+            items = [o for o in items if picked(o, fields)]
         start, limit = int(asked.get("continue", "0")), int(asked.get("limit", "0")) or len(items)
         meta = {"resourceVersion": str(self.api.version)}
         if start + limit < len(items):

@@ -1,4 +1,7 @@
-"""A small KubeRay and schedulers, which move RayJobs and pods of the API server double through their states."""
+"""A small KubeRay and schedulers, which move RayJobs and pods of the API server double through their states.
+
+Their messages are those that were recorded from the real programs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.names import ATTEMPT
-from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER, THRESHOLD
+from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER, QUEUE, THRESHOLD
 from gridsweep.testing.kubernetes.processes import Work
 from gridsweep.testing.kubernetes.server import ApiServer
 from gridsweep.testing.kubernetes.store import Object
@@ -18,6 +21,8 @@ from gridsweep.testing.kubernetes.store import Object
 CLUSTER, ORIGIN = "ray.io/cluster", "ray.io/originated-from-cr-name"
 TICK_SECONDS = 0.02
 FULL = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+OUT_OF_REACH = "unbound immediate PersistentVolumeClaims"
+UNCOVERED = "couldn't assign flavors to pod set head: resource ephemeral-storage unavailable in ClusterQueue"
 
 
 class Starter(Protocol):
@@ -38,7 +43,12 @@ class Cluster:
         self.server, self.starter, self.gpus, self.grace = server, starter, gpus, grace
         self.ttl, self.vanish = 60.0, False
         self.intensity: float | None = None
-        self.hold = ""  # the reason no pod is bound; "" if pods are bound
+        self.hold = ""  # the reason no worker's pod is bound; "" if pods are bound
+        self.reader_hold = ""  # the same for other pods
+        self.gpu_quota: int | None = None  # of the namespace, on requests.nvidia.com/gpu
+        self.refusal = ""  # why admission refuses the pods of workers, as in `refused`
+        self.no_image: set[str] = set()  # images that cannot be pulled
+        self.queue_says: str | None = None  # why Kueue does not admit a RayJob; None: there is no Kueue
         self.clock: Callable[[], float] = time.monotonic
         self._works: dict[str, Work] = {}
         self._deadlines: dict[str, float] = {}
@@ -73,6 +83,9 @@ class Cluster:
                 self._job(job)
             for pod in self.server.all("pods"):
                 self._pod(pod)
+            for name in [name for name in self._works if self.server.find("pods", name) is None]:
+                self._works.pop(name).kill()  # its pod was deleted at once
+                self.server.ports.pop(name, None)
 
     # -- for tests
 
@@ -98,6 +111,9 @@ class Cluster:
 
     def _job(self, job: Object) -> None:
         name, status = job["metadata"]["name"], job.get("status") or {}
+        self._check(job)
+        if not job["metadata"].get("deletionTimestamp") and self._queued(job, name):
+            job = self.server.find("rayjobs", name) or job
         pods = [p for p in self.server.all("pods") if p["metadata"].get("labels", {}).get(ORIGIN) == name]
         stage = status.get("jobDeploymentStatus", "")
         if job["metadata"].get("deletionTimestamp"):
@@ -110,7 +126,7 @@ class Cluster:
             self._say(name, jobDeploymentStatus="Suspending" if pods else "Suspended")
         elif stage == "Suspended" and not job["spec"].get("suspend"):
             self._say(name, jobDeploymentStatus="")
-        elif stage in ("", "Initializing"):
+        elif stage in ("", "Initializing") and not self._queued(job, name):
             self._begin(job, name, pods)
         elif stage == "Running":
             self._watch_work(name, pods)
@@ -120,8 +136,44 @@ class Cluster:
             if self.vanish and not pods:
                 self.server.remove("rayjobs", name)
 
+    def _check(self, job: Object) -> None:
+        """Note a RayJob of another shape than the recorded ones: one head, submitted by HTTP, tried once."""
+        spec = job["spec"]
+        shape = (spec["submissionMode"], spec["backoffLimit"], "workerGroupSpecs" in spec["rayClusterSpec"])
+        if shape != ("HTTPMode", 0, False):
+            self.server.unrecorded.append(f"a RayJob with {shape}")
+
+    def _queued(self, job: Object, name: str) -> bool:
+        """Let Kueue suspend a RayJob with its label, or release it; return whether the RayJob waits for Kueue."""
+        if self.queue_says is None or QUEUE not in (job["metadata"].get("labels") or {}):
+            return False
+        self.server.kinds.add("workloads")
+        told = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": self.queue_says}
+        workload, owner = f"rayjob-{name}", {"kind": "RayJob", "uid": job["metadata"]["uid"]}
+        meta = {"name": workload, "ownerReferences": [owner]}
+        if not self.queue_says:
+            self.server.remove("workloads", workload)
+        elif self.server.find("workloads", workload) is None:
+            self.server.put("workloads", {"metadata": meta, "status": {"conditions": [told]}})
+        if bool(job["spec"].get("suspend")) != bool(self.queue_says):
+            self.server.change("rayjobs", name, {"spec": {"suspend": bool(self.queue_says)}})
+        return bool(self.queue_says)
+
+    def _refused(self, name: str) -> str:
+        """Return why admission refuses the pod of a RayJob; "" if it admits the pod."""
+        used = sum(ORIGIN in (pod["metadata"].get("labels") or {}) for pod in self.server.all("pods"))
+        if self.gpu_quota is not None and used >= self.gpu_quota:
+            gpus = "requests.nvidia.com/gpu"
+            return f"exceeded quota: team, requested: {gpus}=1, used: {gpus}={used}, limited: {gpus}={self.gpu_quota}"
+        return self.refusal
+
     def _begin(self, job: Object, name: str, pods: list[Object]) -> None:
-        if not pods:
+        why = "" if pods else self._refused(name)
+        if why:
+            said = f'FailedCreateHeadPod\npods "{name}-{self._made:05}-head-xxxxx" is forbidden: {why}'
+            failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateHeadPod", "message": said}
+            self._say(name, jobDeploymentStatus="Initializing", rayClusterStatus={"conditions": [failure]})
+        elif not pods:
             self._made += 1
             template = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
             cluster = f"{name}-{self._made:05}"
@@ -129,7 +181,8 @@ class Cluster:
             meta = {"name": f"{cluster}-head", "labels": labels, "annotations": template["metadata"]["annotations"]}
             pod = {"kind": "Pod", "metadata": meta, "spec": template["spec"], "status": {"phase": "Pending"}}
             self.server.put("pods", pod)
-            self._say(name, jobDeploymentStatus="Initializing", rayClusterName=cluster, startTime=stamp())
+            begun = {"rayClusterName": cluster, "rayClusterStatus": None, "startTime": stamp()}
+            self._say(name, jobDeploymentStatus="Initializing", **begun)
         elif pods[0].get("status", {}).get("phase") == "Running" and not pods[0]["metadata"].get("deletionTimestamp"):
             self._works[pods[0]["metadata"]["name"]] = self.starter.start(dict(pods[0]), job["spec"]["entrypoint"])
             self._say(name, jobDeploymentStatus="Running", jobStatus="RUNNING")
@@ -146,7 +199,7 @@ class Cluster:
             name, jobDeploymentStatus=how[0], jobStatus=how[1], reason=how[2], message=said.strip(), endTime=stamp()
         )
 
-    def _say(self, name: str, **status: str) -> None:
+    def _say(self, name: str, **status: Any) -> None:
         self.server.change("rayjobs", name, {"status": status})
 
     # -- pods
@@ -162,6 +215,8 @@ class Cluster:
         elif why := self._held(pod):
             unbound = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
             self.server.change("pods", name, {"status": {"phase": "Pending", "conditions": [unbound]}})
+        elif pod["spec"]["containers"][0]["image"] in self.no_image:
+            self._unpulled(name, pod)
         else:
             notes = pod["metadata"].get("annotations") or {}
             if f"{COMPUTE_GARDENER}.kubernetes.io/initial-carbon-intensity" in notes:
@@ -173,13 +228,22 @@ class Cluster:
             bound = {"type": "PodScheduled", "status": "True"}
             self.server.change("pods", name, {"status": {"phase": "Running", "conditions": [bound]}})
 
+    def _unpulled(self, name: str, pod: Object) -> None:
+        """Say that the image cannot be pulled, in the kubelet's two words by turns."""
+        before = ((pod.get("status") or {}).get("containerStatuses") or [{}])[0].get("state", {}).get("waiting", {})
+        reason = "ImagePullBackOff" if before.get("reason") == "ErrImagePull" else "ErrImagePull"
+        container = {"name": pod["spec"]["containers"][0]["name"], "state": {"waiting": {"reason": reason}}}
+        bound = {"type": "PodScheduled", "status": "True"}
+        status = {"phase": "Pending", "conditions": [bound], "containerStatuses": [container]}
+        self.server.change("pods", name, {"status": status})
+
     def _owner(self, pod: Object) -> Object | None:
         return self.server.find("rayjobs", pod["metadata"]["labels"][ORIGIN])
 
     def _held(self, pod: Object) -> str:
         """Return the scheduler's reason why a pod gets no node; "" if it gets one."""
         if ORIGIN not in (pod["metadata"].get("labels") or {}):
-            return ""
+            return self.reader_hold
         notes, name = pod["metadata"].get("annotations") or {}, pod["metadata"]["name"]
         if pod["spec"].get("schedulerName") == COMPUTE_GARDENER and self.intensity is not None:
             threshold = float(notes[THRESHOLD])

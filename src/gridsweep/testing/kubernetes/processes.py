@@ -114,7 +114,8 @@ class Kubelet:
         path = self.scratch / ("bare" if container["image"] in self.bare else "python")
         told = {e["name"]: str(e["value"]).replace("$$(", "$(") for e in container["env"] if "value" in e}
         environment = {**os.environ, **told, "HOME": str(home), "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
-        environment["GRIDSWEEP_STORE"] = told["GRIDSWEEP_STORE"].replace(STORE, str(self.volume), 1)
+        mounted = {name: str(self.volume) + at[len(STORE) :] for name, at in told.items() if at.startswith(f"{STORE}/")}
+        environment |= mounted
         if self.command == STAND_IN:
             environment["GRIDSWEEP_WORKER"] = "gridsweep.testing"
         else:

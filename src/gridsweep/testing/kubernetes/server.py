@@ -26,8 +26,10 @@ class ApiServer(Store):
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.drop_watches()
         assert self._http is not None
         self._http.shutdown()
         self._http.server_close()
+        if kind is None and self.unrecorded:
+            raise AssertionError(f"asked for what was never recorded: {'; '.join(self.unrecorded)}")

@@ -2,6 +2,9 @@
 
 It implements the features clients rely on: resourceVersions, label selectors, pages, watches, 404 / 409 / 410, rights
 by verb, deletion that waits for an operator. `fail` makes requests fail, `down` makes the server unreachable.
+
+Its answers are those that were recorded from real programs. A request for which there is no recording is noted in
+`unrecorded`, and fails the test at the end.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import threading
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,8 +24,23 @@ Object = dict[str, Any]
 Key = tuple[str, str, str]  # plural, namespace, name
 
 NAMESPACE = "gridsweep"
+KINDS = {
+    "rayjobs": "ray.io",
+    "pods": "",
+    "pods/proxy": "",
+    "persistentvolumeclaims": "",
+    "events": "",
+    "workloads": "kueue.x-k8s.io",
+}
+"""The kinds of objects that the double knows, with their API groups."""
+SERVED = {"rayjobs", "pods", "persistentvolumeclaims", "events"}
+"""The kinds that are served unless a test says otherwise; Kueue is not installed."""
 FINALIZED = ("rayjobs", "pods")
 """Objects that are deleted in two steps: marked first, and removed when their operator is done."""
+
+
+class Unrecorded(Exception):
+    """No recording of the real programs says what they would answer."""
 
 
 @dataclass
@@ -52,7 +70,11 @@ class Store:
         self.requests: list[tuple[str, str, str]] = []  # verb, plural, name
         self.faults: list[Fault] = []
         self.forbidden: set[tuple[str, str]] = set()
-        self.kinds = {"rayjobs", "pods", "persistentvolumeclaims"}
+        self.rights: set[tuple[str, str, str]] | None = None  # group, resource, verb; None: all
+        self.kinds = set(SERVED)
+        self.unrecorded: list[str] = []
+        self.job_quota: int | None = None  # of the namespace, on count/rayjobs.ray.io
+        self.policy = ""  # why an admission policy denies RayJobs
         self.epoch = 0  # a watch ends when it changes
         self.is_down = False
         self.ports: dict[str, int] = {}  # by pod: the port of its server
@@ -74,6 +96,28 @@ class Store:
 
     def forbid(self, verb: str, plural: str) -> None:
         self.forbidden.add((verb, plural))
+
+    def grant(self, rules: Iterable[tuple[str, str, Iterable[str]]]) -> None:
+        """Allow what these rules of a Role allow (group, resource, verbs), and nothing else."""
+        self.rights = {(group, plural, verb) for group, plural, verbs in rules for verb in verbs}
+
+    def may(self, verb: str, plural: str, group: str) -> bool:
+        granted = self.rights is None or (group, plural, verb) in self.rights
+        return granted and (verb, plural) not in self.forbidden
+
+    def refusal(self, plural: str, name: str) -> tuple[int, str, str] | None:
+        """Return how admission refuses a new object (code, reason, message); None if it admits the object."""
+        if plural != "rayjobs":
+            return None
+        if self.policy:
+            said = f"ValidatingAdmissionPolicy 'P' with binding 'B' denied request: {self.policy}"
+            return 422, "Invalid", said
+        used = len(self.all("rayjobs"))
+        if self.job_quota is not None and used >= self.job_quota:
+            counted = "count/rayjobs.ray.io"
+            said = f"requested: {counted}=1, used: {counted}={used}, limited: {counted}={self.job_quota}"
+            return 403, "Forbidden", f'rayjobs.ray.io "{name}" is forbidden: exceeded quota: jobs, {said}'
+        return None
 
     def drop_watches(self) -> None:
         with self.news:
@@ -196,7 +240,25 @@ def merge(old: Any, patch: Any) -> Any:
 
 
 def selected(made: Object, selector: str) -> bool:
-    """Return whether an object's labels satisfy `a=b,c=d`."""
+    """Return whether an object's labels satisfy `a=b,c=d`. Raise `Unrecorded` for another form."""
     labels = made["metadata"].get("labels") or {}
-    wanted = (part.partition("=") for part in selector.split(",") if part)
-    return all(labels.get(key) == value for key, _, value in wanted)
+    return all(labels.get(key) == value for key, value in equalities(selector))
+
+
+def picked(made: Object, fields: str) -> bool:
+    """Return whether an event's fields satisfy `a.b=c`, for the fields that events can be selected by."""
+    about = made.get("involvedObject") or {}
+    known = {f"involvedObject.{key}": about.get(key) for key in ("kind", "name")} | {
+        key: made.get(key) for key in ("type", "reason")
+    }
+    wanted = equalities(fields)
+    if not {key for key, _ in wanted} <= set(known):
+        raise Unrecorded(f"events selected by {fields}")
+    return all(known[key] == value for key, value in wanted)
+
+
+def equalities(selector: str) -> list[tuple[str, str]]:
+    parts = [part.partition("=") for part in selector.split(",") if part]
+    if any(not cut or key.endswith("!") or value.startswith("=") for key, cut, value in parts):
+        raise Unrecorded(f"the selector {selector}")
+    return [(key, value) for key, _, value in parts]

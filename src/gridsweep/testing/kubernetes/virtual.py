@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal  # a Kubernetes object
 
 from gridsweep.carbon.traces import HOUR
 from gridsweep.executors.kubernetes.manifests.names import STORE
+from gridsweep.executors.kubernetes.volume_reader import Reader
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Outcome, Progress, Result
 
@@ -21,12 +23,41 @@ class VirtualKubelet:
         self.volume, self.now, self.step = volume, now, step
         self.started: list[str] = []
 
-    def start(self, pod: dict[str, Any], entrypoint: str = "") -> VirtualWork:
-        self.started.append(pod["metadata"]["name"])
+    def start(self, pod: dict[str, Any], entrypoint: str = "") -> VirtualWork | ServedVolume:
         told = {e["name"]: e.get("value", "") for e in pod["spec"]["containers"][0]["env"]}
         store = Path(told["GRIDSWEEP_STORE"].replace(STORE, str(self.volume), 1))
+        if not entrypoint:
+            served = ServedVolume(Reader(("127.0.0.1", 0), store, told["GRIDSWEEP_READER_LOCK"]))
+            pod["port"] = served.port
+            return served
+        self.started.append(pod["metadata"]["name"])
         work = codec.loads(Assignment, told["GRIDSWEEP_ASSIGNMENT"].replace("$$(", "$("))
         return VirtualWork(AttemptFolder(store / "stints" / work.attempt), work, self.now, self.step)
+
+
+class ServedVolume:
+    """A reader pod: its own server, in this process."""
+
+    def __init__(self, reader: Reader):
+        self._reader, self.port = reader, int(reader.server_address[1])
+        self._ended = False
+        threading.Thread(target=reader.serve_forever, args=(0.02,), daemon=True).start()
+
+    def poll(self) -> int | None:
+        return 0 if self._ended else None
+
+    def stop(self) -> bool:
+        self.kill()
+        return True
+
+    def kill(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._reader.shutdown()
+            self._reader.server_close()
+
+    def tail(self) -> str:
+        return ""
 
 
 class VirtualWork:

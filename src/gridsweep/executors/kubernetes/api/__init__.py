@@ -7,21 +7,34 @@ from typing import TYPE_CHECKING
 from gridsweep import handed_on
 
 if TYPE_CHECKING:
-    from gridsweep.executors.kubernetes.api.client import CLAIMS, JOBS, PODS, Api, Resource
+    from gridsweep.executors.kubernetes.api.client import CLAIMS, EVENTS, JOBS, PODS, WORKLOADS, Api, Resource
     from gridsweep.executors.kubernetes.api.credentials import Server, server_for
-    from gridsweep.executors.kubernetes.api.errors import ApiError, Conflict, Expired, Forbidden, NotFound, Unreachable
+    from gridsweep.executors.kubernetes.api.errors import (
+        ApiError,
+        Conflict,
+        Denied,
+        Expired,
+        Forbidden,
+        NotFound,
+        QuotaExceeded,
+        Unreachable,
+    )
     from gridsweep.executors.kubernetes.api.watch import Watch
 
 __all__ = [
     "CLAIMS",
+    "EVENTS",
     "JOBS",
     "PODS",
+    "WORKLOADS",
     "Api",
     "ApiError",
     "Conflict",
+    "Denied",
     "Expired",
     "Forbidden",
     "NotFound",
+    "QuotaExceeded",
     "Resource",
     "Server",
     "Unreachable",
@@ -35,14 +48,18 @@ __getattr__ = handed_on(
         "ApiError": "errors",
         "CLAIMS": "client",
         "Conflict": "errors",
+        "Denied": "errors",
+        "EVENTS": "client",
         "Expired": "errors",
         "Forbidden": "errors",
         "JOBS": "client",
         "NotFound": "errors",
         "PODS": "client",
+        "QuotaExceeded": "errors",
         "Resource": "client",
         "Server": "credentials",
         "Unreachable": "errors",
+        "WORKLOADS": "client",
         "Watch": "watch",
         "server_for": "credentials",
     },

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any  # a Kubernetes object
 
 from gridsweep.errors import ApiError
 from gridsweep.executors.kubernetes.api.credentials import Server
-from gridsweep.executors.kubernetes.api.errors import Conflict, Expired, Forbidden, NotFound, Unreachable
+from gridsweep.executors.kubernetes.api.errors import (
+    Conflict,
+    Denied,
+    Expired,
+    Forbidden,
+    NotFound,
+    QuotaExceeded,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -47,6 +55,9 @@ class Resource:
 
 
 JOBS, PODS, CLAIMS = Resource("ray.io", "rayjobs"), Resource("", "pods"), Resource("", "persistentvolumeclaims")
+EVENTS = Resource("", "events")
+WORKLOADS = tuple(Resource("kueue.x-k8s.io", "workloads", version) for version in ("v1beta1", "v1beta2"))
+"""Kueue's own objects, in the versions that its releases serve."""
 
 
 class Api:
@@ -84,14 +95,15 @@ class Api:
 
     # -- objects
 
-    def list(self, resource: Resource, selector: str = "") -> tuple[list[Object], str]:
-        """Return all objects with these labels, and their resourceVersion."""
+    def list(self, resource: Resource, selector: str = "", fields: str = "") -> tuple[list[Object], str]:
+        """Return all objects with these labels (and `fields`), and their resourceVersion."""
+        chosen = {"labelSelector": selector} | ({"fieldSelector": fields} if fields else {})
         while True:
             found: list[Object] = []
             more: dict[str, str] = {}
             try:
                 while True:
-                    params = {"labelSelector": selector, "limit": str(PAGE)} | more
+                    params = {**chosen, "limit": str(PAGE)} | more
                     answer = self._json("GET", resource.path(self.namespace), "list", resource, params=params)
                     found += answer["items"]
                     token = answer["metadata"].get("continue")
@@ -113,9 +125,14 @@ class Api:
         """Apply a merge patch. With a resourceVersion, raise `Conflict` if the object has changed."""
         return self._json("PATCH", resource.path(self.namespace, name), "patch", resource, name, body=body)
 
-    def delete(self, resource: Resource, name: str, uid: str = "") -> None:
-        """Delete an object and, in the background, its dependents; with `uid`, only if the object has that uid."""
+    def delete(self, resource: Resource, name: str, uid: str = "", *, at_once: bool = False) -> None:
+        """Delete an object and, in the background, its dependents; with `uid`, only if the object has that uid.
+
+        `at_once`: without waiting for the kubelet of a pod, whose node may be gone.
+        """
         body: Object = {"propagationPolicy": "Background"}
+        if at_once:
+            body["gracePeriodSeconds"] = 0
         if uid:
             body["preconditions"] = {"uid": uid}
         self._json("DELETE", resource.path(self.namespace, name), "delete", resource, name, body=body)
@@ -259,6 +276,8 @@ class Api:
                     f"the API server {self.server.url} does not accept our credentials; log in again, "
                     "or name another context in executor.kubernetes.context"
                 )
+            case 403 | 422 if (refused := _admission(said, what)) is not None:
+                return refused
             case 403:
                 return Forbidden(
                     f"not allowed to {verb} {resource} {where}; ask for a Role with the verb {verb!r} on "
@@ -282,6 +301,24 @@ def _retry_after(answer: httpx2.Response) -> float:
         return max(0.0, float(answer.headers.get("Retry-After", 0)))
     except ValueError:
         return 0.0
+
+
+def _admission(said: str, what: str) -> ApiError | None:
+    """Return the error for a refusal by admission: a quota, a policy, a webhook or a plug-in; None if it is no such.
+
+    All but rights come as `KIND "NAME" is forbidden: REASON`, or name what denied the request.
+    """
+    reason = said.partition(" is forbidden: ")[2]
+    if reason.startswith("exceeded quota: "):
+        return QuotaExceeded(f"{what} is refused for now: {reason}", reason)
+    if " denied request: " in said or " denied the request" in said:
+        return Denied(
+            f"an admission policy of the cluster refuses {what}: {reason or said}; "
+            "change the spec to what the policy allows, or ask its owner for an exception"
+        )
+    if reason and not reason.startswith("User "):
+        return Denied(f"the cluster refuses {what}: {reason}; change the spec, or ask the cluster's administrators")
+    return None
 
 
 def _short(text: str) -> str:

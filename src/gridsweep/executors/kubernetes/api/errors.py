@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from gridsweep.errors import ApiError
 
-__all__ = ["ApiError", "Conflict", "Expired", "Forbidden", "NotFound", "Unreachable"]
+__all__ = ["ApiError", "Conflict", "Denied", "Expired", "Forbidden", "NotFound", "QuotaExceeded", "Unreachable"]
 
 
 class Forbidden(ApiError):
     """The account lacks a right (403), or the server rejects the credentials (401)."""
+
+
+class QuotaExceeded(ApiError):
+    """403 or 429: a ResourceQuota of the namespace is used up; the same request succeeds once it frees.
+
+    `said` is the quota's own message, without the object's name.
+    """
+
+    def __init__(self, message: str, said: str):
+        super().__init__(message)
+        self.said = said
+
+
+class Denied(ApiError):
+    """An admission policy, webhook or plug-in of the cluster refuses the object, for a reason that is not a right."""
 
 
 class NotFound(ApiError):

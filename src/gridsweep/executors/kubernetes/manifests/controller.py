@@ -31,11 +31,15 @@ FINAL = (USAGE, SOME_FAILED, SIGNALLED, EXECUTOR, STATE_DAMAGED, DEADLINE)
 """Exit codes after which another start would end the same, or undo what a user asked for; 0 ends the Job well."""
 RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ray.io", "rayjobs", ("get", "list", "watch", "create", "delete")),
-    ("", "pods", ("get", "list", "watch")),
+    ("", "pods", ("list",)),
+    ("", "persistentvolumeclaims", ("get",)),
+    ("", "events", ("list",)),
+    ("kueue.x-k8s.io", "workloads", ("list",)),
 )
 """The rights of the loop, as group, resource and verbs.
 
-Pods are read for the reason a stint waits. RayJobs are only created and deleted, never changed.
+RayJobs are only created and deleted, never changed. Pods, events and Kueue's workloads are read for the reason an
+attempt waits; `preflight.OPTIONAL` names those without which only the reason is missing.
 """
 
 

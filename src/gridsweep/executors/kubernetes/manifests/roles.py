@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gridsweep.executors.kubernetes.manifests.names import COMPONENT, MANAGED_BY, NAME, Manifest
-from gridsweep.executors.kubernetes.preflight import LOOP, READER
+from gridsweep.executors.kubernetes.preflight import laptop_rules
 from gridsweep.sweep.clusters import KubernetesCluster
 
 Right = tuple[str, str, tuple[str, ...]]
@@ -26,10 +26,5 @@ def role(namespace: str, name: str, labels: dict[str, str], rights: Sequence[Rig
 
 def laptop_role(cluster: KubernetesCluster) -> Manifest:
     """Return the Role of a user who runs and collects sweeps from another machine; he is bound to it by name."""
-    merged: dict[tuple[str, str], tuple[str, ...]] = {}
-    for resource, verbs in (*LOOP, *READER):
-        key = (resource.group, resource.plural)
-        merged[key] = tuple(dict.fromkeys((*merged.get(key, ()), *verbs)))
-    rights = [(group, plural, verbs) for (group, plural), verbs in merged.items()]
     own = {NAME: "gridsweep", COMPONENT: "laptop", MANAGED_BY: "gridsweep"}
-    return role(cluster.namespace, "gridsweep-laptop", own, rights)
+    return role(cluster.namespace, "gridsweep-laptop", own, laptop_rules())
