@@ -68,6 +68,7 @@ VERBS = [
 ]
 ELSEWHERE = {
     "add": "tests/cli/test_asking_verbs.py",
+    "collect": "tests/executors/kubernetes/test_collect.py",
     "error": "below",
     "logs --follow": "below",
     "run --detach": "below",

@@ -14,7 +14,7 @@ UNSEEN = ("forecast", "stale", "imputed")
 
 def caveats(state: State, book: Ledger) -> list[str]:
     """Return the caveats of the figures, one sentence or two each."""
-    notes = [*_of_grid(state, book), *_of_energy(book), *_of_losses(state)]
+    notes = [*_of_collection(state), *_of_grid(state, book), *_of_energy(book), *_of_losses(state)]
     if seen := state.facts.get("validation_seen"):
         notes.append(f"The losses flatter every experiment alike: {seen}.")
     if book.total.unknown_kwh:
@@ -38,6 +38,18 @@ def caveats(state: State, book: Ledger) -> list[str]:
         "the network, hardware manufacturing."
     )
     return notes
+
+
+def _of_collection(state: State) -> list[str]:
+    """Return what a reader must know of a sweep whose jobs other components started."""
+    told = state.collected
+    if told is None:
+        return []
+    unknown = f" Unknown: {'; '.join(told.unknown)}." if told.unknown else ""
+    return [
+        f"Collected from {told.source}, as of {told.at:%Y-%m-%d %H:%M} UTC: the gate {told.gate} started the jobs, not "
+        f"a policy of gridsweep. Devices are those of the spec, taken in order of the starts.{unknown}"
+    ]
 
 
 def _of_grid(state: State, book: Ledger) -> list[str]:

@@ -17,19 +17,23 @@ FACT = "compute-gardener"
 
 @dataclass(frozen=True, slots=True)
 class Gardened:
-    """The carbon intensity when a pod was last held back and when it was released, and both moments."""
+    """The carbon intensity when a pod was last held back and when it was released, and both moments.
+
+    `threshold` is the pod's own limit, which every pod of this gate has; alone it says nothing of a delay.
+    """
 
     initial_intensity: float | None = None
     bind_intensity: float | None = None
     delayed_at: datetime | None = None
     bound_at: datetime | None = None
+    threshold: float | None = None
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in asdict(self).values())
+        return any(value is not None for name, value in asdict(self).items() if name != "threshold")
 
 
 def gardened(annotations: Mapping[str, object]) -> Gardened:
-    """Return the figures in a pod's annotations; all None if Compute Gardener never delayed the pod."""
+    """Return the figures in a pod's annotations; false if Compute Gardener never delayed the pod."""
 
     def said(name: str) -> str:
         return str(annotations.get(PREFIX + name, ""))
@@ -39,6 +43,7 @@ def gardened(annotations: Mapping[str, object]) -> Gardened:
         _intensity(said("bind-time-carbon-intensity")),
         _moment(said("carbon-delay-timestamp")),
         _moment(said("bind-timestamp")),
+        _intensity(said("carbon-intensity-threshold")),
     )
 
 
@@ -65,6 +70,7 @@ def from_facts(facts: Mapping[str, str]) -> dict[str, Gardened]:
             _intensity(found.get("bind_intensity", "")),
             _moment(found.get("delayed_at", "")),
             _moment(found.get("bound_at", "")),
+            _intensity(found.get("threshold", "")),
         )
         for experiment, found in fields.items()
     }

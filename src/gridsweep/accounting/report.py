@@ -165,7 +165,7 @@ def make_report(
         sweep=sweep.name,
         model=sweep.model.id,
         dataset=sweep.dataset.id,
-        policy=sweep.policy.name,
+        policy=sweep.policy.name if state.collected is None else f"gate {state.collected.gate}",
         zone=sweep.carbon.zone,
         source=", ".join(dict.fromkeys(p.title for p in state.grid.provenances)),
         quality=", ".join(state.grid.qualities),

@@ -11,12 +11,12 @@ from typing import NoReturn
 
 import click
 
-from gridsweep.cli import asking, grid, mending, studies, sweeps, winners
+from gridsweep.cli import asking, collecting, grid, mending, studies, sweeps, winners
 from gridsweep.cli.group import cli, print_json
 from gridsweep.errors import FAULT, INTERRUPTED, USAGE, GridsweepError, StorageError, remedied
 from gridsweep.records.disk import AGAIN, DISK
 
-__all__ = ["asking", "cli", "grid", "main", "mending", "studies", "sweeps", "winners"]
+__all__ = ["asking", "cli", "collecting", "grid", "main", "mending", "studies", "sweeps", "winners"]
 
 
 def main() -> None:

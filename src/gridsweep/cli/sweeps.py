@@ -237,7 +237,9 @@ def logs(experiment: str, folder: Path | None, follow: bool, as_json: bool) -> N
     """
     import time
 
+    from gridsweep.executors.local import Local
     from gridsweep.executors.registry import executor_for
+    from gridsweep.records.origins import origin_of
     from gridsweep.render import answers
 
     place = folder_of(folder)
@@ -245,7 +247,9 @@ def logs(experiment: str, folder: Path | None, follow: bool, as_json: bool) -> N
     standing = one_of(state.standings, experiment)
     if not standing.attempts:
         raise GridsweepError(f"{standing.experiment.id} has not been started: {standing.why or 'it waits'}")
-    attempt, executor, shown = standing.attempts[-1], executor_for(state.sweep, place.store), 0
+    here = origin_of(place.state) is not None  # what was collected is read as it was collected
+    attempt, shown = standing.attempts[-1], 0
+    executor = Local(place.store) if here else executor_for(state.sweep, place.store)
     while True:
         lines = list(executor.logs(attempt))
         if as_json and not follow:
@@ -257,7 +261,7 @@ def logs(experiment: str, folder: Path | None, follow: bool, as_json: bool) -> N
             else:
                 click.echo(line)
         shown = len(lines)
-        runs_on = attempt in place.read().active
+        runs_on = not here and attempt in place.read().active
         if not follow or not runs_on:
             if not shown:
                 from gridsweep.render import terminal

@@ -31,7 +31,7 @@ class Publisher:
             if id in self._published:
                 continue
             if standing.status == "done" and standing.outcome and standing.outcome.adapter:
-                self._put(id, standing.outcome.adapter)
+                self.put(id, standing.outcome.adapter)
                 self._drop(standing)
             elif standing.status == "stopped":
                 self._drop(standing, keep=standing.checkpoint)
@@ -51,7 +51,8 @@ class Publisher:
                 with suppress(OSError):  # it holds other experiments' checkpoints, or does not exist
                     step.rmdir()
 
-    def _put(self, id: str, adapter: str) -> None:
+    def put(self, id: str, adapter: str) -> None:
+        """Publish one adapter, named relative to the store; idempotent. Raise `ExecutorError` if the copy fails."""
         final = self.store / "experiments" / id / "adapter"
         try:
             if not final.exists():

@@ -30,7 +30,7 @@ from gridsweep.records import chain
 from gridsweep.records.bounded import MEBIBYTE, regular
 from gridsweep.records.files import file_digest
 
-FORMAT = 1
+FORMAT = 2
 """To be raised whenever the same events give another glance or another frozen state."""
 LIMIT = 256 * MEBIBYTE
 """The longest line of a snapshot that is read."""

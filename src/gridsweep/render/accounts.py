@@ -103,7 +103,8 @@ def gardened(report: Report) -> list[str]:
 
     more = [f"and {len(report.gardened) - LATE} more; {WHERE}"] if len(report.gardened) > LATE else []
     return [
-        f"{id}: {level(seen.initial_intensity)} when held, {level(seen.bind_intensity)} when released; "
+        f"{id}: {level(seen.initial_intensity)} when held, {level(seen.bind_intensity)} when released"
+        f"{f' (its threshold: {level(seen.threshold)})' if seen.threshold is not None else ''}; "
         f"{level(ours.get(id))} on average over the run in this report"
         for id, seen in list(report.gardened.items())[:LATE]
     ] + more

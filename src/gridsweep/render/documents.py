@@ -59,9 +59,11 @@ NAMES: dict[str, dict[str, str]] = {
         "optimum_g": "optimum_emissions_g",
         "pausing_g": "pausing_optimum_emissions_g",
     },
+    "Collection": {"attempts": "attempt_count", "events": "event_count"},
     "Gardened": {
         "bind_intensity": "bind_intensity_g_per_kwh",
         "initial_intensity": "initial_intensity_g_per_kwh",
+        "threshold": "threshold_g_per_kwh",
     },
     "Outlook": {
         "expected": "expected_g_per_kwh",

@@ -88,6 +88,7 @@ def ended(place: RunFolder) -> None:
 
 def status(place: RunFolder, *, watch: bool) -> None:
     """Print the status of a sweep; `watch` refreshes it every second until the run ends."""
+    from gridsweep.records.origins import origin_of
     from gridsweep.records.requests import left
     from gridsweep.render.asked import told
     from gridsweep.runs.glances import glance_at
@@ -110,11 +111,14 @@ def status(place: RunFolder, *, watch: bool) -> None:
     pid = place.driver()
     folder = shlex.quote(str(place.path))
     counts = ", ".join(f"{count} {status}" for status in get_args(Status) if (count := seen.counts[status]))
-    out.print(f"{counts}\n{place.path}: {f'process {pid} drives it' if pid else 'no run drives it'}", markup=False)
+    origin = origin_of(place.state)
+    driver = f"process {pid} drives it" if pid else f"read from {origin.source}" if origin else "no run drives it"
+    out.print(f"{counts}\n{place.path}: {driver}", markup=False)
     if asked := told(seen.asked, seen.last_asked, len(left(place.state))):
         out.print(f"asked: {asked}", markup=False)
     if pid is None:
         then = f"resume with: gridsweep run {word(folder)}" if seen.left else f"next: gridsweep report {word(folder)}"
+        then = f"bring it up to date with: {origin.again}" if origin and seen.left else then
         out.print(
             f"next: gridsweep best {word(folder)}" if seen.counts["done"] and not seen.left else then, markup=False
         )

@@ -8,6 +8,7 @@ from gridsweep.render import answers
 from gridsweep.render.examination import Examination
 from gridsweep.render.failures import Failure
 from gridsweep.runs import mending
+from gridsweep.runs.collecting import Collection
 from gridsweep.serving.launch import Served
 from gridsweep.simulation.backtest import Simulation
 from gridsweep.simulation.plan import Plan
@@ -15,6 +16,7 @@ from gridsweep.simulation.plan import Plan
 KINDS: dict[str, type] = {
     "best": answers.Best,
     "check": answers.Check,
+    "collect": Collection,
     "doctor": Examination,
     "error": Failure,
     "explain": answers.Explanation,

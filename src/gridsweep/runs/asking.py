@@ -17,6 +17,7 @@ from gridsweep.records import requests
 from gridsweep.records.bounded import UnfitError
 from gridsweep.records.disk import AGAIN, NO_ROOM
 from gridsweep.records.lease import holder
+from gridsweep.records.origins import check_driven_here
 from gridsweep.records.process import Process, seen, suspended, tell
 from gridsweep.records.requests import Found, Request
 from gridsweep.runs.amendments import amendments
@@ -55,6 +56,7 @@ def ask(folder: str | Path, request: Request) -> Answer:
     Raise `SpecError` if the request was refused, would be refused by the next run, or cannot be left.
     """
     place = RunFolder(Path(folder))
+    check_driven_here(place.state)
     state = place.read()
     driver = holder(place.state)
     if driver is None and not requests.left(place.state):  # what waits may change what fits
@@ -113,6 +115,7 @@ def stop(folder: str | Path, command: Sequence[str] = WORKER) -> State:
     within three minutes, or lives elsewhere and does not answer.
     """
     place = RunFolder(Path(folder))
+    check_driven_here(place.state)
     place.read()
     driver = holder(place.state)
     if driver is None:

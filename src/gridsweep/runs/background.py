@@ -12,6 +12,7 @@ from gridsweep.errors import (
     ExecutorError,
     LeaseError,
 )
+from gridsweep.records.origins import check_driven_here
 from gridsweep.runs.folder import RunFolder
 
 WORDS = 2000
@@ -25,6 +26,7 @@ def detach(spec: str | Path, folder: Path) -> int:
     Raise `LeaseError` if another run holds the folder, and `ExecutorError` with the output if the run does not start.
     """
     place = RunFolder(folder)
+    check_driven_here(place.state)
     place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     if (pid := place.driver()) is not None:
         raise LeaseError(f"process {pid} is already running the sweep in {folder}")

@@ -16,6 +16,7 @@ from gridsweep.records.facts import event_of
 from gridsweep.records.files import verify as is_whole
 from gridsweep.records.journal import DAMAGED, create, readable, stored
 from gridsweep.records.lease import lease
+from gridsweep.records.origins import check_driven_here, origin_of
 from gridsweep.runs.folder import RunFolder
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
@@ -92,6 +93,8 @@ def repair(folder: str | Path, *, dry_run: bool = False) -> Repaired:
     the journal is whole.
     """
     place = _place(folder)
+    if (origin := origin_of(place.state)) is not None and origin.kind == "copy":
+        check_driven_here(place.state)
     with lease(place.state):
         fresh = place.journal.with_name("journal.db.mended")
         if fresh.exists() and not dry_run:  # whole, as `create` makes it: a repair was killed before its end

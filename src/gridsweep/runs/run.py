@@ -43,6 +43,7 @@ from gridsweep.records.files import replace_file
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
 from gridsweep.records.looks import Look
+from gridsweep.records.origins import check_driven_here
 from gridsweep.runs.amendments import amendments
 from gridsweep.runs.desk import Desk
 from gridsweep.runs.folder import RunFolder
@@ -88,13 +89,7 @@ def run(
     is a reason to stop the running attempts and start no others. `noticed` gets lines on what happens before the
     start. Raise `LeaseError` while another run holds the folder.
     """
-    if sweep is None and folder is None:
-        raise SpecError("no sweep and no folder given; name one of them")
-    place = RunFolder(Path(folder) if folder else Path("runs") / (sweep.name if sweep else ""))
-    if sweep is None:
-        place.check_begun()  # raises before any file is created if there is no sweep
-    elif place.empty():
-        check_deadline(sweep, begin_of(sweep))  # likewise
+    place = _place(sweep, folder)
     interrupt = Interrupt(stop)
     with storing(place.path), lease(place.state) as epoch, interrupt.installed():
         at = datetime.now(UTC)
@@ -133,6 +128,19 @@ def run(
             if opened:
                 keeper.rested(state, journal.end, last=True)
     return Run(place.path, compared(state), exit_code(state))
+
+
+def _place(sweep: Sweep | None, folder: str | Path | None) -> RunFolder:
+    """Return the folder of a run, before any file is created. Raise `SpecError` or `DeadlineError` if none may run."""
+    if sweep is None and folder is None:
+        raise SpecError("no sweep and no folder given; name one of them")
+    place = RunFolder(Path(folder) if folder else Path("runs") / (sweep.name if sweep else ""))
+    check_driven_here(place.state)
+    if sweep is None:
+        place.check_begun()
+    elif place.empty():
+        check_deadline(sweep, begin_of(sweep))
+    return place
 
 
 def _abandon(executor: Workers | None) -> None:
@@ -199,6 +207,8 @@ def opening(state: State, sweep: Sweep | None, epoch: int) -> list[Submitted | R
         assert sweep is not None
         speed = sweep.clock_speed
         return [Submitted(begin_of(sweep), sweep, PATIENCE * speed, ENCODING)]
+    if state.collected is not None:
+        raise SpecError(f"the folder was collected from {state.collected.source}; run the sweep in another folder")
     now = state.now or state.submitted_at
     if not state.sweep.replay:
         now = max(now, datetime.now(UTC))

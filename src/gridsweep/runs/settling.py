@@ -18,6 +18,7 @@ from gridsweep.grid.source import Source
 from gridsweep.loop import record
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
+from gridsweep.records.origins import check_driven_here, origin_of
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
 from gridsweep.simulation.baseline import baseline
@@ -36,6 +37,8 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
     """
     place = RunFolder(Path(folder))
     place.check_begun()
+    if (origin := origin_of(place.state)) is not None and origin.kind == "copy":
+        check_driven_here(place.state)  # its journal must stay the one that it was copied from
     with lease(place.state) as epoch:
         state = State()
         journal = Journal(place.journal, epoch=epoch, fold=state.apply)
@@ -48,7 +51,7 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
             start = floor_to(state.submitted_at, step)
             ended = max(ledger(state).ended_at, other[1].ended_at)
             end = max(ceil_to(ended, step), min(ceil_to(window_of(state), step), floor_to(now, step)))
-            reading = (provider or _patient(state.sweep.carbon)).past(start, end)
+            reading = (provider or patient(state.sweep.carbon)).past(start, end)
             events = [
                 Settled(now, fact.start, fact.step, fact.values, fact.provenance) for fact in facts(reading, 0, now)
             ]
@@ -60,7 +63,7 @@ def settle(folder: str | Path, provider: Source | None = None, at: datetime | No
     return summarize(state)
 
 
-def _patient(carbon: CarbonSource) -> Source | Resolver:
+def patient(carbon: CarbonSource) -> Source | Resolver:
     """Return the sweep's provider with an hour's request budget upfront, because reading weeks takes many requests."""
     budget = TokenBucket(capacity=12, refill=0.001)
     return provider_for(carbon, means_for(carbon.provider, default_folder(), budget=budget))

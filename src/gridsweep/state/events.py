@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gridsweep.carbon.readings import Freshness, Provenance
+from gridsweep.state.collected import Collected
 from gridsweep.state.wishes import Asked
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Outcome, Stint
@@ -342,6 +343,7 @@ Event = (
     | Ranked
     | Added
     | Asked
+    | Collected
     | Stopping
     | Halted
     | ClockAnchored

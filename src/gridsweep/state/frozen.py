@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from gridsweep.carbon.readings import Provenance
 from gridsweep.state.asks import Asks
+from gridsweep.state.collected import Collected
 from gridsweep.state.constants import Constants
 from gridsweep.state.events import Added
 from gridsweep.state.observed_grid import Grid, Marked
@@ -69,6 +70,7 @@ class Frozen:
     additions: tuple[Added, ...]
     provenances: tuple[Provenance, ...]
     grid: Marked | None
+    collected: Collected | None = None
 
 
 def freeze(state: State) -> Frozen:
@@ -94,6 +96,7 @@ def freeze(state: State) -> Frozen:
         additions=tuple(event for event in state.additions if event.request),
         provenances=tuple(state.grid.provenances),
         grid=state.grid.marked(),
+        collected=state.collected,
     )
 
 
@@ -120,6 +123,7 @@ def thaw(frozen: Frozen) -> State:
     state.tries, state.paces = dict(frozen.tries), list(frozen.paces)
     state.early_losses = list(frozen.early_losses)
     state.asks, state.additions = frozen.asks, list(frozen.additions)
+    state.collected = frozen.collected
     if frozen.grid is not None:
         state.grid = Grid.of(frozen.grid, frozen.provenances)
     return state

@@ -11,6 +11,7 @@ from gridsweep.carbon.readings import Freshness
 from gridsweep.carbon.traces import Trace
 from gridsweep.errors import JournalError
 from gridsweep.state.asks import Asks
+from gridsweep.state.collected import Collected, take
 from gridsweep.state.constants import Constants
 from gridsweep.state.events import (
     Added,
@@ -72,6 +73,7 @@ class State:
         self.additions: list[Added] = []
         self.foreseen: tuple[Added, ...] | None = None  # replaying the past: its additions
         self.asks = Asks()
+        self.collected: Collected | None = None  # other components start its jobs
         self.settled: Grid | None = None
         self.settled_at: datetime | None = None
         self.answers: list[Answered] = []
@@ -338,6 +340,7 @@ _FOLDS: dict[str, Callable[[State, Any], None]] = {
     "Ranked": State._ranked,
     "Added": State._added,
     "Asked": State._asked,
+    "Collected": take,
     "Stopping": State._stopping,
     "Halted": State._halted,
     "ClockAnchored": State._anchored,

@@ -13,7 +13,7 @@ from bench import CLUSTER, KubernetesBench
 
 from builders import FORK, START, losses, until
 from gridsweep.carbon.traces import HOUR
-from gridsweep.executors.kubernetes.preflight import laptop_rules
+from gridsweep.executors.kubernetes.manifests.roles import laptop_rules
 from gridsweep.runs import run as runs
 from gridsweep.runs.folder import RunFolder
 from gridsweep.sweep.clusters import ExecutorChoice

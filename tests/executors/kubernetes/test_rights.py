@@ -12,8 +12,8 @@ from test_scenarios import Stage, fresh
 
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.kubernetes.api import Forbidden
-from gridsweep.executors.kubernetes.manifests.controller import RIGHTS
-from gridsweep.executors.kubernetes.preflight import OPTIONAL, check_cluster, controller_rules, laptop_rules
+from gridsweep.executors.kubernetes.manifests.roles import OPTIONAL, RIGHTS, laptop_rules
+from gridsweep.executors.kubernetes.preflight import check_cluster
 from gridsweep.state.events import Ended, Pausing
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.testing.executor_contract import Story, stand_in, sweep_of
@@ -31,7 +31,7 @@ def server() -> Iterator[ApiServer]:
 def staged(server: ApiServer, tmp: Path, *, outside: bool, cluster: KubernetesCluster = CLUSTER) -> Stage:
     fresh(server)
     server.put("persistentvolumeclaims", {"metadata": {"name": CLUSTER.volume}, "status": {"phase": "Bound"}})
-    server.grant(laptop_rules() if outside else controller_rules())
+    server.grant(laptop_rules() if outside else RIGHTS)
     return Stage(server, tmp / "volume", cluster, mirror=tmp / "mirror" if outside else None)
 
 
@@ -66,7 +66,7 @@ def test_the_rules_suffice_and_each_is_used(server: ApiServer, tmp_path: Path, o
 
 
 def stage_rules(outside: bool):
-    return laptop_rules() if outside else controller_rules()
+    return laptop_rules() if outside else RIGHTS
 
 
 def test_real_workers_and_the_watch_need_no_more(tmp_path: Path):

@@ -209,7 +209,8 @@ def failure(job: Object, stage: str) -> str:
     last = lines[-1][:300] if lines else "no message"
     if "ModuleNotFoundError" in last or "No module named" in last:
         image = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0].get("image")
-        return f"the image {image} has no worker of this version in it ({last}); set executor.kubernetes.image to one that has"
+        what = f"the image {image} has no worker of this version in it ({last})"
+        return f"{what}; set executor.kubernetes.image to one that has"
     if stage == "ValidationFailed":
         return f"KubeRay refuses the RayJob: {last}"
     return f"its RayJob failed ({status.get('reason') or 'no reason given'}): {last}"

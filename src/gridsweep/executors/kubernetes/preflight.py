@@ -5,37 +5,13 @@ from __future__ import annotations
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.kubernetes.api import CLAIMS, JOBS, Api, Forbidden, NotFound, Resource
 from gridsweep.executors.kubernetes.listing import no_kuberay
-from gridsweep.executors.kubernetes.manifests.controller import RIGHTS
+from gridsweep.executors.kubernetes.manifests.roles import OPTIONAL, RIGHTS, laptop_rules
 from gridsweep.sweep.clusters import KubernetesCluster
-
-Rules = tuple[tuple[str, str, tuple[str, ...]], ...]
-"""Rules of a Role, each as group, resource and verbs."""
-READER: Rules = (
-    ("", "pods", ("get", "list", "create", "delete")),
-    ("", "pods/proxy", ("get", "delete")),
-)
-"""What reading the volume from outside the cluster takes, through a pod that is created for it."""
-OPTIONAL = (("", "events"), ("kueue.x-k8s.io", "workloads"))
-"""Resources that only say why an attempt waits: without these rights the reason is missing, and nothing else."""
-
-
-def controller_rules() -> Rules:
-    """Return the rules that the loop needs in the cluster, where the volume is mounted."""
-    return RIGHTS
-
-
-def laptop_rules() -> Rules:
-    """Return the rules that the loop needs outside the cluster: the controller's, and those to read the volume."""
-    merged: dict[tuple[str, str], tuple[str, ...]] = {}
-    for group, resource, verbs in (*RIGHTS, *READER):
-        had = merged.get((group, resource), ())
-        merged[group, resource] = (*had, *(verb for verb in verbs if verb not in had))
-    return tuple((group, resource, verbs) for (group, resource), verbs in merged.items())
 
 
 def check_cluster(api: Api, cluster: KubernetesCluster, *, outside: bool) -> None:
     """Raise `ExecutorError` if there is no cluster, no KubeRay or no usable volume, or if a right is missing."""
-    rules = laptop_rules() if outside else controller_rules()
+    rules = laptop_rules() if outside else RIGHTS
     missing = [
         f"{verb} {kind}"
         for group, resource, verbs in rules

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files as resources_of
 from typing import TYPE_CHECKING  # a Kubernetes object
 
@@ -59,7 +60,10 @@ class ReaderDown(Unreachable):
 
 
 class Reader:
-    """A reader pod of a sweep, and requests to it. `purpose` names the pod: programs at a time need different ones."""
+    """A reader pod of a sweep, and requests to it. `purpose` names the pod: programs at a time need different ones.
+
+    `made` returns its manifest, for its name and key; by default `reader_pod` of the store.
+    """
 
     def __init__(
         self,
@@ -69,11 +73,12 @@ class Reader:
         *,
         purpose: str = "reader",
         clock: Callable[[], float] = time.monotonic,
+        made: Callable[[str, str], Manifest] | None = None,
     ):
         self._api, self._cluster, self._sweep, self._clock = api, cluster, sweep, clock
         self.name = object_name(sweep, purpose)
         self._key = secrets.token_urlsafe(24)
-        self._manifest = reader_pod(cluster, sweep, self.name, self._key)
+        self._manifest = (made or partial(reader_pod, cluster, sweep))(self.name, self._key)
         self._ready = False
         self._down_since: float | None = None  # it has not served since
         self._tried_since = 0.0  # when the present pod was first met
@@ -158,7 +163,20 @@ class Reader:
 
 
 def reader_pod(cluster: KubernetesCluster, sweep: str, name: str, key: str) -> Manifest:
-    """Return the manifest of the reader pod, which gets only the digest of the key; an annotation covers the rest."""
+    """Return the manifest of the reader pod of the store, complete."""
+    return sealed(unsealed(cluster, sweep, name, key), cluster)
+
+
+def sealed(made: Manifest, cluster: KubernetesCluster) -> Manifest:
+    """Return a reader's manifest with the spec's patch, and an annotation that covers all of it."""
+    made = patched(made, cluster.pod)
+    seal = digest(json.dumps(made, sort_keys=True))
+    made["metadata"]["annotations"] = {**made["metadata"].get("annotations", {}), DIGEST: seal}
+    return made
+
+
+def unsealed(cluster: KubernetesCluster, sweep: str, name: str, key: str) -> Manifest:
+    """Return the manifest of a reader of the store before `sealed`. It gets only the digest of the key."""
     source = resources_of("gridsweep.executors.kubernetes").joinpath("volume_reader.py").read_text(encoding="utf-8")
     variables = pods.environment(
         GRIDSWEEP_READER=source,
@@ -177,7 +195,7 @@ def reader_pod(cluster: KubernetesCluster, sweep: str, name: str, key: str) -> M
         "securityContext": pods.container_security(),
         "volumeMounts": [pods.mount("store"), pods.mount("tmp", "/tmp")],
     }
-    made: Manifest = {
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata(cluster.namespace, name, labels(sweep, "reader")),
@@ -191,7 +209,3 @@ def reader_pod(cluster: KubernetesCluster, sweep: str, name: str, key: str) -> M
             "volumes": [pods.claim("store", cluster.volume), pods.scratch("tmp", "512Mi")],
         },
     }
-    made = patched(made, cluster.pod)
-    seal = digest(json.dumps(made, sort_keys=True))
-    made["metadata"]["annotations"] = {**made["metadata"].get("annotations", {}), DIGEST: seal}
-    return made

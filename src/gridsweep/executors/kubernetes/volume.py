@@ -106,7 +106,8 @@ class MirroredFolder(AttemptFolder):
 class Mirrored:
     """A mirror below `store`, filled through a reader pod that is created on demand.
 
-    `purpose` names the reader: one that is used while a loop runs needs another than the loop's, `reader`.
+    `purpose` names the reader: one that is used while a loop runs needs another than the loop's, `reader`. Or the
+    `reader` itself is given.
     """
 
     def __init__(
@@ -118,9 +119,10 @@ class Mirrored:
         *,
         purpose: str = "reader",
         clock: Callable[[], float] = time.monotonic,
+        reader: Reader | None = None,
     ):
         self.store = store
-        self.reader = Reader(api, cluster, sweep, purpose=purpose, clock=clock)
+        self.reader = reader or Reader(api, cluster, sweep, purpose=purpose, clock=clock)
 
     def folder(self, attempt: str) -> AttemptFolder:
         return MirroredFolder(self, attempt)

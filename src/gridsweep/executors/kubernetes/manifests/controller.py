@@ -18,7 +18,7 @@ from gridsweep.executors.kubernetes.manifests.pods import (
     scratch,
     security,
 )
-from gridsweep.executors.kubernetes.manifests.roles import role
+from gridsweep.executors.kubernetes.manifests.roles import RIGHTS, role
 from gridsweep.executors.kubernetes.manifests.storage import claim_of
 from gridsweep.grid.registry import secrets_of
 from gridsweep.sweep.clusters import KubernetesCluster
@@ -29,18 +29,6 @@ RESTARTS = 20
 """How often a loop that crashed is started again, after longer and longer pauses; a drained node is not counted."""
 FINAL = (USAGE, SOME_FAILED, SIGNALLED, EXECUTOR, STATE_DAMAGED, DEADLINE)
 """Exit codes after which another start would end the same, or undo what a user asked for; 0 ends the Job well."""
-RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("ray.io", "rayjobs", ("get", "list", "watch", "create", "delete")),
-    ("", "pods", ("list",)),
-    ("", "persistentvolumeclaims", ("get",)),
-    ("", "events", ("list",)),
-    ("kueue.x-k8s.io", "workloads", ("list",)),
-)
-"""The rights of the loop, as group, resource and verbs.
-
-RayJobs are only created and deleted, never changed. Pods, events and Kueue's workloads are read for the reason an
-attempt waits; `preflight.OPTIONAL` names those without which only the reason is missing.
-"""
 
 
 def controller(sweep: Sweep, cluster: KubernetesCluster, spec: str, files: dict[str, str]) -> list[Manifest]:
