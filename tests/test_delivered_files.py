@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from gridsweep.executors.kubernetes.manifests.delivery import worker_sources
 from gridsweep.executors.ray.packages import code
 from gridsweep.records.attempts import Assignment, AttemptFolder, Part
-from gridsweep.render.manifest_files import worker_sources
 from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Device
 from gridsweep.train.model import TINY_QWEN2

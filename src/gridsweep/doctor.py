@@ -64,6 +64,30 @@ def examine(folder: Path = Path(), sweeps: Sequence[Sweep] = ()) -> list[Finding
     ]
 
 
+def of_cluster(spec: Path) -> list[Finding]:
+    """Check the Kubernetes cluster of a spec, and try every object of its rendering, without changing anything.
+
+    Raise `SpecError` if it cannot be rendered, `ExecutorError` if there is no cluster, or it does not answer.
+    """
+    from gridsweep.executors.kubernetes.api import Api, server_for
+    from gridsweep.executors.kubernetes.examination import examined
+    from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
+    from gridsweep.executors.kubernetes.manifests.delivery import worker_sources
+
+    sweep = load(spec)
+    cluster = cluster_of(sweep)
+    sources = worker_sources() if cluster.worker == "configmap" else None
+    made = bundle(sweep, cluster, spec=spec.read_text(encoding="utf-8-sig"), worker_sources=sources)
+    server = server_for(cluster.context)
+    api = Api(server, cluster.namespace)
+    try:
+        looks = examined(api, cluster, made.manifests)
+    finally:
+        api.close()
+    at = Finding("cluster", "ok", f"{server.url}, namespace {cluster.namespace}, gate {cluster.gate}")
+    return [at, *(Finding(look.what, look.state, look.seen, look.advice) for look in looks)]
+
+
 def _extra(name: str, packages: tuple[str, ...]) -> Finding:
     absent = [package for package in packages if find_spec(package) is None]
     if absent:

@@ -169,17 +169,25 @@ def schema(verb: str | None, as_json: bool) -> None:
     show_default=True,
     help="Measuring time per model.",
 )
+@click.option("--kubernetes", is_flag=True, help="Check the cluster of the SPECs instead of this machine.")
 @json_option
-def doctor(specs: tuple[Path, ...], train: bool, seconds: float, as_json: bool) -> None:
+def doctor(specs: tuple[Path, ...], train: bool, seconds: float, kubernetes: bool, as_json: bool) -> None:
     """Check this machine: packages, devices, energy, disk.
 
     With SPECs, also reads the grid from their providers. --train stores its results in devices/ in the cache folder.
+    --kubernetes asks the cluster: RayJobs, rights, claim, RuntimeClass, Secrets, quotas, queue, and a dry run of every
+    object that `render` writes.
     """
 
     from gridsweep import doctor as machine
     from gridsweep.render import terminal
 
-    findings = machine.examine(sweeps=[load(spec) for spec in specs])
+    if kubernetes and (train or not specs):
+        raise click.UsageError("--kubernetes takes SPECs, and no --train")
+    findings = [] if kubernetes else machine.examine(sweeps=[load(spec) for spec in specs])
+    for spec in specs if kubernetes else ():
+        with placing(spec):
+            findings += machine.of_cluster(spec)
     made = []
     for subject in [str(spec) for spec in specs] or [machine.DEFAULT_MODEL]:
         if train:

@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 
 from gridsweep.errors import GridsweepError, SpecError, word
 from gridsweep.executors.kubernetes.manifests.bundle import MARK, Bundle, bundle, cluster_of
-from gridsweep.executors.kubernetes.manifests.delivery import WORKER_SOURCES
+from gridsweep.executors.kubernetes.manifests.delivery import worker_sources
 from gridsweep.executors.kubernetes.manifests.names import store_of
 from gridsweep.executors.kubernetes.manifests.serving import KEY, SERVER, browser, serving
 from gridsweep.executors.kubernetes.manifests.yaml_text import document
@@ -114,12 +113,6 @@ def _copies(cluster: KubernetesCluster, pod: str, folders: Mapping[str, Path], p
 def _braced(text: str) -> str:
     """Return a text as `str.format` takes it."""
     return text.replace("{", "{{").replace("}", "}}")
-
-
-def worker_sources() -> dict[str, str]:
-    """Return the source files of this package that a worker needs, by path."""
-    package = resources.files("gridsweep")
-    return {path: package.joinpath(*path.split("/")).read_text(encoding="utf-8") for path in WORKER_SOURCES}
 
 
 def write(texts: dict[str, str], folder: Path) -> None:

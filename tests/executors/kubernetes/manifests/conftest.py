@@ -9,9 +9,9 @@ import pytest
 from builders import PROJECT
 from gridsweep import Sweep, load
 from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
+from gridsweep.executors.kubernetes.manifests.delivery import worker_sources
 from gridsweep.executors.kubernetes.manifests.names import Manifest
 from gridsweep.executors.kubernetes.manifests.serving import serving
-from gridsweep.render.manifest_files import worker_sources
 
 EXAMPLE = PROJECT / "examples" / "published.yaml"
 

@@ -21,10 +21,10 @@ from gridsweep.executors.kubernetes.manifests.delivery import (
     STOP,
     assignment_of,
     config_map,
+    worker_sources,
 )
 from gridsweep.records import codec
 from gridsweep.records.attempts import AttemptFolder
-from gridsweep.render.manifest_files import worker_sources
 from gridsweep.sweep.experiments import Model
 
 ANNOTATION_LIMIT = 262_144  # of what kubectl's client-side apply copies into an annotation

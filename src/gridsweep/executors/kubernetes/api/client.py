@@ -45,10 +45,11 @@ class Resource:
     group: str
     plural: str
     version: str = "v1"
+    namespaced: bool = True
 
     def path(self, namespace: str, *rest: str) -> str:
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        return "/".join([root, "namespaces", namespace, self.plural, *rest])
+        return "/".join([root, *(["namespaces", namespace] if self.namespaced else []), self.plural, *rest])
 
     def __str__(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -120,6 +121,11 @@ class Api:
     def create(self, resource: Resource, body: Object) -> Object:
         name = str(body["metadata"]["name"])
         return self._json("POST", resource.path(self.namespace), "create", resource, name, body=body)
+
+    def try_create(self, resource: Resource, body: Object) -> Object:
+        """Return what creating an object would make, by a dry run with unknown fields refused; raise as `create`."""
+        name, params = str(body["metadata"]["name"]), {"dryRun": "All", "fieldValidation": "Strict"}
+        return self._json("POST", resource.path(self.namespace), "create", resource, name, body=body, params=params)
 
     def patch(self, resource: Resource, name: str, body: Object) -> Object:
         """Apply a merge patch. With a resourceVersion, raise `Conflict` if the object has changed."""

@@ -7,6 +7,7 @@ volume. The start program is `executors/kubernetes/start.py`.
 from __future__ import annotations
 
 from datetime import datetime
+from importlib import resources
 
 from gridsweep.errors import SpecError
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name
@@ -164,6 +165,12 @@ def check_reachable(sweep: Sweep, cluster: KubernetesCluster) -> None:
             raise SpecError(f"the {what} {id} lies on this machine, where no pod can read it; name a Hugging Face id")
     if sweep.model.id == "tiny-qwen2" and cluster.worker == "configmap":
         raise SpecError("tiny-qwen2 comes with the worker's image only; set executor.kubernetes.worker: image")
+
+
+def worker_sources() -> dict[str, str]:
+    """Return the source files of this package that a worker needs, by path."""
+    package = resources.files("gridsweep")
+    return {path: package.joinpath(*path.split("/")).read_text(encoding="utf-8") for path in WORKER_SOURCES}
 
 
 def sources(sweep: Sweep, cluster: KubernetesCluster, texts: dict[str, str]) -> tuple[Manifest, ...]:
