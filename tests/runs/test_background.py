@@ -5,7 +5,14 @@ import sys
 
 import pytest
 
-from gridsweep.errors import ExecutorError
+from gridsweep.errors import (
+    DeadlineError,
+    ExecutorError,
+    JournalError,
+    LeaseError,
+    SignalError,
+    SpecError,
+)
 from gridsweep.runs.background import detach
 
 
@@ -34,6 +41,16 @@ def test_a_run_that_does_not_start_is_told_with_its_own_words_code_and_remedy(pr
         detach("sweep.yaml", folder)
     assert "exit code 1): no such device" in told.value.what and "first run" not in told.value.what
     assert "without --detach" in told.value.remedy and "state/run.log" in told.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(2, SpecError), (6, LeaseError), (7, JournalError), (8, SignalError), (124, DeadlineError)]
+)
+def test_its_exit_code_is_that_of_the_run(program, tmp_path, code, error):
+    program(f"raise SystemExit({code})")
+    with pytest.raises(error) as told:
+        detach("sweep.yaml", tmp_path / "run")
+    assert told.value.exit_code == code
 
 
 def test_a_silent_end_is_told_as_one(program, tmp_path):

@@ -272,6 +272,20 @@ def test_starts_whose_bound_nobody_knows_count_in_none():
     assert (made.starts, made.bound.starts) == (2, 1)
 
 
+def test_work_in_hours_that_nobody_knows_is_no_saving():
+    """All known hours are at 200 g: a start from which some policy's work falls into unknown ones counts for none."""
+    hours = [200.0] * 4 + [float("nan")] * 12 + [200.0] * 40
+    tier = replace(URGENT, threshold=100, max_delay=4 * HOUR)
+    made = simulate(
+        make_sweep(1, watts=1000, tiers=(tier,)), grid(*hours), starts=[after(0), after(20)],
+        policies=["immediate", "threshold"],
+    )  # fmt: skip
+    assert (made.starts, made.unknown_starts) == (1, 1)
+    assert [(p.emissions_g_mean, p.reduction) for p in made.policies] == [(200.0, 0.0)] * 2
+    with pytest.raises(TraceError, match="from each of 1 starts, some work falls into hours of unknown intensity"):
+        simulate(make_sweep(1, tiers=(tier,)), grid(*hours), starts=[after(0)], policies=["threshold"])
+
+
 def test_bounds_can_be_left_out_and_change_nothing_else():
     provider = grid(*DAY * 5)
     without, having = (simulate(SWEEP, provider, starts=STARTS, bounds=bounds) for bounds in (False, True))

@@ -51,6 +51,9 @@ def text(made: Simulation, grid: Provenance) -> None:
         )
         out.print(f"energy: {percent(made.energy_share)} of the energy of {escape(made.against or '')}{source}")
     within = f", all within {hours(made.finish_by_h)}" if made.finish_by_h is not None else ""
+    if made.unknown_starts:
+        left = counted(made.unknown_starts, "start")
+        out.print(f"{left} left out: from there, some work falls into hours of unknown intensity")
     out.print(
         f"{made.starts} starts on {counted(made.devices, 'device')}{within}, "
         f"{escape(titled(grid.title, grid.quality))}, forecast: {escape(made.forecast)}; against running "

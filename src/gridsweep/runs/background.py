@@ -9,12 +9,26 @@ import time
 from pathlib import Path
 
 from gridsweep.errors import (
+    DEADLINE,
+    LEASE_HELD,
+    SIGNAL,
+    STATE_DAMAGED,
+    USAGE,
+    DeadlineError,
     ExecutorError,
+    GridsweepError,
+    JournalError,
     LeaseError,
+    SignalError,
+    SpecError,
 )
 from gridsweep.records.origins import check_driven_here
 from gridsweep.runs.folder import RunFolder
 
+ENDS: dict[int, type[GridsweepError]] = {
+    USAGE: SpecError, STATE_DAMAGED: JournalError, SIGNAL: SignalError, DEADLINE: DeadlineError
+}  # fmt: skip
+"""Errors by the exit code of a run that did not start."""
 WORDS = 2000
 """Bytes of the output shown for a run that did not start."""
 
@@ -23,7 +37,8 @@ def detach(spec: str | Path, folder: Path) -> int:
     """Run a sweep in the background, in its own session; return the process id once the run holds the folder.
 
     A slow start is waited for while the process lives; Ctrl-C ends the process. The output goes to state/run.log.
-    Raise `LeaseError` if another run holds the folder, and `ExecutorError` with the output if the run does not start.
+    Raise `LeaseError` if another run holds the folder, and the error of its exit code, with its output, if it does not
+    start.
     """
     place = RunFolder(folder)
     check_driven_here(place.state)
@@ -49,7 +64,7 @@ def detach(spec: str | Path, folder: Path) -> int:
             if ended and os.waitstatus_to_exitcode(status) == 0:
                 return pid  # there was nothing left to run
             if ended:
-                raise _not_started(os.waitstatus_to_exitcode(status), log, before)
+                raise _not_started(os.waitstatus_to_exitcode(status), folder, log, before)
             time.sleep(0.05)
     except KeyboardInterrupt:
         os.kill(pid, signal.SIGINT)
@@ -57,12 +72,14 @@ def detach(spec: str | Path, folder: Path) -> int:
     return pid
 
 
-def _not_started(code: int, log: Path, before: int) -> ExecutorError:
-    """Return the error of a run that ended early: its exit code and what it has written after `before` bytes."""
+def _not_started(code: int, folder: Path, log: Path, before: int) -> GridsweepError:
+    """Return the error of a run that ended early, with its exit code: what it has written after `before` bytes."""
+    if code == LEASE_HELD:  # one that was started at the same time; the log is that one's too
+        return LeaseError(f"another run was started at the same time, and holds {folder}")
     with log.open("rb") as file:
         file.seek(max(before, log.stat().st_size - WORDS))
         words = file.read().decode(errors="replace").strip() or "no output"
-    return ExecutorError(
+    return ENDS.get(code, ExecutorError)(
         f"the background run did not start (exit code {code}): {words}",
         remedy=f"run it without --detach; the whole output is in {log}",
     )

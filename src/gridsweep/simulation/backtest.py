@@ -38,7 +38,8 @@ class Simulation:
     `bound` is without pauses, `bound_pausing` with free pauses; both are None if not requested, or if no start allows
     one. `chain` lists (experiments, step): how many are trained up to which step, with rungs. Reductions are against
     running the sweep at once, or the sweep named by `against`; `energy_share` is then this sweep's energy as a share
-    of the other's, both run at once. `measured` names the source of measured estimates.
+    of the other's, both run at once. `measured` names the source of measured estimates. `unknown_starts` are left out:
+    from them a policy, or running at once, uses energy in hours of unknown intensity.
     """
 
     starts: int
@@ -52,6 +53,7 @@ class Simulation:
     against: str | None = None
     energy_share: float | None = None
     measured: str = ""
+    unknown_starts: int = 0
     schema_version: int = 5
 
 
@@ -73,9 +75,18 @@ def simulate(
     for start in starts[:1] if relative else starts:  # a relative deadline is the same from every start
         check_deadline(trial.sweep, start)
     rounds: list[_Round] = []
-    for start in starts:
-        rounds.append(trial.drive(start))
-        tell(len(rounds))
+    kept: list[datetime] = []
+    for n, start in enumerate(starts, 1):
+        found = trial.drive(start)
+        if not any(result.unknown_kwh for result in (*found.outcomes, found.atonce)):
+            rounds.append(found)
+            kept.append(start)
+        tell(n)
+    if not kept:
+        raise TraceError(
+            f"from each of {len(starts)} starts, some work falls into hours of unknown intensity; choose --from and "
+            "--to where the trace has values"
+        )
     sweep, other = trial.sweep, trial.other
     atonce = [round_.atonce for round_ in rounds]
     best, pausing = [round_.best for round_ in rounds], [round_.best_pausing for round_ in rounds]
@@ -86,13 +97,14 @@ def simulate(
         results.append(compared(label, of, atonce, pausing if free else best))
     deadline = sweep.finish_by
     return Simulation(
-        starts=len(starts),
+        starts=len(kept),
+        unknown_starts=len(starts) - len(kept),
         devices=len(sweep.devices),
         policies=tuple(results),
         forecast=conditions.forecast,
         finish_by_h=deadline / HOUR if isinstance(deadline, timedelta) else None,
-        bound=_bound(starts, best, atonce),
-        bound_pausing=_bound(starts, pausing, atonce),
+        bound=_bound(kept, best, atonce),
+        bound_pausing=_bound(kept, pausing, atonce),
         chain=_chain(sweep),
         against=None if other is None else other.name,
         energy_share=None if other is None else float(np.mean([round_.energy_share for round_ in rounds])),
@@ -184,6 +196,7 @@ def play(
         sum(attempt.end == "paused" for attempt in attempts),
         tuple(sorted(attempt.requested_at for attempt in attempts)),
         _late_ends(state, book.ended_at),
+        book.total.unknown_kwh,
     )
 
 

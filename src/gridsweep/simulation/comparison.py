@@ -23,6 +23,7 @@ class StartResult:
     """One sweep run from one start instant. `starts` are the starts of all attempts, in order of time.
 
     `late_starts` and `late_ends` count experiments that started after their latest start and ended after `finish_by`.
+    `unknown_kwh` were used in hours of unknown intensity, which the emissions leave out.
     """
 
     emissions_g: float
@@ -32,6 +33,7 @@ class StartResult:
     pauses: int
     starts: tuple[datetime, ...]
     late_ends: int = 0
+    unknown_kwh: float = 0.0
 
     @property
     def in_time(self) -> bool:
