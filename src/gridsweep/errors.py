@@ -163,8 +163,8 @@ class SignalError(GridsweepError):
     exit_code = SIGNAL
     code = "signal"
 
-    def __init__(self, message: str = "", status: int | None = None):
-        super().__init__(message)
+    def __init__(self, message: str = "", status: int | None = None, *, remedy: str | None = None):
+        super().__init__(message, remedy=remedy)
         self.status = status
 
 
