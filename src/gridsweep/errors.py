@@ -245,6 +245,10 @@ class JournalError(GridsweepError):
     code = "journal"
 
 
+class IncompleteWarning(UserWarning):
+    """Nothing tells whether all of a journal is there."""
+
+
 class MovedError(JournalError):
     """A run's folder was moved, deleted or replaced while the run drove it."""
 

@@ -33,6 +33,18 @@ def test_what_is_needed_passes_and_the_rest_is_named() -> None:
     assert withheld(NEEDED | OTHERS, SWEEP) == sorted(OTHERS)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GRIDSWEEP_API_KEY", "GRIDSWEEP_API_KEY_FILE", "GRIDSWEEP_ANYTHING_ELSE", "PYTHONSTARTUP", "PYTHONBREAKPOINT",
+        "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONEXECUTABLE", "PYTHONPERFSUPPORT", "PYTHONX",
+    ],
+)  # fmt: skip
+def test_keys_of_a_server_and_variables_that_run_code_do_not_pass(name: str) -> None:
+    assert passed({name: "x", "PYTHONPATH": "/src"}, SWEEP) == {"PYTHONPATH": "/src"}
+    assert withheld({name: "x"}, SWEEP) == [name]
+
+
 def test_a_secret_of_the_spec_does_not_pass_whatever_its_name() -> None:
     carbon = CarbonSource("watttime", username="env:HF_USER", password="env:GRIDSWEEP_WORD")
     cluster = RayCluster("http://127.0.0.1:8265", token="env:RAY_TOKEN")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
@@ -13,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import DAYS, START, after, make_sweep, rehearsed
-from gridsweep.errors import JournalError
+from gridsweep.errors import IncompleteWarning, JournalError
 from gridsweep.policy.gates import Threshold
 from gridsweep.records import chain, codec
+from gridsweep.records import journal as journal_module
 from gridsweep.records.journal import Journal
+from gridsweep.records.opening import gone
+from gridsweep.records.snapshot import snapshot_of
 from gridsweep.state.events import Event, Stopping
 
 EVENTS = rehearsed(make_sweep(3), DAYS, Threshold())[1]
@@ -119,22 +123,86 @@ def test_a_log_that_is_gone_is_told(tmp_path: Path) -> None:
 
 def test_without_a_head_the_rows_still_hold_each_other(place: Path) -> None:
     chain.head_of(place).unlink()
-    assert read(place) == EVENTS
-    chain.head_of(place).write_text("nonsense\n")
-    assert read(place) == EVENTS
-    with closing(Journal(place, epoch=2)):
-        assert (chain.head(place) or (0, ""))[0] == len(EVENTS)
+    for _ in range(2):
+        with pytest.warns(IncompleteWarning, match="journal.head is missing or damaged: events may be missing"):
+            assert read(place) == EVENTS
+        with pytest.raises(
+            JournalError, match=r"journal.head is missing or damaged; .* make a new one with `gridsweep r"
+        ):
+            Journal(place, epoch=2)
+        chain.head_of(place).write_text("nonsense\n")
+    assert chain.head(place) is None
 
 
-def test_a_journal_of_before_goes_on_with_a_chain(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "told"), [(-2, "its last 2 of"), (0, ""), (None, "do not fit to snapshot.json")])
+def test_without_a_head_a_snapshot_says_how_much_there_was(place: Path, rows: int | None, told: str) -> None:
+    """Of another version too: only the number of its rows and the last digest count."""
+    count, digest = chain.head(place) or (0, "")
+    chain.head_of(place).unlink()
+    head = {"format": 0, "count": count, "digest": digest if rows is not None else "x"}
+    snapshot_of(place).write_text(json.dumps(head) + "\n{}\n{}")
+    with closing(sqlite3.connect(place)) as db, db:
+        db.execute("DELETE FROM events WHERE seq > ?", (count + (rows or 0),))
+    if told:
+        with pytest.raises(JournalError, match=told):
+            read(place)
+    else:
+        with pytest.warns(IncompleteWarning):
+            assert read(place) == EVENTS
+
+
+def test_a_journal_has_a_head_from_its_first_moment_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed anywhere within its making or before its first commit, it goes on."""
     path = tmp_path / "journal.db"
-    with sqlite3.connect(path) as db:
+    for call in ("create", "_take_over"):
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        owner = journal_module if call == "create" else Journal
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, call, killed)
+            with pytest.raises(KeyboardInterrupt):
+                Journal(path, epoch=1)
+        assert chain.head(path) == (0, chain.BEGIN) and gone(path) is None
+    with closing(Journal(path, epoch=2)) as journal:
+        journal.extend(EVENTS)
+    assert read(path) == EVENTS
+
+
+def test_a_journal_of_before_that_is_killed_while_it_gets_its_chain_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.db"
+    of_before(path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for rows in (0, 1):  # of which call to write the head it dies in
+        calls = iter([chain.write_head] * rows + [killed])
+        with monkeypatch.context() as patched:
+            patched.setattr(chain, "write_head", lambda *given, calls=calls: next(calls)(*given))
+            with pytest.raises(KeyboardInterrupt):
+                Journal(path, epoch=3)
+        assert read(path) == EVENTS
+    with closing(Journal(path, epoch=4)) as journal:
+        journal.extend([Stopping(START, "chained")])
+    assert read(path) == [*EVENTS, Stopping(START, "chained")]
+
+
+def of_before(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE events (seq INTEGER PRIMARY KEY, at TEXT, kind TEXT, body TEXT NOT NULL)")
         db.execute("CREATE TABLE lease (epoch INTEGER NOT NULL)")
         db.execute("PRAGMA user_version=1")
         bodies = [(event.at.isoformat(), event.kind, codec.dumps(event)) for event in EVENTS]
         db.executemany("INSERT INTO events (at, kind, body) VALUES (?, ?, ?)", bodies)
-    db.close()
+
+
+def test_a_journal_of_before_goes_on_with_a_chain(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    of_before(path)
     assert read(path) == EVENTS
     with closing(Journal(path, epoch=3)) as journal:
         journal.extend([Stopping(START, "chained")])

@@ -13,7 +13,7 @@ import pytest
 from builders import DAYS, FORK, START, after, make_sweep, rehearsed, until
 from gridsweep.errors import STATE_DAMAGED, JournalError, LeaseError, SpecError, StorageError
 from gridsweep.policy.gates import Threshold
-from gridsweep.records import codec
+from gridsweep.records import chain, codec
 from gridsweep.records.journal import Journal, create
 from gridsweep.records.lease import holder, lease
 from gridsweep.runs.folder import RunFolder
@@ -426,7 +426,9 @@ def test_a_run_that_was_killed_before_the_log_was_switched_on_leaves_a_journal_t
     """As it is on its way from creation to its first commit."""
     path = tmp_path / "journal.db"
     texts = [(event.at.isoformat(), event.kind, codec.dumps(event)) for event in EVENTS * 20]
-    create(path, [(number, *text) for number, text in enumerate(texts, 1)])
+    rows = [(number, *text) for number, text in enumerate(texts, 1)]
+    chain.write_head(path, len(rows), list(chain.linked(rows))[-1][1])
+    create(path, rows)
     process = FORK.Process(target=change_and_die, args=(path,))
     process.start()
     process.join()

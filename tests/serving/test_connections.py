@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -99,6 +99,27 @@ def test_a_body_that_does_not_come_is_408(port: int) -> None:
     assert answer.startswith(b"HTTP/1.1 408") and b"the body did not come within" in answer
 
 
+def test_while_all_connections_are_busy_a_new_one_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "OPEN_AT_ONCE", 3)
+    with ExitStack() as lines:
+        for _ in range(3):
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=3))
+            line.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.2)
+        assert sent(port, HEAD + b"\r\n") == b""
+        assert line.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("length", [16 << 20, 99_999_999_999, int("9" * 19)])
+def test_a_stated_length_far_over_the_limit_is_413_at_once(port: int, length: int) -> None:
+    head = (
+        f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length + 1}\r\n\r\n"
+    )
+    begun = time.monotonic()
+    answer = sent(port, head.encode())
+    assert answer.startswith(b"HTTP/1.1 413") and b"send less" in answer and time.monotonic() - begun < 0.4
+
+
 def test_what_is_no_request_is_answered_as_all_errors_are(port: int) -> None:
     answer = sent(port, b"\x16\x03\x01 nonsense\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400") and json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
@@ -121,9 +142,17 @@ def test_more_requests_than_are_answered_at_once_are_told_so(port: int) -> None:
 
 
 def test_only_so_many_connections_are_open(port: int) -> None:
+    """Idle ones, half a head among them, make room for new ones, the oldest first."""
     with ExitStack() as lines:
-        for _ in range(12):
-            lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=3))
-        time.sleep(0.2)
-        assert sent(port, HEAD + b"\r\n") == b""
+        opened = [lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=3)) for _ in range(40)]
+        for line in opened[::2]:
+            with suppress(OSError):
+                line.sendall(b"GET / HT")
+        begun = time.monotonic()
+        for _ in range(5):
+            assert sent(port, HEAD + b"Connection: close\r\n\r\n").endswith(b"ok")
+        assert time.monotonic() - begun < 0.4  # no time limit has passed
+        for line in opened[:20]:
+            with suppress(ConnectionResetError):
+                assert line.recv(1) == b""
     until(lambda: sent(port, HEAD + b"Connection: close\r\n\r\n").endswith(b"ok"))

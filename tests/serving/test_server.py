@@ -217,6 +217,16 @@ def test_a_bad_request_is_400_in_openais_form(server, body):
     assert answer.json["error"]["type"] == "invalid_request_error" and answer.json["error"]["message"]
 
 
+def test_the_smallest_and_largest_numbers_are_taken(server):
+    plain = text_of(server.complete("e01", max_tokens=4, temperature=0))
+    for number in (1e-320, 5e-324, 1e-45, 1e-10):
+        assert text_of(server.complete("e01", max_tokens=4, temperature=number)) == plain
+        assert text_of(server.complete("e01", max_tokens=4, temperature=1, top_p=number)) == plain
+    for seed in (-(2**63), 2**63 - 1, 0):
+        assert server.complete("e01", max_tokens=4, seed=seed, temperature=2).status == 200
+    assert server.complete("e01", max_tokens=10**400, stop=plain[:1]).status == 200
+
+
 def test_fields_that_change_nothing_are_taken(server):
     harmless = {
         "tools": [],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -390,9 +392,13 @@ def test_all_linear_is_a_word_alone_or_in_a_list() -> None:
             "[1]",
             "{path} is not a results file; it needs packed (pairs of members and share), evaluation and measured_on",
         ),
-        (
-            "no",
-            "{path} is not a results file; it needs packed (pairs of members and share), evaluation and measured_on",
+        *(
+            (
+                content,
+                "{path} is not a results file; it needs packed (pairs of members and share), evaluation and "
+                "measured_on",
+            )
+            for content in ("no", "[" * 100_000, '{"packed": [[Infinity, 0.5]], "evaluation": 0, "measured_on": "x"}')
         ),
         (
             '{"packed": [[2, 50]], "evaluation": 0, "measured_on": "x"}',
@@ -408,6 +414,43 @@ def test_a_results_file_that_is_none_is_a_fault_in_its_line(tmp_path: Path, cont
         load(tmp_path / "sweep.yaml")
     told = fault.format(path=tmp_path / "costs.json")
     assert str(caught.value) == f"{tmp_path / 'sweep.yaml'}:4: estimates.results: {told}"
+
+
+@pytest.mark.parametrize("key", ["estimates.results", "model.chat_template"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "folder", "socket", "large"])
+def test_a_file_of_the_spec_that_is_no_regular_file_is_a_fault_at_once(tmp_path: Path, key: str, kind: str) -> None:
+    file = tmp_path / "file"
+    match kind:
+        case "pipe":
+            os.mkfifo(file)
+        case "device":
+            file = Path("/dev/zero")
+        case "link to a device":
+            file.symlink_to("/dev/zero")
+        case "folder":
+            file.mkdir()
+        case "socket":
+            os.mknod(file, stat.S_IFSOCK | 0o600)
+        case "large":
+            with file.open("wb") as made:
+                made.truncate(40 << 30)
+    spec = (
+        LEAST.replace("power_w: 425}", f"power_w: 425, results: {file}}}")
+        if key == "estimates.results"
+        else LEAST.replace("model: org/model", f"model: {{id: org/model, chat_template: {file}}}")
+    )
+    assert str(file) in spec
+    begun = time.monotonic()
+    with pytest.raises(SpecError, match=rf"{key}: cannot read {file}: .*(no regular file|longer than)") as caught:
+        loads(spec, tmp_path / "sweep.yaml")
+    assert caught.value.exit_code == 2 and time.monotonic() - begun < 1
+
+
+def test_a_link_to_a_file_of_the_spec_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("{{ messages }}")
+    (tmp_path / "file").symlink_to("other")
+    spec = LEAST.replace("model: org/model", f"model: {{id: org/model, chat_template: {tmp_path / 'file'}}}")
+    assert loads(spec).model.chat_template == "{{ messages }}"
 
 
 @pytest.mark.parametrize("value", [None, True, 7, "odd", [], {}, [[]], {"odd": 1}], ids=repr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,12 @@ from gridsweep.policy.gates import OnOff, Threshold
 from gridsweep.records import codec
 from gridsweep.render import documents
 from gridsweep.render.answers import status_of
-from gridsweep.state.events import Event, Observed
+from gridsweep.state.events import Event, Observed, Submitted
 from gridsweep.state.frozen import Frozen, freeze, thaw
 from gridsweep.state.glance import from_plain, glance, plain
 from gridsweep.state.observed_grid import Grid
 from gridsweep.state.state import State
+from gridsweep.state.wishes import Asked, Wish
 from gridsweep.sweep.rungs import Rungs
 
 
@@ -104,3 +106,27 @@ def test_a_grid_is_kept_with_its_provenances_and_its_foreign_slots():
         each.take(Observed(after(2), after(5), HOUR, (2.0, None), Provenance("b", kind="marginal")))
     assert grid.marked() == other.marked() and grid.provenances == other.provenances
     assert Grid().marked() is None
+
+
+def test_requests_are_kept_once_however_many_experiments_they_name():
+    events = rehearsed(make_sweep(3), DAYS, Threshold())[1][:1]
+    first = events[0]
+    assert isinstance(first, Submitted)
+    one = first.sweep.experiments[0]
+    ids = [f"experiment-{n:05d}" for n in range(2000)]
+    sweep = replace(first.sweep, baseline=ids[0], experiments=tuple(replace(one, id=id) for id in ids))
+    events = [replace(first, sweep=sweep)]
+    events += [asked(n, "pause", ids[n * 100 : n * 100 + 100]) for n in range(5)]
+    events += [asked(5, "resume", ids[:10]), asked(6, "hold", []), asked(7, "cancel", ids[:1000])]
+    events += [asked(8, "resume", ids[400:500], soon=True), asked(9, "cancel", ids[1000:])]
+    check(events, [3, 6, 7, 8, 10])
+    state = State(events)
+    frozen = freeze(state)
+    assert len(frozen.asks.requests) == 10
+    assert len(codec.dumps(frozen.asks)) < 6 * len(codec.dumps(ids))
+    kept = again(state).asks
+    assert kept == state.asks and kept.cancelled[ids[0]] is kept.cancelled[ids[999]] is kept.taken["request-7"]
+
+
+def asked(n: int, what: Wish, experiments: list[str], *, soon: bool = False) -> Asked:
+    return Asked(after(n), f"request-{n}", what, "somebody", START, tuple(experiments), soon=soon)

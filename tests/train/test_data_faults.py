@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -14,7 +15,10 @@ from data_files import PLAIN, A, Q, Writer, chat, each, folder, jsonl, lines, pa
 from gridsweep.errors import SpecError
 from gridsweep.sweep.experiments import Columns, Dataset, Recipe
 from gridsweep.train import data
+from gridsweep.train.card_folders import card_head
 from gridsweep.train.conversations import Conversation, asked
+from gridsweep.train.data_files import rows_of
+from gridsweep.train.model import check_folder
 
 pytestmark = pytest.mark.train
 
@@ -278,3 +282,13 @@ def test_faults_of_a_folder_with_a_card_are_at_the_card_or_at_a_line(tmp_path: P
     (folder / "broken.csv").write_text("prompt,response\na,b\na,b,c\n")
     with pytest.raises(SpecError, match=f"{folder}/{told}"):
         data.load(Dataset(str(folder)), RECIPE)
+
+
+def test_special_files_in_a_folder_of_data_or_of_a_model_block_nobody(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 20)
+    for name in ("README.md", "more.jsonl", "generation_config.json"):
+        os.mkfifo(tmp_path / name)
+    assert card_head(tmp_path) is None
+    assert len(list(rows_of(str(tmp_path), "train", None))) == 20
+    with pytest.raises(SpecError, match=r"the model folder m: README\.md is no regular file; remove it"):
+        check_folder("m", tmp_path)

@@ -5,15 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from itertools import takewhile
-from typing import NoReturn
+from typing import Any, NoReturn  # Any: what the library hands on
 
 import click
 
 from gridsweep.cli import asking, collecting, grid, mending, studies, sweeps, winners
 from gridsweep.cli.group import cli, print_json
-from gridsweep.errors import FAULT, INTERRUPTED, USAGE, GridsweepError, StorageError, remedied
+from gridsweep.errors import (
+    FAULT,
+    INTERRUPTED,
+    USAGE,
+    GridsweepError,
+    IncompleteWarning,
+    StorageError,
+    printable,
+    remedied,
+)
 from gridsweep.records.disk import AGAIN, DISK
 
 __all__ = ["asking", "cli", "collecting", "grid", "main", "mending", "studies", "sweeps", "winners"]
@@ -26,6 +38,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a bar or a dash that the terminal's encoding lacks is no error
     tell = _document if as_json else _message
+    warnings.simplefilter("once", IncompleteWarning)
+    warnings.showwarning = _warned(warnings.showwarning)
     try:
         cli.main(standalone_mode=False)
     except (GridsweepError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
@@ -48,6 +62,19 @@ def main() -> None:
         if as_json:
             _document(error)
         raise
+
+
+def _warned(others: Callable[..., None]) -> Callable[..., None]:
+    """Return what shows warnings: those of gridsweep as one line on stderr, with --json too; others as before."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if not issubclass(category, IncompleteWarning):
+            others(message, category, *where)
+            return
+        with suppress(OSError):
+            click.echo(f"warning: {printable(str(message))}", err=True)
+
+    return show
 
 
 def _reader_gone() -> NoReturn:

@@ -59,7 +59,8 @@ def folder_of(folder: Path | None) -> RunFolder:
 
     if folder is not None:
         return RunFolder(folder)
-    journals = sorted(Path("runs").glob("*/state/journal.db"), key=lambda path: path.stat().st_mtime, reverse=True)
+    named = (path for name in ("db", "head") for path in Path("runs").glob(f"*/state/journal.{name}"))
+    journals = sorted(named, key=lambda path: path.lstat().st_mtime, reverse=True)
     found = next((place for path in journals if not (place := RunFolder(path.parent.parent)).empty()), None)
     if found is None:
         raise GridsweepError("no run found in ./runs; start one with `gridsweep run SPEC`, or name a run folder")

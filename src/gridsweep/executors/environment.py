@@ -11,12 +11,19 @@ from gridsweep.sweep.sweep import Sweep
 
 PASSED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD",
-    "PYTHON*", "VIRTUAL_ENV", "CONDA_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "HSA_*",
+    "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONSAFEPATH", "PYTHONPLATLIBDIR",
+    "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE",
+    "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER", "PYTHONHASHSEED", "PYTHONMALLOC", "PYTHONOPTIMIZE",
+    "VIRTUAL_ENV", "CONDA_*", "CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "HSA_*",
     "NCCL_*", "TORCH_*", "PYTORCH_*", "TRITON_*", "OMP_*", "MKL_*", "OPENBLAS_*", "MALLOC_*", "HF_*",
     "TRANSFORMERS_*", "TOKENIZERS_*", "XDG_*", "*_PROXY", "*_proxy", "SSL_CERT_*", "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE", "SLURM_*", "RAY_*", "GRIDSWEEP_*",
+    "CURL_CA_BUNDLE", "SLURM_*", "RAY_*",
+    "GRIDSWEEP_STORE", "GRIDSWEEP_WORKER", "GRIDSWEEP_STEP_SECONDS", "GRIDSWEEP_MISBEHAVE",
 )  # fmt: skip
-"""Names of variables that a worker gets; `*` stands for anything."""
+"""Names of variables that a worker gets; `*` stands for anything.
+
+Of Python's own and gridsweep's each is named: some of them run code (PYTHONSTARTUP), others hold a server's key
+(GRIDSWEEP_API_KEY)."""
 
 
 def passed(environ: Mapping[str, str], sweep: Sweep) -> dict[str, str]:

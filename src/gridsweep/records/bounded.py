@@ -28,12 +28,13 @@ class UnfitError(ValueError):
 
 
 @contextmanager
-def regular(path: Path) -> Iterator[BufferedReader]:
+def regular(path: Path, *, follow: bool = False) -> Iterator[BufferedReader]:
     """Open a regular file for reading. Raise `UnfitError` for another kind, `FileNotFoundError` for none.
 
-    A disk that fails is asked again; the `OSError` of one that keeps failing says nothing of the file.
+    A link is another kind, unless `follow`, for a path that the user names. A disk that fails is asked again; the
+    `OSError` of one that keeps failing says nothing of the file.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
         handle = patiently(lambda: os.open(path, flags), lambda error: _may_pass(path, error))
     except FileNotFoundError:
@@ -55,9 +56,9 @@ def _may_pass(path: Path, error: OSError) -> bool:
     return error.errno not in (errno.EACCES, errno.EPERM) or os.access(path, os.R_OK)
 
 
-def whole(path: Path, at_most: int = MEBIBYTE) -> bytes:
+def whole(path: Path, at_most: int = MEBIBYTE, *, follow: bool = False) -> bytes:
     """Return the content of a regular file of at most that many bytes; raise as `regular` does."""
-    with regular(path) as file:
+    with regular(path, follow=follow) as file:
         data = file.read(at_most + 1)
     if len(data) > at_most:
         raise UnfitError(f"{path.name} is longer than {at_most:,} bytes")

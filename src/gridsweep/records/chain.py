@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gridsweep.records.bounded import whole
+from gridsweep.records.disk import DISK, patiently
 from gridsweep.records.files import replace_file
 
 BEGIN = hashlib.sha256(b"the journal of a gridsweep run").hexdigest()
@@ -64,11 +65,20 @@ def write_head(journal: Path, count: int, digest: str) -> None:
 
 
 def head(journal: Path) -> tuple[int, str] | None:
-    """Return the number of rows and the last digest as kept beside the journal; None if nothing readable is there."""
+    """Return the number of rows and the last digest as kept beside the journal; None if nothing readable is there.
+
+    Raise `OSError` if the disk fails, which says nothing of the file.
+    """
     try:
-        count, digest = whole(head_of(journal), 200).decode().split()
-        return int(count), digest
-    except (OSError, ValueError):
+        count, digest = patiently(lambda: whole(head_of(journal), 200)).decode().split()
+        return (int(count), digest) if int(count) >= 0 else None
+    except PermissionError:
+        return None
+    except OSError as error:
+        if error.errno in DISK:
+            raise
+        return None
+    except ValueError:
         return None
 
 
@@ -82,7 +92,7 @@ def missing(head: tuple[int, str] | None, links: Sequence[str]) -> int | None:
     count, digest = head
     if count > len(links):
         return count - len(links)
-    return 0 if count >= 0 and [BEGIN, *links][count] == digest else None
+    return 0 if [BEGIN, *links][count] == digest else None
 
 
 def head_of(journal: Path) -> Path:

@@ -9,23 +9,29 @@ Events are committed with WAL and synchronous=FULL: after `extend` returns, they
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from gridsweep.errors import GridsweepError, JournalError, LeaseError, MovedError, StorageError, word
-from gridsweep.records import chain
+from gridsweep.errors import (
+    GridsweepError,
+    IncompleteWarning,
+    JournalError,
+    LeaseError,
+    MovedError,
+    StorageError,
+    word,
+)
+from gridsweep.records import chain, snapshot
 from gridsweep.records.disk import PAUSES
 from gridsweep.records.facts import event_of, text_of
 from gridsweep.records.files import sync
+from gridsweep.records.opening import LARGEST_EPOCH, VERSION, check_files, flaw, gone, mending, readable
 from gridsweep.state.events import Event
 
-VERSION = 2
-"""Version 1 had no chain. A journal that is written to gets one; its old rows are covered by the first new row."""
 DAMAGED = (sqlite3.Error, UnicodeError)
 """What SQLite raises on a damaged file; the second if its own words hold the damage."""
 OF_DISK = (
@@ -37,8 +43,6 @@ OF_DISK = (
 )
 SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ
 """The file ends within a page."""
-COPIES = 5
-"""Tries to copy a journal that is written meanwhile."""
 _TABLES = """
 CREATE TABLE events
     (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, chain TEXT);
@@ -57,7 +61,6 @@ class Journal:
         self._end = 0, chain.BEGIN
         self._inode = 0
         self._whole, self._folded = True, 0
-        self._kept = chain.head(path)  # before the rows are read: a run that writes them meanwhile has the newer head
         for pause in PAUSES:
             try:
                 self._open(path, fold, writable=epoch is not None)
@@ -66,39 +69,58 @@ class Journal:
                 if hasattr(self, "_db"):
                     self._db.close()
                 if not pause or not _of_disk(error):
-                    raise _fault(path, error) from None
+                    raise fault_of(path, error) from None
             time.sleep(pause)
 
     def _open(self, path: Path, fold: Callable[[Event], None] | None, *, writable: bool) -> None:
+        check_files(path)
+        if writable and not path.exists():
+            if lost := gone(path):
+                raise lost
+            chain.write_head(path, 0, chain.BEGIN)  # before the journal: from its first row on, it has a head
+            create(path)
+        # Before the rows are read: a run that writes them meanwhile has the newer head.
+        self._kept = chain.head(path)
+        self._seen = snapshot.told(path) if self._kept is None else None
         if not writable:
             self._db = readable(path)
             self._check()
             return
-        if not path.exists():
-            create(path)
         self._db = sqlite3.connect(path, isolation_level=None)
+        self._check()
+        if self._chained and self._kept is None:
+            raise JournalError(
+                f"{path.with_name('journal.head')} is missing or damaged; whether events are missing at the end of the "
+                "journal cannot be told",
+                remedy=f"restore the file from a backup, or make a new one with `gridsweep repair "
+                f"{word(path.parent.parent)}`",
+            )
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        self._check()
         self._take_over(fold)
 
     def _check(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise JournalError(
-                f"{self.path} was written by a newer gridsweep (format {version}, this one reads {VERSION}); upgrade"
+                f"{self.path} was written by a newer gridsweep (format {version}, this one reads {VERSION}); "
+                f"upgrade, or if none did, run `gridsweep repair {word(self.path.parent.parent)}`"
             )
         self._chained = version >= 2
-        (fine,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        if fine != "ok":
-            raise JournalError(f"{self.path} is damaged: {fine}", remedy=mending(self.path))
+        if what := flaw(self.path, self._db):
+            raise JournalError(f"{self.path} is damaged: {what}", remedy=mending(self.path))
 
     def _take_over(self, fold: Callable[[Event], None] | None) -> None:
         """Make this run the one that writes, and the format the newest; find the end of the chain."""
+        if not self._chained:
+            links = [digest for _, digest in self._checked()]
+            self._kept = len(links), links[-1] if links else chain.BEGIN
+            chain.write_head(self.path, *self._kept)  # before there is a chain
         self._db.execute("BEGIN IMMEDIATE")
         (last,) = self._db.execute("SELECT max(epoch) FROM lease").fetchone()
         # The lease file may have been lost, or this number damaged; it is written anew at once.
-        self.epoch = max(self.epoch or 0, last + 1 if isinstance(last, int) else 1)
+        known = isinstance(last, int) and 0 <= last < LARGEST_EPOCH
+        self.epoch = max(self.epoch or 0, last + 1 if known else 1)
         self._db.execute("DELETE FROM lease")
         self._db.execute("INSERT INTO lease VALUES (?)", (self.epoch,))
         if not self._chained:
@@ -135,7 +157,9 @@ class Journal:
             except sqlite3.Error as error:
                 self._whole = False
                 self._db.close()  # one that met a fault may be read-only from then on, or hold half a change
-                if not pause or not _of_disk(error):
+                if not _of_disk(error):
+                    raise fault_of(self.path, error) from None
+                if not pause:
                     raise _unwritable(self.path, error) from None
             time.sleep(pause)
         self._end = rows[-1][0][0], rows[-1][1]
@@ -191,7 +215,7 @@ class Journal:
                 if row[0] > after:
                     yield event_of(self.path, row)
         except DAMAGED as error:
-            raise _fault(self.path, error) from None
+            raise fault_of(self.path, error) from None
 
     @property
     def end(self) -> tuple[int, str]:
@@ -201,23 +225,34 @@ class Journal:
     def _rows(self) -> Iterator[chain.Row]:
         """Yield all rows, checked; then know the end. Raise `JournalError` if they do not fit, or fit to no head."""
         links: list[str] = []
-        try:
-            for row, digest in chain.checked(stored(self._db, chained=self._chained)):
-                links.append(digest)
-                yield row
-        except chain.Broken as error:
-            raise JournalError(
-                f"{self.path}: event {error.seq} is damaged: {error}", remedy=mending(self.path)
-            ) from None
-        missing = chain.missing(self._kept, links) if self._chained else 0
+        for row, digest in self._checked():
+            links.append(digest)
+            yield row
+        missing = chain.missing(self._kept or self._seen, links) if self._chained else 0
         if missing:
             raise JournalError(
                 f"{self.path}: its last {missing} of {len(links) + missing} events are missing",
                 remedy=mending(self.path),
             )
         if missing is None:
-            raise JournalError(f"{self.path}: the rows do not fit to journal.head", remedy=mending(self.path))
+            other = "journal.head" if self._kept else "snapshot.json"
+            raise JournalError(f"{self.path}: the rows do not fit to {other}", remedy=mending(self.path))
+        if self._chained and self._kept is None:
+            warnings.warn(
+                f"{self.path.with_name('journal.head')} is missing or damaged: events may be missing at the end of the "
+                f"journal; `gridsweep repair {word(self.path.parent.parent)}` makes it anew",
+                IncompleteWarning,
+                stacklevel=2,
+            )
         self._end = len(links), links[-1] if links else chain.BEGIN
+
+    def _checked(self) -> Iterator[tuple[chain.Row, str]]:
+        try:
+            yield from chain.checked(stored(self._db, chained=self._chained))
+        except chain.Broken as error:
+            raise JournalError(
+                f"{self.path}: event {error.seq} is damaged: {error}", remedy=mending(self.path)
+            ) from None
 
     def close(self) -> None:
         self._db.close()
@@ -257,57 +292,13 @@ def create(path: Path, rows: Iterable[chain.Row] = ()) -> None:
         raise _unwritable(path, error) from None
 
 
-def readable(path: Path) -> sqlite3.Connection:
-    """Open a journal for reading, from a copy in memory if its folder does not allow SQLite's own files beside it."""
-    try:
-        return _read_only(path)
-    except sqlite3.OperationalError:
-        if os.access(path.parent, os.W_OK, effective_ids=True):
-            # A run that was killed while it switched the WAL on has left a change to be undone, which takes a writer.
-            with closing(sqlite3.connect(path)) as db:
-                db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            return _read_only(path)
-        if not os.access(path, os.R_OK, effective_ids=True):
-            raise
-        return _copied(path)
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        db.execute("PRAGMA user_version").fetchone()
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _copied(path: Path) -> sqlite3.Connection:
-    """Return a journal's content in memory, copied with the changes that are not yet in its main file."""
-    for attempt in range(COPIES):
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / path.name
-            for suffix in ("", "-wal"):
-                if (file := path.with_name(path.name + suffix)).exists():
-                    shutil.copyfile(file, copy.with_name(copy.name + suffix))
-            db, held = sqlite3.connect(copy), sqlite3.connect(":memory:", isolation_level=None)
-            try:
-                db.backup(held)
-                if held.execute("PRAGMA quick_check(1)").fetchone() == ("ok",) or attempt == COPIES - 1:
-                    return held
-            finally:
-                db.close()
-    raise AssertionError("the last copy is returned, whole or not")
-
-
 def _unwritable(path: Path, error: sqlite3.Error | OSError) -> StorageError:
     return StorageError(
         f"cannot write {path}: {error}; free disk space or make the file writable, then run again: nothing is lost"
     )
 
 
-def _fault(path: Path, error: Exception) -> GridsweepError:
+def fault_of(path: Path, error: Exception) -> GridsweepError:
     """Return the error for a journal that cannot be opened or read: a disk that fails is no damaged file."""
     if _of_disk(error):
         return StorageError(
@@ -323,8 +314,3 @@ def _of_disk(error: Exception) -> bool:
         return True
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     return code & 0xFF in OF_DISK and code != SHORT_READ  # a read that the disk refuses is called CORRUPTFS
-
-
-def mending(path: Path) -> str:
-    """Return what to do about a damaged journal."""
-    return f"restore the file from a backup, or keep what is whole with `gridsweep repair {word(path.parent.parent)}`"

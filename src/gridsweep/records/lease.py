@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gridsweep.errors import LeaseError, SpecError, StorageError, word
-from gridsweep.records.disk import NO_ROOM, patiently
+from gridsweep.records.disk import AGAIN, DISK, patiently
+from gridsweep.records.opening import check_files
 from gridsweep.records.process import Process, seen, this_process
 
 SIZE = 4096
@@ -25,16 +28,16 @@ the lease names lives, else many, for then only watchers can have locked it."""
 def lease(state: Path) -> Iterator[int]:
     """Hold the folder for one run; yield the epoch, which increases by one at each acquisition.
 
-    Raise `LeaseError` while another process holds the lease, and `SpecError` if the folder cannot be written.
+    Raise `LeaseError` while another process holds the lease, `StorageError` if the disk is full, fails or is read-only,
+    `SpecError` if the folder cannot be written for another reason, `JournalError` if a file in it is none.
     """
+    check_files(state / "journal.db")
     try:
         patiently(lambda: state.mkdir(parents=True, exist_ok=True, mode=0o700))
         handle, epoch = patiently(lambda: _take(state))
     except OSError as error:
-        if error.errno in NO_ROOM:
-            raise StorageError(
-                f"cannot write in {state}: {error.strerror}; free disk space, then run again: nothing is lost"
-            ) from None
+        if error.errno in DISK - {errno.EACCES, errno.EPERM}:
+            raise StorageError(f"cannot write in {state}: {error.strerror}", remedy=AGAIN) from None
         raise SpecError(
             f"cannot write in {state}: {error.strerror}; make it writable, or choose another folder with --folder"
         ) from None
@@ -57,7 +60,7 @@ def _take(state: Path) -> tuple[int, int]:
             )
         _check_locks(state)
         text = os.pread(handle, SIZE, 0).partition(b"\n")[0].split()
-        epoch = int(text[1]) + 1 if len(text) == 2 and text[1].isdigit() else 1
+        epoch = int(text[1]) + 1 if len(text) == 2 and text[1].isdigit() and len(text[1]) < 16 else 1
         said = f"{os.getpid()} {epoch}\n{json.dumps(this_process().signature())}\n"
         os.ftruncate(handle, os.pwrite(handle, said.encode(), 0))
     except BaseException:
@@ -98,10 +101,12 @@ def _check_locks(state: Path) -> None:
 def holder(state: Path) -> Process | None:
     """Return the process that holds the lease; None if none does, or if it has not said who it is."""
     try:
-        handle = os.open(state / "lease", os.O_RDONLY)
+        handle = os.open(state / "lease", os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
     except OSError:
         return None
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         first, _, second = os.pread(handle, SIZE, 0).partition(b"\n")

@@ -92,6 +92,20 @@ def keep(journal: Path, count: int, digest: str, glance: Mapping[str, Any], froz
         draft.unlink(missing_ok=True)
 
 
+def told(journal: Path) -> tuple[int, str] | None:
+    """Return of how many rows the snapshot beside a journal is, of whatever version, and the last one's digest.
+
+    None without one that can be read: it says how much there was where the journal's head is lost.
+    """
+    with suppress(*UNFIT):
+        with regular(snapshot_of(journal)) as file:
+            said = json.loads(file.readline(4096))
+        count, digest = said["count"], said["digest"]
+        if isinstance(count, int) and count > 0 and isinstance(digest, str):
+            return count, digest
+    return None
+
+
 def fitting(journal: Path) -> Snapshot | None:
     """Return the snapshot beside a journal if it is whole and fits to it, else None."""
     path = snapshot_of(journal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ from gridsweep.errors import GridsweepError, LeaseError, SpecError, StorageError
 from gridsweep.executors.local import WORKER
 from gridsweep.records import requests
 from gridsweep.records.bounded import UnfitError
-from gridsweep.records.disk import AGAIN, NO_ROOM
+from gridsweep.records.disk import AGAIN, DISK
 from gridsweep.records.lease import holder
 from gridsweep.records.origins import check_driven_here
 from gridsweep.records.process import Process, seen, suspended, tell
@@ -154,7 +155,7 @@ def _leave(place: RunFolder, request: Request) -> str:
     except UnfitError as error:
         raise SpecError(str(error), remedy="put that right, or ask for less at once") from None
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK - {errno.EACCES, errno.EPERM}:
             raise StorageError(f"cannot write in {place.state}: {error.strerror}", remedy=AGAIN) from None
         raise SpecError(
             f"cannot write in {place.state}: {error.strerror}; ask as the user who runs the sweep"

@@ -14,8 +14,9 @@ from gridsweep.executors.kubernetes.shelves import Shelf
 from gridsweep.records import chain
 from gridsweep.records.disk import storing
 from gridsweep.records.facts import event_of
-from gridsweep.records.journal import DAMAGED, create, readable, stored
+from gridsweep.records.journal import DAMAGED, create, stored
 from gridsweep.records.lease import lease
+from gridsweep.records.opening import readable
 from gridsweep.records.origins import Origin, mark
 from gridsweep.runs import glances
 from gridsweep.runs.collecting import Collection, check_kind, told

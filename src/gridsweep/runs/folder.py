@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gridsweep.errors import (
     GridsweepError,
+    JournalError,
     SpecError,
     StorageError,
     word,
@@ -18,6 +19,7 @@ from gridsweep.errors import (
 from gridsweep.records.chain import head_of
 from gridsweep.records.disk import AGAIN, patiently
 from gridsweep.records.lease import holder
+from gridsweep.records.opening import BESIDE, check_files, gone, readable
 from gridsweep.records.snapshot import fitting, snapshot_of
 
 if TYPE_CHECKING:  # imported where a journal is read: `status` may do without, and starts faster then
@@ -60,12 +62,16 @@ class RunFolder:
             return False
 
     def empty(self) -> bool:
-        """Return whether no sweep was ever submitted in the folder; False for a journal that cannot be read."""
+        """Return whether no sweep was ever submitted in the folder; False for a journal that is gone or unreadable."""
+        try:
+            check_files(self.journal)
+        except JournalError:
+            return False
         if not self.journal.exists():
-            return True
+            return gone(self.journal) is None
         if fitting(self.journal) is not None:  # known without what reads a journal, which takes long to import
             return False
-        from gridsweep.records.journal import DAMAGED, readable
+        from gridsweep.records.journal import DAMAGED
 
         try:
             with closing(readable(self.journal)) as db:
@@ -76,14 +82,16 @@ class RunFolder:
     def discard_empty(self) -> None:
         """Remove a journal without events, which a run leaves that fails before its submission."""
         if self.empty():
-            for path in (*self.state.glob("journal.db*"), head_of(self.journal), snapshot_of(self.journal)):
+            beside = (self.journal.with_name(self.journal.name + end) for end in BESIDE)
+            for path in (snapshot_of(self.journal), *beside, self.journal, head_of(self.journal)):  # the head at last
                 with suppress(OSError):  # an empty journal does no harm
                     path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise `SpecError` if the folder holds no submitted sweep, or may not be read."""
+        """Raise `SpecError` if the folder holds no sweep, or may not be read, `JournalError` if its journal is gone."""
         if self.path.is_file():
             raise SpecError(f"{self.path} is a file, not the folder of a run; name the folder, such as runs/NAME")
+        check_files(self.journal)
 
         def found() -> bool:
             there = self.journal.exists()
@@ -99,6 +107,8 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise StorageError(f"{self.journal}: {error.strerror}", remedy=AGAIN) from None
+        if not there and (lost := gone(self.journal)):
+            raise lost
         if not there:
             raise SpecError(f"{self.path} holds no sweep; start one with `gridsweep run SPEC --folder {self.path}`")
 

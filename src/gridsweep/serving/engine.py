@@ -84,6 +84,9 @@ class Engine:
         return out.logits[0, -1].float(), out.past_key_values
 
 
+COLD = 1e-6
+
+
 class Generation:
     """One text, generated while it is iterated (once); `finish` and `tokens` are final after the last piece."""
 
@@ -121,9 +124,13 @@ class Generation:
 
 
 def chosen(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Return the next token: the likeliest at temperature 0, else sampled from the smallest set of mass `top_p`."""
-    if not sampling.temperature:
+    """Return the next token: the likeliest at temperature 0, else sampled from the smallest set of mass `top_p`.
+
+    A temperature below `COLD` is 0: logits divided by it are not finite. However small `top_p`, the likeliest is kept.
+    """
+    if sampling.temperature < COLD:
         return int(logits.argmax())
     likely, order = torch.softmax(logits.cpu() / sampling.temperature, -1).sort(descending=True, stable=True)
-    kept = likely.cumsum(-1) - likely < sampling.top_p  # always includes the likeliest token
+    kept = likely.cumsum(-1) - likely < sampling.top_p
+    kept[0] = True  # in 32 bits the smallest numbers are 0
     return int(order[torch.multinomial(likely * kept, 1, generator=random)])

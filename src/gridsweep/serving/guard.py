@@ -5,7 +5,8 @@
 - A POST must have the content type JSON. A page of another site can send that only after a CORS preflight request,
   which this server never grants.
 - With a key set, every path except /health requires the key; it is compared in constant time.
-- A body is read completely, up to limits of size and time, before the application sees it.
+- A body is read completely, up to limits of size and time, before the application sees it; one whose stated length is
+  far over the limit is not read at all.
 - Only so many requests are answered at once; what the application raises is an answer too.
 """
 
@@ -23,6 +24,9 @@ from gridsweep.serving import wire
 
 BODY_LIMIT = 4 << 20
 BODY_SECONDS = 30.0
+FAR = 4
+"""A body whose stated length is this many times the limit is refused unread. Of a shorter one the limit is read first:
+few clients look for an answer before they have sent it."""
 AT_ONCE = 32
 """The most requests that are read or answered at a time."""
 REFUSED = "invalid_request_error"
@@ -66,7 +70,7 @@ class Guard:
             except TimeoutError:
                 refusal = (408, f"the body did not come within {BODY_SECONDS:.0f} s", REFUSED)
             if body is None:
-                refusal = (413, f"the body has more than {self.limit} bytes; send less", REFUSED)
+                refusal = self._too_long()
         if refusal is not None:
             await _answer(send, *refusal)
             return
@@ -99,7 +103,13 @@ class Guard:
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind != b"application/json":
                 return 415, "send JSON, with Content-Type: application/json", REFUSED
+        length = headers.get(b"content-length", b"").strip()
+        if length.isdigit() and (len(length) > 18 or int(length) > FAR * self.limit):
+            return self._too_long()
         return None
+
+    def _too_long(self) -> tuple[int, str, str]:
+        return 413, f"the body has more than {self.limit} bytes; send less", REFUSED
 
     def _known(self, host: str) -> bool:
         name = host.lower()

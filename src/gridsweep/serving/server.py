@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from gridsweep.errors import GridsweepError
 from gridsweep.serving import wire
 from gridsweep.serving.access import key_for
-from gridsweep.serving.connections import Connection
+from gridsweep.serving.connections import BACKLOG, Connection
 from gridsweep.serving.guard import App, Guard
 from gridsweep.serving.servable import Servable, servable, shown, together
 from gridsweep.serving.taught import Taught
@@ -90,6 +90,12 @@ def application(engine: Engine, base: Model, adapters: Sequence[Servable]) -> Fa
     async def refused(request: Request, error: Refused) -> Response:
         kind = "not_found_error" if error.status == 404 else "invalid_request_error"
         return JSONResponse(wire.error(str(error), kind, error.code), error.status)
+
+    @app.exception_handler(500)
+    async def failed(request: Request, error: Exception) -> Response:
+        """Answer as the guard does; the error is raised again and stands in the log."""
+        what = f"the server failed ({type(error).__name__}); its log says more"
+        return JSONResponse(wire.error(what, "server_error"), 500)
 
     @app.exception_handler(404)
     @app.exception_handler(405)
@@ -198,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         server_header=False,
         timeout_graceful_shutdown=5,
         access_log=False,
+        backlog=BACKLOG,
     )
     uvicorn.Server(config).run()
 

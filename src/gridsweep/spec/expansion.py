@@ -12,6 +12,7 @@ from math import ceil
 from pathlib import Path
 
 from gridsweep.errors import SpecError
+from gridsweep.records.bounded import MEBIBYTE, UnfitError, whole
 from gridsweep.spec.clusters import executor_of
 from gridsweep.spec.file import (
     CarbonSection,
@@ -34,6 +35,8 @@ from gridsweep.sweep.sweep import CarbonSource, Estimates, PolicyChoice, Replay,
 from gridsweep.sweep.tiers import Condition, Rule, Tier
 
 BUNDLED_TRACES = ("solar-valley",)
+TEMPLATE, RESULTS = MEBIBYTE, 16 * MEBIBYTE
+"""The longest chat template and the longest results file that are read, bytes."""
 
 
 def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
@@ -88,16 +91,18 @@ def estimates_of(section: EstimatesSection, folder: Path) -> Estimates:
         return made
     path = absolute(section.results, folder)
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json.loads(whole(path, RESULTS, follow=True))
         packed = tuple((int(members), float(share)) for members, share in told["packed"])
         evaluation, where = float(told["evaluation"]), str(told["measured_on"])
     except OSError as error:
         raise SpecError(
-            f"cannot read {path}: {error.strerror}; measure the costs with benchmarks/lean_sweep.py"
+            f"cannot read {path}: {error.strerror or error}; measure the costs with benchmarks/lean_sweep.py"
         ) from None
+    except UnfitError as error:
+        raise SpecError(f"cannot read {path}: {error}; correct the path") from None
     except KeyError as error:
         raise SpecError(f"{path} has no key {error}; it needs packed, evaluation and measured_on") from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise SpecError(
             f"{path} is not a results file; it needs packed (pairs of members and share), evaluation and measured_on"
         ) from None
@@ -183,9 +188,11 @@ def _model(section: ModelSection, folder: Path) -> Model:
 def template_text(path: Path) -> str:
     """Return the text of a chat template's file. Raise `SpecError` if it cannot be read or is empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = whole(path, TEMPLATE, follow=True).decode("utf-8-sig")
     except OSError as error:
         raise SpecError(f"model.chat_template: cannot read {path}: {error.strerror}; correct the path") from None
+    except UnfitError as error:
+        raise SpecError(f"model.chat_template: cannot read {path}: {error}; correct the path") from None
     except UnicodeDecodeError:
         raise SpecError(f"model.chat_template: {path} is not UTF-8; save it as UTF-8") from None
     if not text.strip():

@@ -7,6 +7,7 @@ what the plan promised). A thawed state has a status only: no report, no decisio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
@@ -19,6 +20,7 @@ from gridsweep.state.events import Added
 from gridsweep.state.observed_grid import Grid, Marked
 from gridsweep.state.standings import Attempt, Standing, Status
 from gridsweep.state.state import State
+from gridsweep.state.wishes import Asked
 from gridsweep.sweep.stints import Outcome
 from gridsweep.sweep.sweep import Sweep
 
@@ -47,6 +49,22 @@ class FrozenStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class FrozenAsks:
+    """What users have asked, each request once; the others are places in `requests`.
+
+    A request names up to thousands of experiments, and each of them refers to it.
+    """
+
+    requests: tuple[Asked, ...]
+    taken: tuple[tuple[str, int], ...]
+    paused: tuple[tuple[str, int], ...]
+    held: tuple[tuple[str, int], ...]
+    soon: tuple[tuple[str, int], ...]
+    cancelled: tuple[tuple[str, int], ...]
+    stop: str
+
+
+@dataclass(frozen=True, slots=True)
 class Frozen:
     """A state, frozen. `standings` and `attempts` are in their order, `active` are ids of attempts."""
 
@@ -66,7 +84,7 @@ class Frozen:
     tries: dict[str, int]
     paces: tuple[float, ...]
     early_losses: tuple[tuple[tuple[str, ...], str], ...]
-    asks: Asks
+    asks: FrozenAsks
     additions: tuple[Added, ...]
     provenances: tuple[Provenance, ...]
     grid: Marked | None
@@ -92,7 +110,7 @@ def freeze(state: State) -> Frozen:
         tries=state.tries,
         paces=tuple(state.paces[:2]),  # of later ones only their number counts, and that only up to two
         early_losses=tuple(state.early_losses),
-        asks=state.asks,
+        asks=_asked(state.asks),
         additions=tuple(event for event in state.additions if event.request),
         provenances=tuple(state.grid.provenances),
         grid=state.grid.marked(),
@@ -122,11 +140,41 @@ def thaw(frozen: Frozen) -> State:
     state.active = {id: state.attempts[id] for id in frozen.active}
     state.tries, state.paces = dict(frozen.tries), list(frozen.paces)
     state.early_losses = list(frozen.early_losses)
-    state.asks, state.additions = frozen.asks, list(frozen.additions)
+    state.asks, state.additions = _asks(frozen.asks), list(frozen.additions)
     state.collected = frozen.collected
     if frozen.grid is not None:
         state.grid = Grid.of(frozen.grid, frozen.provenances)
     return state
+
+
+def _asked(asks: Asks) -> FrozenAsks:
+    places: dict[int, int] = {}
+    requests: list[Asked] = []
+
+    def placed(found: Mapping[str, Asked]) -> tuple[tuple[str, int], ...]:
+        for event in found.values():
+            if id(event) not in places:
+                places[id(event)] = len(requests)
+                requests.append(event)
+        return tuple((name, places[id(event)]) for name, event in found.items())
+
+    taken, paused, held = placed(asks.taken), placed(asks.paused), placed(asks.held)
+    soon, cancelled = placed(asks.soon), placed(asks.cancelled)
+    return FrozenAsks(tuple(requests), taken, paused, held, soon, cancelled, asks.stop)
+
+
+def _asks(frozen: FrozenAsks) -> Asks:
+    def found(placed: tuple[tuple[str, int], ...]) -> dict[str, Asked]:
+        return {name: frozen.requests[place] for name, place in placed}
+
+    return Asks(
+        found(frozen.taken),
+        found(frozen.paused),
+        found(frozen.held),
+        found(frozen.soon),
+        found(frozen.cancelled),
+        frozen.stop,
+    )
 
 
 def _stood(standing: Standing) -> FrozenStanding:

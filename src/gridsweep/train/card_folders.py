@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any  # what datasets resolves
 
 from gridsweep.errors import GridsweepError, SpecError
+from gridsweep.records.bounded import MEBIBYTE, UnfitError, whole
 from gridsweep.train.rows import file_rows
 
 CARD = "README.md"
+LONGEST = 16 * MEBIBYTE
 
 
 def card_head(folder: Path) -> str | None:
     """Return the head of a folder's card if it names configurations; `datasets` reads those folders."""
     try:
-        card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        card = whole(folder / CARD, LONGEST, follow=True).decode(errors="replace")
+    except (OSError, UnfitError):
         return None
     head = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
     return head[1] if head and re.search(r"^configs:", head[1], re.MULTILINE) else None

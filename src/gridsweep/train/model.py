@@ -56,7 +56,12 @@ def resolve(model: Model) -> str:
 
 
 def check_folder(name: str, folder: Path) -> None:
-    """Raise `SpecError` if a model folder lacks files, or holds pointers of Git LFS instead of files."""
+    """Raise `SpecError` if a model folder lacks files, or holds pointers of Git LFS or special files instead."""
+    special = [
+        file.name for file in sorted(folder.glob("*")) if file.exists() and not (file.is_file() or file.is_dir())
+    ]
+    if special:
+        raise SpecError(f"the model folder {name}: {special[0]} is no regular file; remove it, or get the file again")
     pointers = [file.name for file in sorted(folder.glob("*")) if file.is_file() and _is_pointer(file)]
     if pointers:
         raise SpecError(

@@ -18,6 +18,7 @@ from typing import Any  # what the API answers as JSON
 from urllib.parse import quote, urlencode
 
 from gridsweep.errors import ExecutorError
+from gridsweep.records.bounded import whole
 
 MOST = 64 << 20
 """The longest accepted response, in bytes."""
@@ -195,7 +196,7 @@ def secret(reference: str) -> str:
     """Return the secret stored at `env:NAME` or `file:PATH`. Raise `ExecutorError` if there is none."""
     kind, _, name = reference.partition(":")
     try:
-        value = os.environ[name] if kind == "env" else Path(name).expanduser().read_text()
-    except (KeyError, OSError):
+        value = os.environ[name] if kind == "env" else whole(Path(name).expanduser(), follow=True).decode()
+    except (KeyError, OSError, ValueError, RuntimeError):
         raise ExecutorError(f"there is no token in {reference}; put it there, or change `token` in the spec") from None
     return value.strip()
