@@ -28,17 +28,23 @@ COMMAND = r"(?:gridsweep|make) .+|python (?:benchmarks|scripts)/.+"
 LIVE = "asks carbon providers over the network"
 TRAINS = "measures real training, a minute a spec"
 CLUSTER = "reads a cluster in which the rendered jobs are"
+ENDED = "is refused where nothing is left; tests/cli/test_asking_verbs.py asks it of a sweep on its way"
 LARGE = "trains a model of 7 billion parameters"
 SLOW = "trains 21 experiments one after another, for half a minute even with the stand-in"
 SERVES = "serves until Ctrl-C, from adapters that hold real weights"
 STORES = "writes to a store of the user's own; tests/serving/test_remote.py does so with fsspec's memory"
 NOT_RUN = {
+    "gridsweep cancel r16-a128-lr1e-4-d0p1-70736214": ENDED,
     "gridsweep collect examples/published.yaml": CLUSTER,
-    "gridsweep collect examples/published.yaml --gate none": CLUSTER,
-    "gridsweep collect examples/published.yaml --gate none --store /mnt/store --journal /mnt/journal": CLUSTER,
+    "gridsweep collect examples/published.yaml --gate compute-gardener": CLUSTER,
     "gridsweep collect examples/published.yaml --gate suspend": CLUSTER,
-    "gridsweep collect examples/published.yaml --store /mnt/store": CLUSTER,
+    "gridsweep collect examples/published.yaml --gate suspend --store /mnt/store": CLUSTER,
+    "gridsweep collect examples/published.yaml --store /mnt/store --journal /mnt/journal": CLUSTER,
     "gridsweep collect sweep.yaml": CLUSTER,
+    "gridsweep hold --for 6h": ENDED,
+    "gridsweep pause": ENDED,
+    "gridsweep report runs/published": CLUSTER,
+    "gridsweep doctor --kubernetes sweep.yaml": CLUSTER,
     "gridsweep doctor --train": TRAINS,
     "gridsweep doctor --train examples/profiles/24gb.yaml": TRAINS,
     "gridsweep doctor --train examples/profiles/80gb.yaml": TRAINS,

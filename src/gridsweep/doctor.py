@@ -35,8 +35,9 @@ EXTRAS = {
     "solver": ("scipy",),
     "optuna": ("optuna",),
     "4bit": ("bitsandbytes",),
+    "remote": ("fsspec", "s3fs"),
 }
-OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver", "optuna", "4bit")
+OPTIONAL = ("serve", "ray", "kubernetes", "live", "parquet", "solver", "optuna", "4bit", "remote")
 ROOM_GB = 5.0
 
 

@@ -24,6 +24,7 @@ LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=8),
     bool: st.booleans(),
     NoneType: st.none(),
+    Any: st.none() | st.text(max_size=8) | st.integers(0, 9) | st.dictionaries(st.text(max_size=3), st.booleans()),
 }
 
 

@@ -40,7 +40,7 @@ KUBECTL = re.findall(r"^ {4}(kubectl -n gridsweep .*?)(?: {2,}.*)?$", PAGE, re.M
 def objects() -> dict[tuple[str, str], dict[str, Any]]:
     """What the page applies: the published sweep and a server, by kind and name."""
     sweep = load(PROJECT / "examples" / "published.yaml")
-    cluster = cluster_of(sweep)
+    cluster = cluster_of(sweep, "compute-gardener")
     path = f"/store/published/experiments/{WINNER}/adapter"
     found = [*bundle(sweep, cluster).manifests, *serving(sweep.model.id, None, {WINNER: path}, [16], cluster)]
     return {(each["kind"], each["metadata"]["name"]): each for each in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,8 @@ def origin_of(state: Path) -> Origin | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
+        if not os.path.lexists(state / "origin.json"):  # something else is in the folder's place
+            return None
         found = {}
     kind: Literal["collected", "copy"] = "copy" if found.get("kind") == "copy" else "collected"
     source, again, there = (str(found.get(name, otherwise)) for name, otherwise in UNREADABLE.items())

@@ -297,7 +297,7 @@ def test_a_reader_that_never_starts_ends_the_collection(gated):
     gated.suspend(DONE, suspend=False)
     until(lambda: gated.stage(DONE) == "Complete", 60)
     gated.server.fail(plural="pods/proxy", code=503, times=1_000)
-    with pytest.raises(Unreachable, match="the pod gated-reader, which reads the volume to us"):
+    with pytest.raises(Unreachable, match="the pod gated-collect, which reads the volume to us"):
         gated.collect(patience=2)
 
 

@@ -76,7 +76,7 @@ class PublishedSweep:
         self.cluster = Cluster(self.server, Nodes(self, Kubelet(self.volume, tmp / "pods")), gpus=2)
         self.cluster.clock = lambda: (self.time - BEGIN).total_seconds()
         self.cluster.ttl = CLUSTER_TIME.total_seconds()
-        for made in bundle(self.sweep, cluster_of(self.sweep)).manifests:
+        for made in bundle(self.sweep, cluster_of(self.sweep, "compute-gardener")).manifests:
             if made["kind"] == "RayJob":
                 self.server.put("rayjobs", made)
                 created = {"creationTimestamp": f"{BEGIN:%Y-%m-%dT%H:%M:%SZ}"}
@@ -107,10 +107,15 @@ class PublishedSweep:
         thread.start()
         try:
             return clusters.collect(
-                self.sweep, self.tmp / "run", api=api_of(self.server), patience=60, settle=timedelta(0)
+                self.sweep,
+                self.tmp / "run",
+                gate="compute-gardener",
+                api=api_of(self.server),
+                patience=60,
+                settle=timedelta(0),
             )
         finally:
-            until(lambda: self.server.find("pods", "published-reader") is None)
+            until(lambda: self.server.find("pods", "published-collect") is None)
             stop.set()
             thread.join()
 
