@@ -214,6 +214,18 @@ def test_a_line_of_energy_after_the_last_change_of_the_folder_is_a_loss(bench: B
     assert lost.at <= wall() + timedelta(minutes=1)
 
 
+def test_the_clock_of_a_file_server_may_be_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times of changes are the server's: an hour behind, they would put all work after the last change."""
+    begun = wall() - timedelta(minutes=30)
+    bench.state = State([Submitted(begun, SWEEP)])
+    folder = bench.request(*(Member(id, 0, 4) for id in IDS), at=begun)
+    folder.append(Progress(begun + timedelta(minutes=20), "training", 1, {}))
+    for name, minutes in (("prepared_at", -60), ("changed_at", -38)):
+        monkeypatch.setattr(AttemptFolder, name, lambda _, at=begun + timedelta(minutes=minutes): at)
+    events = news(bench.state, bench.state.attempts[bench.name], folder, wall(), ended=False)
+    assert kinds(events) == ["Running", "Progressed"]
+
+
 def test_without_its_assignment_an_attempt_is_judged_all_the_same(following: Following) -> None:
     following.says(0, 1)
     (following.folder.path / "stint.json").unlink()

@@ -81,6 +81,17 @@ def told(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -
     return Told([line for line, _ in lines], energy, progress_at, energy_at, clock, all_lines and all_energy, wrong)
 
 
+def last_change(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -> datetime:
+    """Return when an attempt's folder was last changed, in grid time: not before its request, and not after `now`.
+
+    The clock of a file server may be behind: the assignment was written at the request, whatever that clock says.
+    """
+    if not folder.path.exists():
+        return max(now, attempt.requested_at)
+    behind = max(timedelta(0), attempt.requested_at - grid_time(state, folder.prepared_at(), now))
+    return max(attempt.requested_at, min(now, grid_time(state, folder.changed_at(), now) + behind))
+
+
 class Bounds:
     """Between which times an attempt's files can tell of: its request, and the last change of its folder.
 
@@ -92,7 +103,7 @@ class Bounds:
         self._state, self._folder, self._ahead, self._now = state, folder, ahead, now
         margin = ALLOWED * state.sweep.clock_speed
         self._first = attempt.requested_at - margin
-        self._last = max(attempt.requested_at, min(now, grid_time(state, folder.changed_at(), now))) + margin
+        self._last = last_change(state, attempt, folder, now) + margin
 
     def outside(self, file: str, name: str, at: datetime) -> str:
         """Return what is wrong with a time; "" where grid time follows the work, and times say nothing."""

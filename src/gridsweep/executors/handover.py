@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep.executors.border import SLACK, Told, grid_time, last_words, result_of, starved, told
+from gridsweep.executors.border import SLACK, Told, grid_time, last_change, last_words, result_of, starved, told
 from gridsweep.executors.unmetered import completed
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
@@ -178,9 +178,8 @@ class Within:
 
     def __init__(self, state: State, attempt: Attempt, ahead: timedelta, now: datetime, folder: AttemptFolder):
         self._state, self._ahead = state, ahead
-        changed = grid_time(state, folder.changed_at(), now) if folder.path.exists() else now
-        latest = max(now, attempt.seen_at or now)
-        self._first, self._last = attempt.requested_at, max(min(latest, changed), attempt.requested_at)
+        self._first = attempt.requested_at
+        self._last = last_change(state, attempt, folder, max(now, attempt.seen_at or now))
         self._slack = SLACK * state.sweep.clock_speed
 
     def __call__(self, wall: datetime, seconds: float = 0.0) -> datetime:
