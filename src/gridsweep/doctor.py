@@ -73,16 +73,19 @@ def of_cluster(spec: Path) -> list[Finding]:
     from gridsweep.executors.kubernetes.api import Api, server_for
     from gridsweep.executors.kubernetes.examination import examined
     from gridsweep.executors.kubernetes.manifests.bundle import bundle, cluster_of
-    from gridsweep.executors.kubernetes.manifests.delivery import worker_sources
+    from gridsweep.executors.kubernetes.manifests.delivery import assignment_of, worker_sources
+    from gridsweep.executors.kubernetes.manifests.rayjob import rayjob
 
     sweep = load(spec)
     cluster = cluster_of(sweep)
     sources = worker_sources() if cluster.worker == "configmap" else None
-    made = bundle(sweep, cluster, spec=spec.read_text(encoding="utf-8-sig"), worker_sources=sources)
+    made = bundle(sweep, cluster, spec=spec.read_text(encoding="utf-8-sig"), worker_sources=sources).manifests
+    if cluster.gate == "none":  # the loop makes its RayJobs later
+        made.append(rayjob(sweep, cluster, assignment_of(sweep, sweep.experiments[0].id)))
     server = server_for(cluster.context)
     api = Api(server, cluster.namespace)
     try:
-        looks = examined(api, cluster, made.manifests)
+        looks = examined(api, cluster, made)
     finally:
         api.close()
     at = Finding("cluster", "ok", f"{server.url}, namespace {cluster.namespace}, gate {cluster.gate}")

@@ -9,7 +9,7 @@ import click
 
 from gridsweep.cli.arguments import Moment, Span
 from gridsweep.cli.group import cli, json_option, load, naming, placing, print_json
-from gridsweep.errors import word
+from gridsweep.errors import EXECUTOR, word
 from gridsweep.sweep.clusters import GATES, Gate
 
 
@@ -176,7 +176,7 @@ def doctor(specs: tuple[Path, ...], train: bool, seconds: float, kubernetes: boo
 
     With SPECs, also reads the grid from their providers. --train stores its results in devices/ in the cache folder.
     --kubernetes asks the cluster: RayJobs, rights, claim, RuntimeClass, Secrets, quotas, queue, and a dry run of every
-    object that `render` writes.
+    object that `render` writes; exit code 5 if something is missing.
     """
 
     from gridsweep import doctor as machine
@@ -200,3 +200,5 @@ def doctor(specs: tuple[Path, ...], train: bool, seconds: float, kubernetes: boo
         print_json(Examination(tuple(findings), tuple(map(probed, made))))
     else:
         terminal.doctor(findings)
+    if kubernetes and any(finding.state == "missing" for finding in findings):
+        raise SystemExit(EXECUTOR)

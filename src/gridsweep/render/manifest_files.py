@@ -18,6 +18,7 @@ from gridsweep.executors.kubernetes.manifests.yaml_text import document
 from gridsweep.serving.servable import Servable
 from gridsweep.spec import load
 from gridsweep.spec.delivered import delivered
+from gridsweep.spec.yaml_lines import Document
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
@@ -63,14 +64,15 @@ def render_serving(state: State, adapters: Sequence[Servable], folder: Path) -> 
     """
     sweep, base = state.sweep, adapters[0].base
     cluster = sweep.executor.kubernetes or KubernetesCluster()
-    paths = {adapter.name: _on_the_volume(state, adapter.name) for adapter in adapters}
+    there = sweep.executor.name == "kubernetes" or state.collected is not None
+    paths = {adapter.name: _on_the_volume(state, adapter.name, on_cluster=there) for adapter in adapters}
     if base.chat_template is not None:
         raise SpecError(
             "the manifests of a server cannot carry model.chat_template; use `gridsweep serve` without --kubernetes"
         )
     made = serving(base.id, base.revision, paths, [a.rank for a in adapters], cluster)
     browse, first = browser(cluster), _secret(cluster)
-    if sweep.executor.name != "kubernetes":
+    if not there:
         first += _copies(cluster, browse["metadata"]["name"], {a.name: a.folder for a in adapters}, paths)
     lines = [line.format(place=".") for line in [*first, "kubectl apply --server-side -k {place}"]]
     header = "\n".join([f"{MARK} to serve {', '.join(paths)}.", "#", *(f"#   {line}" for line in lines), ""])
@@ -79,14 +81,14 @@ def render_serving(state: State, adapters: Sequence[Servable], folder: Path) -> 
     return [line.format(place=word(folder)) for line in first]
 
 
-def _on_the_volume(state: State, experiment: str) -> str:
+def _on_the_volume(state: State, experiment: str, *, on_cluster: bool) -> str:
     """Return the folder of an adapter on the cluster's volume.
 
     The loop in the cluster publishes adapters there; a loop on a laptop publishes them into its own store, and the
     volume has them only where their workers wrote them. In both cases the latter exists.
     """
     outcome, store = state.standings[experiment].outcome, store_of(state.sweep.name)
-    if state.sweep.executor.name == "kubernetes" and outcome is not None and outcome.adapter:
+    if on_cluster and outcome is not None and outcome.adapter:
         return f"{store}/{outcome.adapter}"
     return f"{store}/experiments/{experiment}/adapter"
 
@@ -149,9 +151,17 @@ def _ours(folder: Path) -> bool:
 
 
 def _named_files(sweep: Sweep, spec: Path) -> dict[str, str]:
-    """Return the trace that a spec names, which must lie beside the spec: the cluster has one folder for all files."""
-    if sweep.carbon.file is None or not (path := Path(sweep.carbon.file)).is_file():
-        return {}
-    if path.parent != spec.absolute().parent:
-        raise SpecError(f"the trace {path} must be in the folder of {spec.name} to reach the cluster; copy it there")
-    return {path.name: path.read_text(encoding="utf-8")}
+    """Return the files that a spec names, which must lie beside it: the cluster has one folder for all files."""
+    found = {}
+    given = Document(spec.read_text(encoding="utf-8-sig"), str(spec)).plain
+    for section, key in (("model", "chat_template"), ("estimates", "results"), ("carbon", "file")):
+        part = given.get(section)
+        named = part.get(key) if isinstance(part, dict) else None
+        if not isinstance(named, str) or (section == "carbon" and not Path(sweep.carbon.file or "").is_file()):
+            continue  # a trace that comes with the package lies in no folder of the user's
+        path = spec.absolute().parent / named
+        if path.parent != spec.absolute().parent:
+            what = f"{named} must be in the folder of {spec.name} to reach the cluster; copy it there"
+            raise SpecError(what, where=f"{section}.{key}")
+        found[path.name] = path.read_text(encoding="utf-8")
+    return found

@@ -111,8 +111,14 @@ def collect(
             closed = [id for id, attempt in state.attempts.items() if attempt.ended_at is not None]
             volume = on_volume(found.shelf, sweep, closed)
             if state.standings:
+                if state.collected is not None and state.collected.gate != found.gate:
+                    gate = state.collected.gate
+                    raise SpecError(
+                        f"{place.path} was collected from gate {gate}, not {found.gate}; give --gate {gate}"
+                    )
                 _changed(state, journal, sweep, now)
             else:
+                _check_strangers(volume, found.source)
                 opened = _opened(sweep, found, volume, now)
                 mark(place.state, origin)  # before the first fact: an unmarked folder is one that may be driven
                 record(state, journal, opened)
@@ -254,6 +260,16 @@ def _ungardened(state: State, found: Place, fresh: dict[str, str]) -> str:
         f"Compute Gardener's figures of {missing} of {len(state.standings)} experiments (it delayed none of their "
         "pods, or the pods were gone before they were collected)"
     )
+
+
+def _check_strangers(volume: Volume, source: str) -> None:
+    """Raise `SpecError` if a volume holds attempts that a spec cannot have rendered: it may be the wrong one."""
+    if names := volume.strangers:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise SpecError(
+            f"{source} holds stints/{names[0]}{more}, of no experiment of this spec; is it the one that was rendered?",
+            remedy="give that spec, or move those folders away",
+        )
 
 
 def _strangers(volume: Volume) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import json
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import PurePath
 
@@ -10,6 +11,7 @@ import yaml
 
 from gridsweep.errors import SpecError
 from gridsweep.spec.reading import loads
+from gridsweep.spec.yaml_lines import Document
 from gridsweep.sweep.clusters import ExecutorChoice, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 
@@ -26,30 +28,47 @@ def delivered(text: str, path: PurePath, sweep: Sweep, cluster: KubernetesCluste
     wanted = ExecutorChoice("kubernetes", kubernetes=cluster)
     if sweep.executor == wanted and loads(text, there).name == sweep.name:
         return text
-    keys = {} if "\nname:" in f"\n{text}" else {"name": sweep.name}
-    added = yaml.safe_dump({**keys, "executor": {"kubernetes": _section(cluster)}}, sort_keys=False)
-    made = f"{_without(text, 'executor').rstrip()}\n\n{MARK}\n{added}"
+    plain = Document(text, str(there)).plain
+    keys = {} if "name" in plain else {"name": sweep.name}
+    executor: dict[str, object] = {"kubernetes": _section(cluster)}
+    last: SpecError | None = None
+    for made in (_amended(text, keys, executor), _anew({**plain, **keys, "executor": executor})):
+        try:
+            read = loads(made, there) if made else None
+        except SpecError as error:
+            last = error
+            continue
+        if read is not None and replace(read, executor=sweep.executor) == sweep and read.executor == wanted:
+            return made
+    raise _unfit(path, last)
+
+
+def _amended(text: str, keys: dict[str, str], executor: dict[str, object]) -> str:
+    """Return the text with another executor, at its end; "" where its form does not allow it."""
     try:
-        read = loads(made, there)
-    except SpecError as error:
-        raise SpecError(f"{path} cannot run on a cluster as it is: {error}") from None
-    if (read.executor, read.name, read.experiments) != (wanted, sweep.name, sweep.experiments):
-        raise SpecError(
-            f"{path} cannot be given the executor of a cluster; write it as `key: value` lines, with "
-            f"executor: {{kubernetes: {{namespace: {cluster.namespace}}}}}"
-        )
-    return made
-
-
-def _without(text: str, name: str) -> str:
-    """Return a YAML text without one key of its top level."""
-    document = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:  # what our own reader takes, PyYAML's may not
+        return ""
     if not isinstance(document, yaml.MappingNode) or document.flow_style:
-        return text
+        return ""
     for key, value in document.value:
-        if key.value == name:
-            return text[: key.start_mark.index] + text[max(value.end_mark.index, key.end_mark.index + 1) :]
-    return text
+        if key.value == "executor":
+            text = text[: key.start_mark.index] + text[max(value.end_mark.index, key.end_mark.index + 1) :]
+    name = "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
+    return f"{text.rstrip()}\n\n{MARK}\n{name}{yaml.safe_dump({'executor': executor}, sort_keys=False)}"
+
+
+def _anew(plain: dict[str, object]) -> str:
+    """Return a spec as JSON, which is YAML without its comments and other forms."""
+    return f"{MARK}\n{json.dumps(plain, indent=1, ensure_ascii=False)}\n"
+
+
+def _unfit(path: PurePath, error: SpecError | None) -> SpecError:
+    """Return the error for a spec that a cluster cannot take, at the key of the user's file."""
+    if error is not None and error.faults:
+        fault = error.faults[0]
+        return SpecError(f"on a cluster, {fault.what}", where=fault.key or None)
+    return SpecError(f"{path} cannot be given the executor of a cluster; write executor: {{kubernetes: {{}}}} into it")
 
 
 def _section(cluster: KubernetesCluster) -> dict[str, object]:

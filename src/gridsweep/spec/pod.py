@@ -6,6 +6,7 @@ left to the API server, which `gridsweep doctor --kubernetes` asks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any  # YAML values
 
@@ -36,6 +37,22 @@ OURS = {
     "restartPolicy": "", "terminationGracePeriodSeconds": "",
 }  # fmt: skip
 """Fields that the pods' work depends on, with the key that sets them, if there is one."""
+PREFIXES = (
+    "gridsweep.io/",
+    "ray.io/",
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/component",
+    "app.kubernetes.io/managed",
+)
+VARIABLES = ("HOME", "USER", "HF_HOME", "HF_TOKEN", "PYTHONPATH", "RAY_JOB_STOP_WAIT_TIME_S")
+PATHS = ("", "/store", "/tmp", "/dev/shm", "/opt/gridsweep", "/config", "/state")
+VOLUMES, SCRATCH = ("store", "package", "config", "state"), ("tmp", "shm")
+AMOUNTS = {
+    "cpu": "set executor.kubernetes.cpu",
+    "memory": "set executor.kubernetes.memory",
+    "nvidia.com/gpu": "a worker trains on one GPU",
+}
+"""What a worker's container requests, with the key that sets it."""
 
 
 class PodPatch(Value):
@@ -43,17 +60,26 @@ class PodPatch(Value):
 
     def read(self, value: object) -> dict[str, Any]:
         patch = _mapping(value, "it")
+        _no_directives(patch, "")
         _known(patch, "", {"metadata": _MAP, "spec": _MAP})
-        _known(_mapping(patch.get("metadata") or {}, "metadata"), "metadata.", METADATA)
+        metadata = _mapping(patch.get("metadata") or {}, "metadata")
+        _known(metadata, "metadata.", METADATA)
+        for kind in METADATA:
+            for key in metadata.get(kind) or {}:
+                if key.startswith(PREFIXES):
+                    raise ValueError(f"metadata.{kind}.{key} cannot be changed; gridsweep or KubeRay selects by it")
         spec = _mapping(patch.get("spec") or {}, "spec")
         _known(spec, "spec.", POD)
-        for kind in ("containers", "initContainers"):
-            for n, container in enumerate(spec.get(kind) or ()):
-                where = f"spec.{kind}[{n}]"
-                _known(_mapping(container, where), f"{where}.", CONTAINER if kind == "containers" else None)
-                name = container.get("name")
-                if kind == "containers" and name not in CONTAINERS:
-                    raise ValueError(f"{where}.name must be one of {', '.join(CONTAINERS)}, not {shown(name)}")
+        for name, elements in spec.items():
+            if POD[name] == _LIST:
+                _elements(elements, f"spec.{name}")
+        for n, volume in enumerate(spec.get("volumes") or ()):
+            _volume(volume, f"spec.volumes[{n}]")
+        for n, container in enumerate(spec.get("containers") or ()):
+            _container(container, f"spec.containers[{n}]")
+        for n, container in enumerate(spec.get("initContainers") or ()):
+            if not container.get("name") or container.get("name") in CONTAINERS or not container.get("image"):
+                raise ValueError(f"spec.initContainers[{n}] needs a name of its own and an image")
         return patch
 
     def schema(self) -> dict[str, Any]:
@@ -63,6 +89,58 @@ class PodPatch(Value):
         parts = (("metadata", "Labels and annotations of pods.", metadata), ("spec", "Fields of core/v1.", shown))
         properties = {name: {"type": "object", "description": what, "properties": inner} for name, what, inner in parts}
         return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _container(container: Mapping[str, Any], where: str) -> None:
+    """Raise `ValueError` for a patch of a container that would take away what its work depends on."""
+    _known(container, f"{where}.", CONTAINER)
+    name = container.get("name")
+    if name not in CONTAINERS:
+        raise ValueError(f"{where}.name must be one of {', '.join(CONTAINERS)}, not {shown(name)}")
+    for kind in ("env", "envFrom", "volumeMounts", "volumeDevices"):
+        _elements(container.get(kind), f"{where}.{kind}")
+    for n, variable in enumerate(container.get("env") or ()):
+        key, value = variable.get("name"), variable.get("value")
+        if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", key):
+            raise ValueError(f"{where}.env[{n}].name must be a variable's name, not {shown(key)}")
+        if key.startswith("GRIDSWEEP_") or key in VARIABLES:
+            raise ValueError(f"{where}.env[{n}]: {key} cannot be changed; gridsweep's pods depend on it")
+        if ("value" in variable) == ("valueFrom" in variable) or not isinstance(value, str | None):
+            raise ValueError(f"{where}.env[{n}]: {key} needs a value, as text, or valueFrom; quote numbers")
+    for n, mounted in enumerate(container.get("volumeMounts") or ()):
+        path = str(mounted.get("mountPath") or "")
+        if path.rstrip("/") in PATHS or not path.startswith("/") or not mounted.get("name"):
+            raise ValueError(f"{where}.volumeMounts[{n}] needs a volume's name and a path that gridsweep does not use")
+    amounts = _mapping(container.get("resources") or {}, f"{where}.resources")
+    for kind in ("limits", "requests"):
+        for key, amount in _mapping(amounts.get(kind) or {}, f"{where}.resources.{kind}").items():
+            if name == CONTAINERS[0] and key in AMOUNTS:
+                raise ValueError(f"{where}.resources.{kind}.{key} cannot be changed; {AMOUNTS[key]}")
+            if not re.fullmatch(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?", str(amount)):
+                raise ValueError(f"{where}.resources.{kind}.{key} must be a quantity such as 4, 500m or 24Gi")
+
+
+def _volume(volume: Mapping[str, Any], where: str) -> None:
+    name, sources = volume.get("name"), [key for key in volume if key != "name"]
+    if not isinstance(name, str) or len(sources) != 1:
+        raise ValueError(f"{where} needs a name and one source")
+    if name in VOLUMES or (name in SCRATCH and sources != ["emptyDir"]):
+        raise ValueError(f"{where}: {name} cannot be changed; gridsweep's pods depend on it")
+
+
+def _elements(value: object, where: str) -> None:
+    """Raise `ValueError` if a list is none, or one of its elements is no mapping."""
+    if value is not None and (not isinstance(value, list | tuple) or not all(isinstance(e, Mapping) for e in value)):
+        raise ValueError(f"{where} must be a list of mappings")
+
+
+def _no_directives(value: object, where: str) -> None:
+    """Raise `ValueError` for a directive such as `$patch`: what is merged how is fixed."""
+    children = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        if isinstance(key, str) and key.startswith("$"):
+            raise ValueError(f"{where}{key} is no field; directives of patches are not supported, null removes a field")
+        _no_directives(child, f"{where}{key}." if isinstance(value, Mapping) else f"{where.rstrip('.')}[{key}].")
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
@@ -81,6 +159,8 @@ def _known(fields: Mapping[str, Any], where: str, kinds: Mapping[str, str] | Non
             continue
         if name not in kinds:
             raise ValueError(f"{where}{name} is unknown; {nearest(name, [key for key in kinds if key not in OURS])}")
+        if value is None and kinds[name] == _LIST:
+            raise ValueError(f"{where}{name} must be a list, not nothing")
         if value is not None and not _is(value, kinds[name]):  # null removes a field
             what = "a mapping of texts; quote numbers and true or false" if kinds[name] == _TEXTS else kinds[name]
             raise ValueError(f"{where}{name} must be {what}, not {shown(value)}")
@@ -93,7 +173,7 @@ def _is(value: object, kind: str) -> bool:
         case "true or false":
             return isinstance(value, bool)
         case "a whole number":
-            return isinstance(value, int) and not isinstance(value, bool)
+            return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
         case "a list":
             return isinstance(value, list | tuple)
         case "a mapping":

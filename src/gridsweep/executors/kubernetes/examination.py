@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import Any, Literal  # a Kubernetes object
 
 from gridsweep.errors import ApiError
-from gridsweep.executors.kubernetes.api import CLAIMS, JOBS, Api, Conflict, Forbidden, NotFound, Resource, Unreachable
+from gridsweep.executors.kubernetes.api import (
+    CLAIMS,
+    JOBS,
+    Api,
+    Conflict,
+    Forbidden,
+    NotFound,
+    Resource,
+    Unauthorized,
+    Unreachable,
+)
 from gridsweep.executors.kubernetes.manifests.names import Manifest
 from gridsweep.executors.kubernetes.manifests.pods import GPU
 from gridsweep.executors.kubernetes.manifests.roles import OPTIONAL, laptop_rules
@@ -51,6 +61,8 @@ def examined(api: Api, cluster: KubernetesCluster, manifests: Sequence[Manifest]
     except NotFound:
         advice = "install the KubeRay operator, 1.7 or later"
         looks = [Look("RayJobs", "missing", "the cluster knows no RayJobs", advice)]
+    except Unauthorized:
+        raise  # nothing else would be answered
     except Forbidden:
         looks = []  # named below
     looks.append(_rights(api, cluster))

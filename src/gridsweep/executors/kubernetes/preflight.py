@@ -22,7 +22,7 @@ def check_cluster(api: Api, cluster: KubernetesCluster, *, outside: bool) -> Non
     if missing:
         raise Forbidden(
             f"our account lacks rights in the namespace {cluster.namespace}: {', '.join(missing)}; "
-            "ask for a Role with these verbs (`gridsweep render` writes one)"
+            "ask for a Role with these verbs (`gridsweep render --role` writes one)"
         )
     try:
         api.list(JOBS, "gridsweep.io/sweep=none")

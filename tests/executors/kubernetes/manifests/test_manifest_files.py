@@ -1,5 +1,6 @@
 """A folder of manifests on the disk."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -108,6 +109,48 @@ def test_the_loop_in_the_cluster_never_trains_in_its_own_pod(tmp_path, executor)
     wanted = here.executor.kubernetes or KubernetesCluster()
     assert there.executor.kubernetes == replace(wanted, gate="none", context=None)  # the context is of this machine
     assert replace(there, executor=here.executor) == here
+
+
+REST = "dataset: {id: org/data, train_samples: 9}\nestimates: {duration: 1h, power_w: 9}\n"
+WHOLE = {"model": "org/model", "dataset": {"id": "org/data", "train_samples": 9}, "estimates": {"duration": "1h"}}
+WHOLE["estimates"]["power_w"] = 9
+ALL_FORMS = {
+    "flow": yaml.safe_dump(WHOLE, default_flow_style=True),
+    "json": json.dumps(WHOLE),
+    "end": f"model: org/model\n{REST}...\n",
+    "indented": "".join(f"  {line}\n" for line in ["model: org/model", *REST.splitlines()]),
+    "tabs": f"model: org/model\t\n{REST}executor:\t# x\n  local\n",
+    "question": f"? model\n: org/model\n{REST}? executor\n: local\n",
+    "anchor": f"model: org/model\nexecutor: {{kubernetes: {{namespace: &m ml, gate: suspend}}}}\n{REST}"
+    "tiers: [{name: *m, threshold: 9, max_delay: 1h}]\nrules: [{tier: *m}]\n",
+}
+
+
+@pytest.mark.parametrize("form", ALL_FORMS)
+def test_whatever_form_a_spec_has_the_cluster_gets_the_same_sweep(tmp_path, form):
+    spec = tmp_path / "1e4.yaml"  # a name that is a number, unless it is quoted
+    spec.write_text(ALL_FORMS[form])
+    made = render(spec, tmp_path / "out", gate="none")
+    (held,) = (m["data"]["sweep.yaml"] for m in made.manifests if m["kind"] == "ConfigMap")
+    there, here = loads(held, tmp_path / "sweep.yaml"), load(spec)
+    assert there.name == "1e4" and replace(there, executor=here.executor) == here
+    assert there.executor.name == "kubernetes"
+
+
+def test_all_files_that_a_spec_names_travel(tmp_path):
+    (tmp_path / "t.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    (tmp_path / "costs.json").write_text('{"packed": [[1, 1.0]], "evaluation": 0.1, "measured_on": "x"}')
+    spec = tmp_path / "sweep.yaml"
+    text = ALL_FORMS["end"].replace("...\n", "").replace("org/model", "{id: org/model, chat_template: t.jinja}")
+    spec.write_text(text.replace("power_w: 9", "power_w: 9, results: costs.json"))
+    made = render(spec, tmp_path / "out", gate="none")
+    (held,) = (m["data"] for m in made.manifests if m["kind"] == "ConfigMap")
+    assert sorted(held) == ["costs.json", "sweep.yaml", "t.jinja"]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "t.jinja").rename(tmp_path / "in" / "t.jinja")
+    spec.write_text(text.replace("t.jinja", "in/t.jinja"))
+    with pytest.raises(SpecError, match=r"model\.chat_template: in/t\.jinja must be in the folder"):
+        render(spec, tmp_path / "out", gate="none")
 
 
 SECRETIVE = "carbon: {provider: watttime, zone: CAISO_NORTH}\nenv: {KEY: env:LICENCE}\n"

@@ -23,7 +23,7 @@ executor:
 """
 ASKED = """\
       metadata:
-        labels: {team: ml, "gridsweep.io/tier": mine}
+        labels: {team: ml}
         annotations: {cost-centre: "42"}
       spec:
         priorityClassName: batch
@@ -57,7 +57,7 @@ def pods():
 
 def test_a_workers_pod_gets_all_of_it(pods):
     made, plain = pods["with", "suspend"], pods["without", "suspend"]
-    assert made["metadata"]["labels"] == {**plain["metadata"]["labels"], "team": "ml", "gridsweep.io/tier": "mine"}
+    assert made["metadata"]["labels"] == {**plain["metadata"]["labels"], "team": "ml"}
     assert made["metadata"]["annotations"]["cost-centre"] == "42"
     spec, before = made["spec"], plain["spec"]
     assert (spec["priorityClassName"], spec["imagePullSecrets"]) == ("batch", [{"name": "registry"}])
@@ -83,6 +83,24 @@ def test_the_loops_pod_gets_what_holds_for_all(pods):
     assert loop["resources"]["limits"] == {**was["resources"]["limits"], "memory": "2Gi"} and loop["env"] == was["env"]
 
 
+def test_limits_of_the_loops_container_are_its_requests_too(pods):
+    (loop,) = pods["with", "none"]["spec"]["containers"]
+    assert loop["resources"]["requests"] == loop["resources"]["limits"]
+
+
+def test_a_pod_that_a_cluster_would_refuse_is_an_error_of_the_spec_at_its_key():
+    sweep = loads(SPEC.rstrip() + " {metadata: {labels: {a b: x}}}\n")
+    with pytest.raises(SpecError, match=r"a cluster would refuse the pods") as told:
+        bundle(sweep, replace(cluster_of(sweep), gate="suspend"))
+    assert told.value.where == "executor.kubernetes.pod"
+
+
+def test_an_init_container_meets_the_restricted_profile_and_a_reference_replaces_a_value():
+    patch = {"spec": {"initContainers": [{"name": "first", "image": "a:1"}]}}
+    made = patched({"metadata": {}, "spec": {"containers": [{"name": "ray-head", "resources": {}}]}}, patch)
+    assert made["spec"]["initContainers"][0]["securityContext"]["allowPrivilegeEscalation"] is False
+
+
 def test_without_a_patch_nothing_changes(pods):
     assert patched(pods["without", "suspend"], {}) is pods["without", "suspend"]
 
@@ -100,9 +118,35 @@ def test_without_a_patch_nothing_changes(pods):
         ("{spec: {containers: [{name: mine}]}}", "must be one of ray-head, controller, reader, not 'mine'"),
         ("{spec: {containers: [{env: []}]}}", "must be one of ray-head"),
         ("{spec: {containers: 3}}", "spec.containers must be a list, not 3"),
-        ("{spec: {containers: [3]}}", r"spec.containers\[0\] must be a mapping, not 3"),
+        ("{spec: {containers: [3]}}", "spec.containers must be a list of mappings"),
         ("{spec: {priority: high}}", "spec.priority must be a whole number, not 'high'"),
         ("{sepc: {}}", "sepc is unknown"),
+        ("{metadata: {labels: {gridsweep.io/sweep: other}}}", "gridsweep or KubeRay selects by it"),
+        ("{metadata: {labels: {ray.io/cluster: null}}}", "gridsweep or KubeRay selects by it"),
+        (
+            "{spec: {containers: [{name: ray-head, env: [{name: GRIDSWEEP_STORE, value: /x}]}]}}",
+            "GRIDSWEEP_STORE can",
+        ),
+        (
+            "{spec: {containers: [{name: ray-head, env: [{name: A, value: 1}]}]}}",
+            "or valueFrom; quote numbers",
+        ),
+        ("{spec: {containers: [{name: ray-head, env: [null]}]}}", "env must be a list of mappings"),
+        ("{spec: {containers: [{name: ray-head, env: [{name: A, $patch: delete}]}]}}", r"\$patch is no field"),
+        ("{spec: {containers: [{name: ray-head, volumeMounts: [{name: x, mountPath: /store/}]}]}}", "does not use"),
+        (
+            "{spec: {containers: [{name: ray-head, resources: {limits: {memory: 1Gi}}}]}}",
+            "set executor.*memory",
+        ),
+        ("{spec: {containers: [{name: ray-head, resources: {limits: {nvidia.com/gpu: null}}}]}}", "trains on one GPU"),
+        ("{spec: {containers: [{name: controller, resources: {limits: {cpu: lots}}}]}}", "must be a quantity"),
+        ("{spec: {containers: null}}", "spec.containers must be a list, not nothing"),
+        ("{spec: {volumes: [{name: store, emptyDir: {}}]}}", "store cannot be changed"),
+        ("{spec: {volumes: [{name: x, emptyDir: {}, hostPath: {path: /}}]}}", "needs a name and one source"),
+        ("{spec: {volumes: [null]}}", "spec.volumes must be a list of mappings"),
+        ("{spec: {topologySpreadConstraints: [null]}}", "must be a list of mappings"),
+        ("{spec: {initContainers: [{name: ray-head, image: x}]}}", "needs a name of its own and an image"),
+        ("{spec: {priority: 99999999999999}}", "must be a whole number"),
         ("[1]", "must be a mapping, not a list"),
     ],
 )

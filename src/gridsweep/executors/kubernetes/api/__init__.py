@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Forbidden,
         NotFound,
         QuotaExceeded,
+        Unauthorized,
         Unreachable,
     )
     from gridsweep.executors.kubernetes.api.watch import Watch
@@ -37,6 +38,7 @@ __all__ = [
     "QuotaExceeded",
     "Resource",
     "Server",
+    "Unauthorized",
     "Unreachable",
     "Watch",
     "server_for",
@@ -58,6 +60,7 @@ __getattr__ = handed_on(
         "QuotaExceeded": "errors",
         "Resource": "client",
         "Server": "credentials",
+        "Unauthorized": "errors",
         "Unreachable": "errors",
         "WORKLOADS": "client",
         "Watch": "watch",

@@ -18,6 +18,7 @@ from gridsweep.executors.kubernetes.api.errors import (
     Forbidden,
     NotFound,
     QuotaExceeded,
+    Unauthorized,
     Unreachable,
 )
 
@@ -195,6 +196,8 @@ class Api:
         url = f"/apis/{kind.group}/{kind.version}/{kind.plural}"
         try:
             return bool(self._json("POST", url, "create", kind, body=body)["status"]["allowed"])
+        except Unauthorized:
+            raise
         except (Forbidden, NotFound, KeyError):
             return True
 
@@ -278,7 +281,7 @@ class Api:
         where = f"in the namespace {self.namespace}"
         match answer.status_code:
             case 401:
-                return Forbidden(
+                return Unauthorized(
                     f"the API server {self.server.url} does not accept our credentials; log in again, "
                     "or name another context in executor.kubernetes.context"
                 )
@@ -287,7 +290,8 @@ class Api:
             case 403:
                 return Forbidden(
                     f"not allowed to {verb} {resource} {where}; ask for a Role with the verb {verb!r} on "
-                    f"{str(resource)!r} (`gridsweep render` writes one). The server says: {said}"
+                    f"{str(resource)!r} (for running sweeps `gridsweep render --role` writes it). "
+                    f"The server says: {said}"
                 )
             case 404:
                 return NotFound(f"there is no {what} {where}: {said}")

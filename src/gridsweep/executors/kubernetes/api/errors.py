@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from gridsweep.errors import ApiError
 
-__all__ = ["ApiError", "Conflict", "Denied", "Expired", "Forbidden", "NotFound", "QuotaExceeded", "Unreachable"]
+__all__ = [
+    "ApiError",
+    "Conflict",
+    "Denied",
+    "Expired",
+    "Forbidden",
+    "NotFound",
+    "QuotaExceeded",
+    "Unauthorized",
+    "Unreachable",
+]
 
 
 class Forbidden(ApiError):
     """The account lacks a right (403), or the server rejects the credentials (401)."""
+
+
+class Unauthorized(Forbidden):
+    """401: the server rejects the credentials, whatever is asked."""
 
 
 class QuotaExceeded(ApiError):

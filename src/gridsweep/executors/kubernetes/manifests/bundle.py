@@ -113,7 +113,10 @@ def bundle(
                 job = rayjob(sweep, cluster, assignment_of(sweep, experiment.id, at), again=True)
                 files[f"jobs/{job['metadata']['name']}.yaml"] = (job,)
     made = Bundle(files, _header(sweep, cluster, loop=loop), _base_header(sweep, cluster, namespace=namespace))
-    if found := problems(made.manifests):
+    found = problems(made.manifests)
+    if found and cluster.pod:
+        raise SpecError(f"a cluster would refuse the pods: {'; '.join(found[:5])}", where="executor.kubernetes.pod")
+    if found:
         raise ExecutorError("a cluster would refuse these manifests: " + "; ".join(found[:5]))
     return made
 

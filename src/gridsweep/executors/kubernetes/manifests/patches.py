@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.names import Manifest
+from gridsweep.executors.kubernetes.manifests.pods import container_security
 
 KEYS = {
     "containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "imagePullSecrets": "name",
@@ -38,7 +39,24 @@ def patched(template: Manifest, patch: Mapping[str, Any]) -> Manifest:
     if spec.get("containers"):
         spec["containers"] = [container for container in spec["containers"] if container["name"] in there]
     merged: Manifest = _merged(template, {"metadata": patch.get("metadata") or {}, "spec": spec})
+    asked = {container["name"]: container.get("resources") or {} for container in spec.get("containers", ())}
+    for container in merged["spec"]["containers"]:
+        _evened(container, asked.get(container["name"], {}))
+    for container in merged["spec"].get("initContainers", ()):
+        container.setdefault("securityContext", container_security())
+        container.setdefault("resources", {"limits": {"cpu": "1", "memory": "1Gi"}})
     return merged
+
+
+def _evened(container: Manifest, asked: Mapping[str, Any]) -> None:
+    """Let requests equal limits where the patch names one of them, and a reference take the place of a value."""
+    for one, other in (("limits", "requests"), ("requests", "limits")):
+        for name, amount in (asked.get(one) or {}).items():
+            if name not in (asked.get(other) or {}):
+                container["resources"].setdefault(other, {})[name] = amount
+    for variable in container.get("env", ()):
+        if "valueFrom" in variable:
+            variable.pop("value", None)
 
 
 def _merged(old: Any, new: Any, name: str = "") -> Any:
