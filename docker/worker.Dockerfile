@@ -2,7 +2,11 @@
 #   docker build -f docker/worker.Dockerfile -t ghcr.io/gridsweep/worker:0.2.0 .
 
 # `base` and not `runtime`: torch brings the CUDA libraries it was built with, and two sets would be gigabytes more.
-FROM nvidia/cuda:13.0.2-base-ubuntu24.04 AS build
+# The digest is that of the tag's list of platforms, as several public projects pin it; no registry was asked yet.
+# docker/check-base.sh asks, before every build of the workflow, and shows what to pin where the tag has moved.
+FROM nvidia/cuda:13.0.2-base-ubuntu24.04@sha256:2ab6381d970b211fb93853796dc6707eb8a72575a375c422b17cf4d8b2641701 AS base
+
+FROM base AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv \
@@ -20,7 +24,7 @@ RUN /opt/venv/bin/pip install --no-cache-dir --no-deps . \
  && /opt/venv/bin/pip check \
  && /opt/venv/bin/pip uninstall --yes pip
 
-FROM nvidia/cuda:13.0.2-base-ubuntu24.04
+FROM base
 # Ubuntu removes a package's old versions from its archive, so versions pinned here would soon build no more.
 # wget and bash: KubeRay's health probes of a Ray head run them.
 # hadolint ignore=DL3008

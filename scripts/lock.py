@@ -36,7 +36,7 @@ BUILD = "hatchling"
 TORCH = ("torch", "triton")
 """Left out with what only they need: see above."""
 HEAD = "# Made by scripts/lock.py from {source}; installed with --no-deps --require-hashes.\n"
-PYTHONS = ("py3", "py2.py3", *(f"cp3{minor}" for minor in range(11, 15)))
+PYTHONS = ("py3", "py2.py3", *(f"{kind}3{minor}" for kind in ("cp", "py") for minor in range(11, 15)))
 
 
 def main(arguments: list[str]) -> int:

@@ -57,3 +57,23 @@ def test_the_licence_of_the_source_lies_beside_the_weights_trained_on_it_and_in_
     (wheel,) = WheelBuilder(str(PROJECT)).build(directory=str(tmp_path), versions=["standard"])
     names = zipfile.ZipFile(wheel).namelist()
     assert "gridsweep/train/tiny_qwen2/LICENSE" in names
+
+
+@pytest.mark.parametrize(
+    ("filename", "wanted"),
+    [
+        ("multiprocess-0.70.19-py312-none-any.whl", True),  # one wheel a Python, without an ABI
+        ("multiprocess-0.70.19-py39-none-any.whl", False),
+        ("multiprocess-0.70.19-cp312-cp312-manylinux_2_28_x86_64.whl", True),
+        ("multiprocess-0.70.19-cp312-cp312-macosx_11_0_arm64.whl", False),
+        ("multiprocess-0.70.19.tar.gz", True),
+        ("multiprocess-0.70.18-py312-none-any.whl", False),
+    ],
+)
+def test_a_lock_holds_every_wheel_that_the_images_python_can_install(
+    filename: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(PROJECT / "scripts")
+    import lock
+
+    assert lock.suits(filename, "0.70.19") is wanted

@@ -27,10 +27,11 @@ def test_hadolint_finds_nothing():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_base_is_pinned_and_the_user_is_not_root():
+def test_the_base_is_pinned_by_its_digest_once_and_the_user_is_not_root():
     lines = DOCKERFILE.read_text().splitlines()
-    bases = [line.split()[1] for line in lines if line.startswith("FROM")]
-    assert all(re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.04", base) for base in bases)
+    base, *others = [line.split()[1:] for line in lines if line.startswith("FROM")]
+    assert re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.04@sha256:[0-9a-f]{64}", base[0])
+    assert [each[0] for each in others] == [base[2]] * 2
     assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
 
 
