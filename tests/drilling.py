@@ -393,6 +393,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--last", type=int, default=10**6)
     parser.add_argument("--permille", type=int, default=30)
+    parser.add_argument("--kinds", type=int, default=EVERY_KIND, help="Sum of the kinds of calls that fail: faults.c.")
     parser.add_argument("--seconds", type=float, default=3600.0)
     chosen = parser.parse_args(arguments)
     library = preloaded()
@@ -415,7 +416,7 @@ def main(arguments: Sequence[str]) -> None:
             elif chosen.kind == "full":
                 case = full(ground, number)
             else:
-                case = failing(ground, chosen.permille, number)
+                case = failing(ground, chosen.permille, number, chosen.kinds)
             print(json.dumps(asdict(case)), flush=True)
 
 

@@ -234,7 +234,9 @@ def test_a_run_that_fails_before_its_submission_is_not_the_newest_run(gridsweep,
     assert code == 0 and json.loads(out)["sweep"] == "small"
     code, _, err = gridsweep("status", "runs/failing")
     assert code == 2 and "holds no sweep; start one with `gridsweep run SPEC --folder runs/failing`" in err
-    shutil.copytree(tmp_path / "runs/small", tmp_path / "runs/old", ignore=shutil.ignore_patterns("journal*"))
+    shutil.copytree(
+        tmp_path / "runs/small", tmp_path / "runs/old", ignore=shutil.ignore_patterns("journal*", "snapshot*")
+    )
     Journal(tmp_path / "runs/old/state/journal.db", epoch=1).close()  # left by an earlier version
     assert json.loads(gridsweep("status", "--json")[1])["sweep"] == "small"
 

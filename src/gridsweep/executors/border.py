@@ -291,7 +291,7 @@ def _reason(error: OSError | ValueError) -> str:
     Raise `StorageError` if the disk is at fault and not the worker, which then goes on.
     """
     if isinstance(error, OSError) and error.errno in DISK:
-        raise StorageError(f"{error.filename}: {error.strerror}", remedy=AGAIN) from None
+        raise StorageError(f"{error.filename or 'the store'}: {error.strerror}", remedy=AGAIN) from None
     if isinstance(error, UnfitError):
         return str(error)
     details = getattr(error, "errors", None)

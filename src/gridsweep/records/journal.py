@@ -65,11 +65,13 @@ class Journal:
             try:
                 self._open(path, fold, writable=epoch is not None)
                 return
-            except (*DAMAGED, OSError) as error:
+            except (*DAMAGED, OSError, JournalError) as error:
                 if hasattr(self, "_db"):
                     self._db.close()
-                if not pause or not _of_disk(error):
-                    raise fault_of(path, error) from None
+                told = isinstance(error, JournalError)
+                # A read that the disk refuses may look like damage: what is damaged is so when it is read again.
+                if not pause:
+                    raise error if told else fault_of(path, error) from None
             time.sleep(pause)
 
     def _open(self, path: Path, fold: Callable[[Event], None] | None, *, writable: bool) -> None:
@@ -157,7 +159,7 @@ class Journal:
             except sqlite3.Error as error:
                 self._whole = False
                 self._db.close()  # one that met a fault may be read-only from then on, or hold half a change
-                if not _of_disk(error):
+                if not pause and not _of_disk(error):
                     raise fault_of(self.path, error) from None
                 if not pause:
                     raise _unwritable(self.path, error) from None

@@ -173,7 +173,7 @@ def test_the_published_table_comes_from_its_own_set_up(published):
         emitted = sum(line.kwh * published.trace.mean(line.start, line.start + seconds(line)) for line in drawn)
         assert row.emissions_g == pytest.approx(emitted, rel=1e-6), "its own energy at its own hours"
     assert len(state.standings[preempted].attempts) == 2 and state.standings[preempted].status == "done"
-    assert "its pod failed: Evicted" in state.standings[failed].why
+    assert "its pod was evicted" in state.standings[failed].why
     assert state.standings[never].why == "held by Kubernetes: its RayJob is suspended"
     held = {id: seen for id, seen in found.gardened.items() if seen.initial_intensity is not None}
     assert held and all(
