@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import time
@@ -25,10 +26,12 @@ from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.virtual import Observations
 from gridsweep.state.events import Ended, Event, Lost, Observed, Progressed, Requested, Running, Segment, Submitted
 from gridsweep.state.state import State
+from gridsweep.sweep.clusters import ExecutorChoice
 from gridsweep.sweep.experiments import Dataset, Experiment, LoraParams, Model, Recipe
 from gridsweep.sweep.stints import Checkpoint, Device, Member, Outcome, Stint
 from gridsweep.sweep.sweep import Estimates, PolicyChoice, Replay, Sweep
 from gridsweep.sweep.tiers import Tier
+from gridsweep.testing.executor_contract import sweep_of
 from gridsweep.testing.stand_in import STAND_IN
 
 PROJECT = Path(__file__).parents[1]
@@ -196,3 +199,23 @@ def lost_and_done(saved: int = 2) -> State:
         Ended(after(3.5), b, (Outcome("e00", "done", 6),)),
     ]
     return State(events)
+
+
+def ten_steps(executor: ExecutorChoice, pairs: Path) -> Sweep:
+    """Four experiments of ten real steps, on pairs written to a file."""
+    rows = [{"prompt": f"Say {n}", "response": f"return {n}" + " + 1" * (n % 5)} for n in range(20)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return replace(
+        sweep_of(4, steps=10),
+        model=Model("tiny-qwen2"),
+        dataset=Dataset(str(pairs), train_samples=16, validation_samples=4),
+        recipe=Recipe(steps=10, batch_size=2, accumulation=1, max_length=64, checkpoint_every=4),
+        replay=Replay(START, 300.0),
+        tiers=(Tier("only", 1000.0, 4000 * HOUR, 1),),  # on the slowest machine no start is overdue
+        executor=executor,
+    )
+
+
+def run_to_its_end(sweep: Sweep, folder: Path) -> None:
+    """Run a sweep with its own executor; for a process of its own."""
+    os._exit(runs.run(sweep, folder).exit_code)

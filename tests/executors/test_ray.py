@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from ray_head import Head, free_port
 
-from builders import FORK, START, attempts, losses, until
-from gridsweep.carbon.traces import HOUR
+from builders import FORK, attempts, losses, run_to_its_end, ten_steps, until
 from gridsweep.errors import ExecutorError, GridsweepError
 from gridsweep.executors.ray.executor import Ray
 from gridsweep.executors.registry import executor_for
@@ -26,9 +25,6 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.schedule.step import step
 from gridsweep.state.events import Ended, Held, Lost, Paused, Requested
 from gridsweep.sweep.clusters import ExecutorChoice, RayCluster
-from gridsweep.sweep.experiments import Dataset, Model, Recipe
-from gridsweep.sweep.sweep import Replay, Sweep
-from gridsweep.sweep.tiers import Tier
 from gridsweep.testing.executor_contract import SLOW, Bench, Story, WorkerContract, expected_loss, stand_in, sweep_of
 
 
@@ -127,25 +123,6 @@ def test_what_waits_for_resources_is_held_and_can_be_given_up(head, tmp_path, mo
 # Real training
 
 
-def ten_steps(executor: ExecutorChoice, pairs: Path) -> Sweep:
-    """Four experiments of ten real steps."""
-    rows = [{"prompt": f"Say {n}", "response": f"return {n}" + " + 1" * (n % 5)} for n in range(20)]
-    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return replace(
-        sweep_of(4, steps=10),
-        model=Model("tiny-qwen2"),
-        dataset=Dataset(str(pairs), train_samples=16, validation_samples=4),
-        recipe=Recipe(steps=10, batch_size=2, accumulation=1, max_length=64, checkpoint_every=4),
-        replay=Replay(START, 300.0),
-        tiers=(Tier("only", 1000.0, 4000 * HOUR, 1),),  # on the slowest machine no start is overdue
-        executor=executor,
-    )
-
-
-def run_on_ray(sweep: Sweep, folder: Path) -> None:
-    os._exit(runs.run(sweep, folder).exit_code)
-
-
 @pytest.mark.train
 def test_four_experiments_of_ten_steps_end_as_on_this_machine_though_the_loop_is_killed(head, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -153,7 +130,7 @@ def test_four_experiments_of_ten_steps_end_as_on_this_machine_though_the_loop_is
     here, there = tmp_path / "here", tmp_path / "there"
     assert runs.run(ten_steps(ExecutorChoice(), tmp_path / "pairs.jsonl"), here).exit_code == 0
     ray = ExecutorChoice("ray", ray=RayCluster(head.address, resource="gpu_slot"))
-    loop = FORK.Process(target=run_on_ray, args=(ten_steps(ray, tmp_path / "pairs.jsonl"), there))
+    loop = FORK.Process(target=run_to_its_end, args=(ten_steps(ray, tmp_path / "pairs.jsonl"), there))
     loop.start()
     until(lambda: any((a.path / "worker.json").exists() for a in attempts(there)), 60)
     loop.kill()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +40,8 @@ SLACK = timedelta(seconds=2)
 class Told:
     """What a worker's files say beyond the journal's cursor.
 
-    Energy lines stand with the byte offset after each. `clock` is how far the worker's clock is ahead of this one;
+    Energy lines stand with the byte offset after each. `clock` is how far the worker's clock is ahead of this one, and
+    `within` turns its times into grid times;
     `all` says whether the files were read to their ends. `wrong` says what in them cannot be, "" if nothing.
     """
 
@@ -48,6 +50,7 @@ class Told:
     progress_at: int
     energy_at: int
     clock: timedelta
+    within: Within
     all: bool
     wrong: str
 
@@ -72,49 +75,63 @@ def told(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -
     clock, too_far = attempt.clock, ""
     if lines and not attempt.cursor[0] and not state.sweep.follows_work:
         clock, too_far = _clock(state, attempt, folder, lines[0][0].at, now)
+    within = Within(state, attempt, folder, now, clock)
     if not (wrong := too_far or wrong or faulty):
-        within = Bounds(state, attempt, folder, now, clock)
-        times = [("progress.jsonl", "at", line.at) for line, _ in lines]
-        times += [("energy.jsonl", "start", line.start) for line, _ in energy]
-        wrong = next(filter(None, (within.outside(*time) for time in times)), "")
+        wrong = _outside("progress.jsonl", (within.outside("at", line.at) for line, _ in lines))
+        wrong = wrong or _outside("energy.jsonl", (within.outside("start", line.start) for line, _ in energy))
         lines, energy = ([], []) if wrong else (lines, energy)
-    return Told([line for line, _ in lines], energy, progress_at, energy_at, clock, all_lines and all_energy, wrong)
+    whole = all_lines and all_energy
+    return Told([line for line, _ in lines], energy, progress_at, energy_at, clock, within, whole, wrong)
 
 
-def last_change(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -> datetime:
-    """Return when an attempt's folder was last changed, in grid time: not before its request, and not after `now`.
-
-    The clock of a file server may be behind: the assignment was written at the request, whatever that clock says.
-    """
-    if not folder.path.exists():
-        return max(now, attempt.requested_at)
-    behind = max(timedelta(0), attempt.requested_at - grid_time(state, folder.prepared_at(), now))
-    return max(attempt.requested_at, min(now, grid_time(state, folder.changed_at(), now) + behind))
+def _outside(file: str, found: Iterator[str]) -> str:
+    wrong = next(filter(None, found), "")
+    return f"its worker wrote {file}: {wrong}" if wrong else ""
 
 
-class Bounds:
-    """Between which times an attempt's files can tell of: its request, and the last change of its folder.
+class Within:
+    """The worker's times as grid times: corrected by how far its clock is `ahead`, and within the attempt.
 
-    No program can set the time of a change. A clock may be off by `ALLOWED` beyond what it is known to be `ahead`; what
-    is outside of that would put work into hours in which it was not done.
+    An attempt lies between its request and the last change of its folder, though it is looked at much later; no program
+    can set the time of a change. Within it only lengths count.
     """
 
     def __init__(self, state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, ahead: timedelta):
-        self._state, self._folder, self._ahead, self._now = state, folder, ahead, now
-        margin = ALLOWED * state.sweep.clock_speed
-        self._first = attempt.requested_at - margin
-        self._last = last_change(state, attempt, folder, now) + margin
+        self._state, self._folder, self._ahead = state, folder, ahead
+        self._first, self._now = attempt.requested_at, max(now, attempt.seen_at or now, attempt.requested_at)
 
-    def outside(self, file: str, name: str, at: datetime) -> str:
-        """Return what is wrong with a time; "" where grid time follows the work, and times say nothing."""
+    @cached_property
+    def _last(self) -> datetime:
+        """When the folder was last changed. The clock of a file server may be behind: the assignment was written at the
+        request, whatever that clock says.
+        """
+        if not self._folder.path.exists():
+            return self._now
+        behind = max(timedelta(0), self._first - grid_time(self._state, self._folder.prepared_at(), self._now))
+        changed = grid_time(self._state, self._folder.changed_at(), self._now) + behind
+        return max(self._first, min(self._now, changed))
+
+    def __call__(self, wall: datetime, seconds: float = 0.0) -> datetime:
+        """Return when something began that took this many seconds of the wall clock."""
+        at = grid_time(self._state, wall - self._ahead, self._now)
+        return max(self._first, min(at, self._last + self.long(SLACK.total_seconds()) - self.long(seconds)))
+
+    def long(self, seconds: float) -> timedelta:
+        return timedelta(seconds=seconds) * self._state.sweep.clock_speed
+
+    def outside(self, name: str, at: datetime) -> str:
+        """Return what is wrong with a time that is outside of the attempt by more than clocks may differ.
+
+        "" where grid time follows the work, and times say nothing.
+        """
         if self._state.sweep.follows_work:
             return ""
-        when = grid_time(self._state, at - self._ahead, self._now)
-        if self._first <= when <= self._last:
+        when, margin = grid_time(self._state, at - self._ahead, self._now), self.long(ALLOWED.total_seconds())
+        if self._first - margin <= when <= self._last + margin:
             return ""
         side = "before it was asked for" if when < self._first else "after its folder was last changed"
-        what = f"{name} is {at.isoformat()}, more than {ALLOWED.seconds // 60} min {side}; set the clock of "
-        return f"{f'its worker wrote {file}: ' if file else ''}{what}{host(self._folder)} by NTP, then run again"
+        what = f"{name} is {at.isoformat()}, more than {ALLOWED.seconds // 60} min {side}"
+        return f"{what}; set the clock of {host(self._folder)} by NTP, then run again"
 
 
 def result_of(
@@ -122,13 +139,13 @@ def result_of(
     attempt: Attempt,
     folder: AttemptFolder,
     now: datetime,
+    within: Within,
     before: Sequence[Event] = (),
-    ahead: timedelta = timedelta(0),
 ) -> tuple[Result | None, str]:
     """Return the result of an attempt whose worker has ended, and what is wrong with it; None without a file.
 
-    `before` are the events of other attempts that this look has found and the state does not have yet. The worker's
-    clock is `ahead` of this one.
+    `before` are the events of other attempts that this look has found and the state does not have yet. Its
+    time must be `within` the attempt.
     """
     try:
         result = told_plainly(folder.written_result())
@@ -141,7 +158,7 @@ def result_of(
     known = {what: tokens for outcome in reversed(ends) for what, tokens in samples(outcome).items()}
     wrong = of_result(result, replace(work_of(state, attempt, folder, now), samples=known))
     if not wrong and not result.error:
-        wrong = Bounds(state, attempt, folder, now, ahead).outside("", "ended_at", result.ended_at)
+        wrong = within.outside("ended_at", result.ended_at)
     if not wrong and not result.error:
         wrong = next(filter(None, (folder.unfit(outcome) for outcome in result.outcomes)), "")
     return result, f"its worker wrote result.json: {wrong}" if wrong else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gridsweep.executors.border import SLACK, Told, grid_time, last_change, last_words, result_of, starved, told
+from gridsweep.executors.border import Told, Within, last_words, result_of, starved, told
 from gridsweep.executors.unmetered import completed
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
@@ -105,8 +105,7 @@ class _Look:
 
 def _news_by_clock(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, look: _Look) -> list[Event]:
     """Return the new events if time passes by itself: times are the worker's, by its clock, within the attempt."""
-    said = look.said
-    when = Within(state, attempt, said.clock, now, folder)
+    said, when = look.said, look.said.within
     events: list[Event] = [*told_constants(state, attempt, said.lines, now)]
     begun = next((line for line in said.lines if line.phase == "training"), None)
     if begun and attempt.running_at is None:
@@ -128,7 +127,7 @@ def _news_by_clock(state: State, attempt: Attempt, folder: AttemptFolder, now: d
         )
     if not look.ended:
         return events
-    result, wrong = result_of(state, attempt, folder, now, look.before, said.clock)
+    result, wrong = result_of(state, attempt, folder, now, said.within, look.before)
     at = when(result.ended_at) if result and not wrong else min(now, when(touched(folder.path)))
     return events + _end(state, attempt, folder, result, max(at, attempt.requested_at), look.why, said.wrong or wrong)
 
@@ -146,7 +145,7 @@ def _news_by_step(state: State, attempt: Attempt, folder: AttemptFolder, now: da
     step = max([attempt.step, *(line.step for line in lines), *(line.step for line, _ in drawn)])
     over, result, wrong = attempt.over_at, None, ""
     if look.ended:
-        result, wrong = result_of(state, attempt, folder, now, look.before, said.clock)
+        result, wrong = result_of(state, attempt, folder, now, said.within, look.before)
         result = None if wrong else result
     if look.ended and over is None:
         begun = attempt.running_at is not None or bool(events)
@@ -167,28 +166,6 @@ def _news_by_step(state: State, attempt: Attempt, folder: AttemptFolder, now: da
         cursor = (said.progress_at, energy_at)
         events.append(Progressed(now, attempt.id, attempt.seq + 1, step, losses, tuple(segments), cursor, over))
     return events + _end(state, attempt, folder, result, now, look.why, said.wrong or wrong) if due else events
-
-
-class Within:
-    """The worker's times as grid times: corrected by how far its clock is `ahead`, and within the attempt.
-
-    A clock that is set while a worker runs must not put its work outside: only the length of a time counts then. The
-    attempt lasted until its `folder` was last changed, though it is looked at much later.
-    """
-
-    def __init__(self, state: State, attempt: Attempt, ahead: timedelta, now: datetime, folder: AttemptFolder):
-        self._state, self._ahead = state, ahead
-        self._first = attempt.requested_at
-        self._last = last_change(state, attempt, folder, max(now, attempt.seen_at or now))
-        self._slack = SLACK * state.sweep.clock_speed
-
-    def __call__(self, wall: datetime, seconds: float = 0.0) -> datetime:
-        """Return when something began that took this many seconds of the wall clock."""
-        at = grid_time(self._state, wall - self._ahead, self._last)
-        return max(self._first, min(at, self._last + self._slack - self.long(seconds)))
-
-    def long(self, seconds: float) -> timedelta:
-        return timedelta(seconds=seconds) * self._state.sweep.clock_speed
 
 
 def told_constants(state: State, attempt: Attempt, lines: Sequence[Progress], now: datetime) -> list[Event]:

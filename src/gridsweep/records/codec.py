@@ -54,8 +54,8 @@ def _no_number(text: str) -> None:
 def first(error: ValidationError) -> str:
     """Return the first fault that a check of values found, and where."""
     fault = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, fault["loc"]))
-    return f"{where}: {fault['msg']}" if where else fault["msg"]
+    where, what = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 def _surplus(given: object, kept: object, path: str = "") -> str:

@@ -41,6 +41,8 @@ OF_DISK = (
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_BUSY,
 )
+SURE = 3
+"""Readings after which damage is believed."""
 SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ
 """The file ends within a page."""
 _TABLES = """
@@ -61,6 +63,7 @@ class Journal:
         self._end = 0, chain.BEGIN
         self._inode = 0
         self._whole, self._folded = True, 0
+        refused, damaged = None, 0
         for pause in PAUSES:
             try:
                 self._open(path, fold, writable=epoch is not None)
@@ -68,10 +71,14 @@ class Journal:
             except (*DAMAGED, OSError, JournalError) as error:
                 if hasattr(self, "_db"):
                     self._db.close()
-                told = isinstance(error, JournalError)
-                # A read that the disk refuses may look like damage: what is damaged is so when it is read again.
-                if not pause:
-                    raise error if told else fault_of(path, error) from None
+                # A read that the disk refuses may look like damage, which is believed only where the disk refused none.
+                if _of_disk(error):
+                    refused = error
+                else:
+                    damaged += 1
+                if not pause or (damaged == SURE and refused is None):
+                    why = refused or error
+                    raise why if isinstance(why, JournalError) else fault_of(path, why) from None
             time.sleep(pause)
 
     def _open(self, path: Path, fold: Callable[[Event], None] | None, *, writable: bool) -> None:
@@ -159,10 +166,8 @@ class Journal:
             except sqlite3.Error as error:
                 self._whole = False
                 self._db.close()  # one that met a fault may be read-only from then on, or hold half a change
-                if not pause and not _of_disk(error):
-                    raise fault_of(self.path, error) from None
                 if not pause:
-                    raise _unwritable(self.path, error) from None
+                    raise (_unwritable if _of_disk(error) else fault_of)(self.path, error) from None
             time.sleep(pause)
         self._end = rows[-1][0][0], rows[-1][1]
         try:

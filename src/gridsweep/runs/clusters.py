@@ -7,10 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from gridsweep.errors import SpecError, word
-from gridsweep.executors.kubernetes.api import JOBS, PODS, Api, Forbidden, Resource, server_for
+from gridsweep.executors.kubernetes.api import Api, Forbidden, server_for
 from gridsweep.executors.kubernetes.gathering import SETTLE, seen_in
 from gridsweep.executors.kubernetes.manifests.bundle import cluster_of
 from gridsweep.executors.kubernetes.manifests.names import COMPONENT, SWEEP, label_value
+from gridsweep.executors.kubernetes.manifests.roles import Rules
+from gridsweep.executors.kubernetes.preflight import missing_rights
 from gridsweep.executors.kubernetes.shelves import READER_SECONDS, Claimed, folder_at, journal_at, journal_claim
 from gridsweep.records.origins import Origin
 from gridsweep.runs import collecting, copying
@@ -19,7 +21,11 @@ from gridsweep.runs.folder import RunFolder
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
 from gridsweep.sweep.sweep import Sweep
 
-RIGHTS = ((JOBS, ("list",)), (PODS, ("list", "get", "create", "delete")), (Resource("", "pods/proxy"), ("get",)))
+RIGHTS: Rules = (
+    ("ray.io", "rayjobs", ("list",)),
+    ("", "pods", ("list", "get", "create", "delete")),
+    ("", "pods/proxy", ("get",)),
+)
 """The rights that `collect` needs in a cluster."""
 
 
@@ -80,8 +86,7 @@ def _origin(sweep: Sweep, cluster: KubernetesCluster, source: str, again: str) -
 
 def _check_rights(api: Api, cluster: KubernetesCluster) -> None:
     """Raise `Forbidden` with all rights that are missing."""
-    missing = [f"{verb} {what}" for what, verbs in RIGHTS for verb in verbs if not api.may(verb, what)]
-    if missing:
+    if missing := missing_rights(api, RIGHTS):
         raise Forbidden(
             f"our account lacks rights in the namespace {cluster.namespace}: {', '.join(missing)}; "
             "ask for a Role with these verbs, or mount the volume here and use --store"

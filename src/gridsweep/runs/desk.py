@@ -207,7 +207,7 @@ def _bounded(sweep: Sweep) -> None:
             DeviceSection.model_validate(asdict(device))
         except ValueError as error:
             why = codec.first(error) if isinstance(error, ValidationError) else str(error)
-            raise SpecError(f"device {_plain(device.name)!r}: {why.replace('Value error, ', '')}") from None
+            raise SpecError(f"device {_plain(device.name)!r}: {why}") from None
     for tier in sweep.tiers:
         limit = str(tier.threshold) if isinstance(tier.threshold, Percentile) else tier.threshold
         try:
@@ -239,7 +239,7 @@ def _unfit_policy(policy: PolicyChoice) -> str:
             return ""
         except ValidationError as error:
             flags = {str(fault["loc"][-1]) for fault in error.errors()} & {k for k, v in options.items() if v in (0, 1)}
-            why = codec.first(error).replace("Value error, ", "")
+            why = codec.first(error)
             options |= {key: bool(options[key]) for key in flags}
     return why
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,12 +99,6 @@ class Mortal:
                     raise Died
 
         return call
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        yield server
 
 
 SLOWLY = pytest.param(True, False, marks=pytest.mark.slow)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 
@@ -11,40 +9,14 @@ import pytest
 import yaml
 from bench import CLUSTER, KubernetesBench
 
-from builders import FORK, START, losses, until
-from gridsweep.carbon.traces import HOUR
+from builders import FORK, losses, run_to_its_end, ten_steps, until
 from gridsweep.executors.kubernetes.manifests.roles import laptop_rules
 from gridsweep.runs import run as runs
 from gridsweep.runs.folder import RunFolder
 from gridsweep.sweep.clusters import ExecutorChoice
-from gridsweep.sweep.experiments import Dataset, Model, Recipe
-from gridsweep.sweep.sweep import Replay, Sweep
-from gridsweep.sweep.tiers import Tier
-from gridsweep.testing.executor_contract import sweep_of
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 TRAINS = (sys.executable, "-P", "-m", "gridsweep.train")
-
-
-def ten_steps(executor: ExecutorChoice, pairs: Path) -> Sweep:
-    """Return four experiments of ten real steps."""
-    from dataclasses import replace
-
-    rows = [{"prompt": f"Say {n}", "response": f"return {n}" + " + 1" * (n % 5)} for n in range(20)]
-    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return replace(
-        sweep_of(4, steps=10),
-        model=Model("tiny-qwen2"),
-        dataset=Dataset(str(pairs), train_samples=16, validation_samples=4),
-        recipe=Recipe(steps=10, batch_size=2, accumulation=1, max_length=64, checkpoint_every=4),
-        replay=Replay(START, 300.0),
-        tiers=(Tier("only", 1000.0, 4000 * HOUR, 1),),  # on the slowest machine no start is overdue
-        executor=executor,
-    )
-
-
-def run_there(sweep: Sweep, folder: Path) -> None:
-    os._exit(runs.run(sweep, folder).exit_code)
 
 
 def kubeconfig(path: Path, url: str) -> Path:
@@ -66,7 +38,7 @@ def test_four_experiments_of_ten_steps_end_as_on_this_machine_though_the_loop_is
         bench.server.grant(laptop_rules())
         bench.kubelet.command = TRAINS
         sweep = ten_steps(ExecutorChoice("kubernetes", kubernetes=CLUSTER), pairs)
-        loop = FORK.Process(target=run_there, args=(sweep, there))
+        loop = FORK.Process(target=run_to_its_end, args=(sweep, there))
         loop.start()
         until(lambda: any(there.glob("store/stints/*/*/worker.json")), 120)
         loop.kill()

@@ -23,12 +23,6 @@ from gridsweep.testing.kubernetes.server import ApiServer
 READER = object_name("contract", "reader")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        yield server
-
-
 @pytest.fixture
 def stage(server: ApiServer, tmp_path: Path) -> Iterator[Stage]:
     fresh(server)

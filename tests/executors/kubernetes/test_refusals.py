@@ -29,12 +29,6 @@ NO_CLASS = 'pod rejected: RuntimeClass "absent" not found'
 DELETED = 'persistentvolumeclaim "gridsweep-store" is being deleted'
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        yield server
-
-
 @pytest.fixture
 def stage(server: ApiServer, tmp_path: Path) -> Iterator[Stage]:
     fresh(server)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,6 @@ from gridsweep.testing.executor_contract import Story, stand_in, sweep_of
 from gridsweep.testing.kubernetes.operator import UNCOVERED
 from gridsweep.testing.kubernetes.server import ApiServer
 from gridsweep.testing.kubernetes.store import KINDS
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        yield server
 
 
 def staged(server: ApiServer, tmp: Path, *, outside: bool, cluster: KubernetesCluster = CLUSTER) -> Stage:

@@ -133,12 +133,6 @@ class Stage:
         return [e.kind for e in self.journal if isinstance(e, Requested | Running | Paused | Ended | Lost)]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as server:
-        yield server
-
-
 @pytest.fixture
 def stage(server: ApiServer, tmp_path: Path) -> Iterator[Stage]:
     fresh(server)

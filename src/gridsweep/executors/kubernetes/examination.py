@@ -21,9 +21,11 @@ from gridsweep.executors.kubernetes.api import (
     Unauthorized,
     Unreachable,
 )
+from gridsweep.executors.kubernetes.manifests.checks import pod_templates
 from gridsweep.executors.kubernetes.manifests.names import Manifest
 from gridsweep.executors.kubernetes.manifests.pods import GPU
-from gridsweep.executors.kubernetes.manifests.roles import OPTIONAL, laptop_rules
+from gridsweep.executors.kubernetes.manifests.roles import laptop_rules
+from gridsweep.executors.kubernetes.preflight import missing_rights
 from gridsweep.sweep.clusters import KubernetesCluster
 
 KINDS = {
@@ -67,7 +69,7 @@ def examined(api: Api, cluster: KubernetesCluster, manifests: Sequence[Manifest]
         looks = []  # named below
     looks.append(_rights(api, cluster))
     looks.append(_claim(api, cluster))
-    pods = [*_specs(manifests)]
+    pods = [template["spec"] for made in manifests for template in pod_templates(made)]
     looks += [*_classes(api, pods), *_secrets(api, cluster, pods), *_quotas(api)]
     if cluster.gate == "kueue":
         looks += _queue(api, cluster, pods)
@@ -75,12 +77,7 @@ def examined(api: Api, cluster: KubernetesCluster, manifests: Sequence[Manifest]
 
 
 def _rights(api: Api, cluster: KubernetesCluster) -> Look:
-    wanted = [
-        (verb, Resource(group, plural)) for group, plural, verbs in laptop_rules() for verb in verbs
-        if (group, plural) not in OPTIONAL
-    ]  # fmt: skip
-    absent = [f"{verb} {resource}" for verb, resource in wanted if not api.may(verb, resource)]
-    if absent:
+    if absent := missing_rights(api, laptop_rules()):
         advice = "`gridsweep render --role` writes the Role to ask for; rights to apply manifests are looked at below"
         return Look("rights", "missing", f"in {cluster.namespace} this account may not {', '.join(absent)}", advice)
     return Look("rights", "ok", f"all that running from here takes in the namespace {cluster.namespace}")
@@ -101,16 +98,6 @@ def _claim(api: Api, cluster: KubernetesCluster) -> Look:
     if phase == "Lost":
         return Look(name, "missing", "its volume is gone", "make another claim")
     return Look(name, "note", f"{phase}, {size}", "some classes bind a claim when its first pod starts")
-
-
-def _specs(manifests: Sequence[Manifest]) -> Iterator[dict[str, Any]]:
-    """Yield the pods' specs of a rendering."""
-    for made in manifests:
-        spec = made.get("spec", {})
-        if made["kind"] == "RayJob":
-            yield spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-        elif made["kind"] == "Job":
-            yield spec["template"]["spec"]
 
 
 def _classes(api: Api, pods: Sequence[dict[str, Any]]) -> Iterator[Look]:

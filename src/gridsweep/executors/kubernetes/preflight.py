@@ -5,21 +5,24 @@ from __future__ import annotations
 from gridsweep.errors import ExecutorError
 from gridsweep.executors.kubernetes.api import CLAIMS, JOBS, Api, Forbidden, NotFound, Resource
 from gridsweep.executors.kubernetes.listing import no_kuberay
-from gridsweep.executors.kubernetes.manifests.roles import OPTIONAL, RIGHTS, laptop_rules
+from gridsweep.executors.kubernetes.manifests.roles import OPTIONAL, RIGHTS, Rules, laptop_rules
 from gridsweep.sweep.clusters import KubernetesCluster
 
 
-def check_cluster(api: Api, cluster: KubernetesCluster, *, outside: bool) -> None:
-    """Raise `ExecutorError` if there is no cluster, no KubeRay or no usable volume, or if a right is missing."""
-    rules = laptop_rules() if outside else RIGHTS
-    missing = [
+def missing_rights(api: Api, rules: Rules) -> list[str]:
+    """Return the rights of these rules that our account lacks, `verb resource` each; not those that are optional."""
+    return [
         f"{verb} {kind}"
         for group, resource, verbs in rules
         if (group, resource) not in OPTIONAL
         for verb in verbs
         if not api.may(verb, kind := Resource(group, resource))
     ]
-    if missing:
+
+
+def check_cluster(api: Api, cluster: KubernetesCluster, *, outside: bool) -> None:
+    """Raise `ExecutorError` if there is no cluster, no KubeRay or no usable volume, or if a right is missing."""
+    if missing := missing_rights(api, laptop_rules() if outside else RIGHTS):
         raise Forbidden(
             f"our account lacks rights in the namespace {cluster.namespace}: {', '.join(missing)}; "
             "ask for a Role with these verbs (`gridsweep render --role` writes one)"
