@@ -503,6 +503,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a:\n\tb: 1\n", "sweep.yaml:2: not YAML: the line is indented by a tab; indent with spaces"),
         ("a: b\n\0", "sweep.yaml:2: the character '\\x00' is not text"),
         ("a: \x1b[31m", "sweep.yaml:1: the character '\\x1b' is not text"),
+        ("a: b  # c\u2028d\nexecutor: local", "sweep.yaml:1: the character '\\u2028' is not text"),
         ("a: \udc80", "sweep.yaml:1: the character '\\udc80' is not text"),
         ("a: *b\n", "sweep.yaml:1: the alias *b has no anchor above it"),
         ("a: &a [*a]\n", "sweep.yaml:1: the alias *a is inside its own anchor"),

@@ -60,7 +60,10 @@ def _amended(text: str, keys: dict[str, str], executor: dict[str, object]) -> st
 
 def _anew(plain: dict[str, object]) -> str:
     """Return a spec as JSON, which is YAML without its comments and other forms."""
-    return f"{MARK}\n{json.dumps(plain, indent=1, ensure_ascii=False)}\n"
+    text = json.dumps(plain, indent=1, ensure_ascii=False)
+    for end in "\x85\u2028\u2029":  # only escaped do they stand in a spec
+        text = text.replace(end, f"\\u{ord(end):04x}")
+    return f"{MARK}\n{text}\n"
 
 
 def _unfit(path: PurePath, error: SpecError | None) -> SpecError:

@@ -6,8 +6,9 @@ left to the API server, which `gridsweep doctor --kubernetes` asks.
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any  # YAML values
 
 from gridsweep.spec.values import Value, nearest, shown
@@ -45,14 +46,28 @@ PREFIXES = (
     "app.kubernetes.io/managed",
 )
 VARIABLES = ("HOME", "USER", "HF_HOME", "HF_TOKEN", "PYTHONPATH", "RAY_JOB_STOP_WAIT_TIME_S")
-PATHS = ("", "/store", "/tmp", "/dev/shm", "/opt/gridsweep", "/config", "/state")
+PATHS = ("/", "/store", "/tmp", "/dev/shm", "/opt/gridsweep", "/config", "/state")
 VOLUMES, SCRATCH = ("store", "package", "config", "state"), ("tmp", "shm")
+OWN = {
+    "ray-head": ("store", "tmp", "shm"),
+    "controller": ("config", "state", "store", "tmp"),
+    "reader": ("store", "tmp"),
+}
+"""The volumes of each container's pod that may be mounted once more; those of the patch are a worker's."""
+SOURCES = ("configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef")
+BULK_SOURCES = ("configMapRef", "secretRef")
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 AMOUNTS = {
     "cpu": "set executor.kubernetes.cpu",
     "memory": "set executor.kubernetes.memory",
     "nvidia.com/gpu": "a worker trains on one GPU",
 }
 """What a worker's container requests, with the key that sets it."""
+TOLERATION = ("key", "operator", "value", "effect", "tolerationSeconds")
+DNS_LABEL = re.compile(r"(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?", re.ASCII)
+KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 class PodPatch(Value):
@@ -62,24 +77,14 @@ class PodPatch(Value):
         patch = _mapping(value, "it")
         _no_directives(patch, "")
         _known(patch, "", {"metadata": _MAP, "spec": _MAP})
-        metadata = _mapping(patch.get("metadata") or {}, "metadata")
-        _known(metadata, "metadata.", METADATA)
-        for kind in METADATA:
-            for key in metadata.get(kind) or {}:
-                if key.startswith(PREFIXES):
-                    raise ValueError(f"metadata.{kind}.{key} cannot be changed; gridsweep or KubeRay selects by it")
+        _metadata(_mapping(patch.get("metadata") or {}, "metadata"))
         spec = _mapping(patch.get("spec") or {}, "spec")
         _known(spec, "spec.", POD)
         for name, elements in spec.items():
             if POD[name] == _LIST:
                 _elements(elements, f"spec.{name}")
-        for n, volume in enumerate(spec.get("volumes") or ()):
-            _volume(volume, f"spec.volumes[{n}]")
-        for n, container in enumerate(spec.get("containers") or ()):
-            _container(container, f"spec.containers[{n}]")
-        for n, container in enumerate(spec.get("initContainers") or ()):
-            if not container.get("name") or container.get("name") in CONTAINERS or not container.get("image"):
-                raise ValueError(f"spec.initContainers[{n}] needs a name of its own and an image")
+        _placing(spec)
+        _containers(spec)
         return patch
 
     def schema(self) -> dict[str, Any]:
@@ -91,38 +96,139 @@ class PodPatch(Value):
         return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def _container(container: Mapping[str, Any], where: str) -> None:
+def _metadata(metadata: Mapping[str, Any]) -> None:
+    _known(metadata, "metadata.", METADATA)
+    for kind in METADATA:
+        for key, text in (metadata.get(kind) or {}).items():
+            if key.startswith(PREFIXES):
+                raise ValueError(f"metadata.{kind}.{key} cannot be changed; gridsweep or KubeRay selects by it")
+            if fault := (label_fault if kind == "labels" else annotation_fault)(key, text or ""):
+                raise ValueError(f"metadata.{kind}.{key}: {fault}")
+
+
+def _placing(spec: Mapping[str, Any]) -> None:
+    for key, text in (spec.get("nodeSelector") or {}).items():
+        if fault := label_fault(key, text or ""):
+            raise ValueError(f"spec.nodeSelector.{key}: {fault}")
+    for n, toleration in enumerate(spec.get("tolerations") or ()):
+        if fault := toleration_fault(toleration):
+            raise ValueError(f"spec.tolerations[{n}]: {fault}")
+    for n, volume in enumerate(spec.get("volumes") or ()):
+        _volume(volume, f"spec.volumes[{n}]")
+
+
+def _containers(spec: Mapping[str, Any]) -> None:
+    added = [volume["name"] for volume in spec.get("volumes") or ()]
+    for n, container in enumerate(spec.get("containers") or ()):
+        _container(container, f"spec.containers[{n}]", added)
+    for n, container in enumerate(spec.get("initContainers") or ()):
+        name, image = container.get("name"), container.get("image")
+        if not isinstance(name, str) or not DNS_LABEL.fullmatch(name) or name in CONTAINERS:
+            raise ValueError(f"spec.initContainers[{n}] needs a name of its own and an image")
+        if not isinstance(image, str) or not image.strip():
+            raise ValueError(f"spec.initContainers[{n}] needs a name of its own and an image")
+        _variables(container, f"spec.initContainers[{n}]")
+        _mounts(container, f"spec.initContainers[{n}]", (*OWN["ray-head"], *added), taken=())
+        _amounts(container, f"spec.initContainers[{n}]", {})
+
+
+def label_fault(key: str, text: object) -> str:
+    """Return why Kubernetes would refuse a label; "" if it would not."""
+    if not isinstance(text, str) or not LABEL.fullmatch(text):
+        return f"{shown(text)} is no value of a label: at most 63 letters, digits and . _ - within"
+    return annotation_fault(key, text)
+
+
+def annotation_fault(key: str, text: object) -> str:
+    """Return why Kubernetes would refuse an annotation; "" if it would not."""
+    if not KEY.fullmatch(key):
+        return "no key that Kubernetes takes: PREFIX/NAME or NAME, of letters, digits and . _ - within"
+    return "" if isinstance(text, str) else "no text; quote numbers"
+
+
+def toleration_fault(toleration: Mapping[str, Any]) -> str:
+    """Return why Kubernetes would refuse a toleration; "" if it would not."""
+    operator, effect = toleration.get("operator") or "Equal", toleration.get("effect")
+    if unknown := [key for key in toleration if key not in TOLERATION]:
+        return f"{unknown[0]} is unknown; {nearest(unknown[0], TOLERATION)}"
+    if operator not in ("Equal", "Exists", "Lt", "Gt"):
+        return f"the operator {shown(operator)} is unknown; use Equal or Exists"
+    if effect and effect not in EFFECTS:
+        return f"the effect {shown(effect)} is unknown; use {', '.join(EFFECTS)}"
+    if operator == "Exists" and toleration.get("value"):
+        return "with the operator Exists there is no value"
+    if not toleration.get("key") and operator != "Exists":
+        return "without a key, the operator must be Exists"
+    return ""
+
+
+def _container(container: Mapping[str, Any], where: str, added: Sequence[str]) -> None:
     """Raise `ValueError` for a patch of a container that would take away what its work depends on."""
     _known(container, f"{where}.", CONTAINER)
     name = container.get("name")
     if name not in CONTAINERS:
         raise ValueError(f"{where}.name must be one of {', '.join(CONTAINERS)}, not {shown(name)}")
-    for kind in ("env", "envFrom", "volumeMounts", "volumeDevices"):
-        _elements(container.get(kind), f"{where}.{kind}")
+    _variables(container, where)
+    _mounts(container, where, (*OWN[name], *(added if name == CONTAINERS[0] else ())))
     for n, variable in enumerate(container.get("env") or ()):
-        key, value = variable.get("name"), variable.get("value")
-        if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", key):
-            raise ValueError(f"{where}.env[{n}].name must be a variable's name, not {shown(key)}")
+        key = variable["name"]
         if key.startswith("GRIDSWEEP_") or key in VARIABLES:
             raise ValueError(f"{where}.env[{n}]: {key} cannot be changed; gridsweep's pods depend on it")
-        if ("value" in variable) == ("valueFrom" in variable) or not isinstance(value, str | None):
-            raise ValueError(f"{where}.env[{n}]: {key} needs a value, as text, or valueFrom; quote numbers")
-    for n, mounted in enumerate(container.get("volumeMounts") or ()):
-        path = str(mounted.get("mountPath") or "")
-        if path.rstrip("/") in PATHS or not path.startswith("/") or not mounted.get("name"):
-            raise ValueError(f"{where}.volumeMounts[{n}] needs a volume's name and a path that gridsweep does not use")
+    _amounts(container, where, AMOUNTS if name == CONTAINERS[0] else {})
+
+
+def _amounts(container: Mapping[str, Any], where: str, fixed: Mapping[str, str]) -> None:
+    """Raise `ValueError` for a limit or request that is no quantity, or that is fixed; null removes one."""
     amounts = _mapping(container.get("resources") or {}, f"{where}.resources")
     for kind in ("limits", "requests"):
         for key, amount in _mapping(amounts.get(kind) or {}, f"{where}.resources.{kind}").items():
-            if name == CONTAINERS[0] and key in AMOUNTS:
-                raise ValueError(f"{where}.resources.{kind}.{key} cannot be changed; {AMOUNTS[key]}")
-            if not re.fullmatch(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?", str(amount)):
+            if key in fixed:
+                raise ValueError(f"{where}.resources.{kind}.{key} cannot be changed; {fixed[key]}")
+            if amount is not None and (isinstance(amount, bool) or not QUANTITY.fullmatch(str(amount))):
                 raise ValueError(f"{where}.resources.{kind}.{key} must be a quantity such as 4, 500m or 24Gi")
 
 
+def _variables(container: Mapping[str, Any], where: str) -> None:
+    """Raise `ValueError` for a container's variable without a name, or without exactly one source."""
+    for kind in ("env", "envFrom"):
+        _elements(container.get(kind), f"{where}.{kind}")
+    for n, variable in enumerate(container.get("env") or ()):
+        key, value, place = variable.get("name"), variable.get("value"), f"{where}.env[{n}]"
+        if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", key):
+            raise ValueError(f"{place}.name must be a variable's name, not {shown(key)}")
+        if ("value" in variable) == ("valueFrom" in variable) or not isinstance(value, str | None):
+            raise ValueError(f"{place}: {key} needs a value, as text, or valueFrom; quote numbers")
+        if "valueFrom" in variable:
+            _one_source(_mapping(variable["valueFrom"], f"{place}.valueFrom"), SOURCES, f"{place}.valueFrom")
+    for n, bulk in enumerate(container.get("envFrom") or ()):
+        sources = {key: value for key, value in bulk.items() if key != "prefix"}
+        _one_source(sources, BULK_SOURCES, f"{where}.envFrom[{n}]")
+
+
+def _one_source(found: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    if len(found) != 1 or next(iter(found)) not in known or not isinstance(next(iter(found.values())), Mapping):
+        raise ValueError(f"{where} needs exactly one of {', '.join(known)}, a mapping")
+
+
+def _mounts(container: Mapping[str, Any], where: str, volumes: Sequence[str], taken: Sequence[str] = PATHS) -> None:
+    """Raise `ValueError` for a mount of no volume, or over a path that is taken."""
+    for kind in ("volumeMounts", "volumeDevices"):
+        _elements(container.get(kind), f"{where}.{kind}")
+    for n, mounted in enumerate(container.get("volumeMounts") or ()):
+        path, name = str(mounted.get("mountPath") or ""), mounted.get("name")
+        unclear = not path.startswith("/") or ":" in path or ".." in path.split("/")
+        if unclear or posixpath.normpath("/" + path.lstrip("/")) in taken:
+            raise ValueError(f"{where}.volumeMounts[{n}] needs a volume's name and a path that gridsweep does not use")
+        if name not in volumes:
+            raise ValueError(f"{where}.volumeMounts[{n}]: {shown(name)} is no volume of its pod: {', '.join(volumes)}")
+    for n, device in enumerate(container.get("volumeDevices") or ()):
+        if device.get("name") not in volumes or not str(device.get("devicePath") or "").startswith("/"):
+            raise ValueError(f"{where}.volumeDevices[{n}] needs a volume of its pod and a path")
+
+
 def _volume(volume: Mapping[str, Any], where: str) -> None:
-    name, sources = volume.get("name"), [key for key in volume if key != "name"]
-    if not isinstance(name, str) or len(sources) != 1:
+    name, sources = volume.get("name"), [key for key, value in volume.items() if key != "name" and value is not None]
+    if not isinstance(name, str) or not DNS_LABEL.fullmatch(name) or len(sources) != 1 or len(volume) != 2:
         raise ValueError(f"{where} needs a name and one source")
     if name in VOLUMES or (name in SCRATCH and sources != ["emptyDir"]):
         raise ValueError(f"{where}: {name} cannot be changed; gridsweep's pods depend on it")

@@ -29,7 +29,7 @@ SPOILT = {
     "suspend needs": lambda job: job["spec"].update(shutdownAfterJobFinishes=False, ttlSecondsAfterFinished=0),
     "ttlSecondsAfterFinished": lambda job: job["spec"].update(suspend=False, shutdownAfterJobFinishes=False),
     "submissionMode": lambda job: job["spec"].update(submissionMode="HttpMode"),
-    "toleration operator": lambda job: head(job)["spec"]["tolerations"][0].update(operator="Exist"),
+    "the operator": lambda job: head(job)["spec"]["tolerations"][0].update(operator="Exist"),
     "no volume": lambda job: container(job)["volumeMounts"].append({"name": "x", "mountPath": "/x"}),
     "variable": lambda job: container(job)["env"].append({"name": "HOME", "value": "/"}),
     "mountPath": lambda job: container(job)["volumeMounts"].append({"name": "tmp", "mountPath": "/tmp"}),

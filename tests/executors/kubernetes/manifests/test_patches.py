@@ -88,11 +88,22 @@ def test_limits_of_the_loops_container_are_its_requests_too(pods):
     assert loop["resources"]["requests"] == loop["resources"]["limits"]
 
 
-def test_a_pod_that_a_cluster_would_refuse_is_an_error_of_the_spec_at_its_key():
-    sweep = loads(SPEC.rstrip() + " {metadata: {labels: {a b: x}}}\n")
-    with pytest.raises(SpecError, match=r"a cluster would refuse the pods") as told:
-        bundle(sweep, replace(cluster_of(sweep), gate="suspend"))
-    assert told.value.where == "executor.kubernetes.pod"
+def test_a_pod_that_a_cluster_would_refuse_is_an_error_of_the_spec_at_its_key_under_every_gate():
+    sweep = loads(SPEC + ASKED)
+    patch = {"spec": {"containers": [{"name": "ray-head", "volumeMounts": [{"name": "nope", "mountPath": "/n"}]}]}}
+    for gate in ("suspend", "none"):
+        with pytest.raises(SpecError, match=r"a cluster would refuse the pods.*mounts 'nope'") as told:
+            bundle(sweep, replace(cluster_of(sweep), gate=gate, pod=patch), spec="x")
+        assert told.value.where == "executor.kubernetes.pod"
+
+
+def test_null_removes_a_limit_and_the_request_that_follows_it():
+    limits = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}
+    template = {"metadata": {}, "spec": {"containers": [{"name": "reader", "resources": limits}]}}
+    text = SPEC.rstrip() + " {spec: {containers: [{name: reader, resources: {limits: {cpu: null}}}]}}\n"
+    made = patched(template, cluster_of(loads(text)).pod)
+    left = {"memory": "1Gi"}
+    assert made["spec"]["containers"][0]["resources"] == {"limits": left, "requests": left}
 
 
 def test_an_init_container_meets_the_restricted_profile_and_a_reference_replaces_a_value():
@@ -148,6 +159,53 @@ def test_without_a_patch_nothing_changes(pods):
         ("{spec: {initContainers: [{name: ray-head, image: x}]}}", "needs a name of its own and an image"),
         ("{spec: {priority: 99999999999999}}", "must be a whole number"),
         ("[1]", "must be a mapping, not a list"),
+        ("{metadata: {labels: {a b: x}}}", "metadata.labels.a b: no key that Kubernetes takes"),
+        ("{metadata: {labels: {a: x y}}}", "metadata.labels.a: 'x y' is no value of a label"),
+        ("{metadata: {annotations: {-a: x}}}", "metadata.annotations.-a: no key that Kubernetes takes"),
+        ("{spec: {nodeSelector: {a: x y}}}", "spec.nodeSelector.a: 'x y' is no value of a label"),
+        ("{spec: {tolerations: [{key: a, operator: Foo}]}}", r"tolerations\[0\]: the operator 'Foo' is unknown"),
+        ("{spec: {tolerations: [{key: a, effect: Now}]}}", "the effect 'Now' is unknown"),
+        ("{spec: {tolerations: [{key: a, operator: Exists, value: b}]}}", "with the operator Exists there is no value"),
+        ("{spec: {tolerations: [{}]}}", "without a key, the operator must be Exists"),
+        ("{spec: {tolerations: [{keys: a}]}}", "keys is unknown; did you mean key?"),
+        (
+            "{spec: {containers: [{name: ray-head, volumeMounts: [{name: nope, mountPath: /n}]}]}}",
+            "'nope' is no volume",
+        ),
+        ("{spec: {containers: [{name: reader, volumeMounts: [{name: shm, mountPath: /n}]}]}}", "'shm' is no volume"),
+        (
+            "{spec: {volumes: [{name: a, emptyDir: {}}], containers: "
+            "[{name: controller, volumeMounts: [{name: a, mountPath: /n}]}]}}",
+            "'a' is no volume of its pod: config, state, store, tmp",
+        ),
+        (
+            "{spec: {initContainers: [{name: i, image: b, volumeMounts: [{name: nope, mountPath: /n}]}]}}",
+            r"initContainers\[0\].volumeMounts\[0\]: 'nope' is no volume",
+        ),
+        ("{spec: {initContainers: [{name: A b, image: x}]}}", "needs a name of its own and an image"),
+        ("{spec: {initContainers: [{name: i, image: x, resources: {limits: {cpu: lots}}}]}}", "must be a quantity"),
+        *(
+            (
+                f"{{spec: {{containers: [{{name: ray-head, volumeMounts: [{{name: tmp, mountPath: {path}}}]}}]}}}}",
+                "not use",
+            )
+            for path in ("/store/../store", "//store", "/./tmp", "/", "/a/../b", "store", "/a:b", "/store/.")
+        ),
+        *(
+            (
+                f"{{spec: {{containers: [{{name: ray-head, env: [{{name: A, valueFrom: {one}}}]}}]}}}}",
+                "needs exactly one of",
+            )
+            for one in ("{}", "{fieldRef: {fieldPath: a}, secretKeyRef: {name: a, key: b}}", "{secretRef: {name: a}}")
+        ),
+        *(
+            (
+                f"{{spec: {{containers: [{{name: ray-head, envFrom: [{one}]}}]}}}}",
+                "needs exactly one of configMapRef, sec",
+            )
+            for one in ("{}", "{prefix: A}", "{configMapRef: {name: a}, secretRef: {name: a}}", "{secretRef: a}")
+        ),
+        ("{spec: {volumes: [{name: A, emptyDir: {}}]}}", "needs a name and one source"),
     ],
 )
 def test_what_no_pod_has_is_refused_by_its_place(pod, told):

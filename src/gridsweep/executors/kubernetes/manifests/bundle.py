@@ -113,7 +113,8 @@ def bundle(
                 job = rayjob(sweep, cluster, assignment_of(sweep, experiment.id, at), again=True)
                 files[f"jobs/{job['metadata']['name']}.yaml"] = (job,)
     made = Bundle(files, _header(sweep, cluster, loop=loop), _base_header(sweep, cluster, namespace=namespace))
-    found = problems(made.manifests)
+    later = [rayjob(sweep, cluster, assignment_of(sweep, sweep.experiments[0].id, at))] if loop else []
+    found = problems([*made.manifests, *later])  # the loop's own jobs must not be refused once it runs
     if found and cluster.pod:
         raise SpecError(f"a cluster would refuse the pods: {'; '.join(found[:5])}", where="executor.kubernetes.pod")
     if found:

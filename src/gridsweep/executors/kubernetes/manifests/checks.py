@@ -9,12 +9,11 @@ from typing import Any  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.names import RAYJOB_LIMIT, Manifest
 from gridsweep.executors.kubernetes.manifests.rayjob import MAX_DELAY, THRESHOLD
+from gridsweep.spec.pod import annotation_fault, label_fault, toleration_fault
 
 SUBMISSION_MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-_LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
-_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _GO_DURATION = re.compile(r"(\d+(\.\d+)?(h|ms|m|s|us|ns))+")
 
 
@@ -78,10 +77,10 @@ def _rayjob(name: str, spec: Mapping[str, Any]) -> Iterator[str]:
 
 def _labels(metadata: Mapping[str, Any]) -> Iterator[str]:
     for key, value in metadata.get("labels", {}).items():
-        if not _KEY.fullmatch(key) or not isinstance(value, str) or not _LABEL.fullmatch(value):
+        if label_fault(key, value):
             yield f"the label {key}: {value!r} is not allowed"
     for key, value in metadata.get("annotations", {}).items():
-        if not _KEY.fullmatch(key) or not isinstance(value, str):
+        if annotation_fault(key, value):
             yield f"the annotation {key}: {value!r} is not allowed"
 
 
@@ -101,10 +100,8 @@ def _pod(spec: Mapping[str, Any]) -> Iterator[str]:
     yield from _repeated("volume", volumes)
     yield from _repeated("container", [container["name"] for container in containers])
     for toleration in spec.get("tolerations", ()):
-        if toleration.get("operator", "Equal") not in ("Equal", "Exists"):
-            yield f"the toleration operator {toleration['operator']!r} is unknown"
-        if toleration.get("operator") == "Exists" and toleration.get("value"):
-            yield "a toleration with operator Exists has no value"
+        if fault := toleration_fault(toleration):
+            yield f"the toleration of {toleration.get('key')}: {fault}"
     for container in containers:
         if not container.get("image"):
             yield f"the container {container['name']} has no image"

@@ -52,7 +52,11 @@ def _evened(container: Manifest, asked: Mapping[str, Any]) -> None:
     """Let requests equal limits where the patch names one of them, and a reference take the place of a value."""
     for one, other in (("limits", "requests"), ("requests", "limits")):
         for name, amount in (asked.get(one) or {}).items():
-            if name not in (asked.get(other) or {}):
+            if name in (asked.get(other) or {}):
+                continue
+            if amount is None:
+                container["resources"].get(other, {}).pop(name, None)
+            else:
                 container["resources"].setdefault(other, {})[name] = amount
     for variable in container.get("env", ()):
         if "valueFrom" in variable:
