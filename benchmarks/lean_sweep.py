@@ -62,10 +62,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "train"))
 from plain_peft import Training, add_lora
 
 from gridsweep.records.attempts import Part
-from gridsweep.selection.halving import Score, cut, which_score
+from gridsweep.selection.halving import Score, cut
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.experiments import Model, Recipe, number
-from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.losses import Losses, which_score
 from gridsweep.sweep.rungs import Rungs, steps
 from gridsweep.train import stdlib
 from gridsweep.train.conversations import asked

@@ -56,11 +56,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rank_agreement import regret_bound, spearman
 
 from gridsweep.records.attempts import Part
-from gridsweep.selection.halving import TIE_ERRORS, TIE_ROOM, TIE_SPREAD, Score, cut, which_score
+from gridsweep.selection.halving import TIE_ERRORS, TIE_ROOM, TIE_SPREAD, Score, cut
 from gridsweep.selection.paired_differences import difference
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.experiments import Dataset, Model, Recipe, number
-from gridsweep.sweep.losses import Losses, ScoreName
+from gridsweep.sweep.losses import Losses, ScoreName, which_score
 from gridsweep.sweep.rungs import Rungs, steps
 from gridsweep.train import data
 from gridsweep.train.conversations import Conversation

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.selection.halving import TIE_ROOM, Score, cut, promotable, which_score
+from gridsweep.selection.halving import TIE_ROOM, Score, cut, promotable
 from gridsweep.spec.study import RecipeSection
-from gridsweep.sweep.losses import Losses
+from gridsweep.sweep.losses import Losses, which_score
 
 TOKENS = (100.0, 50.0, 80.0, 120.0)
 values = st.one_of(st.none(), st.just(nan), st.just(inf), st.floats(0.5, 3.0), st.sampled_from([1.0, 1.5]))

@@ -302,7 +302,7 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
             "5: design.one_factor.baseline.r: must be a value of space.r (16, 32), not 8",
         ),
         ("space: {r: [], alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: is empty; give at least one element"),
-        ("space: {}\n", "4: space.alpha: missing; add it: LoRA alpha"),
+        ("space: {}\n", "4: space: names no axis; give the values of one"),
         ("space: {r: -1, alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: must be a whole number at least 1"),
         ("space: {r: 1.5, alpha: 1, lr: 1, dropout: 0}\n", "4: space.r: must be a whole number at least 1"),
         ("space: {r: 1, alpha: 0, lr: 1, dropout: 0}\n", "4: space.alpha: must be a number above 0"),
@@ -337,7 +337,10 @@ def test_all_errors_of_a_file_come_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("clock: {replay: {speed: 3}}\n", "4: clock.replay.from: missing; add it"),
         ("name: 2024\n", "4: name: must be text, not 2024; quote the value if it is intended"),
         ("recipe: [1]\n", "4: recipe: must be a mapping of keys to values, not a list"),
-        ("recipe: {target_modules: q_proj}\n", "4: recipe.target_modules: must be a list, not 'q_proj'"),
+        (
+            "recipe: {target_modules: q_proj}\n",
+            "4: recipe.target_modules: must be a list of names, or all-linear, not 'q_proj'",
+        ),
         (
             "recipe: {target_modules: [q_proj, all-linear]}\n",
             "4: recipe.target_modules: all-linear stands for all modules",

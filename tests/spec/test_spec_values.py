@@ -17,6 +17,9 @@ from gridsweep.grid.registry import names
 from gridsweep.policy.registry import policy_for
 from gridsweep.records import codec
 from gridsweep.spec import json_schema, loads
+from gridsweep.spec.axes import KINDS
+from gridsweep.spec.space import NAMES
+from gridsweep.spec.values import Number
 from gridsweep.spec.yaml_lines import Document
 from gridsweep.sweep.experiments import number
 from gridsweep.sweep.sweep import Sweep
@@ -31,6 +34,7 @@ SPACE = {"r": [16, 1], "alpha": [32, 0.5], "lr": [1e-4, 0.5], "dropout": [0.05, 
 WORDS = (
     "tier1", "a", "org/name", "env:NAME", "file:/a", "90m", "2024-06-10T16:00:00Z", "p40", "1/8", ">= 0.15",
     "http://127.0.0.1:8265", "24Gi", "US-CAL-CISO", "./pairs.jsonl", "1e-4", "solar-valley",
+    "2*r", "alpha/2", "points.csv",
 )  # fmt: skip
 """Text for keys that take text: of every pattern in the schema at least one of these is a match."""
 
@@ -67,6 +71,16 @@ COMPANIONS: dict[tuple[str, ...], dict[str, Any]] = {
 }
 """What else a spec must say for the value at a place to be allowed, by place, or by place and value."""
 
+LARGE = ("epochs", "lora_plus")
+USUAL: dict[str, Any] = {
+    **{key: [1, 2] for key, kind in KINDS.items() if isinstance(kind, Number) and (kind.whole or key in LARGE)},
+    "layers": "all",
+    "learning_rate_schedule": ["cosine", "linear"],
+    "rslora": [True, False],
+    "target_modules": ["q_proj"],
+}
+"""Values of axes, where numbers between 0 and 1 are none."""
+
 Path_ = tuple[str | int, ...]
 
 
@@ -91,6 +105,8 @@ def samples(part: dict[str, Any]) -> list[Any]:
             return [None]
         case "object":
             return [least(part)]
+        case "array" if part.get("minItems") == 2:
+            return [[0.25, 0.5], [1, 2]]  # the bounds of a range
         case "array":
             return [[value] for value in samples(part["items"])]
         case "string" if "examples" in part:
@@ -137,8 +153,16 @@ def places(part: dict[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, dict[s
 def spec_with(at: Path_, value: Any) -> dict[str, Any]:
     """The least spec with a value at a place, and with what the value needs beside it."""
     tree = merged(LEAST, {})
-    if at[0] == "design" and value != "published" and "published" not in at:
+    if at[0] == "design" and not re.search("published|points", f"{value} {at}"):
         tree["space"] = SPACE
+    if at[0] == "space" and "exclude" not in at:  # of which a range needs a sample
+        tree["design"] = {"sample": {"n": 1}}
+    if "exclude" in at:
+        tree["space"] = SPACE
+    if at[-1] in NAMES and at[0] in ("rules", "design", "space") and ("exclude" in at or at[0] != "space"):
+        given = value if "baseline" in at else USUAL.get(str(at[-1]), [0.25, 0.5])
+        axis = {at[-1]: [given] if at[-1] == "target_modules" or not isinstance(given, list) else given}
+        tree["space"] = {**SPACE, **axis} if "points" not in at else None
     if at[0] == "rules" and len(at) > 1:
         return {
             **tree,
@@ -198,6 +222,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that values of WORDS name, in the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.jsonl").touch()
+    (tmp_path / "points.csv").write_text("r,lr,weight_decay\n8,1e-4,0.1\n16,1e-4,0.1\n")
     (tmp_path / "a").write_text('{"packed": [[2, 0.8]], "evaluation": 0.01, "measured_on": "a laptop"}')
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from gridsweep.accounting.ledger import Ledger
 from gridsweep.carbon.traces import HOUR
 from gridsweep.state.events import UNTOLD
 from gridsweep.state.state import State
+from gridsweep.sweep.axes import UNEVEN
 from gridsweep.sweep.experiments import number
 
 UNSEEN = ("forecast", "stale", "imputed")
@@ -15,6 +18,7 @@ UNSEEN = ("forecast", "stale", "imputed")
 def caveats(state: State, book: Ledger) -> list[str]:
     """Return the caveats of the figures, one sentence or two each."""
     notes = [*_of_collection(state), *_of_grid(state, book), *_of_energy(book), *_of_losses(state)]
+    notes += _of_axes(state)
     if seen := state.facts.get("validation_seen"):
         notes.append(f"The losses flatter every experiment alike: {seen}.")
     if book.total.unknown_kwh:
@@ -38,6 +42,32 @@ def caveats(state: State, book: Ledger) -> list[str]:
         "the network, hardware manufacturing."
     )
     return notes
+
+
+def _of_axes(state: State) -> list[str]:
+    """Return what was held equal between experiments that differ in how many samples they see, or in their length."""
+    sweep, experiments = state.sweep, [s.experiment for s in state.standings.values()]
+    varied = {key for experiment in experiments for key, _ in experiment.params.more}
+    said = []
+    if sweep.uneven:
+        recipes = [(sweep.recipe_of(e), sweep.total_of(e)) for e in experiments]
+        steps = {total for _, total in recipes}
+        seen = {total * recipe.batch_size * recipe.accumulation for recipe, total in recipes}
+        said.append(
+            f"Experiments differ in {', '.join(sorted(varied & set(UNEVEN)))}: {_span(steps, 'steps')}, "
+            f"{_span(seen, 'samples seen')}. Rungs compare them at equal shares of their own steps."
+        )
+    if "max_length" in varied:
+        said.append(
+            f"Training samples are cut to different lengths; validation samples, alike for all, to "
+            f"{sweep.recipe.max_length} tokens."
+        )
+    return said
+
+
+def _span(values: Collection[int], what: str) -> str:
+    least, most = min(values), max(values)
+    return f"all {least:,} {what}" if least == most else f"{least:,} to {most:,} {what}"
 
 
 def _of_collection(state: State) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from math import inf, isfinite
 from statistics import mean, stdev
+from typing import Any  # values of any axis
 
 from gridsweep.accounting.ledger import Account, Ledger
 from gridsweep.carbon.traces import HOUR
@@ -17,7 +18,7 @@ from gridsweep.selection.rank_intervals import Place, places
 from gridsweep.selection.winners import _last, _least, _loss, _means, by_seed
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
-from gridsweep.sweep.experiments import PARAMS, Base
+from gridsweep.sweep.experiments import Base, LoraParams, Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Row:
     experiment stopped at a rung, `step` is the step of that rung and `saved_kwh` the estimated energy of the remaining
     steps. `averaged_loss` is the loss of the averaged weights. With `seeds` above 1, `loss` is the mean over the seeds,
     `spread` their standard deviation, and differences are also paired by seed. `repeats` names the experiment that
-    this one repeats; a repeat has no place of its own.
+    this one repeats; a repeat has no place of its own. `more` are the values of further axes.
     """
 
     place: int | None
@@ -69,15 +70,24 @@ class Row:
     seed: int | None = None
     repeats: str | None = None
     base: Base = "full"
+    more: Mapping[str, Setting] = field(default_factory=dict)
+
+    @property
+    def params(self) -> LoraParams:
+        """The point of the space."""
+        return LoraParams(self.r, self.alpha, self.lr, self.dropout, tuple(sorted(self.more.items())))
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The effect of one hyperparameter on the loss, over pairs of experiments equal in all others."""
+    """The effect of one hyperparameter on the loss, over pairs of experiments equal in all others.
+
+    On an axis of words, `low` and `high` are two of them in the order of the alphabet.
+    """
 
     param: str
-    low: float
-    high: float
+    low: Setting
+    high: Setting
     pairs: int
     difference: float
     separable: bool | None
@@ -208,12 +218,13 @@ def _row(state: State, losses: _Losses, standing: Standing, place: int, book: Le
         first=range_.first if range_ else None,
         last=range_.last if range_ else None,
         averaged_loss=outcome.averaged_validation_loss if outcome else None,
-        saved_kwh=_saved(standing, account, state.sweep.total_steps),
+        saved_kwh=_saved(standing, account, state.sweep.total_of(experiment)),
         seeds=max(1, len(seeds)),
         spread=stdev(seeds) if len(seeds) > 1 else None,
         seed=experiment.seed,
         repeats=experiment.repeats,
         base=experiment.base,
+        more=dict(params.more),
     )
 
 
@@ -318,18 +329,15 @@ def parted(state: State, best: str | None) -> Parting | None:
 def effects(rows: Sequence[Row], noise: float | None) -> tuple[Effect, ...]:
     """Return, for each hyperparameter and adjacent values, the mean difference over otherwise equal experiments."""
     found = []
-    done = {
-        tuple(getattr(row, p) for p in PARAMS): row.loss for row in rows if row.loss is not None and row.repeats is None
-    }
-    for axis, param in enumerate(PARAMS):
-        levels: dict[float, list[tuple[float, ...]]] = {}
+    done = {row.params: row.loss for row in rows if row.loss is not None and row.repeats is None}
+    for param in dict.fromkeys(key for point in done for key in point.keys):
+        levels: dict[Any, list[LoraParams]] = {}
         for point in done:
-            levels.setdefault(point[axis], []).append(point)
+            if param in point.keys:
+                levels.setdefault(point.value(param), []).append(point)
         for low, high in pairwise(sorted(levels)):
             pairs = [
-                done[point] - done[twin]
-                for point in levels[high]
-                if (twin := (*point[:axis], low, *point[axis + 1 :])) in done
+                done[point] - done[twin] for point in levels[high] if (twin := point.having(**{param: low})) in done
             ]
             if pairs:
                 change = mean(pairs)

@@ -92,12 +92,14 @@ def ledger(state: State, grid: Trace | None = None) -> Ledger:
     grid = grid or state.history
     experiments = dict.fromkeys(state.standings, Account())
     wasted = reloaded = Account()
-    begins = {0, *state.sweep.stages}
+    sweep, begins = state.sweep, {0, *state.sweep.stages}
     sources: dict[str, float] = {}
     ends = [state.submitted_at]
     for attempt in state.attempts.values():
         account = charge(attempt.energy, grid)
         wasted += charge(_dropped(attempt), grid)
+        if sweep.uneven:
+            begins = {0, *sweep.stages_of(sweep.experiment(attempt.stint.members[0].experiment))}
         if attempt.first_step not in begins:
             reloaded += charge([s for s in _used(attempt) if s.step <= attempt.first_step], grid)
         for segment in attempt.energy:

@@ -284,14 +284,15 @@ def _rungs(state: State) -> tuple[RungRow, ...]:
 
 
 def _share(state: State) -> float | None:
-    """Return the share of all optimizer steps that were made and kept; None without rungs.
+    """Return the share of their steps that experiments made and kept, on average; None without rungs.
 
     Repeats do not count: without rungs, not all experiments would be repeated.
     """
     if state.sweep.rungs is None:
         return None
-    steps = [s.step for s in state.standings.values() if s.experiment.repeats is None]
-    return sum(steps) / (state.sweep.total_steps * len(steps))
+    sweep = state.sweep
+    made = [sweep.level(s.experiment, s.step) for s in state.standings.values() if s.experiment.repeats is None]
+    return sum(made) / (sweep.total_steps * len(made))
 
 
 def outages(state: State, end: datetime) -> list[Outage]:

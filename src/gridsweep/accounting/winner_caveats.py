@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean
 
@@ -12,8 +12,9 @@ from gridsweep.selection.paired_differences import difference, student
 from gridsweep.selection.rank_intervals import best_against_last
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
+from gridsweep.sweep.axes import whole
 from gridsweep.sweep.losses import Losses
-from gridsweep.sweep.search_space import Edge, edges
+from gridsweep.sweep.search_space import Edge, edges, quantity
 
 CONFIDENCE = 0.95
 
@@ -61,24 +62,25 @@ def matters(state: State, edge: Edge) -> bool:
 
 def _pairs(state: State, edge: Edge) -> list[_Pair]:
     trained = [s for s in state.standings.values() if s.experiment.repeats is None]
-    values = sorted({float(getattr(s.experiment.params, edge.param)) for s in state.standings.values()})
+    tried = [s.experiment.params for s in state.standings.values() if edge.param in s.experiment.params.keys]
+    values = sorted({quantity(params, edge.param) for params in tried})
     inner = values[-2] if edge.side == "largest" else values[1]
     by_point = {(s.experiment.params, s.experiment.seed, s.experiment.base): s for s in trained}
     found = []
     for standing in trained:
         e = standing.experiment
-        if float(getattr(e.params, edge.param)) != edge.value:
+        if edge.param not in e.params.keys or quantity(e.params, edge.param) != edge.value:
             continue
-        inside = int(inner) if edge.param == "r" else inner
-        twin = by_point.get((replace(e.params, **{edge.param: inside}), e.seed, e.base))  # type: ignore[arg-type]  # axes have the types of the parameters
-        if twin is not None and (pair := _pair(standing, twin)) is not None:
+        inside = int(inner) if whole(edge.param) else inner
+        twin = by_point.get((e.params.having(**{edge.param: inside}), e.seed, e.base))
+        if twin is not None and (pair := _pair(state, standing, twin)) is not None:
             found.append(pair)
     return found
 
 
-def _pair(at_edge: Standing, inside: Standing) -> _Pair | None:
-    """Return the comparison at the last step that both reached; None if no common step has known losses."""
-    first, second = _curve(at_edge), _curve(inside)
+def _pair(state: State, at_edge: Standing, inside: Standing) -> _Pair | None:
+    """Return the comparison at the last stage that both reached; None if no common one has known losses."""
+    first, second = _curve(state, at_edge), _curve(state, inside)
     for step in sorted(first.keys() & second.keys(), reverse=True):
         try:
             apart = difference(first[step], second[step])
@@ -89,12 +91,12 @@ def _pair(at_edge: Standing, inside: Standing) -> _Pair | None:
     return None if losses[0] is None or losses[1] is None else _Pair(losses[0] - losses[1], None, 1.0)
 
 
-def _curve(standing: Standing) -> dict[int, Losses]:
-    """Return an experiment's losses per sample, at each rung and at its end, by step."""
+def _curve(state: State, standing: Standing) -> dict[float, Losses]:
+    """Return an experiment's losses per sample, at each rung and at its end, by the stage's name."""
     found = {step: outcome.losses for step, outcome in standing.scores.items() if outcome.losses}
     if standing.status == "done" and standing.outcome and standing.outcome.losses:
         found[standing.step] = standing.outcome.losses
-    return found
+    return {state.sweep.level(standing.experiment, step): losses for step, losses in found.items()}
 
 
 def _overfitted(standing: Standing) -> str:

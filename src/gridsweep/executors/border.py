@@ -175,7 +175,7 @@ def work_of(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime
     return Work(
         attempt.id,
         {member.experiment: member for member in attempt.stint.members},
-        state.sweep.total_steps,
+        state.sweep.total_of(state.standings[attempt.stint.members[0].experiment].experiment),  # of all: packs share it
         {id: checkpoint for id, checkpoint in given.items() if checkpoint is not None},
         lasted,
         asked=attempt.pausing_since is not None,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gridsweep.executors.border import Told, Within, last_words, result_of, starved, told
 from gridsweep.executors.unmetered import completed
-from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Part, Progress, Result
+from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Judging, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
 from gridsweep.state.events import (
@@ -31,7 +31,9 @@ from gridsweep.state.events import (
 )
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
-from gridsweep.sweep.stints import Checkpoint, device_named
+from gridsweep.sweep.experiments import Experiment
+from gridsweep.sweep.stints import Checkpoint, Device, Member, device_named
+from gridsweep.sweep.sweep import Sweep
 
 PROGRESS_EVERY = timedelta(minutes=1)
 LATEST_S = 4e9
@@ -40,27 +42,61 @@ LATEST_S = 4e9
 
 def assignment(state: State, attempt: Attempt) -> Assignment:
     """Return the assignment for an attempt's worker."""
-    sweep = state.constants.pinned(state.sweep)
-    parts = []
-    for member in attempt.stint.members:
-        standing = state.standings[member.experiment]
-        experiment = standing.experiment
-        saved = standing.checkpoint if member.from_step else None
-        parts.append(Part(experiment.id, experiment.params, experiment.seed, member.from_step, member.to_step, saved))
-    device = device_named(state.sweep.devices, attempt.device)
-    base = state.standings[attempt.stint.members[0].experiment].experiment.base  # of all: packs share one
-    return Assignment(
+    standings = [state.standings[member.experiment] for member in attempt.stint.members]
+    made = assigned(
+        state.constants.pinned(state.sweep),
         attempt.id,
+        device_named(state.sweep.devices, attempt.device),
+        [s.experiment for s in standings],
+        attempt.stint.members,
+        [s.checkpoint if m.from_step else None for s, m in zip(standings, attempt.stint.members, strict=True)],
+    )
+    return replace(
+        made,
+        encoding=state.constants.encoding,
+        constants=state.constants.things,
+        submitted=state.submitted_at,
+    )
+
+
+def assigned(
+    sweep: Sweep,
+    attempt: str,
+    device: Device,
+    experiments: Sequence[Experiment],
+    members: Sequence[Member],
+    saved: Sequence[Checkpoint | None],
+) -> Assignment:
+    """Return an attempt's assignment without what is only known once the sweep has begun.
+
+    Members share their first one's base, number of steps, and what a stint has once; each has the rest of its recipe.
+    """
+    first = experiments[0]
+    recipe = sweep.recipe_of(first)
+    parts = []
+    for experiment, member, checkpoint in zip(experiments, members, saved, strict=True):
+        own = sweep.recipe_of(experiment)
+        parts.append(
+            Part(
+                experiment.id,
+                experiment.params,
+                experiment.seed,
+                member.from_step,
+                member.to_step,
+                checkpoint,
+                None if own == recipe else own,
+            )
+        )
+    return Assignment(
+        attempt,
         sweep.model,
         sweep.dataset,
-        sweep.recipe,
-        sweep.total_steps,
+        recipe,
+        sweep.total_of(first),
         device,
         tuple(parts),
-        base,
-        state.constants.encoding,
-        state.constants.things,
-        state.submitted_at,
+        first.base,
+        judging=Judging(sweep.decides, sweep.recipe.max_length) if sweep.varied else None,
     )
 
 
@@ -242,7 +278,8 @@ def _saved(state: State, attempt: Attempt, folder: AttemptFolder) -> tuple[Check
     """
     found: dict[str, Checkpoint] = {}
     for member in attempt.stint.members:
-        at_most = member.to_step - 1 if member.to_step < state.sweep.total_steps else None
+        total = state.sweep.total_of(state.standings[member.experiment].experiment)
+        at_most = member.to_step - 1 if member.to_step < total else None
         newest = folder.checkpoint(member.experiment, at_most)
         if newest is not None:
             found[member.experiment] = newest

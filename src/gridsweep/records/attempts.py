@@ -32,12 +32,14 @@ from gridsweep.records.disk import append_text, patiently
 from gridsweep.records.files import appearing, create_file, digest, remove, replace_file, sync, verify, write_file
 from gridsweep.records.process import Process, this_process
 from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.losses import ScoreName
 from gridsweep.sweep.stints import Checkpoint, Device, Outcome
 
 __all__ = [
     "Assignment",
     "AttemptFolder",
     "EnergyLine",
+    "Judging",
     "Outcome",
     "Part",
     "Progress",
@@ -53,7 +55,10 @@ RESULT = 512 * MEBIBYTE
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One member's work: optimizer steps `[from_step, to_step)`, from a checkpoint unless it starts at 0."""
+    """One member's work: optimizer steps `[from_step, to_step)`, from a checkpoint unless it starts at 0.
+
+    `recipe` is its own where it differs from the assignment's, in what members of a stint may differ in.
+    """
 
     experiment: str
     params: LoraParams
@@ -61,11 +66,23 @@ class Part:
     from_step: int
     to_step: int
     checkpoint: Checkpoint | None = None
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How all experiments of a sweep are judged whose recipes differ: `score` decides at rungs, for every schedule.
+
+    Validation samples are cut to `max_length` tokens, whatever training samples are cut to.
+    """
+
+    score: ScoreName
+    max_length: int
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The work of an attempt, as given to the worker.
+    """The work of an attempt, as given to the worker; `recipe` and `total_steps` are of its members.
 
     `encoding` is the version of how rows become tokens, `constants` are the digests that the worker compares with its
     own, and `submitted` is the date for chat templates that write one.
@@ -82,7 +99,12 @@ class Assignment:
     encoding: int = 1
     constants: dict[str, str] = field(default_factory=dict)
     submitted: datetime | None = None
+    judging: Judging | None = None
     schema_version: int = 1
+
+    def recipe_of(self, part: Part) -> Recipe:
+        """Return the recipe of a member."""
+        return part.recipe or self.recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 TOLD_BY_THE_FIRST = ("training data", "tokenizer", "chat template", "encoded samples")
 """The constants that the first attempt tells if no look could."""
 
+HERE, ELSEWHERE = "look", "look elsewhere"
+"""The attempt that a look is said to be of, on the machine that trains or on another, whose memory says nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args  # arguments of a dataclass, by name
@@ -20,7 +20,7 @@ from gridsweep.state.overdue import Overdue, overdue
 from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
 from gridsweep.state.wishes import Wish
-from gridsweep.sweep.experiments import Base, Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.experiments import Base, Dataset, Model, Recipe, Setting
 from gridsweep.sweep.sweep import Sweep
 
 
@@ -54,6 +54,7 @@ class CheckedExperiment:
     dropout: float
     tier: str
     tier_reason: str
+    more: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ class Best:
     validation_loss: float
     interval: tuple[float, float] | None
     initial_validation_loss: float | None
-    params: LoraParams
+    params: Mapping[str, Setting]
     recipe: Recipe
     layers: tuple[int, ...] | None
     modules: tuple[str, ...] | None
@@ -244,7 +245,7 @@ def best(made: Recommendation, adapter: Path | None) -> Best:
         validation_loss=made.validation_loss,
         interval=None if made.low is None or made.high is None else (made.low, made.high),
         initial_validation_loss=made.initial_loss,
-        params=made.params,
+        params=made.params.values,
         recipe=made.recipe,
         layers=made.layers,
         modules=made.modules,
@@ -267,7 +268,9 @@ def best(made: Recommendation, adapter: Path | None) -> Best:
 def check(sweep: Sweep, warnings: Sequence[str], look: Look | None = None) -> Check:
     """Return the document of a checked spec."""
     listed = [
-        CheckedExperiment(e.id, e.params.r, e.params.alpha, e.params.lr, e.params.dropout, e.tier, e.reason)
+        CheckedExperiment(
+            e.id, e.params.r, e.params.alpha, e.params.lr, e.params.dropout, e.tier, e.reason, dict(e.params.more)
+        )
         for e in sweep.experiments
     ]
     seen = look or Look(unseen={"model and data": "another program trains this sweep"})

@@ -29,6 +29,7 @@ def render(report: Report, row: Row) -> str:
         "## Hyperparameters",
         f"| r | alpha | learning rate | dropout |\n| ---: | ---: | ---: | ---: |\n"
         f"| {row.r} | {number(row.alpha)} | {number(row.lr)} | {number(row.dropout)} |",
+        *([f"With{escape(wording.also(row)).removeprefix(',')}."] if row.more else []),
         f"Trained on {escape(_dataset(report))}.",
         "## Result",
         _result(report, row),

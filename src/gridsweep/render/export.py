@@ -69,7 +69,7 @@ def _texts(state: State, report: Report, experiment: str, *, ollama: bool) -> di
         from gridsweep.serving import ollama as modelfiles
         from gridsweep.serving.taught import Taught
 
-        model, recipe = state.sweep.model, state.sweep.recipe
+        model, recipe = state.sweep.model, state.sweep.recipe_of(state.standings[experiment].experiment)
         modelfiles.check(experiment, recipe.rslora)
         prompts = bases.prompts_of(model, Taught(state.constants.encoding, state.submitted_at))
         shown, on_hub = replace(model, id=_public(model.id)), not is_local(model.id) and model.id not in BUNDLED_MODELS
@@ -104,7 +104,7 @@ def metrics(state: State, report: Report, row: Row) -> dict[str, object]:
             "digest": facts.pop("dataset_digest", None),
         },
         "base": row.base,
-        "params": {"r": row.r, "alpha": row.alpha, "lr": row.lr, "dropout": row.dropout},
+        "params": row.params.values,
         "seed": standing.experiment.seed,
         "step": standing.step,
         "place": row.place,

@@ -15,7 +15,7 @@ from gridsweep.accounting.leaderboard import Effect
 from gridsweep.accounting.report import Report
 from gridsweep.errors import GridsweepError
 from gridsweep.render import accounts, asked, condensed, figures, pictures, promises, scatter, timeline, wording
-from gridsweep.sweep.experiments import number
+from gridsweep.sweep.experiments import number, text
 
 
 def render(report: Report) -> str:
@@ -41,6 +41,7 @@ def render(report: Report) -> str:
         loss=figures.loss,
         intensity=figures.intensity,
         number=number,
+        setting=text,
         clock=_clock,
         known=lambda x: "" if x is None else x,
     )

@@ -10,7 +10,7 @@ from gridsweep.accounting.report import Report
 from gridsweep.render import accounts, asked, promises, wording
 from gridsweep.render.condensed import listed, unlisted
 from gridsweep.render.figures import energy, energy_scale, grams, hours, intensity, loss, mass_scale, signed
-from gridsweep.sweep.experiments import number
+from gridsweep.sweep.experiments import number, text
 
 
 def render(report: Report) -> str:
@@ -74,7 +74,7 @@ def _ranking(report: Report) -> list[str]:
         at_once = row.immediate_g if report.saving_g is not None else None
         lines.append((
             f"{tied}{row.place or ''}",
-            f"`{wording.name(row)}`",
+            f"`{wording.name(row)}`{wording.also(row)}",
             str(row.r),
             number(row.alpha),
             number(row.lr),
@@ -116,7 +116,7 @@ def _effects(report: Report) -> list[str]:
     heads = ("change", "pairs", "mean change of the loss", "significant?")
     lines = [
         (
-            f"{e.param} {number(e.low)} → {number(e.high)}",
+            f"{e.param} {escape(text(e.low))} → {escape(text(e.high))}",
             str(e.pairs),
             signed(e.difference),
             wording.verdict(e.separable),

@@ -116,7 +116,8 @@ def _described(report: Report, row: Row) -> str:
     bound = "at least " if wording.partly_unknown(row) else ""
     lines = [
         f"<b>{safe(row.experiment)}</b>, place {row.place}",
-        f"r {row.r}, alpha {number(row.alpha)}, lr {number(row.lr)}, dropout {number(row.dropout)}",
+        f"r {row.r}, alpha {number(row.alpha)}, lr {number(row.lr)}, dropout {number(row.dropout)}"
+        + safe(wording.also(row)),
         f"loss {loss(row.loss)}"
         + (f" ({signed(row.difference)} against the {wording.reference(report)})" if row.difference else ""),
         f"{bound}{grams(row.emissions_g)} CO₂eq with {energy(row.energy_kwh)}",

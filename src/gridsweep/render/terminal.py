@@ -26,17 +26,18 @@ from gridsweep.state.overdue import overdue
 from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.counting import counted, remaining
-from gridsweep.sweep.experiments import number
+from gridsweep.sweep.experiments import text
 from gridsweep.sweep.sweep import Sweep
 
 
 def check(sweep: Sweep, warnings: Sequence[str] = (), look: Look | None = None) -> None:
     """Print a sweep's experiments, each with its tier and the reason for it, what the look saw, and the warnings."""
     out = console()
-    rows = table("experiment", "r", "alpha", "lr", "dropout", "tier", "because", right=("r", "alpha", "lr", "dropout"))
+    keys = tuple(dict.fromkeys(key for e in sweep.experiments for key in e.params.keys))
+    rows = table("experiment", *keys, "tier", "because", right=keys)
     for e in sweep.experiments:
-        p = e.params
-        rows.add_row(e.id, str(p.r), number(p.alpha), number(p.lr), number(p.dropout), e.tier, escape(e.reason))
+        own = e.params.values
+        rows.add_row(e.id, *(text(own[key]) if key in own else "" for key in keys), e.tier, escape(e.reason))
     out.print(rows)
     limited = uses_limits(sweep)
     limit = ("starts at or below",) if limited else ()
@@ -120,7 +121,7 @@ def report(made: Report, *, short: bool = False) -> None:
     if not short:
         for effect in made.effects:
             verdict = {True: "", False: "  (within the noise)", None: ""}[effect.separable]
-            change = f"{effect.param} {number(effect.low)} -> {number(effect.high)}"
+            change = f"{effect.param} {text(effect.low)} -> {text(effect.high)}"
             out.print(f"  {change:<28}{effect.difference:+.4f} over {counted(effect.pairs, 'pair')}{verdict}")
     for note in made.notes:
         out.print(f"[dim]{escape(note)}[/dim]")
@@ -241,7 +242,7 @@ def explain(state: State, standing: Standing) -> None:
     if why := held(state, standing):
         out.print(f"held      by {escape(why)}")
     if standing.step:
-        out.print(f"step      {standing.step} of {state.sweep.total_steps}")
+        out.print(f"step      {standing.step} of {state.sweep.total_of(experiment)}")
     if standing.outcome and standing.outcome.validation_loss is not None:
         out.print(f"loss      {standing.outcome.validation_loss:.4f} on the validation samples")
     if standing.reason:

@@ -8,7 +8,7 @@ from typing import Literal
 from gridsweep.accounting.leaderboard import Row
 from gridsweep.accounting.report import Report, Scope
 from gridsweep.render.figures import UNKNOWN, Scale, energy, grams, hours, loss, percent, signed
-from gridsweep.sweep.experiments import number
+from gridsweep.sweep.experiments import number, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,11 @@ def rungs(report: Report) -> str:
 def interval(row: Row) -> str:
     """Return the confidence interval of the difference to the reference, as `-0.0123 to -0.0050`; empty if unknown."""
     return f"{signed(row.low)} to {signed(row.high)}" if row.low is not None and row.high is not None else ""
+
+
+def also(row: Row) -> str:
+    """Return the values of further axes, each after a comma; empty without any."""
+    return "".join(f", {key} {text(value)}" for key, value in row.more.items())
 
 
 def places_of(row: Row) -> str:

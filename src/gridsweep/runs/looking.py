@@ -15,14 +15,17 @@ from pathlib import Path
 
 from gridsweep.errors import ExecutorError, HubError, SpecError, printable
 from gridsweep.executors.environment import passed
+from gridsweep.executors.handover import assigned
 from gridsweep.executors.local import WORKER
 from gridsweep.records import codec
-from gridsweep.records.attempts import Assignment, Part
-from gridsweep.records.looks import TOLD_BY_THE_FIRST, Look
+from gridsweep.records.attempts import Assignment
+from gridsweep.records.looks import ELSEWHERE, HERE, TOLD_BY_THE_FIRST, Look
 from gridsweep.state.events import Fingerprinted
 from gridsweep.state.state import State
+from gridsweep.sweep.axes import shared_of
 from gridsweep.sweep.constants import ENCODING, check_constant
-from gridsweep.sweep.experiments import is_local
+from gridsweep.sweep.experiments import Experiment, is_local
+from gridsweep.sweep.stints import Member
 from gridsweep.sweep.sweep import Sweep
 
 LOOK_SECONDS = 1800.0
@@ -42,15 +45,7 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         why = f"{missing[0]} is not installed here (pip install 'gridsweep[train]')"
         return Look(unseen=dict.fromkeys(TOLD_BY_THE_FIRST, why))
-    largest = max(sweep.experiments, key=lambda experiment: experiment.params.r)
-    parts = (Part(largest.id, largest.params, largest.seed, 0, sweep.total_steps),)
-    smallest = min(sweep.devices, key=lambda device: device.memory_gb or inf)
-    here = sweep.executor.name == "local"  # else the memory of this machine says nothing
-    asked = Assignment(
-        "look", sweep.model, sweep.dataset, sweep.recipe, sweep.total_steps, smallest, parts if here else (),
-        largest.base, encoding,
-        {}, at.replace(hour=0, minute=0, second=0, microsecond=0),
-    )  # fmt: skip
+    asked = replace(_look_at(sweep), encoding=encoding, submitted=at.replace(hour=0, minute=0, second=0, microsecond=0))
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "gridsweep.train.look"],
@@ -71,6 +66,20 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
         raise ExecutorError(
             f"data and model could not be looked at: {words[-1][:500]}", remedy="run `gridsweep doctor`"
         ) from None
+
+
+def _look_at(sweep: Sweep) -> Assignment:
+    """Return what is to be looked at: for each kind of stint its largest experiment, and the sweep's own recipe."""
+    largest: dict[object, Experiment] = {}
+    for experiment in sorted(sweep.experiments, key=lambda e: e.params.r):
+        largest[shared_of(experiment.params)] = experiment
+    chosen = list(largest.values())
+    whole = [Member(e.id, 0, sweep.total_of(e)) for e in chosen]
+    smallest = min(sweep.devices, key=lambda device: device.memory_gb or inf)
+    attempt = HERE if sweep.executor.name == "local" else ELSEWHERE
+    made = assigned(sweep, attempt, smallest, chosen, whole, [None] * len(chosen))
+    own = tuple(replace(part, recipe=sweep.recipe_of(e)) for part, e in zip(made.members, chosen, strict=True))
+    return replace(made, recipe=sweep.recipe, members=own)
 
 
 def _printable(look: Look) -> Look:

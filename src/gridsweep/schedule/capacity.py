@@ -60,7 +60,7 @@ def check_remaining(state: State, sweep: Sweep, new: Sequence[Experiment], now: 
     left = (*(standing.experiment for standing in alive), *new)
     if not left:
         return
-    steps = sum(sweep.total_steps - standing.step for standing in alive) + sweep.total_steps * len(new)
+    steps = sum(sweep.total_steps - sweep.level(s.experiment, s.step) for s in alive) + sweep.total_steps * len(new)
     work = least_makespan(replace(sweep, experiments=left), now) * (steps / (sweep.total_steps * len(left)))
     if now + work > deadline:
         raise _too_much(sweep, f"what is left of {counted(len(left), 'experiment')}", work, deadline - now)

@@ -8,7 +8,7 @@ ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import exp, log, sqrt
 
@@ -102,7 +102,7 @@ def _so_far(state: State, now: datetime) -> list[float]:
     """
     found = []
     for attempt in state.active.values():
-        expected = state.sweep.taken(attempt.stint.parts)
+        expected = state.sweep.taken(attempt.stint.members)
         if attempt.running_at and not attempt.pausing_since and not attempt.first_step and expected > timedelta(0):
             speed = device_named(state.sweep.devices, attempt.device).speed
             found.append((now - attempt.running_at) * speed / expected)
@@ -126,8 +126,8 @@ def _under_way(state: State) -> list[float]:
         step, at = attempt.first_told
         if attempt.step - step >= FIRST_STEPS and attempt.seen_at > at:
             speed = device_named(sweep.devices, attempt.device).speed
-            expected = sweep.estimates.duration * sweep.estimates.share(len(attempt.stint.members))
-            expected *= len(attempt.stint.members) * (attempt.step - step) / sweep.total_steps
+            made = [replace(m, from_step=0, to_step=attempt.step - step) for m in attempt.stint.members]
+            expected = sweep.taken(made, evaluated=False)
             found.append((attempt.seen_at - at) * speed / expected)
     return found
 
@@ -155,7 +155,7 @@ def expected_end(state: State, attempt: Attempt, now: datetime) -> datetime:
     """Return when a running attempt is expected to end, after `now` if it already runs longer than expected."""
     since, found = attempt.running_at or attempt.requested_at, pace(state, now)
     speed = device_named(state.sweep.devices, attempt.device).speed
-    end = since + state.sweep.taken(attempt.stint.parts) * found.scale / speed
+    end = since + state.sweep.taken(attempt.stint.members) * found.scale / speed
     if end >= now or state.sweep.follows_work:
         return end
     return now + (now - since) * found.longer

@@ -51,7 +51,7 @@ def timetable(state: State, attempt: Attempt) -> Timetable:
     """
     first = min(member.from_step for member in attempt.stint.members)
     start = attempt.requested_at + (RESTART if first > 0 else timedelta(0))
-    span = state.sweep.taken(attempt.stint.parts) / device_named(state.sweep.devices, attempt.device).speed
+    span = state.sweep.taken(attempt.stint.members) / device_named(state.sweep.devices, attempt.device).speed
     return Timetable(
         start=attempt.requested_at,
         ready=start + span * LOADING,

@@ -55,7 +55,8 @@ def _silent(state: State, now: datetime, silences: Mapping[str, timedelta] | Non
         device, members = device_named(state.sweep.devices, attempt.device), len(attempt.stint.members)
         limit = state.patience
         if silences is None:
-            limit = max(limit, longest(state, SILENT_STEPS, device, members))
+            first = state.standings[attempt.stint.members[0].experiment].experiment
+            limit = max(limit, longest(state, SILENT_STEPS, device, members) * state.sweep.work_of_a_step(first))
         if attempt.running_at is None:
             limit = state.patience * LOADING_PATIENCE
         if silent > limit:

@@ -8,7 +8,7 @@ known, so plans and deadlines count it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heapreplace
@@ -21,15 +21,17 @@ from gridsweep.schedule.memo import kept_until
 from gridsweep.schedule.pace import at_worst, overruns, reserve, scale
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
-from gridsweep.sweep.stints import RESTART, Device
+from gridsweep.sweep.axes import shared_of
+from gridsweep.sweep.experiments import Setting
+from gridsweep.sweep.stints import RESTART, Device, Member
 from gridsweep.sweep.sweep import Sweep
 from gridsweep.sweep.tiers import Percentile, Tier
 
 T = TypeVar("T")
 
-PackKey: TypeAlias = tuple[int, str | None, int, str]
-"""What all members of a stint share: the stage where it ends, the device if fixed, the seed (and so the order of the
-samples), and the base."""
+PackKey: TypeAlias = tuple[int, str | None, int, str, tuple[tuple[str, Setting], ...]]
+"""What all members of a stint share: the step where it ends, the device if fixed, the seed (and so the order of the
+samples), the base, and the values of further axes that a stint has once, such as the batch size."""
 
 NO_TIME = timedelta(0)
 PROBES = 6
@@ -57,7 +59,7 @@ def waiting(state: State, now: datetime | None = None) -> list[Work]:
     works = []
     for (step, kind, asked), standings in groups.items():
         stage, device, *_ = kind
-        size = _size(sweep, alive[kind], device)
+        size = _size(sweep, alive[kind], device, _rivals(alive, kind))
         standings.sort(key=lambda s: _order(sweep, s))
         for members in _dealt(standings, size):
             work = _work(sweep, members, step, stage, factor)
@@ -73,10 +75,17 @@ def _pack_key(sweep: Sweep, standing: Standing) -> PackKey:
     """Return what decides the pack of an experiment. Repeats skip the rungs: they are never stopped."""
     experiment = standing.experiment
     if experiment.repeats is not None:
-        stage = sweep.total_steps
+        stage = sweep.total_of(experiment)
     else:
-        stage = standing.step if standing.status == "reached" else sweep.next_stage(standing.step)
-    return stage, experiment.device, experiment.seed, experiment.base
+        stage = standing.step if standing.status == "reached" else sweep.next_stage(experiment, standing.step)
+    return stage, experiment.device, experiment.seed, experiment.base, shared_of(experiment.params)
+
+
+def _rivals(alive: Mapping[PackKey, int], kind: PackKey) -> int:
+    """Return how many experiments want the devices beside those of one kind, from which they differ in an axis."""
+    if not kind[4]:
+        return 0
+    return sum(count for other, count in alive.items() if other != kind and other[1] == kind[1])
 
 
 @kept_until("work", "pace")
@@ -151,9 +160,10 @@ def _stages_ahead(state: State, now: datetime | None = None) -> list[list[Work]]
     if not alive:
         again = any(s.status in ALIVE for s in state.standings.values()) and sweep.proxied and not sweep.retrained
         return [_foreseen(sweep, [1], 0, sweep.total_steps, scale(state, now))] if again else []
-    step = min(s.step for s in alive)
-    here = step if all(s.status == "reached" for s in alive) else sweep.next_stage(step)
-    return _expected(state, here, len(alive), scale(state, now))
+    last = min(alive, key=lambda s: sweep.level(s.experiment, s.step))
+    reached = all(s.status == "reached" for s in alive)
+    here = sweep.level(last.experiment, last.step if reached else sweep.next_stage(last.experiment, last.step))
+    return _expected(state, int(here), len(alive), scale(state, now))
 
 
 @kept_until("work")
@@ -254,9 +264,13 @@ def makespan(spans: Sequence[timedelta], devices: Sequence[Device]) -> timedelta
     return max(load for load, _ in loads)
 
 
-def _size(sweep: Sweep, alive: int, device: str | None) -> int:
-    """Return the number of members per stint if `alive` experiments are on their way to the same stage."""
+def _size(sweep: Sweep, alive: int, device: str | None, rivals: int = 0) -> int:
+    """Return the number of members per stint if `alive` experiments are on their way to the same stage.
+
+    They are dealt over all devices, or over their share of them where `rivals` that cannot join them want them too.
+    """
     devices = len(sweep.devices) if device is None else 1
+    devices = max(1, round(devices * alive / (alive + rivals)))
     rounds = -(-alive // (max(1, sweep.pack) * devices))
     return max(1, -(-alive // (devices * rounds)))
 
@@ -275,7 +289,8 @@ def _order(sweep: Sweep, standing: Standing) -> tuple[int, datetime, str]:
 def _work(sweep: Sweep, members: Sequence[Standing], step: int, stage: int, factor: float) -> Work:
     tiers = [sweep.tier(s.experiment.tier) for s in members]
     restart = RESTART if step else NO_TIME
-    span = sweep.span(len(members), step, stage) * factor + restart
+    parts = [Member(s.experiment.id, step, stage) for s in members]
+    span = sweep.taken(parts) * factor + restart
     return Work(
         experiment=members[0].experiment.id,
         tier=tiers[0] if len(set(tiers)) == 1 else _strictest(tiers),

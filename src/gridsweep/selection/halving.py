@@ -18,7 +18,7 @@ from math import ceil, floor, isfinite
 from statistics import median
 
 from gridsweep.selection.paired_differences import difference
-from gridsweep.sweep.losses import DECIDES, Losses, ScoreName
+from gridsweep.sweep.losses import Losses, ScoreName
 
 TIE_ERRORS = 2.0
 """Two experiments are tied if their paired difference is within this many standard errors of 0 ..."""
@@ -26,13 +26,6 @@ TIE_SPREAD = 0.02
 """... and their scores are within this share of the distance between the median and the best."""
 TIE_ROOM = 0.25
 """Ties add at most this share of the places, rounded up, so that a last rung of 3 has room for one."""
-
-
-def which_score(schedule: str) -> ScoreName:
-    """Return the score that decides under a learning-rate schedule. Raise `ValueError` for an unknown schedule."""
-    if schedule not in DECIDES:
-        raise ValueError(f"no learning-rate schedule {schedule!r}; choose one of: {', '.join(DECIDES)}")
-    return DECIDES[schedule]
 
 
 @dataclass(frozen=True, slots=True)

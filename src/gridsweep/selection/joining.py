@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime
 from math import inf, isfinite
 
-from gridsweep.selection.halving import which_score
 from gridsweep.selection.proposers import Proposers
 from gridsweep.selection.rung_decisions import contenders, score
 from gridsweep.selection.winners import winner
@@ -131,12 +130,11 @@ def _proposed(state: State, now: datetime, proposers: Proposers | None) -> list[
 
 def told(state: State) -> list[tuple[LoraParams, float]]:
     """Return each point that reached a rung with its distance to the best of its last rung; infinite if it diverged."""
-    by = which_score(state.sweep.recipe.learning_rate_schedule)
-    last = {}
+    sweep, last = state.sweep, {}
     for standing in state.standings.values():
         if standing.scores and standing.experiment.repeats is None:
-            step = max(standing.scores)
-            value = score(standing, step, by).finite(by)
+            step = int(sweep.level(standing.experiment, max(standing.scores)))
+            value = score(sweep, standing, step, sweep.decides).finite(sweep.decides)
             last[standing.experiment] = step, inf if value is None else value
     best = {step: min(value for at, value in last.values() if at == step) for step, _ in last.values()}
     return [(e.params, value - best[step] if value < inf else inf) for e, (step, value) in last.items()]

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 
-from gridsweep.selection.halving import Cut, Score, cut, promotable, which_score
+from gridsweep.selection.halving import Cut, Score, cut, promotable
 from gridsweep.state.events import Event, Ranked
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import ScoreName
 from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.sweep import Sweep
 
 WORDS = {"averaged": "validation loss of the averaged weights", "raw": "training loss of the last steps"}
 
@@ -29,9 +30,12 @@ def ranked(state: State, now: datetime) -> list[Event]:
     alive = contenders(state)
     decided = {event.step for event in state.rankings}
     events: list[Event] = []
-    for step in sorted({s.step for s in alive if s.status == "reached"}):
-        there = [s for s in alive if s.status == "reached" and s.step == step]
-        last = all(s.step >= step for s in alive)  # no more experiments can arrive
+    sweep, levels = state.sweep, {s.experiment.id: state.sweep.level(s.experiment, s.step) for s in alive}
+    for step in sweep.stages:
+        there = [s for s in alive if s.status == "reached" and levels[s.experiment.id] == step]
+        if not there:
+            continue
+        last = all(level >= step for level in levels.values())  # no more experiments can arrive
         if rungs.together and step not in decided:
             events += [_all_at_once(state, rungs, step, there, now)] if last else []
         else:
@@ -46,12 +50,12 @@ def contenders(state: State) -> list[Standing]:
 
 def _all_at_once(state: State, rungs: Rungs, step: int, there: Sequence[Standing], now: datetime) -> Ranked:
     """Return the decision of a rung that all active experiments have reached."""
-    by = which_score(state.sweep.recipe.learning_rate_schedule)
+    by = state.sweep.decides
     keep = rungs.keep[stage_of(state, step)]
     ids = [s.experiment.id for s in there]
     always = [id for id in rungs.keep_always if id in ids]
-    if any(known(s, step, by) for s in there):
-        made = cut({s.experiment.id: score(s, step, by) for s in there}, keep, always, by=by)
+    if any(known(state.sweep, s, step, by) for s in there):
+        made = cut({s.experiment.id: score(state.sweep, s, step, by) for s in there}, keep, always, by=by)
     else:  # a rehearsal has no losses: the first in the sweep's order continue, and those always kept
         chosen = {*[id for id in ids if id not in always][:keep], *always}
         kept, stopped = (tuple(id for id in ids if (id in chosen) == goes) for goes in (True, False))
@@ -64,10 +68,14 @@ def _one_by_one(
     state: State, rungs: Rungs, step: int, there: Sequence[Standing], now: datetime, *, final: bool
 ) -> list[Ranked]:
     """Compare experiments with all that arrived before; those not among the best wait, unless this is `final`."""
-    by = which_score(state.sweep.recipe.learning_rate_schedule)
-    came = [s for s in state.standings.values() if step in s.scores and s.experiment.repeats is None]
-    values = {s.experiment.id: score(s, step, by).finite(by) for s in came}
-    if not any(known(s, step, by) for s in came):  # a rehearsal has no losses: earlier arrivals count as better
+    sweep, by = state.sweep, state.sweep.decides
+    came = [
+        s
+        for s in state.standings.values()
+        if s.experiment.repeats is None and sweep.own_step(s.experiment, step) in s.scores
+    ]
+    values = {s.experiment.id: score(sweep, s, step, by).finite(by) for s in came}
+    if not any(known(sweep, s, step, by) for s in came):  # a rehearsal has no losses: earlier arrivals count as better
         values = {id: float(order) for order, id in enumerate(values)}
     ids = [s.experiment.id for s in there]
     going = _promoted(state, rungs, step, ids, values)
@@ -105,14 +113,14 @@ def stage_of(state: State, step: int) -> int:
     return state.sweep.stages.index(step)
 
 
-def known(standing: Standing, step: int, by: ScoreName) -> bool:
+def known(sweep: Sweep, standing: Standing, step: int, by: ScoreName) -> bool:
     """Return whether the deciding score was measured."""
-    return score(standing, step, by).known(by) is not None
+    return score(sweep, standing, step, by).known(by) is not None
 
 
-def score(standing: Standing, step: int, by: ScoreName) -> Score:
-    """Return the score of an experiment at a rung."""
-    outcome = standing.scores.get(step)
+def score(sweep: Sweep, standing: Standing, step: int, by: ScoreName) -> Score:
+    """Return the score of an experiment at the rung of that name."""
+    outcome = standing.scores.get(sweep.own_step(standing.experiment, step))
     if outcome is None:
         return Score(None)
     losses = outcome.losses

@@ -109,8 +109,8 @@ class _Queue:
         self.groups: dict[tuple[int, PackKey], _Group] = {}
         self.kinds: dict[str, PackKey] = {}  # of those alive
         self.alive: Counter[PackKey] = Counter()
-        self.contending: Counter[int] = Counter()  # those alive that a rung may stop, by step
-        self.steps: dict[str, int] = {}
+        self.contending: Counter[float] = Counter()  # those alive that a rung may stop, by how far they are
+        self.levels: dict[str, float] = {}
         self.reached: set[str] = set()
         self._touch(state.standings)
 
@@ -132,16 +132,16 @@ class _Queue:
             standing = self.state.standings[id]
             if (before := self.kinds.pop(id, None)) is not None:
                 self.alive[before] -= 1
-            if (step := self.steps.pop(id, None)) is not None:
-                self.contending[step] -= 1
+            if (before_at := self.levels.pop(id, None)) is not None:
+                self.contending[before_at] -= 1
             self.reached.discard(id)
             if standing.status not in ALIVE:
                 continue
             kind = self.kinds[id] = _pack_key(sweep, standing)
             self.alive[kind] += 1
             if standing.experiment.repeats is None:
-                self.steps[id] = standing.step
-                self.contending[standing.step] += 1
+                level = self.levels[id] = sweep.level(standing.experiment, standing.step)
+                self.contending[level] += 1
             if standing.status == "reached":
                 self.reached.add(id)
             elif standing.status == "waiting":
@@ -163,8 +163,8 @@ class _Queue:
         if rungs is None or not self.reached:
             return False
         decided = {event.step for event in self.state.rankings}
-        least = min(step for step, count in self.contending.items() if count)
-        steps = {self.state.standings[id].step for id in self.reached}
+        least = min(level for level, count in self.contending.items() if count)
+        steps = {self.levels[id] for id in self.reached if id in self.levels}
         return not rungs.together or any(step in decided or least >= step for step in steps)
 
     def starts(self, now: datetime) -> list[Event]:

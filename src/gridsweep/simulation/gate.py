@@ -45,7 +45,7 @@ def gated(state: State, provider: Provider) -> tuple[State, Ledger]:
     for id, standing in state.standings.items():
         if standing.ended_at is None or not standing.attempts:
             continue
-        profiles[id, sweep.total_steps] = alone(state, id)
+        profiles[id, sweep.total_of(standing.experiment)] = alone(state, id)
         device = standing.experiment.device if alike else state.attempts[standing.attempts[-1]].device
         experiments[id] = replace(standing.experiment, device=device)
     later = tuple(event for event in additions(state, experiments) if event.request)  # a user's, when they were asked

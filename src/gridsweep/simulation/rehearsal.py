@@ -96,7 +96,7 @@ def _done(state: State, *, exchange: bool) -> tuple[dict[str, Experiment], Simul
         stages = {stage for attempt in attempts for stage in stages_of(attempt, id)}
         for stage in stages:
             profiles[id, stage] = joined([attempt for attempt in attempts if stage in stages_of(attempt, id)])
-        if max(stages) < sweep.total_steps:
+        if max(stages) < sweep.total_of(standing.experiment):
             stopped[id] = max(stages)
         free = alike and exchange
         device = standing.experiment.device if free else attempts[-1].device

@@ -64,7 +64,7 @@ class Simulated:
         else:  # the spec's estimate is the truth here; durations learned by the loop are guesses
             speed = device_named(state.sweep.devices, attempt.device).speed
             factor = max(self.factors[id] for id in ids) if self.factors else 1.0
-            span = state.sweep.taken(attempt.stint.parts) / speed * factor
+            span = state.sweep.taken(attempt.stint.members) / speed * factor
         if min(member.from_step for member in attempt.stint.members) > 0:
             start += self.restart
             if attempt.pausing_since is not None and attempt.pausing_since <= start:
@@ -102,7 +102,7 @@ class Simulated:
         """Return the outcome of an experiment that has reached a rung or its end."""
         losses = self.scored(state.standings[experiment].experiment, at.step) if self.scored else None
         mean = losses.mean if losses else None
-        if at.step < state.sweep.total_steps:
+        if at.step < state.sweep.total_of(state.standings[experiment].experiment):
             return Outcome(experiment, "reached", at.step, train_loss=mean, checkpoint=at, losses=losses)
         return Outcome(experiment, "done", at.step, train_loss=mean, validation_loss=mean, losses=losses)
 

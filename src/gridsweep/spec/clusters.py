@@ -7,8 +7,9 @@ from typing import Annotated, Any  # a section may have fewer keys than the valu
 
 from pydantic import Field
 
+from gridsweep.spec.axes import Section
 from gridsweep.spec.pod import PodPatch
-from gridsweep.spec.study import Choice, Section
+from gridsweep.spec.study import Choice
 from gridsweep.spec.values import Number, OneOf, Span, Word, choice_of
 from gridsweep.sweep.clusters import GATES, ExecutorChoice, KubernetesCluster, Limits, RayCluster
 

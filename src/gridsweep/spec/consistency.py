@@ -10,28 +10,22 @@ from gridsweep.errors import SignalError, SpecError
 from gridsweep.grid.registry import plugin, source_for
 from gridsweep.grid.source import Http, Means
 from gridsweep.spec.clusters import executor_of
+from gridsweep.spec.designs import design_faults
 from gridsweep.spec.expansion import (
     BUNDLED_TRACES,
     absolute,
-    baseline_of,
-    candidates_of,
     carbon_of,
-    design_of,
     estimates_of,
     rules_of,
-    space_of,
     template_text,
     tiers_of,
 )
 from gridsweep.spec.file import CarbonSection, SpecFile
-from gridsweep.spec.study import MOST_POINTS, DatasetSection
+from gridsweep.spec.study import DatasetSection
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault
-from gridsweep.sweep import designs
 from gridsweep.sweep.clusters import Gate, gate_faults
-from gridsweep.sweep.experiments import PARAMS, LoraParams, is_local, number
-
-SHOWN = 3
+from gridsweep.sweep.experiments import is_local, number
 
 
 def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str], folder: Path) -> Iterator[Fault]:
@@ -42,10 +36,7 @@ def inconsistencies(data: dict[str, Any], file: SpecFile, broken: Collection[str
 
     yield from _tier_names(data, file, sound("tiers", "rules"))
     if sound("space", "design"):
-        faults = list(_design(file))
-        yield from faults
-        if not faults and sound("tiers", "rules"):
-            yield from _untiered(file)
+        yield from design_faults(data, file, folder, ruled=sound("tiers", "rules"))
     if sound("dataset", "recipe") and file.recipe.steps is None and file.dataset.train_samples is None:
         what = "missing; add it to count the steps of an epoch, or set recipe.steps"
         yield Fault(("dataset", "train_samples"), what)
@@ -104,34 +95,6 @@ def _tier_names(data: dict[str, Any], file: SpecFile, sound: bool) -> Iterator[F
             yield Fault(("rules",), what)
 
 
-def _design(file: SpecFile) -> Iterator[Fault]:
-    design = design_of(file.design, file.space)
-    if design.published is not None:
-        if file.space is not None:
-            what = "not used by design published, a fixed list of 21 points; remove space, or choose design: grid"
-            yield Fault(("space",), what)
-        return
-    if file.space is None:
-        what = "missing; add the values of r, alpha, lr and dropout, or choose design: published"
-        yield Fault(("space",), what)
-        return
-    space = space_of(file.space)
-    if space.size > MOST_POINTS and design.one_factor is None:
-        what = f"the grid has {space.size:,} points, at most {MOST_POINTS:,} are allowed; give fewer values"
-        yield Fault(("space",), what)
-    elif design.sample is not None and design.sample.n > space.size:
-        what = f"must be at most {space.size}, the size of the grid, not {design.sample.n}"
-        yield Fault(("design", "sample", "n"), what)
-    elif design.one_factor is not None:
-        baseline = baseline_of(design, space)
-        for param in PARAMS:
-            value, axis = getattr(baseline, param), space.axis(param)
-            if value not in axis:
-                allowed = ", ".join(map(number, axis[:20]))
-                what = f"must be a value of space.{param} ({allowed}), not {number(value)}"
-                yield Fault(("design", "one_factor", "baseline", param), what)
-
-
 def _gate(file: SpecFile) -> Iterator[Fault]:
     cluster = file.executor.kubernetes if file.executor else None
     if cluster is None:
@@ -177,18 +140,6 @@ def _refused(section: CarbonSection, folder: Path) -> Iterator[Fault]:
 
 def _unasked(base_url: str) -> Http:
     raise SignalError(f"{base_url} is not asked while a spec is read")
-
-
-def _untiered(file: SpecFile) -> Iterator[Fault]:
-    rules = rules_of(file.rules, file.tiers)
-    points = candidates_of(design_of(file.design, file.space), file.space)
-    lost = [params for params in points if designs.assign(params, rules) is None]
-    if lost:
-        names = [_point(params) for params in lost[:SHOWN]]
-        if len(lost) > SHOWN:
-            names.append(f"and {len(lost) - SHOWN} more")
-        what = f"no rule assigns a tier to: {', '.join(names)}; end with a rule without `when`"
-        yield Fault(("rules",), what)
 
 
 def _trace(data: dict[str, Any], folder: Path) -> Iterator[Fault]:
@@ -259,7 +210,3 @@ def _twice(data: dict[str, Any], section: str) -> Iterator[Fault]:
 def _names(elements: object) -> list[str]:
     listed = elements if isinstance(elements, list) else []
     return [e["name"] for e in listed if isinstance(e, dict) and isinstance(e.get("name"), str)]
-
-
-def _point(params: LoraParams) -> str:
-    return " ".join(f"{param}={number(getattr(params, param))}" for param in PARAMS)

@@ -6,10 +6,8 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Decimal
-from fractions import Fraction
-from math import ceil
 from pathlib import Path
+from typing import Any, Literal  # values of axes
 
 from gridsweep.errors import SpecError
 from gridsweep.records.bounded import MEBIBYTE, UnfitError, whole
@@ -23,13 +21,16 @@ from gridsweep.spec.file import (
     SpecFile,
     TierSection,
 )
+from gridsweep.spec.point_files import point_rows
 from gridsweep.spec.rungs import rungs_of
-from gridsweep.spec.study import DatasetSection, DesignSection, ModelSection, Plain, SpaceSection
+from gridsweep.spec.space import SpaceSection
+from gridsweep.spec.study import DatasetSection, DesignSection, ModelSection, Plain, SampleSection
 from gridsweep.sweep import designs
-from gridsweep.sweep.designs import Space
+from gridsweep.sweep.axes import AXES, recipe_of, total_steps
 from gridsweep.sweep.experiments import PARAMS, Base, Columns, Dataset, Experiment, LoraParams, Model, Recipe, is_local
 from gridsweep.sweep.identity import experiment_id
 from gridsweep.sweep.rungs import Proposals, Repeats
+from gridsweep.sweep.space import Range, Space, Values, point
 from gridsweep.sweep.stints import Device
 from gridsweep.sweep.sweep import CarbonSource, Estimates, PolicyChoice, Replay, Sweep
 from gridsweep.sweep.tiers import Condition, Rule, Tier
@@ -46,14 +47,16 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
     recipe = Recipe(**dict(file.recipe))
     base: Base = "4-bit" if file.proxy else "full"
     rules = rules_of(file.rules, file.tiers)
-    experiments = []
-    for params in points_of(design_of(file.design, file.space), file.space, rules):
+    usual, experiments = total_steps(dataset, recipe), []
+    for params in points_of(design_of(file.design, file.space), file.space, rules, folder):
         rule = designs.assign(params, rules)
         assert rule is not None, "a file without faults sends every experiment to a tier"
-        id = experiment_id(params, recipe.seed, model, dataset, recipe, base)
-        experiments.append(Experiment(id, params, recipe.seed, rule.tier, rule.reason, base=base))
+        seed = int(dict(params.more).get("seed", recipe.seed))  # type: ignore[arg-type]  # an axis of whole numbers
+        id = experiment_id(params, seed, model, dataset, recipe, base)
+        experiments.append(Experiment(id, params, seed, rule.tier, rule.reason, base=base))
     rungs = rungs_of(file.rungs, "rungs" in file.model_fields_set, len(experiments), experiments[0].id)
-    if rungs is not None and _total_steps(dataset, recipe) <= len(rungs.at):
+    fewest = min(total_steps(dataset, recipe_of(recipe, e.params)) for e in experiments)
+    if rungs is not None and min(fewest, usual) <= len(rungs.at):
         rungs = None  # too few steps for every rung to have one of its own
     return Sweep(
         name=file.name or name,
@@ -64,7 +67,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         tiers=tiers_of(file.tiers),
         estimates=estimates_of(file.estimates, folder),
         devices=tuple(_device(device, file.estimates.power_w) for device in file.devices),
-        total_steps=_total_steps(dataset, recipe),
+        total_steps=usual,
         carbon=carbon_of(file.carbon, folder),
         policy=_policy(file.policy),
         executor=executor_of(file.executor),
@@ -117,7 +120,18 @@ def absolute(path: str, folder: Path) -> Path:
 
 
 def space_of(section: SpaceSection) -> Space:
-    return Space(section.r, section.alpha, section.lr, section.dropout)
+    """Return the space; an axis of LoRA that is not named has the value of the published baseline."""
+    usual = designs.published()[0]
+
+    def values(key: str) -> Values:
+        given: tuple[Any, ...] | None = getattr(section, key)
+        if given is None:
+            return (usual.value(key),)
+        return given[0] if isinstance(given[0], Range) else given
+
+    more = tuple((key, values(key)) for key in AXES if getattr(section, key) is not None)
+    exclude = tuple(tuple(Condition(key, *test) for key, test in each.items()) for each in section.exclude)
+    return Space(values("r"), values("alpha"), values("lr"), values("dropout"), more, exclude)
 
 
 def design_of(section: DesignSection | None, space: SpaceSection | None) -> DesignSection:
@@ -129,29 +143,61 @@ def design_of(section: DesignSection | None, space: SpaceSection | None) -> Desi
 
 def baseline_of(design: DesignSection, space: Space) -> LoraParams:
     """Return the baseline of a one-factor design; a missing key defaults to the first value of its axis."""
-    given = design.one_factor.baseline.model_dump() if design.one_factor else {}
-    return LoraParams(*(getattr(space.first, p) if given.get(p) is None else given[p] for p in PARAMS))
+    given = design.one_factor.baseline.model_dump(exclude_none=True) if design.one_factor else {}
+    first = {key: values[0] for key, values in zip(space.keys, space.listed, strict=True)}
+    return space.point({**first, **given})
 
 
-def candidates_of(design: DesignSection, space: SpaceSection | None) -> tuple[LoraParams, ...]:
-    """Return the points that a design chooses from: the whole grid for a sample, else the points it trains."""
+def candidates_of(design: DesignSection, space: SpaceSection | None, folder: Path) -> tuple[LoraParams, ...]:
+    """Return the points that a design chooses from: the whole grid for a sample of it, else the points it trains.
+
+    Raise `ValueError` for a space that has no such points.
+    """
+    if design.points is not None:
+        return points_given(design.points, folder)
     if design.published is not None or space is None:
         return designs.published()
     if design.one_factor is not None:
         return designs.one_factor(space_of(space), baseline_of(design, space_of(space)))
+    if design.sample is not None and (method := method_of(design.sample, space_of(space))) != "tiers":
+        return designs.drawn(space_of(space), design.sample.n, design.sample.seed, method)
     return designs.grid(space_of(space))
 
 
-def points_of(design: DesignSection, space: SpaceSection | None, rules: Sequence[Rule]) -> tuple[LoraParams, ...]:
+def method_of(section: SampleSection, space: Space) -> Literal["tiers", "sobol", "random"]:
+    """Return how a sample is drawn."""
+    usual: Literal["sobol", "tiers"] = "sobol" if space.ranges else "tiers"
+    return section.method or usual  # type: ignore[return-value]  # one of these words
+
+
+def points_of(
+    design: DesignSection, space: SpaceSection | None, rules: Sequence[Rule], folder: Path
+) -> tuple[LoraParams, ...]:
     """Return the points that are trained."""
-    if design.sample is None or space is None:
-        return candidates_of(design, space)
+    if design.sample is None or space is None or method_of(design.sample, space_of(space)) != "tiers":
+        return candidates_of(design, space, folder)
 
     def tier_of(params: LoraParams) -> str:
         rule = designs.assign(params, rules)
         return rule.tier if rule else ""
 
     return designs.sample(space_of(space), design.sample.n, design.sample.seed, tier_of)
+
+
+def points_given(given: tuple[dict[str, Any], ...] | str, folder: Path) -> tuple[LoraParams, ...]:
+    """Return the points of a list or a CSV file; an axis of LoRA that is not named has the published baseline's value.
+
+    Raise `ValueError` for a file that cannot be read, points that are there twice, or that have different axes.
+    """
+    rows = point_rows(absolute(given, folder)) if isinstance(given, str) else given
+    usual = {key: designs.published()[0].value(key) for key in PARAMS}
+    found = [point({**usual, **row}) for row in rows]
+    for n, params in enumerate(found):
+        if params in found[:n]:
+            raise ValueError(f"[{n}] is the same point as [{found.index(params)}]; delete one")
+        if params.keys != found[0].keys:
+            raise ValueError(f"[{n}] has the axes {', '.join(params.keys)}, the first {', '.join(found[0].keys)}")
+    return tuple(found)
 
 
 def tiers_of(sections: Sequence[TierSection] | None) -> tuple[Tier, ...]:
@@ -205,17 +251,8 @@ def _id(id: str, folder: Path) -> str:
 
 
 def _rule(section: RuleSection) -> Rule:
-    given = ((param, getattr(section.when, param)) for param in PARAMS)
+    given = ((param, getattr(section.when, param)) for param in (*PARAMS, *AXES))
     return Rule(section.tier, tuple(Condition(param, *test) for param, test in given if test is not None))
-
-
-def _total_steps(dataset: Dataset, recipe: Recipe) -> int:
-    if recipe.steps is not None:
-        return recipe.steps
-    assert dataset.train_samples is not None, "a file without faults gives steps or train_samples"
-    per_epoch = ceil(Fraction(dataset.train_samples, recipe.batch_size * recipe.accumulation))
-    # exact arithmetic: in floats 500 * 0.07 is more than 35
-    return ceil(per_epoch * Fraction(Decimal(repr(recipe.epochs))))
 
 
 def carbon_of(section: CarbonSection, folder: Path) -> CarbonSource:

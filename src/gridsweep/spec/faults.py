@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from gridsweep.spec.axes import Section
 from gridsweep.spec.file import SpecFile
-from gridsweep.spec.study import Section
 from gridsweep.spec.values import nearest, shown
 from gridsweep.spec.yaml_lines import Fault, Where
 

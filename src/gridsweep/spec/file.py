@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from gridsweep.grid.registry import names
+from gridsweep.spec.axes import Section
 from gridsweep.spec.clusters import Executors
 from gridsweep.spec.rungs import OptionalProposals, OptionalRepeats, OptionalRungs, Pack, RungsSection
+from gridsweep.spec.space import SpaceSection, WhenSection
 from gridsweep.spec.study import (
     Choice,
     Datasets,
@@ -18,12 +20,8 @@ from gridsweep.spec.study import (
     Plain,
     ProxySection,
     RecipeSection,
-    Section,
-    SpaceSection,
 )
 from gridsweep.spec.values import (
-    Compared,
-    Comparison,
     Flag,
     Limit,
     Moment,
@@ -70,15 +68,6 @@ class TierSection(Section):
     max_delay: Annotated[timedelta, Span(timedelta(0))] = Field(
         description="The longest wait; after it, experiments start at any intensity."
     )
-
-
-class WhenSection(Section):
-    """Conditions on the hyperparameters; all must hold."""
-
-    r: Annotated[Comparison, Compared()] | None = Field(default=None, description='LoRA rank: 16, or ">= 16".')
-    alpha: Annotated[Comparison, Compared()] | None = Field(default=None, description='LoRA alpha: 128, or "< 128".')
-    lr: Annotated[Comparison, Compared()] | None = Field(default=None, description='Peak learning rate: "<= 1e-5".')
-    dropout: Annotated[Comparison, Compared()] | None = Field(default=None, description='LoRA dropout: ">= 0.15".')
 
 
 class RuleSection(Section):

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from gridsweep.errors import FileFault, SpecError
+from gridsweep.spec.axes import Section
 from gridsweep.spec.file import SpecFile
-from gridsweep.spec.study import DatasetSection, ModelSection, RecipeSection, Section
+from gridsweep.spec.study import DatasetSection, ModelSection, RecipeSection
 from gridsweep.spec.yaml_lines import Document, Where, dotted
 
 KEYS: dict[str, type[Section]] = {"model": ModelSection, "dataset": DatasetSection, "recipe": RecipeSection}

@@ -9,7 +9,7 @@ from typing import Annotated, Any  # a JSON schema
 
 from pydantic import Field, model_validator
 
-from gridsweep.spec.study import Section
+from gridsweep.spec.axes import Section
 from gridsweep.spec.values import Number, OneOf, Shorthand, Value, shown
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs, scaled
 

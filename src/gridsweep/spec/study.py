@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from typing import Annotated
+from typing import Annotated, Any  # values of a point
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from gridsweep.spec.values import (
-    Flag,
-    Number,
-    OneOf,
-    Shorthand,
-    Word,
-    choice_of,
-    shown,
-)
+from gridsweep.spec.axes import KINDS, Section
+from gridsweep.spec.space import BaselineSection, Points
+from gridsweep.spec.values import Number, OneOf, Shorthand, Word, choice_of, shown
 from gridsweep.sweep.experiments import ALL_LINEAR, DATA_SUFFIXES, Dataset, Recipe
-from gridsweep.sweep.losses import DECIDES
 
-MOST_POINTS = 10_000
-DESIGNS = ("published", "grid", "one_factor", "sample")
+DESIGNS = ("published", "grid", "one_factor", "sample", "points")
 
 _RECIPE, _DATASET = Recipe(), Dataset("")
 
@@ -35,27 +25,10 @@ Split = Annotated[str, Word(_SPLIT, "the name of a split, such as train")]
 Validation = Annotated[str, Word(rf"{_SPLIT}|{_PATH}", "the name of a split, or a path starting with ./ or /")]
 Column = Annotated[str, Word(r"[^\x00-\x1f]{1,200}", "the name of a column")]
 Revision = Annotated[str, Word(r"[\w./-]{1,255}", "a branch, tag or commit")]
-Count = Annotated[int, Number(least=1, most=10_000_000, whole=True)]
-Seed = Annotated[int, Number(least=0, below=2**32, whole=True)]
+Count = Annotated[int, KINDS["steps"]]
+Seed = Annotated[int, KINDS["seed"]]
+Targets = Annotated[tuple[str, ...], KINDS["target_modules"]]
 Share = Annotated[float, Number(least=0, below=1)]
-
-Rank = Annotated[int, Number(least=1, most=65_536, whole=True)]
-Alpha = Annotated[float, Number(above=0, most=1_000_000)]
-LearningRate = Annotated[float, Number(above=0, most=100)]
-Dropout = Annotated[float, Number(least=0, below=1)]
-
-
-def _no_duplicates(values: tuple[float, ...]) -> tuple[float, ...]:
-    seen: set[float] = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{shown(value)} is given twice; delete one")
-        seen.add(value)
-    return values
-
-
-def _axis(value: object) -> object:
-    return [value] if isinstance(value, int | float | str) else value
 
 
 def _named(value: object) -> object:
@@ -68,22 +41,6 @@ def _of_split(value: object) -> object:
     return value["split"] if isinstance(value, dict) and value.keys() == {"split"} else value
 
 
-def _alone(names: tuple[str, ...]) -> tuple[str, ...]:
-    if ALL_LINEAR in names and len(names) > 1:
-        raise ValueError(f"{ALL_LINEAR} stands for all modules; write target_modules: {ALL_LINEAR} or names alone")
-    return names
-
-
-def _targets(value: object) -> object:
-    for name in value if isinstance(value, list) else [value]:
-        plain = re.sub(r"[^a-z]", "", name.lower()) if isinstance(name, str) else ""
-        if name != ALL_LINEAR and difflib.get_close_matches(plain, ["alllinear"], cutoff=0.85):
-            raise ValueError(f"unknown value {shown(name)}; did you mean {ALL_LINEAR}?")
-    return [value] if value == ALL_LINEAR else value
-
-
-_ALL_LINEAR = Shorthand(_targets, {"const": ALL_LINEAR})
-_ONE_VALUE = Shorthand(_axis, Number().schema())
 _SPLIT_OF = {
     "type": "object",
     "properties": {"split": {"type": "string", "pattern": f"^(?:{_SPLIT})$", "description": "The name of a split."}},
@@ -92,11 +49,6 @@ _SPLIT_OF = {
 }
 _JUST_SPLIT = Shorthand(_of_split, _SPLIT_OF)
 _JUST_ID = Shorthand(_named, {"type": "string", "pattern": f"^(?:{_ID})$"})
-_AXIS = (Field(min_length=1, max_length=MOST_POINTS), AfterValidator(_no_duplicates), _ONE_VALUE)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSection(Section):
@@ -156,29 +108,26 @@ class DatasetSection(Section):
 class RecipeSection(Section):
     """How each experiment is trained."""
 
-    epochs: Annotated[float, Number(above=0, most=10_000)] = Field(
+    epochs: Annotated[float, KINDS["epochs"]] = Field(
         default=_RECIPE.epochs, description="Passes over the training samples."
     )
     steps: Count | None = Field(default=None, description="Number of optimizer steps; overrides epochs.")
     batch_size: Count = Field(default=_RECIPE.batch_size, description="Samples in one forward pass.")
     accumulation: Count = Field(default=_RECIPE.accumulation, description="Forward passes per optimizer step.")
     max_length: Count = Field(default=_RECIPE.max_length, description="Longest sample in tokens; longer ones are cut.")
-    learning_rate_schedule: Annotated[str, OneOf(tuple(DECIDES))] = Field(
+    learning_rate_schedule: Annotated[str, KINDS["learning_rate_schedule"]] = Field(
         default=_RECIPE.learning_rate_schedule, description="The learning-rate schedule after the warm-up."
     )
-    warmup: Share = Field(default=_RECIPE.warmup, description="Share of the steps over which the learning rate rises.")
-    weight_decay: Annotated[float, Number(least=0, most=10)] = Field(
+    warmup: Annotated[float, KINDS["warmup"]] = Field(
+        default=_RECIPE.warmup, description="Share of the steps over which the learning rate rises."
+    )
+    weight_decay: Annotated[float, KINDS["weight_decay"]] = Field(
         default=_RECIPE.weight_decay, description="Weight decay of AdamW on the LoRA weights."
     )
-    clip: Annotated[float, Number(above=0)] = Field(
+    clip: Annotated[float, KINDS["clip"]] = Field(
         default=_RECIPE.clip, description="Largest gradient norm; larger gradients are clipped."
     )
-    target_modules: Annotated[
-        tuple[Annotated[str, Word(rf"{ALL_LINEAR}|[\w.]{{1,100}}", "the name of a module")], ...],
-        Field(min_length=1),
-        AfterValidator(_alone),
-        _ALL_LINEAR,
-    ] = Field(
+    target_modules: Targets = Field(
         default=_RECIPE.target_modules,
         description=f"The projections that get LoRA layers: names, or {ALL_LINEAR} for every one of the decoder.",
     )
@@ -190,14 +139,14 @@ class RecipeSection(Section):
         description="Share of the samples used for validation if dataset.validation_samples is not given.",
     )
     checkpoint_every: Count = Field(default=_RECIPE.checkpoint_every, description="Steps between checkpoints.")
-    layers: Annotated[str, OneOf(("all", "upper-half"))] = Field(
+    layers: Annotated[str, KINDS["layers"]] = Field(
         default=_RECIPE.layers,
         description="Which decoder layers have adapters; with upper-half the lower half runs once for a whole pack.",
     )
-    rslora: Annotated[bool, Flag()] = Field(
+    rslora: Annotated[bool, KINDS["rslora"]] = Field(
         default=_RECIPE.rslora, description="Scale adapters by alpha / sqrt(r) instead of alpha / r."
     )
-    lora_plus: Annotated[float, Number(least=1, most=1000)] = Field(
+    lora_plus: Annotated[float, KINDS["lora_plus"]] = Field(
         default=_RECIPE.lora_plus, description="LoRA+: the factor on the learning rate of matrix B."
     )
 
@@ -210,26 +159,8 @@ class ProxySection(Section):
     )
 
 
-class SpaceSection(Section):
-    """The values of each hyperparameter: a list, or one number."""
-
-    r: Annotated[tuple[Rank, ...], *_AXIS] = Field(description="LoRA rank.")
-    alpha: Annotated[tuple[Alpha, ...], *_AXIS] = Field(description="LoRA alpha.")
-    lr: Annotated[tuple[LearningRate, ...], *_AXIS] = Field(description="Peak learning rate.")
-    dropout: Annotated[tuple[Dropout, ...], *_AXIS] = Field(description="Dropout of the LoRA layers, in [0, 1).")
-
-
 class Plain(Section):
     """A choice without options."""
-
-
-class BaselineSection(Section):
-    """A point of the space; a missing key defaults to the first value of its axis."""
-
-    r: Rank | None = Field(default=None, description="LoRA rank.")
-    alpha: Alpha | None = Field(default=None, description="LoRA alpha.")
-    lr: LearningRate | None = Field(default=None, description="Peak learning rate.")
-    dropout: Dropout | None = Field(default=None, description="Dropout of the LoRA layers.")
 
 
 class OneFactorSection(Section):
@@ -242,10 +173,15 @@ class OneFactorSection(Section):
 
 
 class SampleSection(Section):
-    """A sample of the grid in which each tier keeps its share."""
+    """A sample of the space."""
 
     n: Count = Field(description="How many points; at most the size of the grid.")
     seed: Seed = Field(default=42, description="Seed of the draw; the same seed draws the same points.")
+    method: Annotated[str, OneOf(("tiers", "sobol", "random"))] | None = Field(
+        default=None,
+        description="tiers: of the grid, each tier keeps its share (the default without ranges); sobol: evenly spread "
+        "(the default with ranges); random: independent draws.",
+    )
 
 
 class Choice(Section):
@@ -263,8 +199,11 @@ class DesignSection(Choice):
     grid: Plain | None = Field(default=None, description="Every combination of the values.")
     one_factor: OneFactorSection | None = Field(default=None, description="The baseline, then each axis varied alone.")
     sample: SampleSection | None = Field(default=None, description="A sample of the grid, proportional to the tiers.")
+    points: Annotated[tuple[dict[str, Any], ...] | str, Points()] | None = Field(
+        default=None, description="The points themselves: a list of mappings, or the path of a CSV file with a header."
+    )
 
 
-Designs = Annotated[DesignSection, choice_of(DESIGNS, never_alone=("sample",))]
+Designs = Annotated[DesignSection, choice_of(DESIGNS, never_alone=("sample", "points"))]
 Models = Annotated[ModelSection, _JUST_ID]
 Datasets = Annotated[DatasetSection, _JUST_ID]

@@ -286,7 +286,7 @@ class SecretReference(Value):
 
 class Comparison(NamedTuple):
     op: str
-    value: float
+    value: float | str
 
 
 class Compared(Value):

@@ -273,7 +273,7 @@ class State:
             if whole and attempt.running_at and attempt.stint.steps > 0 and event.at > attempt.running_at:
                 speed = device_named(self.sweep.devices, attempt.device).speed
                 self._changed("pace")
-                expected = self.sweep.taken(attempt.stint.parts)
+                expected = self.sweep.taken(attempt.stint.members)
                 if expected > timedelta(0) and not self.sweep.follows_work:  # otherwise it takes the estimate
                     self.paces.append((event.at - attempt.running_at) * speed / expected)
         self.early_losses.clear()

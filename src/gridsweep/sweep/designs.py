@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import product
-from math import prod
+from typing import Literal
 
-from gridsweep.sweep.experiments import PARAMS, LoraParams, number
+from gridsweep.sweep.experiments import PARAMS, LoraParams, Setting, number, text
+from gridsweep.sweep.sobol import sobol
+from gridsweep.sweep.space import Relation, Space
 from gridsweep.sweep.tiers import Condition, Rule, Tier
 
 PUBLISHED_TIERS = (
@@ -18,6 +19,9 @@ PUBLISHED_TIERS = (
     Tier("tier2", 175.0, timedelta(hours=48), 2),
     Tier("tier3", 125.0, timedelta(hours=96), 3),
 )
+
+TRIES = 100
+"""So many points are drawn for each that is wanted, before a space is said to have too few."""
 
 _RANK_32 = Condition("r", "==", 32)
 
@@ -29,30 +33,6 @@ PUBLISHED_RULES = (
     Rule("tier3", (_RANK_32, Condition("lr", "<=", 1e-5))),
     Rule("tier2"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """The values of each hyperparameter, in the order they are tried, without duplicates."""
-
-    r: tuple[int, ...]
-    alpha: tuple[float, ...]
-    lr: tuple[float, ...]
-    dropout: tuple[float, ...]
-
-    @property
-    def size(self) -> int:
-        """The number of points in the full grid."""
-        return prod(len(axis) for axis in (self.r, self.alpha, self.lr, self.dropout))
-
-    def axis(self, param: str) -> tuple[float, ...]:
-        values: tuple[float, ...] = getattr(self, param)
-        return values
-
-    @property
-    def first(self) -> LoraParams:
-        """The first value of every axis."""
-        return LoraParams(self.r[0], self.alpha[0], self.lr[0], self.dropout[0])
 
 
 def published() -> tuple[LoraParams, ...]:
@@ -83,19 +63,29 @@ def published() -> tuple[LoraParams, ...]:
 
 
 def grid(space: Space) -> tuple[LoraParams, ...]:
-    """Return every point of the space, the last axis varying fastest."""
-    return tuple(LoraParams(*point) for point in product(space.r, space.alpha, space.lr, space.dropout))
+    """Return every point of the space, the last axis varying fastest, without those excluded and without repetitions.
+
+    Raise `ValueError` for an axis that is a range, which has no end of values.
+    """
+    points = (space.point(dict(zip(space.keys, values, strict=True))) for values in product(*space.listed))
+    return tuple(dict.fromkeys(params for params in points if not space.excludes(params)))
 
 
 def one_factor(space: Space, baseline: LoraParams) -> tuple[LoraParams, ...]:
-    """Return the baseline, then each axis varied alone with the others held at the baseline."""
+    """Return the baseline, then each axis varied alone with the others held at the baseline.
+
+    An axis whose first value follows from another axis goes on following it.
+    """
+    held: dict[str, Setting | Relation] = dict(baseline.values)
+    for key, values in zip(space.keys, space.listed, strict=True):
+        if isinstance(values[0], Relation) and space.point({**held, key: values[0]}) == baseline:
+            held[key] = values[0]
     varied = (
-        replace(baseline, **{param: value})  # type: ignore[arg-type]  # the axes have the parameters' types
-        for param in PARAMS
-        for value in space.axis(param)
-        if value != getattr(baseline, param)
+        space.point({**held, param: value})
+        for param, values in zip(space.keys, space.listed, strict=True)
+        for value in values
     )
-    return (baseline, *varied)
+    return tuple(dict.fromkeys([baseline, *(params for params in varied if not space.excludes(params))]))
 
 
 def sample(space: Space, n: int, seed: int, tier_of: Callable[[LoraParams], str]) -> tuple[LoraParams, ...]:
@@ -105,18 +95,41 @@ def sample(space: Space, n: int, seed: int, tier_of: Callable[[LoraParams], str]
     are taken, so that neither the order of axes nor that of calls matters. Raises `ValueError` for an `n`
     outside 0 to the size of the grid.
     """
-    if not 0 <= n <= space.size:
-        raise ValueError(f"cannot draw {n} points from a grid of {space.size}; draw no more than the grid has")
+    every = grid(space)
+    if not 0 <= n <= len(every):
+        raise ValueError(f"cannot draw {n} points from a grid of {len(every)}; draw no more than the grid has")
     by_tier: defaultdict[str, list[LoraParams]] = defaultdict(list)
-    for params in grid(space):
+    for params in every:
         by_tier[tier_of(params)].append(params)
-    seats = {tier: n * len(points) // space.size for tier, points in by_tier.items()}
-    remainder = {tier: n * len(points) % space.size for tier, points in by_tier.items()}
+    seats = {tier: n * len(points) // len(every) for tier, points in by_tier.items()}
+    remainder = {tier: n * len(points) % len(every) for tier, points in by_tier.items()}
     by_claim = sorted(by_tier, key=lambda tier: (-remainder[tier], tier))
     for tier in by_claim[: n - sum(seats.values())]:
         seats[tier] += 1
     drawn = (sorted(points, key=lambda p: _draw(seed, p))[: seats[tier]] for tier, points in by_tier.items())
     return tuple(sorted(params for points in drawn for params in points))
+
+
+def drawn(space: Space, n: int, seed: int, method: Literal["sobol", "random"]) -> tuple[LoraParams, ...]:
+    """Return `n` distinct points of lists and ranges: spread evenly (Sobol, shifted by the seed) or independent.
+
+    Points that are excluded or there already are passed over. Raise `ValueError` if there are too few others.
+    """
+    shifts = [int.from_bytes(_digest(seed, key)[:4], "big") for key in space.keys]
+    found: dict[LoraParams, None] = {}
+    for index in range(n * TRIES):
+        if len(found) == n:
+            break
+        if method == "sobol":
+            shares = sobol(index, shifts)
+        else:
+            shares = tuple(int.from_bytes(_digest(seed, f"{key} {index}")[:4], "big") / 2**32 for key in space.keys)
+        params = space.at(shares)
+        if not space.excludes(params):
+            found[params] = None
+    if len(found) < n:
+        raise ValueError(f"the space has too few points: of {n * TRIES:,} drawn, {len(found)} differ and are allowed")
+    return tuple(found)
 
 
 def assign(params: LoraParams, rules: Iterable[Rule]) -> Rule | None:
@@ -125,5 +138,10 @@ def assign(params: LoraParams, rules: Iterable[Rule]) -> Rule | None:
 
 
 def _draw(seed: int, params: LoraParams) -> bytes:
-    point = ",".join(number(getattr(params, param)) for param in PARAMS)
-    return hashlib.sha256(f"{seed}:{point}".encode()).digest()
+    values = [number(getattr(params, param)) for param in PARAMS]
+    values += [f"{key}={text(value)}" for key, value in params.more]
+    return _digest(seed, ",".join(values))
+
+
+def _digest(seed: int, what: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{what}".encode()).digest()

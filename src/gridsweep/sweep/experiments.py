@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal, TypeAlias  # values of any field
 
 PARAMS = ("r", "alpha", "lr", "dropout")
+"""The axes that every point has; further ones are keys of the recipe (`gridsweep.sweep.axes`)."""
 ALL_LINEAR = "all-linear"
 """The target module that stands for every linear layer of the decoder."""
 
@@ -14,14 +15,48 @@ DATA_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".json", ".csv", ".tsv", ".p
 """The suffixes of data files, in lower case; each may be followed by `.gz`."""
 
 
+Setting: TypeAlias = bool | int | float | str | tuple[str, ...]
+"""A value of an axis."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class LoraParams:
-    """One point of the space: rank, alpha, peak learning rate, dropout of the LoRA layers."""
+    """One point of the space: rank, alpha, peak learning rate, dropout of the LoRA layers, and what else is varied.
+
+    `more` holds the values of further axes, keys of the recipe, sorted by key. Raise `ValueError` if it is not sorted.
+    """
 
     r: int
     alpha: float
     lr: float
     dropout: float
+    more: tuple[tuple[str, Setting], ...] = ()
+
+    def __post_init__(self) -> None:
+        keys = [key for key, _ in self.more]
+        if keys != sorted(set(keys)) or not set(keys).isdisjoint(PARAMS):
+            raise ValueError(f"further axes must be sorted by key, each given once, not {', '.join(keys)}")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The axes of this point, the four of LoRA first."""
+        return (*PARAMS, *(key for key, _ in self.more))
+
+    @property
+    def values(self) -> dict[str, Setting]:
+        """The value on each axis."""
+        return {key: self.value(key) for key in self.keys}
+
+    def value(self, key: str) -> Setting:
+        """Return the value on an axis. Raise `KeyError` for one that this point does not have."""
+        value: Setting = getattr(self, key) if key in PARAMS else dict(self.more)[key]
+        return value
+
+    def having(self, **values: Setting) -> LoraParams:
+        """Return the point with other values, on axes that it has or has not yet."""
+        own: dict[str, Any] = {key: values[key] for key in values if key in PARAMS}
+        more = {**dict(self.more), **{key: value for key, value in values.items() if key not in PARAMS}}
+        return replace(self, **own, more=tuple(sorted(more.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +163,13 @@ class Experiment:
     device: str | None = None
     repeats: str | None = None
     base: Base = "full"
+
+
+def text(value: Setting) -> str:
+    """Return the value of an axis as a user writes it, a list with `+` between its words."""
+    if isinstance(value, str):
+        return value
+    return "+".join(value) if isinstance(value, tuple) else number(value)
 
 
 def number(value: float) -> str:

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import PurePath
 
-from gridsweep.sweep.experiments import PARAMS, Base, Dataset, LoraParams, Model, Recipe, is_local, number
+from gridsweep.sweep.axes import AXES, recipe_of
+from gridsweep.sweep.experiments import PARAMS, Base, Dataset, LoraParams, Model, Recipe, is_local, number, text
 
 NEW_KEYS: dict[str, dict[str, object]] = {
     "model": {"chat_template": None},
@@ -26,11 +27,16 @@ MOST_NAMED = 12
 """The largest number of experiments that a message names."""
 
 
-def slug(params: LoraParams) -> str:
-    """Return a readable name, safe as a folder and as a DNS label: `r16-a32-lr1e-4-d0p05`. Not unique by itself."""
-    parts = (("r", params.r), ("a", params.alpha), ("lr", params.lr), ("d", params.dropout))
-    text = "-".join(f"{name}{number(value)}" for name, value in parts)
-    return re.sub(r"[^a-z0-9-]", "p", text.lower())[:36].rstrip("-")
+def slug(params: LoraParams, recipe: Recipe | None = None) -> str:
+    """Return a readable name, safe as a folder and as a DNS label: `r16-a32-lr1e-4-d0p05`. Not unique by itself.
+
+    Further axes follow where they differ from the recipe: `r16-a32-lr1e-4-d0-wd0p1`.
+    """
+    parts = [f"r{params.r}", f"a{number(params.alpha)}", f"lr{number(params.lr)}", f"d{number(params.dropout)}"]
+    for key, value in params.more:
+        if recipe is None or key == "seed" or value != getattr(recipe, key):
+            parts.append(AXES[key].short + text(value))
+    return re.sub(r"[^a-z0-9-]", "p", "-".join(parts).lower())[:36].rstrip("-")
 
 
 def experiment_id(
@@ -38,14 +44,16 @@ def experiment_id(
 ) -> str:
     """Return a slug and a digest of everything that decides the result; local paths count by their last part only.
 
-    At most 45 characters, a DNS-1035 label. Ids are equal if and only if the experiments are equal.
+    `recipe` is the sweep's. At most 45 characters, a DNS-1035 label. Ids are equal if and only if the experiments are
+    equal: an axis at the recipe's value adds nothing.
     """
     named = {name: getattr(params, name) for name in PARAMS}
-    values: dict[str, object] = {"params": _canonical(named), "seed": seed, **_shared(model, dataset, recipe)}
+    own = recipe_of(recipe, params)
+    values: dict[str, object] = {"params": _canonical(named), "seed": seed, **_shared(model, dataset, own)}
     if base != "full":
         values["base"] = base
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{slug(params)}-{digest}"
+    return f"{slug(params, recipe)}-{digest}"
 
 
 @lru_cache(maxsize=16)  # the same for all experiments of a sweep, of which there may be thousands

@@ -11,6 +11,13 @@ DECIDES: dict[str, ScoreName] = {"cosine": "averaged", "linear": "averaged", "co
 """The loss that decides at a rung, by learning-rate schedule: of averaged weights if the rate decays to 0."""
 
 
+def which_score(schedule: str) -> ScoreName:
+    """Return the score that decides under a learning-rate schedule. Raise `ValueError` for an unknown schedule."""
+    if schedule not in DECIDES:
+        raise ValueError(f"no learning-rate schedule {schedule!r}; choose one of: {', '.join(DECIDES)}")
+    return DECIDES[schedule]
+
+
 @dataclass(frozen=True, slots=True)
 class Losses:
     """One experiment's losses on the validation samples, in an order that all experiments share.

@@ -9,11 +9,12 @@ same effective step nearly coincide, but are not identical.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isclose
 from typing import Literal
 
-from gridsweep.sweep.experiments import PARAMS, LoraParams, number
+from gridsweep.sweep.axes import scale_of, whole
+from gridsweep.sweep.experiments import LoraParams, number
 
 FACTOR = 1.1
 """Effective steps within this factor nearly coincide."""
@@ -27,7 +28,8 @@ FURTHEST = 10.0
 class Edge:
     """An axis on which the winner has the largest or smallest tried value, and the next value `beyond` it.
 
-    `beyond` continues the step between the two outermost values: as a factor, for dropout as a difference.
+    `beyond` continues the step between the two outermost values: as a factor, for shares such as dropout as a
+    difference.
     """
 
     param: str
@@ -41,19 +43,21 @@ class Edge:
 
     def applied(self, params: LoraParams) -> LoraParams:
         """Return the same point with the value beyond the edge."""
-        beyond = int(self.beyond) if self.param == "r" else self.beyond
-        return replace(params, **{self.param: beyond})  # type: ignore[arg-type]  # the axes have the parameters' types
+        return params.having(**{self.param: int(self.beyond) if whole(self.param) else self.beyond})
 
 
 def edges(winner: LoraParams, tried: Sequence[LoraParams]) -> list[Edge]:
-    """Return the axes on which the winner has an outermost tried value, in the order r, alpha, lr, dropout.
+    """Return the axes on which the winner has an outermost tried value, in the order r, alpha, lr, dropout, others.
 
-    Only axes of at least two values count. A value that cannot go further is no edge: a rank of 1, a dropout of 0.
+    Only axes of at least two values count. A value that cannot go further is no edge: a rank of 1, a dropout of 0; nor
+    is one on an axis without order, such as the schedule.
     """
     found = []
-    for param in PARAMS:
-        axis = sorted({float(getattr(params, param)) for params in (*tried, winner)})
-        value = float(getattr(winner, param))
+    for param in winner.keys:
+        if scale_of(param) is None:
+            continue
+        axis = sorted({quantity(params, param) for params in (*tried, winner) if param in params.keys})
+        value = quantity(winner, param)
         if len(axis) < 2 or value not in (axis[0], axis[-1]):
             continue
         side: Literal["largest", "smallest"] = "largest" if value == axis[-1] else "smallest"
@@ -66,21 +70,28 @@ def edges(winner: LoraParams, tried: Sequence[LoraParams]) -> list[Edge]:
 def _beyond(param: str, value: float, inner: float) -> float | None:
     """Return the value as far beyond `value` as `value` is from `inner`; None if the parameter ends there.
 
-    At most by a factor of `FURTHEST`. Rounded to three digits, a rank to a whole number; a dropout is never below 0.
+    At most by a factor of `FURTHEST`. Rounded to three digits, a rank to a whole number; a share is never below 0.
     """
-    if param == "dropout":
+    if scale_of(param) == "difference":
         further = max(0.0, _rounded(2 * value - inner))
         return further if further < 1 and further != value else None
     if min(value, inner) <= 0:
         return None
     further = value * min(max(value / inner, 1 / FURTHEST), FURTHEST)
-    if param == "r":
+    if whole(param):
         further = float(round(further)) if round(further) != value else value + (1 if value > inner else -1)
         return further if further >= 1 else None
     # If two values hardly differ, rounding may remove the step between them.
     return next(
         (found for found in (_rounded(further), further) if (found > value > inner or found < value < inner)), None
     )
+
+
+def quantity(params: LoraParams, key: str) -> float:
+    """Return the value on an axis that has an order."""
+    value = params.value(key)
+    assert isinstance(value, int | float), "only axes of numbers have an order"
+    return float(value)
 
 
 def effective_step(params: LoraParams) -> float:
@@ -104,7 +115,7 @@ class Alike:
 
 
 def near_duplicates(params: Iterable[LoraParams], factor: float = FACTOR, *, same_rank: bool = False) -> list[Alike]:
-    """Return groups of distinct points with equal dropout and effective steps within a factor, smallest step first.
+    """Return groups of distinct points that differ in nothing but effective steps within a factor, and perhaps rank.
 
     With `same_rank` only points of equal rank coincide. Equal points count once: a repeat with another seed is no
     duplicate. A group spans at most the factor from its smallest step, so that it cannot grow along the axis. Raises
@@ -112,13 +123,13 @@ def near_duplicates(params: Iterable[LoraParams], factor: float = FACTOR, *, sam
     """
     if not factor >= 1:
         raise ValueError(f"a factor of {factor:g} cannot group points; give 1 or more")
-    ordered = sorted(set(params), key=lambda p: (p.dropout, p.r if same_rank else 0, effective_step(p), p))
+    ordered = sorted(set(params), key=lambda p: (p.dropout, p.more, p.r if same_rank else 0, effective_step(p), p))
     groups: list[list[LoraParams]] = []
     for point in ordered:
         first = groups[-1][0] if groups else None
         if (
             first is not None
-            and first.dropout == point.dropout
+            and (first.dropout, first.more) == (point.dropout, point.more)
             and (first.r == point.r or not same_rank)
             and _within(effective_step(first), effective_step(point), factor)
         ):

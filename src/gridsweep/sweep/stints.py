@@ -61,11 +61,6 @@ class Stint:
         return "s-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def parts(self) -> list[tuple[int, int]]:
-        """The first and last step of each member."""
-        return [(m.from_step, m.to_step) for m in self.members]
-
-    @property
     def steps(self) -> int:
         """The number of steps of the longest member."""
         return max(m.to_step - m.from_step for m in self.members)

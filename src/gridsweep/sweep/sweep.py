@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Literal
 
+from gridsweep.sweep.axes import UNEVEN, recipe_of, total_steps, work_of_a_step
 from gridsweep.sweep.clusters import LOCAL, ExecutorChoice
 from gridsweep.sweep.experiments import Dataset, Experiment, Model, Recipe
+from gridsweep.sweep.losses import ScoreName, which_score
 from gridsweep.sweep.rungs import Proposals, Repeats, Rungs, steps
-from gridsweep.sweep.stints import Device
+from gridsweep.sweep.stints import Device, Member
 from gridsweep.sweep.tiers import Tier
 
 SignalLoss = Literal["wait_until_deadline", "wait", "run"]
@@ -86,10 +89,12 @@ class Replay:
         return 1.0 if self.speed == "auto" else self.speed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sweep:
     """The content of `sweep.yaml`, checked and expanded; nothing else is read to run the sweep.
 
+    `recipe` and `total_steps` are those of a point without further axes; an experiment's own are `recipe_of` and
+    `total_of`. A rung has one name, its step of `total_steps`, wherever the own step of an experiment is another.
     Without `rungs` every experiment is trained to its end; at most `pack` of them are trained together. `repeats` and
     `propose` define the experiments added during the sweep. `env` are variables for the workers' environment, by name;
     `env:NAME` stands for the value of a variable of the loop.
@@ -145,32 +150,109 @@ class Sweep:
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The steps at which stints end: the rungs, then the last step."""
-        return (*(steps(self.rungs, self.total_steps) if self.rungs else ()), self.total_steps)
+        """The steps at which stints end, of `total_steps`: the rungs, then the last step."""
+        return self._stages(self.total_steps)
 
-    def next_stage(self, step: int) -> int:
-        """Return the first stage after a step, or the last step if there is none."""
-        return next((stage for stage in self.stages if stage > step), self.total_steps)
+    def _stages(self, total: int) -> tuple[int, ...]:
+        return (*(steps(self.rungs, total) if self.rungs else ()), total)
 
     def tier(self, name: str) -> Tier:
         return next(tier for tier in self.tiers if tier.name == name)
 
     def experiment(self, id: str) -> Experiment:
-        return next(experiment for experiment in self.experiments if experiment.id == id)
+        return self._by_id[id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Experiment]:
+        return {experiment.id: experiment for experiment in self.experiments}
+
+    @cached_property
+    def varied(self) -> bool:
+        """Whether experiments differ in more than rank, alpha, learning rate, dropout and seed."""
+        return any(key != "seed" for experiment in self.experiments for key, _ in experiment.params.more)
+
+    @cached_property
+    def uneven(self) -> bool:
+        """Whether experiments differ in their number of steps, or in the samples of one."""
+        return any(key in UNEVEN for experiment in self.experiments for key, _ in experiment.params.more)
+
+    @cached_property
+    def decides(self) -> ScoreName:
+        """The score that decides at rungs: of the averaged weights, unless no schedule of the sweep decays."""
+        names = {recipe_of(self.recipe, e.params).learning_rate_schedule for e in self.experiments if e.params.more}
+        names |= {self.recipe.learning_rate_schedule} if not all(e.params.more for e in self.experiments) else set()
+        return "averaged" if any(which_score(name) == "averaged" for name in names) else "raw"
+
+    # -- an experiment's own
+
+    def recipe_of(self, experiment: Experiment) -> Recipe:
+        return recipe_of(self.recipe, experiment.params)
+
+    def total_of(self, experiment: Experiment) -> int:
+        """Return the number of optimizer steps of an experiment."""
+        if not self.uneven:
+            return self.total_steps
+        return total_steps(self.dataset, self.recipe_of(experiment))
+
+    def stages_of(self, experiment: Experiment) -> tuple[int, ...]:
+        """Return the steps at which the experiment's stints end, one for each of `stages`."""
+        return self._stages(self.total_of(experiment))
+
+    def next_stage(self, experiment: Experiment, step: int) -> int:
+        """Return the experiment's first stage after a step, or its last step if there is none."""
+        stages = self.stages_of(experiment)
+        return next((stage for stage in stages if stage > step), stages[-1])
+
+    def level(self, experiment: Experiment, step: int) -> float:
+        """Return how far an experiment is, in steps of `total_steps`; at one of its stages, the name of that stage."""
+        if not self.uneven:
+            return step
+        names, own = (0, *self.stages), (0, *self.stages_of(experiment))
+        if step in own:
+            return names[own.index(step)]
+        at = sum(stage < step for stage in own)
+        share = (step - own[at - 1]) / (own[at] - own[at - 1])
+        return names[at - 1] + share * (names[at] - names[at - 1])
+
+    def own_step(self, experiment: Experiment, stage: int) -> int:
+        """Return the step of an experiment at the stage of that name."""
+        return self.stages_of(experiment)[self.stages.index(stage)] if self.uneven else stage
+
+    # -- time
+
+    def work_of_a_step(self, experiment: Experiment) -> float:
+        """Return the samples of a step of an experiment, relative to the recipe's."""
+        return work_of_a_step(self.recipe_of(experiment), self.recipe) if self.uneven else 1.0
 
     def span(self, members: int, from_step: int, to_step: int) -> timedelta:
-        """Return the estimated time of `members` experiments together over these steps, on a device of speed 1."""
-        return self.taken([(from_step, to_step)] * members)
+        """Return the estimated time of `members` usual experiments together over these steps of `total_steps`."""
+        return self._taken(
+            [(to_step - from_step) / self.total_steps] * members, (to_step in self.stages[:-1]) * members
+        )
 
-    def taken(self, parts: Sequence[tuple[int, int]]) -> timedelta:
+    def taken(self, members: Sequence[Member], *, evaluated: bool = True) -> timedelta:
         """Return the estimated time of members together, each over its own steps, on a device of speed 1.
 
-        Evaluation at a rung is added; evaluation at the end is part of `estimates.duration`.
+        Evaluation at a rung is added unless it is left out; that at the end is part of `estimates.duration`, which is
+        of the recipe: an experiment with other steps, or other samples in one, takes as long as it sees samples.
         """
-        shares = sum((end - begin) / self.total_steps for begin, end in parts)
+        if not self.uneven:
+            ends = sum(member.to_step in self.stages[:-1] for member in members)
+            return self._taken([(m.to_step - m.from_step) / self.total_steps for m in members], ends * evaluated)
+        shares, ends = [], 0
+        for member in members:
+            experiment = self.experiment(member.experiment)
+            share = (member.to_step - member.from_step) / self.total_steps
+            shares.append(share * self.work_of_a_step(experiment))
+            ends += member.to_step in self.stages_of(experiment)[:-1]
+        return self._taken(shares, ends * evaluated)
+
+    def _taken(self, shares: Sequence[float], evaluations: int) -> timedelta:
+        """Return the time of as many members as there are shares of a usual experiment."""
+        whole = sum(shares)
         if self.rungs is not None:
-            shares += self.estimates.evaluation * sum(end in self.stages[:-1] for _, end in parts)
-        return self.estimates.duration * shares * self.estimates.share(len(parts))
+            whole += self.estimates.evaluation * evaluations
+        return self.estimates.duration * whole * self.estimates.share(len(shares))
 
     def deadline(self, submitted_at: datetime) -> datetime | None:
         """Return when the whole sweep should have ended, or None without `finish_by`."""

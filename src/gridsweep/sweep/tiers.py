@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any  # a value of an axis
 
-from gridsweep.sweep.experiments import LoraParams, number
+from gridsweep.sweep.experiments import LoraParams, number, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,23 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A comparison on one hyperparameter: `dropout >= 0.15`."""
+    """A comparison on one axis: `dropout >= 0.15`; words are equal or not."""
 
     param: str
     op: str
-    value: float
+    value: float | str
 
     def holds(self, params: LoraParams) -> bool:
-        left = getattr(params, self.param)
+        left = params.value(self.param)
+        if isinstance(self.value, str):
+            return (text(left) == self.value) == (self.op == "==")
         return _OPERATORS[self.op](left, self.value)
 
     def __str__(self) -> str:
-        return f"{self.param} {self.op} {number(self.value)}"
+        return f"{self.param} {self.op} {text(self.value)}"
 
 
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+_OPERATORS: dict[str, Callable[[Any, float], bool]] = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
     ">=": lambda a, b: a >= b,

@@ -302,7 +302,8 @@ class WorkerContract(ExecutorContract):
         statuses = {id: s.status for id, s in story.state.standings.items()}
         assert statuses == {id: "done" if id == best else "stopped" for id in losses}, story.journal
         assert story.loss(best) == expected_loss(sweep, best)
-        assert [a.stint.parts for a in story.state.attempts.values()] == [[(0, 3)] * 3, [(3, 6)]]
+        spans = [[(m.from_step, m.to_step) for m in a.stint.members] for a in story.state.attempts.values()]
+        assert spans == [[(0, 3)] * 3, [(3, 6)]]
 
     def test_one_that_is_deaf_is_ended_when_it_is_to_be_killed(self, bench: Bench) -> None:
         story = self.story(bench, misbehave="hang:e00")

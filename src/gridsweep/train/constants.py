@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gridsweep.records.attempts import Assignment
 from gridsweep.records.files import file_digest, replace_file
 from gridsweep.sweep.experiments import Model
 from gridsweep.train.cache import cache_folder
@@ -46,12 +47,22 @@ def of_tokenizer(tokenizer: Tokenizer) -> dict[str, str]:
     }
 
 
-def of_samples(samples: Iterable[Sample]) -> dict[str, str]:
-    """Return the digest of token ids and of which of them are learned, in order."""
+def of_samples(train: Sequence[Sample], validation: Sequence[Sample], assignment: Assignment) -> dict[str, str]:
+    """Return the digest of token ids and of which of them are learned, in order.
+
+    Where experiments may differ in what training samples are cut to, those have a digest for each length.
+    """
+    if assignment.judging is None:
+        return {"encoded samples": _encoded([*train, *validation])}
+    cut = f"training samples of at most {assignment.recipe.max_length} tokens"
+    return {"encoded samples": _encoded(validation), cut: _encoded(train)}
+
+
+def _encoded(samples: Iterable[Sample]) -> str:
     sha = hashlib.sha256()
     for sample in samples:
         sha.update(json.dumps([sample.ids, sample.prompt, sample.context]).encode())
-    return {"encoded samples": sha.hexdigest()}
+    return sha.hexdigest()
 
 
 def cached_digest(path: Path) -> str:

@@ -64,7 +64,7 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     breathe()
     recipe = assignment.recipe
     train, validation = encoded(tokenizer, pairs, assignment)
-    found |= of_model(model) | of_tokenizer(tokenizer) | of_samples([*train.samples, *validation.samples])
+    found |= of_model(model) | of_tokenizer(tokenizer) | of_samples(train.samples, validation.samples, assignment)
     check_constant(known, found)
     breathe()
     assignment = replace(assignment, model=model, dataset=dataset)  # adapters name the commit
@@ -121,9 +121,10 @@ def encoded(tokenizer: Tokenizer, pairs: data.Data, assignment: Assignment) -> t
     from gridsweep.train.encoding import encode
 
     length, template = assignment.recipe.max_length, assignment.model.chat_template
+    judged = assignment.judging.max_length if assignment.judging else length
     train, validation = (
-        encode(tokenizer, side, length, encoding=assignment.encoding, date=assignment.submitted, template=template)
-        for side in (pairs.train, pairs.validation)
+        encode(tokenizer, side, at_most, encoding=assignment.encoding, date=assignment.submitted, template=template)
+        for side, at_most in ((pairs.train, length), (pairs.validation, judged))
     )
     if not train.samples or not validation.samples:
         raise SpecError(
@@ -141,7 +142,7 @@ def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: 
     from gridsweep.train.lean.variants import Variant
 
     recipe = assignment.recipe
-    variant = Variant(recipe.rslora, recipe.lora_plus)
+    recipes = {part.experiment: assignment.recipe_of(part) for part in assignment.members}
     tokens = CPU_TOKENS if base.device.type == "cpu" else None
     if engine.most == 1:  # a batch of the recipe's size, because all its logits are alive at once
         tokens = min(tokens or sys.maxsize, recipe.batch_size * max(len(sample.ids) for sample in samples))
@@ -152,7 +153,7 @@ def _group(assignment: Assignment, base: CausalLM, samples: list[Sample], room: 
         assignment.total_steps,
         samples,
         assignment.model,
-        variants={part.experiment: variant for part in assignment.members},
+        variants={name: Variant(own.rslora, own.lora_plus) for name, own in recipes.items()},
         layers=recipe.layers,
         order=assignment.members[0].seed,
         plan=room.fit.plan if room else Plan(tokens=tokens),

@@ -11,7 +11,8 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ from gridsweep.errors import GridsweepError, HubError
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment
 from gridsweep.records.files import replace_file
-from gridsweep.records.looks import TOLD_BY_THE_FIRST, Look, Piece
-from gridsweep.sweep.experiments import is_local
+from gridsweep.records.looks import HERE, TOLD_BY_THE_FIRST, Look, Piece
+from gridsweep.sweep.experiments import Recipe, is_local
 from gridsweep.train.cache import cache_folder
 from gridsweep.train.hub import commit_of_data, data_on_hub, model_on_hub, pinned_data
 from gridsweep.train.model import offline_if_local, resolve
@@ -129,31 +130,45 @@ class _Seen:
         train, validation = encoded(tokenizer, pairs, self.assignment)
         whole = "training data" in self.constants
         if whole:
-            self.constants |= of_samples([*train.samples, *validation.samples])
+            self.constants |= of_samples(train.samples, validation.samples, self.assignment)
         self.facts |= told(train, validation, recipe.max_length) | changed(train, validation) | _named(train.facts)
         self.first = tuple(pieces(tokenizer, train.samples[0]))
-        kind = kind_of(config, recipe.target_modules, recipe.layers)  # an encoder is no fault of the weights
-        shape = shape_of(model, where, config)
-        adapted, _ = targeted(shape, recipe.target_modules, recipe.layers)
+        kinds = [kind_of(config, own.target_modules, own.layers) for own in self._recipes()]
+        shape = shape_of(model, where, config)  # after the kinds: an encoder is no fault of the weights
         self.facts["model"] = f"{type(shape).__name__}, {sum(p.numel() for p in shape.parameters()):,} parameters"
-        kinds = Counter(name.rpartition(".")[2] for name in adapted)
-        self.facts["adapters on"] = ", ".join(f"{count} {name}" for name, count in sorted(kinds.items()))
-        self.facts["trainer"] = kind.told
-        self.facts |= _named(peculiarities(config, recipe.max_length))
-        if whole and kind.trainer == "lean":
-            self._room(shape, train.samples)
+        adapted = [targeted(shape, own.target_modules, own.layers)[0] for own in self._recipes()]
+        self.facts["adapters on"] = "; or ".join(dict.fromkeys(map(_counted, adapted)))
+        self.facts["trainer"] = "; or ".join(dict.fromkeys(kind.told for kind in kinds))
+        self.facts |= _named(peculiarities(config, max(own.max_length for own in self._recipes())))
+        if whole and all(kind.trainer == "lean" for kind in kinds):
+            lengths = {recipe.max_length: train.samples}
+            for length in {own.max_length for own in self._recipes()} - {recipe.max_length}:
+                cut = replace(self.assignment, recipe=replace(recipe, max_length=length))
+                lengths[length] = encoded(tokenizer, pairs, cut)[0].samples
+            self._room(shape, lengths)
         self.constants |= of_model(model)
 
-    def _room(self, shape: CausalLM, samples: list[Sample]) -> None:
-        """Check that the members would fit the device, which is this machine's; without members nothing is asked."""
+    def _recipes(self) -> list[Recipe]:
+        """Return the recipes of the members; where no experiment is named, the sweep's."""
+        return [self.assignment.recipe_of(part) for part in self.assignment.members] or [self.assignment.recipe]
+
+    def _room(self, shape: CausalLM, samples: Mapping[int, list[Sample]]) -> None:
+        """Check that each member would fit the device alone, if that is of this machine; samples by where they end."""
         from gridsweep.train.device import device_and_dtype, memory_at_hand
         from gridsweep.train.room import room_for
 
-        if self.assignment.members and self.assignment.base == "full":
+        if self.assignment.attempt == HERE and self.assignment.base == "full":
             device, dtype = device_and_dtype()
             memory = memory_at_hand(device, self.assignment.device.memory_gb)
-            room_for(shape.to(dtype), self.assignment.members, self.assignment.recipe, samples, memory)
+            for part, own in zip(self.assignment.members, self._recipes(), strict=True):
+                room_for(shape.to(dtype), (part,), own, samples[own.max_length], memory)
             self.facts["memory"] = f"the largest experiment fits {memory / 1e9:.1f} GB"
+
+
+def _counted(adapted: Iterable[str]) -> str:
+    """Return how many modules of each name have adapters."""
+    kinds = Counter(name.rpartition(".")[2] for name in adapted)
+    return ", ".join(f"{count} {name}" for name, count in sorted(kinds.items()))
 
 
 def _named(facts: Mapping[str, str]) -> dict[str, str]:

@@ -196,7 +196,8 @@ class Worker:
 
         group, recipe = ready.group, self.assignment.recipe
         scores: dict[str, Scores] = {}
-        if DECIDES.get(recipe.learning_rate_schedule) == "averaged":
+        judging_by = self.assignment.judging
+        if (judging_by.score if judging_by else DECIDES.get(recipe.learning_rate_schedule)) == "averaged":
             judges = [ready.validation[n] for n in judging(len(ready.validation), recipe.seed)]
             scores = group.evaluate(judges, self._breathing("evaluating"), averaged=True)
             scores = self._finite(ready, scores)

@@ -54,6 +54,30 @@ def test_members_of_all_sorts_train_as_alone(kind: str, remember: bool) -> None:
         assert scores[name].mean == pytest.approx(one.evaluate(SAMPLES, TOTAL, nothing), abs=5e-6)
 
 
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+def test_members_with_recipes_of_their_own_train_as_alone(kind: str) -> None:
+    """Schedule, warm-up, decay, clipping, rsLoRA and LoRA+ of each member, in one pack; 40 steps."""
+    recipes = {
+        "a": replace(RECIPE, learning_rate_schedule="constant", warmup=0.3),
+        "b": replace(RECIPE, learning_rate_schedule="linear", weight_decay=0.4, rslora=True),
+        "c": replace(RECIPE, clip=0.05, lora_plus=8.0),
+    }
+    members = [replace(p, recipe=recipes.get(p.experiment)) for p in MEMBERS]
+    own = {p.experiment: recipes.get(p.experiment, RECIPE) for p in MEMBERS}
+    variants = {name: Variant(recipe.rslora, recipe.lora_plus) for name, recipe in own.items()}
+    together = group(members, base=small_base(kind), variants=variants)
+    alone = {
+        p.experiment: Alone(
+            small_base(kind), p, own[p.experiment], TOTAL, SAMPLES,
+            rslora=own[p.experiment].rslora, b_ratio=own[p.experiment].lora_plus,
+        )
+        for p in MEMBERS
+    }  # fmt: skip
+    for step in range(TOTAL):
+        losses = together.step(step, nothing)
+        assert apart(losses, {name: one.step(step, nothing) for name, one in alone.items()}) <= 5e-6, step
+
+
 @pytest.mark.slow
 def test_the_bundled_model_trains_as_alone() -> None:
     recipe = replace(RECIPE, batch_size=4)

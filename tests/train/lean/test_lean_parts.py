@@ -188,11 +188,11 @@ def test_only_a_layer_that_computes_the_same_is_replaced() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(
-    st.lists(st.floats(1e-5, 1e-1), min_size=3, max_size=3), st.floats(0, 0.5), st.sampled_from([0.0, 0.1, 100.0]),
-    st.integers(0, 99),
+    st.lists(st.floats(1e-5, 1e-1), min_size=3, max_size=3), st.lists(st.floats(0, 0.5), min_size=3, max_size=3),
+    st.lists(st.sampled_from([0.0, 0.1, 100.0]), min_size=3, max_size=3), st.integers(0, 99),
 )  # fmt: skip
 def test_the_optimizer_is_torchs_adamw_for_each_member(
-    rates: list[float], decay: float, clip: float, seed: int
+    rates: list[float], decays: list[float], clips: list[float], seed: int
 ) -> None:
     """LoRA+ as two parameter groups; the gradient of one member is huge, which the others do not notice."""
     chance = torch.Generator().manual_seed(seed)
@@ -200,18 +200,18 @@ def test_the_optimizer_is_torchs_adamw_for_each_member(
     rows = [torch.randn(20, generator=chance) for _ in range(3)]
     stack = Stack(2, shapes, rows, [1.0] * 3, CPU)
     alone = []
-    for row, rate, ratio in zip(rows, rates, ratios, strict=True):
+    for row, rate, ratio, decay in zip(rows, rates, ratios, decays, strict=True):
         a, b = row[:12].clone().requires_grad_(), row[12:].clone().requires_grad_()
         groups = [{"params": [a], "lr": rate}, {"params": [b], "lr": rate * ratio}]
         alone.append(((a, b), torch.optim.AdamW(groups, weight_decay=decay)))
     for _ in range(5):
         stack.grads.copy_(torch.randn(3, 20, generator=chance))
         stack.grads[2] *= 1e6
-        for row, ((a, b), optimizer) in zip(stack.grads.clone(), alone, strict=True):
+        for row, ((a, b), optimizer), clip in zip(stack.grads.clone(), alone, clips, strict=True):
             a.grad, b.grad = row[:12], row[12:]
             if clip:
                 torch.nn.utils.clip_grad_norm_([a, b], clip)
             optimizer.step()
-        stack.step(rates, ratios, decay, clip, 0.9)
+        stack.step(rates, ratios, decays, clips, 0.9)
     for row, ((a, b), _) in zip(stack.weights, alone, strict=True):
         assert torch.allclose(row, torch.cat([a, b]), rtol=1e-5, atol=1e-6)

@@ -38,7 +38,7 @@ SETTLE = timedelta(minutes=1)
 """After a worker is gone, its last files may take this long to become visible through a network share."""
 UNASKED = "no cluster was asked whether its pod is alive"
 STOPPED = "its pod was asked to stop: its job was suspended, preempted or deleted, or its node drained"
-SAME = ("model", "dataset", "recipe", "total_steps", "base")
+SAME = ("model", "dataset", "recipe", "total_steps", "base", "judging")
 """What the assignment of a folder and the spec must agree on, besides the experiment itself."""
 
 
@@ -87,7 +87,7 @@ class Volume:
 
 def work_of(sweep: Sweep) -> dict[str, str]:
     """Return the experiments by the stint that a rendering gives each: all its steps."""
-    return {Stint((Member(e.id, 0, sweep.total_steps),)).id: e.id for e in sweep.experiments}
+    return {Stint((Member(e.id, 0, sweep.total_of(e)),)).id: e.id for e in sweep.experiments}
 
 
 def seen_in(api: Api, sweep: Sweep) -> Cluster:
@@ -151,7 +151,7 @@ def _begun(folder: AttemptFolder, name: str, sweep: Sweep, id: str) -> Begun | N
             remedy="collect with the spec that was rendered",
         )
     (part,) = task.members
-    checkpoint = part.checkpoint if 0 < part.from_step < sweep.total_steps else None
+    checkpoint = part.checkpoint if 0 < part.from_step < wanted.total_steps else None
     first = part.from_step if checkpoint is not None and checkpoint.step == part.from_step else 0
     at = min(_signed_in(folder), wall_clock())
     return Begun(name, id, at, first, checkpoint if first else None, task.encoding)
@@ -219,7 +219,7 @@ class Gathering:
             more = (*devices, replace(devices[0], name=device))
             changes = (f"devices: {len(devices)} before, {len(more)} now: so many jobs ran at once",)
             events.append(Resumed(at, state.epoch, replace(state.sweep, devices=more), changes))
-        stint = Stint((Member(one.experiment, one.from_step, state.sweep.total_steps),))
+        stint = Stint((Member(one.experiment, one.from_step, state.sweep.total_of(standing.experiment)),))
         return [
             *events,
             Requested(at, one.name, stint, device, f"its job was started in the cluster (gate {self.gate})"),

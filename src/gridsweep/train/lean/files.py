@@ -15,7 +15,7 @@ from torch import Tensor
 from gridsweep.errors import SpecError
 from gridsweep.records.attempts import Part
 from gridsweep.records.disk import DISK
-from gridsweep.sweep.experiments import Model, Recipe
+from gridsweep.sweep.experiments import PARAMS, Model, Recipe
 from gridsweep.train.lean.targets import Layout
 from gridsweep.train.lean.variants import Variant
 
@@ -62,7 +62,8 @@ def identity(
     part: Part, variant: Variant, recipe: Recipe, total_steps: int, layers: list[int] | None
 ) -> dict[str, str]:
     """Return the facts that a checkpoint must share with the run that resumes from it."""
-    facts = {**asdict(part.params), **asdict(variant), "seed": part.seed, "total_steps": total_steps}
+    facts = {name: getattr(part.params, name) for name in PARAMS}  # further axes are in the recipe
+    facts |= {**asdict(variant), "seed": part.seed, "total_steps": total_steps}
     facts["layers_to_transform"] = layers
     facts["averaged_over"] = "a growing window"  # older checkpoints used another window
     facts |= {f"recipe.{name}": value for name, value in asdict(recipe).items() if name != "checkpoint_every"}

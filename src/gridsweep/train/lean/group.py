@@ -93,6 +93,7 @@ def newest_share(step: int, total_steps: int) -> float:
 class Group:
     """Members trained for `total_steps` optimizer steps over one frozen base; the group replaces layers of the base.
 
+    `recipe` holds what all members share; a member with a recipe of its own has its own schedule, decay and clipping.
     `train` holds the samples, the same for all members, in the order of the seed `order` (default: the recipe's).
     `variants` names members with rsLoRA or LoRA+; `layers` says which layers have adapters; `home` is the device that
     stores adapters and optimizer states if it is not the base's (for example, host memory);
@@ -120,6 +121,7 @@ class Group:
         engine: Engine | None = None,
     ):
         self.recipe, self.total_steps, self.train, self.model = recipe, total_steps, train, model
+        self.recipes = {part.experiment: part.recipe or recipe for part in members}
         self.plan, self.before_pass = replace(plan or Plan()), before_pass
         self.order = recipe.seed if order is None else order
         self.histories = {part.experiment: History() for part in members}
@@ -149,13 +151,16 @@ class Group:
         lost = {n: f"the training loss is {x} at step {step + 1}" for n, x in losses.items() if not math.isfinite(x)}
         self.diverged |= lost
         self.drop(lost)
-        recipe = self.recipe
         share = newest_share(step, self.total_steps)
         for r, stack in self.roster.stacks.items():
             parts = self.roster.of_rank(r)
-            rates = [learning_rate(recipe, part.params.lr, step, self.total_steps) for part in parts]
+            recipes = [self.recipes[part.experiment] for part in parts]
+            rates = [
+                learning_rate(recipe, part.params.lr, step, self.total_steps)
+                for recipe, part in zip(recipes, parts, strict=True)
+            ]
             ratios = [self.roster.variants[part.experiment].b_ratio for part in parts]
-            stack.step(rates, ratios, recipe.weight_decay, recipe.clip, share)
+            stack.step(rates, ratios, [recipe.weight_decay for recipe in recipes], [r.clip for r in recipes], share)
         for name in self.members:
             history = self.histories[name]
             history.recent = [*history.recent, losses[name]][-max(1, self.total_steps // 10) :]
@@ -320,4 +325,4 @@ class Group:
 
     def _identity(self, experiment: str) -> dict[str, str]:
         part, variant = self.roster.parts[experiment], self.roster.variants[experiment]
-        return files.identity(part, variant, self.recipe, self.total_steps, self.lean.layout.layers)
+        return files.identity(part, variant, self.recipes[experiment], self.total_steps, self.lean.layout.layers)

@@ -56,17 +56,21 @@ class Stack:
         """Return views of one member's A [r, in] and B [out, r] of every module in `rows`."""
         return {module: (a[0], b[0].mT) for module, (a, b) in self.by_module(rows[row : row + 1]).items()}
 
-    def step(self, rates: Sequence[float], ratios: Sequence[float], decay: float, clip: float, average: float) -> None:
+    def step(
+        self, rates: Sequence[float], ratios: Sequence[float], decays: Sequence[float], clips: Sequence[float],
+        average: float,
+    ) -> None:  # fmt: skip
         """Make one AdamW step for each member, as torch does.
 
-        `rates` are learning rates, `ratios` the factors on B's learning rate (LoRA+), `decay` the weight decay; each
-        member's gradient is clipped to a norm of at most `clip` (0: no clipping). The new weights get the share
-        `average` of the moving average.
+        `rates` are learning rates, `ratios` the factors on B's learning rate (LoRA+), `decays` the weight decays; each
+        member's gradient is clipped to a norm of at most its value of `clips` (0: no clipping). The new weights get the
+        share `average` of the moving average.
         """
         beta, beta_square = BETAS
-        if clip > 0:
+        if any(clip > 0 for clip in clips):
             norms = torch.linalg.vector_norm(self.grads, dim=1, keepdim=True)
-            self.grads.mul_((clip / (norms + 1e-6)).clamp_(max=1.0))
+            most = _column([clip if clip > 0 else math.inf for clip in clips], self.grads)
+            self.grads.mul_(((norms + 1e-6).reciprocal() * most).clamp_(max=1.0))
         self.steps = [steps + 1 for steps in self.steps]
         self.mean.lerp_(self.grads, 1 - beta)
         self.square.mul_(beta_square).addcmul_(self.grads, self.grads, value=1 - beta_square)
@@ -80,7 +84,7 @@ class Stack:
             peak = [rate * factor for rate, factor in zip(rates, factors, strict=True)]
             sizes = [rate / (1 - beta**steps) for rate, steps in zip(peak, self.steps, strict=True)]
             weights = self.weights[:, half]
-            weights.mul_(_column([1 - rate * decay for rate in peak], weights))
+            weights.mul_(_column([1 - rate * decay for rate, decay in zip(peak, decays, strict=True)], weights))
             weights.sub_(change[:, half].mul_(_column(sizes, weights)))
         self.average.lerp_(self.weights, average)
 

@@ -6,12 +6,14 @@ volume. The start program is `executors/kubernetes/start.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from importlib import resources
 
 from gridsweep.errors import SpecError
+from gridsweep.executors.handover import assigned
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name
-from gridsweep.records.attempts import Assignment, Part
+from gridsweep.records.attempts import Assignment
 from gridsweep.sweep.clusters import KubernetesCluster
 from gridsweep.sweep.constants import ENCODING
 from gridsweep.sweep.experiments import is_local
@@ -139,22 +141,11 @@ def assignment_of(sweep: Sweep, id: str, at: datetime | None = None) -> Assignme
     `at` is the date for chat templates that write one: all jobs get the same.
     """
     experiment = sweep.experiment(id)
-    stint = Stint((Member(id, 0, sweep.total_steps),))
-    part = Part(id, experiment.params, experiment.seed, 0, sweep.total_steps)
+    whole = Member(id, 0, sweep.total_of(experiment))
     named = {device.name: device for device in sweep.devices}
     device: Device = named.get(experiment.device or "", sweep.devices[0])
-    return Assignment(
-        f"{stint.id}/1",
-        sweep.model,
-        sweep.dataset,
-        sweep.recipe,
-        sweep.total_steps,
-        device,
-        (part,),
-        experiment.base,
-        ENCODING,
-        submitted=at,
-    )
+    made = assigned(sweep, f"{Stint((whole,)).id}/1", device, [experiment], [whole], [None])
+    return replace(made, encoding=ENCODING, submitted=at)
 
 
 def check_reachable(sweep: Sweep, cluster: KubernetesCluster) -> None:

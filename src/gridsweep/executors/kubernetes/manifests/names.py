@@ -7,7 +7,7 @@ import re
 from datetime import timedelta
 from typing import Any  # a Kubernetes object
 
-from gridsweep.sweep.experiments import number
+from gridsweep.sweep.experiments import text
 from gridsweep.sweep.sweep import Sweep
 
 Manifest = dict[str, Any]
@@ -77,8 +77,7 @@ def experiment_annotations(sweep: Sweep, id: str) -> dict[str, str]:
     """Return annotations with an experiment's hyperparameters and the reason for its tier."""
     experiment = sweep.experiment(id)
     params = experiment.params
-    values = {"r": params.r, "alpha": params.alpha, "lr": params.lr, "dropout": params.dropout}
-    return {**{PREFIX + name: number(v) for name, v in values.items()}, REASON: experiment.reason}
+    return {**{PREFIX + name: text(v) for name, v in params.values.items()}, REASON: experiment.reason}
 
 
 def go_duration(span: timedelta) -> str:
