@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gridsweep.sweep.rungs import Rungs, steps
+from gridsweep.sweep.rungs import DEFAULT, steps
 
 CONFIGURATIONS, OF_RANK_16, SAMPLES, JUDGED, BATCH, QUARTER = 21, 8, 12_000, 1_000, 8, 0.25
 STEPS = SAMPLES // BATCH
-RUNGS = Rungs()
+RUNGS = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ published sweep (1,000 beside 3 epochs of 4,000).
 
 (i) Plain PEFT: micro-batches of 2, 4 to a step, as they come, each padded to its longest; all steps, and the validation
 loss before and after. (ii) Tuned PEFT, the faster of one micro-batch of 8 and of 4 micro-batches of 2 sorted by length
-within the step. (iii) Ours: rungs at 1/8, 1/4 and 1/2 of the steps keep 11, 6, 3 and those tied with the last;
+within the step. (iii) Ours: the default rungs stop those that fall behind;
 all members together, in passes of at most 512 tokens a member and of as many members as
 `gridsweep.train.lean.measure` found best (its time is counted); averaged weights judged on a quarter of the validation
 samples at a rung, the last few on all of it. (iii) runs in full. (i) and (ii) run on one configuration of rank 16 and
@@ -62,11 +62,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "train"))
 from plain_peft import Training, add_lora
 
 from gridsweep.records.attempts import Part
-from gridsweep.selection.halving import Score, cut
+from gridsweep.selection.halving import Score, at_rung
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.experiments import Model, Recipe, number
 from gridsweep.sweep.losses import Losses, which_score
-from gridsweep.sweep.rungs import Rungs, steps
+from gridsweep.sweep.rungs import DEFAULT, steps
 from gridsweep.train import stdlib
 from gridsweep.train.conversations import asked
 from gridsweep.train.encoding import encode
@@ -75,7 +75,7 @@ from gridsweep.train.lean.measure import measure
 from gridsweep.train.model import load_base
 from gridsweep.train.samples import Sample, effective_batch
 
-MODEL, RUNGS, SEED, MULTIPLE = Model("tiny-qwen2"), Rungs(), 42, 10.0  # of all learning rates, for so small a model
+MODEL, RUNGS, SEED, MULTIPLE = Model("tiny-qwen2"), DEFAULT, 42, 10.0  # of all learning rates, for so small a model
 TWO_BY_FOUR, EIGHT = Recipe(batch_size=2, accumulation=4), Recipe(batch_size=8, accumulation=1)
 PLAIN, SORTED, ONE = "PEFT 2 x 4", "PEFT 2 x 4 sorted", "PEFT 8"
 PORTIONS, AT_ONCE = (1, 2, 4), 512  # members, and tokens of each in a pass
@@ -242,14 +242,15 @@ def run(bench: Bench, between: Callable[[], None]) -> Chain:
     bench.plan = group.plan
     between()
     before = 0
-    for at, keep in zip(steps(RUNGS, case.steps), RUNGS.keep, strict=True):
+    for place, at in enumerate(steps(RUNGS, case.steps)):
         stage = trained(group, before, at)
         scores: dict[str, Scores] = {}
         start = time.process_time()
         scores = group.evaluate(bench.quarter, lambda: None, averaged=True)
         stage["evaluating_cpu_s"] = round(time.process_time() - start, 2)
         judged = {name: Score(found.mean, None, losses(found)) for name, found in scores.items()}
-        decided = cut(judged, keep, by=which_score(TWO_BY_FOUR.learning_rate_schedule))
+        by = which_score(TWO_BY_FOUR.learning_rate_schedule)
+        decided = at_rung(judged, RUNGS, place, by=by, of=len(bench.parts))
         group.drop([name for name in decided.stopped if name in group.members])
         chain.stages.append(stage | {"tied": len(decided.tied)})
         before = at

@@ -10,12 +10,12 @@ model is near 2e-3, seen with seed 900; so it is the largest of the three rates,
 edge and beyond. (At 30 it would lie between two rates, and all would end within 0.01 nats of the median: a plateau,
 whose winner 480 samples do not know.)
 
-What an experiment goes through does not depend on the others, so a rule is replayed on the recorded losses: rungs at
-1/8, 1/4 and 1/2 of the steps keep 11, 6, 3, and ties (`gridsweep.selection.halving.cut`). Rungs score
-120 validation samples, the last comparison all 480 (the published sweep has 1,000). Three scores decide by turns: the
-validation loss with averaged weights (what is shipped for a cosine), that of the weights as they are, and the training
-loss of the last tenth of all steps. Nothing in the rule was chosen by these 18 seeds; the window of the
-average was, by earlier ones.
+What an experiment goes through does not depend on the others, so a rule is replayed on the recorded losses: the default
+rungs, as `gridsweep.selection.halving.at_rung` decides them (docs/results/winner-kept.json is of the default of version
+0.1.0: 11, 6, 3 at 1/8, 1/4, 1/2). Rungs score 120 validation samples, the last comparison all 480 (the published sweep
+has 1,000). Three scores decide by turns: the validation loss with averaged weights (what is shipped for a cosine), that
+of the weights as they are, and the training loss of the last tenth of all steps. Nothing in the rule was chosen by
+these 18 seeds; the window of the average was, by earlier ones.
 
 Printed and written to docs/results/winner-kept.json: how often the winner was kept, with Wilson's 95 % interval; how
 often a tied one came instead (a paired difference within two standard errors and 2 % of median - best); the regret, as
@@ -56,12 +56,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rank_agreement import regret_bound, spearman
 
 from gridsweep.records.attempts import Part
-from gridsweep.selection.halving import TIE_ERRORS, TIE_ROOM, TIE_SPREAD, Score, cut
+from gridsweep.selection.halving import TIE_ERRORS, TIE_ROOM, TIE_SPREAD, Score, at_rung, cut
 from gridsweep.selection.paired_differences import difference
 from gridsweep.sweep.designs import published
 from gridsweep.sweep.experiments import Dataset, Model, Recipe, number
 from gridsweep.sweep.losses import Losses, ScoreName, which_score
-from gridsweep.sweep.rungs import Rungs, steps
+from gridsweep.sweep.rungs import DEFAULT, steps
 from gridsweep.train import data
 from gridsweep.train.conversations import Conversation
 from gridsweep.train.encoding import encode
@@ -75,7 +75,7 @@ STEPS, TOKENS, VALIDATION = 240, 48, 480
 RECIPE = Recipe(steps=STEPS, batch_size=2, accumulation=2, max_length=TOKENS, warmup=0.05)
 KINDS = {"edge": 10, "inside": 40, "beyond": 100}  # the learning rates' multiple
 EACH, FIRST = 6, 201  # sweeps of a kind, and the first of their seeds
-RUNGS = Rungs()
+RUNGS = DEFAULT
 WINDOW = "window"
 GOALS = {"regret": 0.02, "limit": 0.05, "share": 0.34}
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "winner-kept.json"
@@ -191,7 +191,7 @@ def replay(found: dict[str, Any], score: str, baseline_stays: bool = False, room
     alive = list(names(found["multiple"]))
     baseline, made, before, ties, disagreed = alive[0], 0, 0, 0, []
     total = len(alive)
-    for rung, places in zip(found["rungs"], RUNGS.keep, strict=True):
+    for place, rung in enumerate(found["rungs"]):
         made += len(alive) * (rung["step"] - before)
         before = rung["step"]
         scores = {}
@@ -201,7 +201,11 @@ def replay(found: dict[str, Any], score: str, baseline_stays: bool = False, room
             value = deciding if score == WINDOW else values["averaged"]
             scores[name] = Score(value and value.mean, values["raw"] and values["raw"].mean, deciding)
         by: ScoreName = "raw" if score == "raw" else "averaged"
-        decided = cut(scores, places, always={baseline} if baseline_stays else (), by=by, room=room)
+        always = {baseline} if baseline_stays else ()
+        if RUNGS.drift is None:
+            decided = cut(scores, RUNGS.keep[place], always=always, by=by, room=room)
+        else:
+            decided = at_rung(scores, RUNGS, place, always, by=by, of=total)
         alive = list(decided.kept)
         ties += len(decided.tied)
         disagreed.append(decided.disagreed)

@@ -112,6 +112,7 @@ NEW: set[str] = {
     "Progressed.clock: span",
     "Progressed.over_at: instant",
     "Progressed.over_at: nothing",
+    *(f"{where}.sweep.rungs.drift: {kind}" for where in ("Resumed", "Submitted") for kind in ("nothing", "number")),
     "Submitted.sweep.env[][0]: text",
     "Submitted.sweep.env[][1]: text",
     "Resumed.sweep.env[][0]: text",

@@ -182,7 +182,7 @@ def test_by_default_rungs_stop_those_that_fall_behind_and_the_report_says_so(spe
     code, out, _ = gridsweep("report", "runs/small", "--json")
     made = json.loads(out)
     assert {row["status"] for row in made["experiments"]} == {"done", "stopped"}
-    assert made["rungs"][0]["step"] == 2 and len(made["rungs"][0]["stopped_ids"]) == 1
+    assert made["rungs"][0]["step"] == 6 and len(made["rungs"][0]["stopped_ids"]) == 1
     stopped = next(row for row in made["experiments"] if row["status"] == "stopped")
     assert stopped["saved_energy_kwh"] > 0 and "stopped at step" in stopped["reason"]
 

@@ -13,7 +13,7 @@ from builders import START, make_sweep
 from gridsweep.records import codec
 from gridsweep.state.events import Event, Progressed, Submitted
 from gridsweep.sweep.losses import Losses
-from gridsweep.sweep.rungs import Proposals, Repeats, Rungs
+from gridsweep.sweep.rungs import EARLIER, Proposals, Repeats, Rungs
 
 ANY_EVENT = Annotated[Event, Field(discriminator="kind")]
 LEAVES: dict[Any, st.SearchStrategy[Any]] = {
@@ -47,7 +47,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         pairs = st.lists(st.tuples(values(float), st.floats(1, 1e6)), min_size=1, max_size=3)
         return pairs.map(lambda found: Losses(*map(tuple, zip(*found, strict=True))))
     if kind is Rungs:
-        return st.sampled_from([Rungs(), Rungs((), ()), Rungs((0.5,), (2,), ("e00",), together=False)])
+        return st.sampled_from([EARLIER, Rungs((), ()), Rungs((0.5,), (2,), ("e00",), together=False)])
     if kind is Repeats or kind is Proposals:
         return st.sampled_from([Repeats(), Repeats(2, 1)] if kind is Repeats else [Proposals(), Proposals("optuna", 1)])
     assert is_dataclass(kind)

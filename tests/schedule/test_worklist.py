@@ -24,13 +24,13 @@ from gridsweep.simulation.simulated import Simulated
 from gridsweep.state.events import Added, Ended, Ranked, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
-from gridsweep.sweep.rungs import Rungs
+from gridsweep.sweep.rungs import EARLIER, Rungs
 from gridsweep.sweep.stints import Checkpoint, Member, Outcome, Stint
 from gridsweep.sweep.sweep import Estimates
 from gridsweep.sweep.tiers import Tier
 
 PATIENT = Tier("patient", 100.0, timedelta(days=4), 1)
-PUBLISHED = Rungs()
+PUBLISHED = EARLIER
 HOURS = np.arange(24 * 60)
 SUN = 300 + 200 * np.cos(HOURS * 2 * np.pi / 24)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.selection.halving import TIE_ROOM, Score, cut, promotable
+from gridsweep.selection.halving import TIE_ROOM, Score, clear_cut, cut, promotable
 from gridsweep.spec.study import RecipeSection
 from gridsweep.sweep.losses import Losses, which_score
 
@@ -173,3 +173,55 @@ def test_promotions_do_not_depend_on_the_order_of_the_record(reached, eta, rando
 def test_an_eta_of_one_would_stop_nobody():
     with pytest.raises(ValueError, match="above 1"):
         promotable([{"a": 1.0}], eta=1.0)
+
+
+CLEAR = {"drift": 0.6, "left": 0.5, "of": 21}
+
+
+def spread(*means: float) -> dict[str, Score]:
+    """Experiments whose samples differ by the same amount each: the samples are sure."""
+    return {f"e{i:02}": judged(*(mean + sample for sample in (0.0, 0.3, 0.1, 0.2))) for i, mean in enumerate(means)}
+
+
+def test_experiments_that_are_clearly_behind_stop_and_those_that_may_still_win_go_on():
+    field = spread(1.0, 1.1, 1.4, 1.6, *[2.0] * 17)  # median less best is 1: until the end 0.3 may move, 1.645 times
+    found = clear_cut(field, 18, **CLEAR)
+    assert found.kept == ("e00", "e01", "e02") and len(found.stopped) == 18
+    assert clear_cut(field, 2, **CLEAR).kept == ("e00", "e01")
+    assert clear_cut(field, 18, {"e20"}, **CLEAR).kept == ("e00", "e01", "e02", "e20")
+
+
+def test_the_nearer_the_end_the_fewer_may_still_win():
+    field = spread(1.0, 1.1, 1.4, 1.6, *[2.0] * 17)
+    kept = [len(clear_cut(field, 21, drift=0.6, left=left, of=21).kept) for left in (1.0, 0.75, 0.5, 0.25, 0.05)]
+    assert kept == sorted(kept, reverse=True) and kept[0] == 4 and kept[-1] == 1
+
+
+def test_what_samples_do_not_tell_apart_goes_on_to_the_end():
+    one, other = judged(1.0, 1.2, 1.4, 1.6), judged(0.2, 2.4, 0.9, 2.1)
+    assert clear_cut({"one": one, "other": other, **WIDE}, 5, drift=0.0, left=0.0, of=5).kept == ("one", "other")
+    assert clear_cut(scores(a=1.0, b=1.001, c=9.0, d=9.1, e=9.2), 5, drift=0.0, left=0.0, of=5).kept == ("a", "b")
+
+
+def test_those_stopped_before_count_as_worse_than_those_that_are_left():
+    """Of three that are left of 21 the last is nearest to the median; of three in all it is the middle one."""
+    field = spread(1.0, 1.25, 2.0)
+    assert clear_cut(field, 3, drift=0.2, left=1.0, of=21).kept == ("e00", "e01")
+    assert clear_cut(field, 3, drift=0.2, left=1.0, of=3).kept == ("e00",)
+
+
+@given(standings, keeps, st.floats(0, 3), st.floats(0, 1))
+def test_a_clear_cut_keeps_the_best_and_loses_nobody(found, most, drift, left):
+    made = clear_cut(found, most, drift=drift, left=left, of=12)
+    assert sorted((*made.kept, *made.stopped)) == sorted(found) and set(made.diverged) <= set(made.stopped)
+    alive = {name: score.value for name, score in found.items() if score.value is not None and isfinite(score.value)}
+    assert len(made.kept) <= most and bool(made.kept) == bool(alive)
+    if alive:
+        assert made.kept[0] == min(alive, key=lambda name: (alive[name], name))
+
+
+def test_a_clear_cut_refuses_what_is_no_number():
+    with pytest.raises(ValueError, match="at least 1"):
+        clear_cut(scores(a=1.0), 0, **CLEAR)
+    with pytest.raises(ValueError, match="negative"):
+        clear_cut(scores(a=1.0), 1, drift=nan, left=0.5, of=1)

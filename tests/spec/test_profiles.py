@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from builders import PROJECT
 from gridsweep import load
+from gridsweep.sweep.rungs import DEFAULT
 
 PROFILES = sorted((PROJECT / "examples" / "profiles").glob("*.yaml"))
 CARDS = [path for path in PROFILES if path.stem != "laptop"]
@@ -33,7 +35,7 @@ def test_it_is_the_published_sweep_with_rungs(path):
     sweep = load(path)
     published = load(PROJECT / "examples" / "published.yaml")
     assert [e.params for e in sweep.experiments] == [e.params for e in published.experiments]
-    assert sweep.rungs is not None and sweep.rungs.keep == (11, 6, 3)
+    assert sweep.rungs == (DEFAULT if path in CARDS else replace(DEFAULT, at=DEFAULT.at[1:], keep=DEFAULT.keep[1:]))
     assert sweep.devices[0].memory_gb is not None
     if path in CARDS:
         assert (sweep.model, sweep.dataset, sweep.recipe) == (published.model, published.dataset, published.recipe)

@@ -34,7 +34,7 @@ SPACE = {"r": [16, 1], "alpha": [32, 0.5], "lr": [1e-4, 0.5], "dropout": [0.05, 
 WORDS = (
     "tier1", "a", "org/name", "env:NAME", "file:/a", "90m", "2024-06-10T16:00:00Z", "p40", "1/8", ">= 0.15",
     "http://127.0.0.1:8265", "24Gi", "US-CAL-CISO", "./pairs.jsonl", "1e-4", "solar-valley",
-    "2*r", "alpha/2", "points.csv",
+    "2*r", "alpha/2", "points.csv", "99 %",
 )  # fmt: skip
 """Text for keys that take text: of every pattern in the schema at least one of these is a match."""
 

@@ -1,11 +1,11 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsweep.sweep.rungs import Rungs, scaled, steps
+from gridsweep.sweep.rungs import EARLIER, Rungs, scaled, steps
 
 shares = st.lists(st.fractions(Fraction(1, 100), Fraction(99, 100)), max_size=5, unique=True).map(sorted)
 
@@ -50,8 +50,8 @@ def share_of_steps(rungs: Rungs, experiments: int, total_steps: int, evaluation:
 
 
 def test_the_default_looks_at_an_eighth_a_quarter_and_a_half():
-    assert steps(Rungs(), 240) == (30, 60, 120)
-    assert steps(Rungs(at=(0.125, 0.25, 0.5)), 240) == (30, 60, 120)
+    assert steps(EARLIER, 240) == (30, 60, 120)
+    assert steps(Rungs((0.125, 0.25, 0.5), (11, 6, 3)), 240) == (30, 60, 120)
 
 
 @given(rungs(), st.integers(1, 500))
@@ -67,8 +67,8 @@ def test_steps_rise_from_one_and_end_before_the_run(given_rungs, total):
 
 
 def test_in_a_very_short_run_rungs_move_apart():
-    assert steps(Rungs(), 4) == (1, 2, 3)
-    assert steps(Rungs(at=(0.9, 0.95, 0.99)), 5) == (2, 3, 4)
+    assert steps(EARLIER, 4) == (1, 2, 3)
+    assert steps(Rungs((0.9, 0.95, 0.99), (11, 6, 3)), 5) == (2, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -90,19 +90,19 @@ def test_rungs_that_make_no_sense_are_refused(at, keep, said):
 
 
 def test_the_default_trains_a_third_of_the_steps():
-    assert share_of_steps(Rungs(), 21, 240) == Share(pytest.approx(1 / 3), 0.0)
+    assert share_of_steps(EARLIER, 21, 240) == Share(pytest.approx(1 / 3), 0.0)
 
 
 def test_evaluations_are_counted_apart():
-    found = share_of_steps(Rungs(), 21, 240, evaluation=0.01)
+    found = share_of_steps(EARLIER, 21, 240, evaluation=0.01)
     assert found.training == pytest.approx(1 / 3)
     assert found.evaluating == pytest.approx(0.01 * (21 + 11 + 6) / 21)
     assert found.total == found.training + found.evaluating
 
 
 def test_a_baseline_costs_as_often_as_it_is_not_among_the_best():
-    plain = share_of_steps(Rungs(), 21, 240).training
-    kept = share_of_steps(Rungs(keep_always=("a",)), 21, 240).training
+    plain = share_of_steps(EARLIER, 21, 240).training
+    kept = share_of_steps(replace(EARLIER, keep_always=("a",)), 21, 240).training
     extra = (10 / 21) / 8 + (15 / 21) / 4 + (18 / 21) / 2
     assert kept - plain == pytest.approx(extra / 21)
 
@@ -118,18 +118,18 @@ def test_without_rungs_everything_is_trained():
 
 
 def test_other_numbers_of_experiments_keep_the_same_shares():
-    assert scaled(Rungs(), 21) == Rungs()
-    assert scaled(Rungs(), 42).keep == (22, 12, 6)
-    assert scaled(Rungs(), 8) == Rungs((Fraction(1, 8), Fraction(1, 4)), (4, 3))
-    assert scaled(Rungs(), 3) == Rungs((), ())
-    assert scaled(Rungs(), 8, at_least=1).keep == (4, 2, 1)
-    assert scaled(Rungs(keep_always=("a",)), 8).keep_always == ("a",)
+    assert scaled(EARLIER, 21) == EARLIER
+    assert scaled(EARLIER, 42).keep == (22, 12, 6)
+    assert scaled(EARLIER, 8) == Rungs((Fraction(1, 8), Fraction(1, 4)), (4, 3))
+    assert scaled(EARLIER, 3) == Rungs((), ())
+    assert scaled(EARLIER, 8, at_least=1).keep == (4, 2, 1)
+    assert scaled(replace(EARLIER, keep_always=("a",)), 8).keep_always == ("a",)
     with pytest.raises(ValueError, match="below 1"):
-        scaled(Rungs(), 0)
+        scaled(EARLIER, 0)
 
 
 @given(rungs(), st.integers(1, 200), st.integers(1, 200), st.integers(1, 5))
 def test_scaled_rungs_are_rungs_that_stop_somebody(given_rungs, experiments, of, at_least):
     found = scaled(given_rungs, experiments, of, at_least)
     assert set(found.at) <= set(given_rungs.at)
-    assert all(at_least <= keep < experiments for keep in found.keep)
+    assert all(min(at_least, *given_rungs.keep) <= keep < experiments for keep in found.keep)

@@ -21,6 +21,7 @@ from gridsweep.state.standings import Standing, Status
 from gridsweep.state.state import State
 from gridsweep.state.wishes import Wish
 from gridsweep.sweep.experiments import Base, Dataset, Model, Recipe, Setting
+from gridsweep.sweep.rung_prices import rungs_told
 from gridsweep.sweep.sweep import Sweep
 
 
@@ -59,7 +60,7 @@ class CheckedExperiment:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A valid spec, its warnings, and what was seen of its data and model."""
+    """A valid spec, its warnings, its rungs in words, and what was seen of its data and model."""
 
     sweep: str
     experiments: tuple[CheckedExperiment, ...]
@@ -68,6 +69,7 @@ class Check:
     constants: Mapping[str, str]
     unseen: Mapping[str, str]
     first_sample: tuple[Piece, ...]
+    rungs: str
     schema_version: int = 1
 
 
@@ -274,7 +276,8 @@ def check(sweep: Sweep, warnings: Sequence[str], look: Look | None = None) -> Ch
         for e in sweep.experiments
     ]
     seen = look or Look(unseen={"model and data": "another program trains this sweep"})
-    return Check(sweep.name, tuple(listed), tuple(warnings), seen.facts, seen.constants, seen.unseen, seen.first)
+    told = (seen.facts, seen.constants, seen.unseen, seen.first)
+    return Check(sweep.name, tuple(listed), tuple(warnings), *told, rungs_told(sweep))
 
 
 def status(place: RunFolder) -> SweepStatus:

@@ -27,6 +27,7 @@ from gridsweep.state.standings import Standing
 from gridsweep.state.state import State
 from gridsweep.sweep.counting import counted, remaining
 from gridsweep.sweep.experiments import text
+from gridsweep.sweep.rung_prices import rungs_told
 from gridsweep.sweep.sweep import Sweep
 
 
@@ -51,6 +52,9 @@ def check(sweep: Sweep, warnings: Sequence[str] = (), look: Look | None = None) 
     what = f"{counted(len(sweep.experiments), 'experiment')} of {sweep.total_steps} steps"
     on = f"{counted(len(sweep.devices), 'device')}, {hours(hours_alone)} of estimated device time"
     out.print(f"\n{escape(sweep.name)} is valid: {what} on {on}.")
+    if sweep.rungs is not None:
+        told = rungs_told(sweep)
+        out.print(f"{escape(told[0].upper() + told[1:])}.")
     if sweep.propose is not None:
         out.print(
             f"Up to {sweep.propose.most} more experiments are proposed by {sweep.propose.by} as rungs free places."

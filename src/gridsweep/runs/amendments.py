@@ -13,6 +13,7 @@ from pathlib import Path
 from gridsweep.carbon.spans import hours
 from gridsweep.errors import SpecError
 from gridsweep.records import codec
+from gridsweep.sweep.rungs import DEFAULT, EARLIER, Rungs, adapted, scaled
 from gridsweep.sweep.sweep import Sweep
 
 _SPAN = re.compile(r"-?P(?=.)(\d+[DW])*(T[\d.HMS]+)?")
@@ -52,6 +53,25 @@ def amendments(old: Sweep, new: Sweep, added: Collection[str] = ()) -> list[str]
     pairs = zip(old.experiments, new.experiments, strict=True)
     moved = sum((was.tier, was.reason) != (now.tier, now.reason) for was, now in pairs)
     return changed + ([f"tiers of {moved} experiments"] if moved else [])
+
+
+def as_submitted(old: Sweep, new: Sweep) -> tuple[Sweep, str]:
+    """Return a spec read now with the default rungs that its sweep was submitted with, and a note if they differ.
+
+    `rungs: default` meant other rungs up to version 0.1.0. A sweep that was submitted with them goes on with them.
+    """
+    count = sum(e.repeats is None for e in new.experiments)
+    usual = adapted(DEFAULT, count, new.total_steps, round(new.recipe.warmup * new.total_steps))
+    earlier = scaled(EARLIER, sum(e.repeats is None for e in old.experiments))
+    if _places(new.rungs) != _places(usual) or old.rungs is None or _places(old.rungs) != _places(earlier):
+        return new, ""
+    rungs = replace(old.rungs, keep_always=new.rungs.keep_always if new.rungs else old.rungs.keep_always)
+    note = f"the rungs stay as submitted: {', '.join(map(str, old.rungs.keep))}, the default of version 0.1.0"
+    return replace(new, rungs=rungs, pack=new.pack if new.rungs else old.pack), note
+
+
+def _places(rungs: Rungs | None) -> tuple[tuple[float, ...], tuple[int, ...], float | None]:
+    return (rungs.at, rungs.keep, rungs.drift) if rungs and rungs.at else ((), (), None)
 
 
 def _moved(old: Sweep, new: Sweep) -> list[str]:

@@ -28,7 +28,7 @@ from gridsweep.records.disk import storing
 from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
 from gridsweep.records.origins import Origin, mark, origin_of
-from gridsweep.runs.amendments import amendments
+from gridsweep.runs.amendments import amendments, as_submitted
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.glances import Keeper
 from gridsweep.runs.run import keep_spec
@@ -174,7 +174,7 @@ def told(
 
 def _changed(state: State, journal: Journal, sweep: Sweep, now: datetime) -> None:
     """Journal what has changed in the spec since the last collection. Raise `SpecError` for another sweep."""
-    sweep = replace(sweep, devices=state.sweep.devices)
+    sweep, _ = as_submitted(state.sweep, replace(sweep, devices=state.sweep.devices))
     if changes := tuple(amendments(state.sweep, sweep)):
         record(state, journal, [Resumed(now, journal.epoch or state.epoch, sweep, changes)])
 

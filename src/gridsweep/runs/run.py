@@ -44,7 +44,7 @@ from gridsweep.records.journal import Journal
 from gridsweep.records.lease import lease
 from gridsweep.records.looks import Look
 from gridsweep.records.origins import check_driven_here
-from gridsweep.runs.amendments import amendments
+from gridsweep.runs.amendments import amendments, as_submitted
 from gridsweep.runs.desk import Desk
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.glances import Keeper
@@ -97,7 +97,7 @@ def run(
         journal, executor = Journal(place.journal, epoch=epoch, fold=state.apply), None
         opened: list[Event] = []
         try:
-            begun = opening(state, sweep, journal.epoch or epoch)[0]
+            begun = opening(state, _as_submitted(state, sweep, noticed), journal.epoch or epoch)[0]
             provider = provider_for(begun.sweep.carbon)
             executor = executor_for(begun.sweep, place.store, command)
             ready(begun, provider, executor, command)
@@ -141,6 +141,16 @@ def _place(sweep: Sweep | None, folder: str | Path | None) -> RunFolder:
     elif place.empty():
         check_deadline(sweep, begin_of(sweep))
     return place
+
+
+def _as_submitted(state: State, sweep: Sweep | None, noticed: Callable[[str], None]) -> Sweep | None:
+    """Return the sweep to go on with, and say where its default rungs are those of an earlier version."""
+    if sweep is None or not state.standings:
+        return sweep
+    kept, note = as_submitted(state.sweep, sweep)
+    if note:
+        noticed(note)
+    return kept
 
 
 def _abandon(executor: Workers | None) -> None:

@@ -6,7 +6,9 @@
    loss with averaged weights decides. Under `constant` the loss does not settle and averages lag: the raw loss decides.
 3. Experiments tied with the last one kept are kept too: stopping one of two by chance saves little and may cost the
    winner. On a plateau all experiments are tied, so ties add at most a quarter of the places.
-4. Diverged experiments are stopped, even those in `always`: they have no usable weights.
+4. Places that are fixed stop too many where a sweep is flat, and too few where it is clear. `clear_cut` stops an
+   experiment when it is clear that it will not win, and keeps at most a number.
+5. Diverged experiments are stopped, even those in `always`: they have no usable weights.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor, isfinite
+from math import ceil, floor, hypot, isfinite
 from statistics import median
 
 from gridsweep.selection.paired_differences import difference
 from gridsweep.sweep.losses import Losses, ScoreName
+from gridsweep.sweep.rungs import Rungs
 
 TIE_ERRORS = 2.0
 """Two experiments are tied if their paired difference is within this many standard errors of 0 ..."""
@@ -26,6 +29,8 @@ TIE_SPREAD = 0.02
 """... and their scores are within this share of the distance between the median and the best."""
 TIE_ROOM = 0.25
 """Ties add at most this share of the places, rounded up, so that a last rung of 3 has room for one."""
+NEAR, ERRORS = 0.01, 1.645
+"""An experiment is clearly behind where it is more than NEAR x (median - best) behind the best, by ERRORS errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,67 @@ def cut(
     )
 
 
+def clear_cut(
+    scores: Mapping[str, Score],
+    most: int,
+    always: Collection[str] = (),
+    *,
+    by: ScoreName = "averaged",
+    drift: float,
+    left: float,
+    of: int,
+) -> Cut:
+    """Keep the experiments that may still win within 1 % of (median - best), at most the best `most`, and `always`.
+
+    An experiment is stopped where its paired difference from the best, less 1 % of (median - best), exceeds 1.645 of
+    its error: that of the samples, and `drift` x (median - best) x `left`, the share of all steps still to make, by
+    which differences move on average until the end. Without samples the latter alone counts. The median is that of the
+    `of` experiments with which the sweep began; those stopped earlier count as worse than all that are left. Raise
+    `ValueError` for a `most` below 1, a negative `drift`, or samples that cannot be paired.
+    """
+    if most < 1 or not drift >= 0:
+        raise ValueError(f"keep must be at least 1 and drift must not be negative, not {most} and {drift:g}")
+    values = {name: found for name, score in scores.items() if (found := score.finite(by)) is not None}
+    ranked = _ranked(values)
+    kept: list[str] = []
+    if ranked:
+        spread = values[ranked[min((of - 1) // 2, len(ranked) - 1)]] - values[ranked[0]]
+        moves = drift * spread * left
+        for name in ranked[:most]:
+            behind, error = _behind(scores[name], scores[ranked[0]], by)
+            if behind - NEAR * spread <= ERRORS * hypot(error, moves):
+                kept.append(name)
+    chosen = {*kept, *always}
+    diverged = sorted(scores.keys() - values.keys())
+    return Cut(
+        kept=tuple(name for name in ranked if name in chosen),
+        stopped=tuple(name for name in ranked if name not in chosen) + tuple(diverged),
+        tied=(),
+        diverged=tuple(diverged),
+        disagreed=_disagreed(scores, ranked, max(1, len(kept)), "raw" if by == "averaged" else "averaged"),
+        decided_by=by,
+    )
+
+
+def at_rung(
+    scores: Mapping[str, Score],
+    rungs: Rungs,
+    place: int,
+    always: Collection[str] = (),
+    *,
+    by: ScoreName = "averaged",
+    of: int,
+) -> Cut:
+    """Return the decision at the rung with this index, by the rule that `rungs` name, of a sweep of `of` experiments.
+
+    Raise as `cut` and `clear_cut` do.
+    """
+    if rungs.drift is None:
+        return cut(scores, rungs.keep[place], always, by=by)
+    left = 1 - rungs.at[place]
+    return clear_cut(scores, rungs.keep[place], always, by=by, drift=rungs.drift, left=left, of=of)
+
+
 def promotable(
     reached: Sequence[Mapping[str, float | None]],
     promoted: Sequence[Collection[str]] = (),
@@ -133,6 +199,18 @@ def promotable(
         best = set(ranked[: floor(len(reached[rung]) / eta)]) | set(always)
         found += [(rung, name) for name in ranked if name in best - gone]
     return tuple(found)
+
+
+def _behind(one: Score, best: Score, by: ScoreName) -> tuple[float, float]:
+    """Return how far a score is behind the best, and the standard error of that; 0 without samples."""
+    value, least = one.finite(by), best.finite(by)
+    assert value is not None and least is not None  # only finite scores are ranked
+    if one is best or one.samples is None or best.samples is None:
+        return value - least, 0.0
+    if not (one.samples.finite and best.samples.finite):
+        return value - least, 0.0
+    apart = difference(one.samples, best.samples)
+    return apart.mean, apart.standard_error if isfinite(apart.standard_error) else 0.0
 
 
 def _inseparable(one: Score, other: Score, by: ScoreName) -> bool:

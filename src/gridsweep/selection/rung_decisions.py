@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 
-from gridsweep.selection.halving import Cut, Score, cut, promotable
+from gridsweep.selection.halving import Cut, Score, at_rung, promotable
 from gridsweep.state.events import Event, Ranked
 from gridsweep.state.standings import ALIVE, Standing
 from gridsweep.state.state import State
@@ -55,7 +55,9 @@ def _all_at_once(state: State, rungs: Rungs, step: int, there: Sequence[Standing
     ids = [s.experiment.id for s in there]
     always = [id for id in rungs.keep_always if id in ids]
     if any(known(state.sweep, s, step, by) for s in there):
-        made = cut({s.experiment.id: score(state.sweep, s, step, by) for s in there}, keep, always, by=by)
+        scores = {s.experiment.id: score(state.sweep, s, step, by) for s in there}
+        of = sum(e.repeats is None for e in state.sweep.experiments)
+        made = at_rung(scores, rungs, stage_of(state, step), always, by=by, of=of)
     else:  # a rehearsal has no losses: the first in the sweep's order continue, and those always kept
         chosen = {*[id for id in ids if id not in always][:keep], *always}
         kept, stopped = (tuple(id for id in ids if (id in chosen) == goes) for goes in (True, False))

@@ -27,6 +27,7 @@ from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.virtual import Foreseen
 from gridsweep.state.state import State
 from gridsweep.sweep.counting import counted
+from gridsweep.sweep.rung_prices import rungs_told
 from gridsweep.sweep.sweep import Sweep
 
 MIN_SAVING = 0.05
@@ -129,6 +130,7 @@ def plan(sweep: Sweep, provider: Provider, now: datetime) -> Plan:
     notes = _notes(made, forecast, getattr(policy, "min_saving", MIN_SAVING))
     if sweep.rungs is not None:
         notes.append("survivors of rungs are unknown yet; this plan assumes the first listed")
+        notes.append(rungs_told(sweep))
     return replace(made, notes=tuple(notes))
 
 

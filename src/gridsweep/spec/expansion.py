@@ -54,10 +54,10 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         seed = int(dict(params.more).get("seed", recipe.seed))  # type: ignore[arg-type]  # an axis of whole numbers
         id = experiment_id(params, seed, model, dataset, recipe, base)
         experiments.append(Experiment(id, params, seed, rule.tier, rule.reason, base=base))
-    rungs = rungs_of(file.rungs, "rungs" in file.model_fields_set, len(experiments), experiments[0].id)
-    fewest = min(total_steps(dataset, recipe_of(recipe, e.params)) for e in experiments)
-    if rungs is not None and min(fewest, usual) <= len(rungs.at):
-        rungs = None  # too few steps for every rung to have one of its own
+    recipes = [recipe, *(recipe_of(recipe, e.params) for e in experiments)]
+    fewest = min(total_steps(dataset, own) for own in recipes)
+    warmup = round(max(own.warmup for own in recipes) * fewest)
+    rungs = rungs_of(file.rungs, len(experiments), experiments[0].id, fewest, warmup)
     return Sweep(
         name=file.name or name,
         model=model,

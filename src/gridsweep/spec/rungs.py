@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any  # a JSON schema
 
@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from gridsweep.spec.axes import Section
 from gridsweep.spec.values import Number, OneOf, Shorthand, Value, shown
-from gridsweep.sweep.rungs import Proposals, Repeats, Rungs, scaled
+from gridsweep.sweep.rung_prices import cheapest
+from gridsweep.sweep.rungs import DEFAULT, EACH, EARLIER, Proposals, Repeats, Rungs, adapted, scaled
 
-DEFAULT = Rungs()
 PROPOSERS = ("edge", "optuna")
 
 
@@ -39,15 +39,45 @@ class ShareOfSteps(Value):
         return {"anyOf": [self._number.schema(), {"type": "string", "pattern": self._pattern}]}
 
 
+@dataclass(frozen=True)
+class Percent(Value):
+    """A share between 0 and 1, as a percentage or a number: `1 %`, `2.5%` or `0.025`."""
+
+    _pattern = r"^\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*$"
+    _number = Number(above=0, below=1)
+
+    def read(self, value: object) -> float:
+        match = re.fullmatch(self._pattern, value, re.ASCII) if isinstance(value, str) else None
+        if match and 0 < float(match[1]) < 100:
+            return float(match[1]) / 100
+        try:
+            return float(self._number.read(value))
+        except ValueError:
+            raise ValueError(f"must be a share such as 1 % or 0.01, above 0 and below 1, not {shown(value)}") from None
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self._number.schema(), {"type": "string", "pattern": self._pattern}]}
+
+
 class RungsSection(Section):
     """Successive halving: at each share of all steps experiments are compared, and the best continue."""
 
-    at: Annotated[tuple[Annotated[float, ShareOfSteps()], ...], Field(min_length=1, max_length=20)] = Field(
-        default=DEFAULT.at, description="Shares of all steps in rising order: 1/8, 0.25."
+    at: Annotated[tuple[Annotated[float, ShareOfSteps()], ...] | None, Field(min_length=1, max_length=20)] = Field(
+        default=None,
+        description="Shares of all steps in rising order: 1/8, 0.25.",
+        json_schema_extra={"default": list(DEFAULT.at)},
     )
     keep: Annotated[
-        tuple[Annotated[int, Number(least=1, most=10_000, whole=True)], ...], Field(min_length=1, max_length=20)
-    ] = Field(default=DEFAULT.keep, description="How many experiments continue after each rung, in falling order.")
+        tuple[Annotated[int, Number(least=1, most=10_000, whole=True)], ...] | None, Field(min_length=1, max_length=20)
+    ] = Field(
+        default=None,
+        description="How many experiments continue after each rung, in falling order.",
+        json_schema_extra={"default": list(DEFAULT.keep)},
+    )
+    regret: Annotated[float | None, Percent()] = Field(
+        default=None,
+        description="The regret to allow, as a share of median - best: the cheapest rule measured to stay within it.",
+    )
     carry: Annotated[str, OneOf(("none", "baseline"))] = Field(
         default="none", description="baseline: train the baseline to the end beside the best, whatever its score."
     )
@@ -59,8 +89,28 @@ class RungsSection(Section):
 
     @model_validator(mode="after")
     def _sound(self) -> RungsSection:
-        Rungs(self.at, self.keep)
+        if self.regret is not None:
+            if self.at is not None or self.keep is not None:
+                raise ValueError("regret picks at and keep; give either regret, or at and keep")
+            cheapest(self.regret)
+        self.rule()
         return self
+
+    def rule(self) -> Rungs:
+        """Return the rule for 21 experiments. If `at` or `keep` is missing, three numbers go with the earlier default.
+
+        Raises `ValueError` if they do not fit.
+        """
+        if self.regret is not None:
+            return cheapest(self.regret).rungs
+        given = self.at if self.at is not None else self.keep
+        usual = EARLIER if given is not None and len(given) == len(EARLIER.at) else DEFAULT
+        return Rungs(usual.at if self.at is None else self.at, usual.keep if self.keep is None else self.keep)
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the rule is one that gridsweep chooses, for any number of experiments and steps."""
+        return self.at is None and self.keep is None
 
 
 def _or_none(value: object) -> object:
@@ -69,7 +119,7 @@ def _or_none(value: object) -> object:
     if value == "default":
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"must be none, default or a mapping with at and keep, not {shown(value)}")
+        raise ValueError(f"must be none, default or a mapping with at and keep, or regret, not {shown(value)}")
     return value
 
 
@@ -142,18 +192,26 @@ class Pack(Value):
         return {"anyOf": [self._number.schema(), {"const": "auto"}]}
 
 
-def rungs_of(section: RungsSection | None, given: bool, experiments: int, baseline: str) -> Rungs | None:
-    """Return the rungs of a sweep: as given, or the default ones scaled to the number of experiments.
+def rungs_of(
+    section: RungsSection | None, experiments: int, baseline: str, total_steps: int, warmup: int
+) -> Rungs | None:
+    """Return the rungs of a sweep: as given, or those of a chosen rule for this number of experiments and steps.
 
-    None without rungs, or if none would stop an experiment.
+    None without rungs, if none would stop an experiment, or if there are too few steps for them.
     """
     if section is None:
         return None
     carried = (baseline,) if section.carry == "baseline" else ()
     together = section.when == "together"
-    if given and section.keep != DEFAULT.keep:
-        kept = [(at, keep) for at, keep in zip(section.at, section.keep, strict=True) if keep < experiments]
-        made = Rungs(tuple(at for at, _ in kept), tuple(keep for _, keep in kept), carried, together)
+    rule = section.rule()
+    if rule.drift is not None and not together:
+        rule = EACH  # paired tests compare all at once
+    rule = replace(rule, keep_always=carried, together=together)
+    if section.chosen:
+        made = adapted(rule, experiments, total_steps, warmup)
+    elif section.keep in (None, EARLIER.keep, DEFAULT.keep):  # numbers meant for 21
+        made = scaled(rule, experiments)
     else:
-        made = scaled(Rungs(section.at, section.keep, carried, together), experiments)
-    return made if made.at else None
+        kept = [(at, keep) for at, keep in zip(rule.at, rule.keep, strict=True) if keep < experiments]
+        made = replace(rule, at=tuple(at for at, _ in kept), keep=tuple(keep for _, keep in kept))
+    return made if made.at and len(made.at) < total_steps else None

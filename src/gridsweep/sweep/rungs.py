@@ -1,10 +1,8 @@
 """Rungs: the steps at which a sweep compares its experiments and stops those that fall behind (early stopping).
 
 Experiments are compared at the same step of the same learning-rate schedule. A schedule is never shortened to a rung:
-that would be a different experiment. `halving` chooses the experiments that go on. On nine sweeps of 21 experiments
-with a model of a million parameters, the default, judged by averaged weights, kept the winner in eight at a third of
-the optimizer steps; on 18 others with fresh seeds (benchmarks/winner_kept.py) it kept the winner in 16. It has not been
-tested on a large model.
+that would be a different experiment. `halving` chooses the experiments that go on. The default was named by a race on
+recorded learning curves (benchmarks/rung_race.py); no curve is of a large model.
 """
 
 from __future__ import annotations
@@ -16,6 +14,8 @@ from math import floor
 
 PUBLISHED = 21
 """The number of experiments that the default rungs are meant for."""
+FEWEST = 4
+"""The steps before the first rung that a chosen rule takes: fewer say nothing of an experiment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +23,21 @@ class Rungs:
     """The rungs of a sweep: at each share of all steps in `at`, the number in `keep` go on.
 
     `keep_always` names experiments that go on in addition, such as the baseline. With `together`, all experiments wait
-    at a rung until the last one is there; otherwise each is compared with those that reached it before. Without rungs
-    no experiment stops early. Raises `ValueError` unless shares rise between 0 and 1, and numbers fall and are at
-    least 1.
+    at a rung until the last one is there; otherwise each is compared with those that reached it before. With `drift`,
+    the numbers in `keep` are the most that go on, and those that clearly will not win stop (`halving.clear_cut`).
+    Without rungs no experiment stops early. Raises `ValueError` unless shares rise between 0 and 1, numbers fall and
+    are at least 1, and a drift comes with `together`.
     """
 
-    at: tuple[float, ...] = (0.125, 0.25, 0.5)
-    keep: tuple[int, ...] = (11, 6, 3)
+    at: tuple[float, ...]
+    keep: tuple[int, ...]
     keep_always: tuple[str, ...] = ()
     together: bool = True
+    drift: float | None = None
 
     def __post_init__(self) -> None:
+        if self.drift is not None and not (self.drift >= 0 and self.together):
+            raise ValueError(f"drift must not be negative, and compares all experiments at once, not {self.drift}")
         if len(self.at) != len(self.keep):
             raise ValueError(f"{len(self.at)} rungs need as many numbers to keep, not {len(self.keep)}")
         if not all(0 < share < 1 for share in self.at):
@@ -44,6 +48,14 @@ class Rungs:
             raise ValueError(f"each rung must keep at least one experiment, not {_listed(self.keep)}")
         if any(not earlier > later for earlier, later in zip(self.keep, self.keep[1:], strict=False)):
             raise ValueError(f"each rung must keep fewer experiments than the one before it, not {_listed(self.keep)}")
+
+
+DEFAULT = Rungs((1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4), (16, 10, 6, 4, 2))
+"""What `rungs: default` means for 21 experiments."""
+EACH = Rungs((1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4), (16, 10, 6, 4, 2))
+"""The rule by fixed places, where experiments do not wait for one another."""
+EARLIER = Rungs((1 / 8, 1 / 4, 1 / 2), (11, 6, 3))
+"""What it meant up to version 0.1.0; journals hold the numbers, so that sweeps submitted then keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +93,38 @@ def _listed(values: Sequence[float]) -> str:
 def scaled(rungs: Rungs, experiments: int, of: int = PUBLISHED, at_least: int = 3) -> Rungs:
     """Return the rungs adapted to another number of experiments; `rungs` are meant for `of`.
 
-    Each rung keeps the same share, rounded, but no fewer than `at_least` (mid-run ranks mislead, so one survivor is too
-    few). A rung that would then stop no experiment is left out: three experiments or fewer have no rungs. Raises
-    `ValueError` for numbers below 1.
+    Each rung keeps the same share, rounded, but no fewer than `at_least` (mid-run ranks mislead), or than its own
+    number where that is smaller. A rung that would then stop no experiment is left out; `at_least` experiments or fewer
+    have no rungs. Raises `ValueError` for numbers below 1.
     """
     if min(experiments, of, at_least) < 1:
         raise ValueError(f"got {experiments} experiments of {of}, at least {at_least} kept; no number may be below 1")
+    if experiments <= at_least:
+        return replace(rungs, at=(), keep=())
     alive, chosen = experiments, []
     for share, keep in zip(rungs.at, rungs.keep, strict=True):
-        number = max(at_least, floor(Fraction(keep * experiments, of) + Fraction(1, 2)))
+        number = max(min(at_least, keep), floor(Fraction(keep * experiments, of) + Fraction(1, 2)))
         if number < alive:
             chosen.append((share, number))
             alive = number
     return replace(rungs, at=tuple(share for share, _ in chosen), keep=tuple(number for _, number in chosen))
+
+
+def adapted(rungs: Rungs, experiments: int, total_steps: int, warmup: int = 0) -> Rungs:
+    """Return the rungs of a chosen rule, such as the default, for another number of experiments and of steps.
+
+    Rungs are left out that come within the first `warmup` steps, before FEWEST steps, or at the step of another: too
+    little of the training is seen there.
+    """
+    found: list[tuple[float, int]] = []
+    last = max(warmup, FEWEST - 1)
+    for share, keep in zip(rungs.at, rungs.keep, strict=True):
+        step = round(share * total_steps)
+        if last < step < total_steps:
+            found.append((share, keep))
+            last = step
+    left = replace(rungs, at=tuple(share for share, _ in found), keep=tuple(keep for _, keep in found))
+    return scaled(left, experiments)
 
 
 def steps(rungs: Rungs, total_steps: int) -> tuple[int, ...]:
