@@ -1,8 +1,12 @@
 """What memory LoRA training takes by the memory model, lean beside plain PEFT: the tables of docs/profiles.md.
 
     python benchmarks/memory.py [--shape 7b] [--dtype bfloat16] [--devices 24 80 141]
+    python benchmarks/memory.py --process [--shapes tiny smollm2] [--members 1 4 8]
 
-Nothing is trained and no weight is made: the model lies on torch's device "meta". Lean are the figures of
+With `--process`, workers train two steps on the CPU, over random weights of a shape, one after another: what each
+predicted, what it counted, and the peak of its resident memory as the kernel tells it when the process ends.
+
+Without it nothing is trained and no weight is made: the model lies on torch's device "meta". Lean are the figures of
 `gridsweep.train.footprint`. PEFT's are counted by torch's hooks for what a forward pass of 2 samples of 384 tokens
 keeps for its backward pass, with attention that keeps what a flash kernel does (its inputs, its output and a float32 a
 row and head), dropout with a mask of one byte a number as CUDA has it, and logits left out; PEFT's default are
@@ -14,7 +18,11 @@ mix cut at 384), or with 2 samples of 384, or with 1.
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,8 +34,11 @@ from transformers import AttentionInterface
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import SHAPES, frozen
 
-from gridsweep.sweep.experiments import Recipe
+from gridsweep.records.attempts import Assignment, AttemptFolder, Part
+from gridsweep.sweep.experiments import Dataset, LoraParams, Model, Recipe
+from gridsweep.sweep.stints import Device
 from gridsweep.train.footprint import STATE, Footprint, of_model
+from gridsweep.train.model import TINY_QWEN2
 
 RANKS, STEP, TWO, ONE = (16, 32), 2400, 768, 384
 TARGETS = Recipe().target_modules
@@ -128,10 +139,58 @@ def table(shape: str, dtype: torch.dtype, devices: list[float]) -> None:
         print(f"{members:<24}" + "".join(f"{n:10}" for n in fit))
 
 
+def trained(folder: Path, shape: str, model: str, members: int, dropout: float) -> tuple[dict[str, str], float]:
+    """Return a worker's facts, and the peak of its resident memory in MiB."""
+    recipe = Recipe(max_length=512, batch_size=4, accumulation=2)
+    parts = [Part(f"e{n}", LoraParams(RANKS[n % 2], 64, 1e-4, dropout), 7, 0, 2) for n in range(members)]
+    attempt = AttemptFolder(folder / "store" / "stints" / f"{shape}-{members}-{dropout:g}" / "1")
+    data = Dataset("stdlib", train_samples=64, validation_samples=32)
+    attempt.prepare(Assignment("one/1", Model(model), data, recipe, 2, Device("cpu"), tuple(parts)))
+    lock = attempt.lock()
+    assert lock is not None, "the folder is new"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "gridsweep.train", str(attempt.path)]
+    with (folder / "log.txt").open("a") as log:
+        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log, pass_fds=[lock])
+        _, status, used = os.wait4(child.pid, 0)
+    os.close(lock)
+    result = attempt.result()
+    if status or result is None or result.error:
+        sys.exit((folder / "log.txt").read_text()[-2000:])
+    return result.facts, used.ru_maxrss / 1024
+
+
+def processes(shapes: list[str], members_of: list[int]) -> None:
+    """Print what workers predicted, counted and took."""
+    print(
+        f"{'shape':10}{'members':>8}{'dropout':>8}{'predicted':>11}{'told':>8}{'peak RSS':>10}{'predicted / RSS':>17}"
+    )
+    with tempfile.TemporaryDirectory() as at:
+        for shape in shapes:
+            model = str(TINY_QWEN2) if shape == "tiny" else str(Path(at) / shape)
+            if shape != "tiny":
+                frozen(shape, torch.device("cpu"), torch.float32).save_pretrained(model)
+                for file in TINY_QWEN2.glob("tokenizer*"):
+                    shutil.copy(file, model)
+            for members, dropout in ((1, 0.0), *((n, 0.1) for n in members_of)):
+                facts, peak = trained(Path(at), shape, model, members, dropout)
+                predicted, told = (float(facts[f"memory_{name}_mb"]) for name in ("predicted", "peak"))
+                print(
+                    f"{shape:10}{members:8}{dropout:8}{predicted:11,.0f}{told:8,.0f}{peak:10,.0f}"
+                    f"{predicted / peak:17.2f}",
+                    flush=True,
+                )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--devices", type=float, nargs="+", default=[24, 80, 141], metavar="GB")
+    parser.add_argument("--process", action="store_true", help="train on this CPU, and compare with the peak RSS")
+    parser.add_argument("--shapes", choices=SHAPES, nargs="+", default=["tiny", "smollm2"])
+    parser.add_argument("--members", type=int, nargs="+", default=[1, 4, 8], help="sizes of the groups with dropout")
     told = parser.parse_args()
+    if told.process:
+        sys.exit(processes(told.shapes, told.members))
     table(told.shape, getattr(torch, told.dtype), told.devices)

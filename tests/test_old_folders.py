@@ -41,6 +41,8 @@ from old_runs import (
 )
 
 NEW: set[str] = {
+    "Assignment.beside[]: nothing",
+    "Assignment.beside[]: number",
     "Assignment.constants{key}: text",
     "Assignment.constants{}: text",
     "Assignment.encoding: whole number",

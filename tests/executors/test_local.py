@@ -420,6 +420,18 @@ def test_without_gpus_a_worker_has_one_thread_and_sees_none(tmp_path):
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["OMP_NUM_THREADS"]) == ("", "1")
 
 
+def test_workers_on_one_cpu_are_told_of_each_other_and_those_on_gpus_are_not(tmp_path):
+    devices = (Device("one"), Device("two", memory_gb=4), Device("three"))
+    for gpus, beside in (([], (4, None)), (["0", "1", "2"], ())):
+        state = submitted(devices=devices)
+        local = Local(tmp_path / f"store{len(gpus)}", STAND_IN, gpus=gpus)
+        name = request(state, "e00", "one")
+        local.act(state)
+        told = local.folder(name).assignment()
+        assert (told.device.name, told.beside) == ("one", beside)
+        until(lambda local=local, name=name: not local.folder(name).alive())
+
+
 def test_more_devices_than_gpus_are_refused(tmp_path):
     state = submitted(devices=2)
     request(state, device="d1")

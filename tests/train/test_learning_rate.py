@@ -39,3 +39,22 @@ def test_one_step_in_all_is_made_at_the_peak() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(SpecError, match="'polynomial'"):
         learning_rate(Recipe(learning_rate_schedule="polynomial"), 1.0, 5, 10)
+
+
+def test_the_first_step_trains_where_transformers_waits() -> None:
+    """As docs/training.md tells: one step ahead in the warm-up, the same after it."""
+    import torch
+    from transformers import get_cosine_schedule_with_warmup
+
+    weights = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([weights], lr=1.0)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 4, 40)
+    theirs = []
+    for _ in range(40):
+        theirs.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    ours = [learning_rate(Recipe(warmup=0.1), 1.0, step, 40) for step in range(40)]
+    assert theirs[0] == 0 and ours[0] == 0.25
+    assert ours[:4] == pytest.approx(theirs[1:5])
+    assert ours[4:] == pytest.approx(theirs[4:])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -294,9 +295,11 @@ def test_too_little_memory_makes_the_passes_smaller_and_then_is_told(
 
 
 def test_a_small_device_gets_a_smaller_plan_from_the_first_step_on_and_the_same_results(
-    assigned: Assigned, alone: dict[str, object]
+    assigned: Assigned, alone: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In 45 MB, a tenth left free, passes one member at a time; in one nothing does."""
+    """In 45 MB beside the process, a tenth left free, passes one member at a time; in one nothing does."""
+    monkeypatch.setattr("gridsweep.train.device.taken_beside", lambda device, base, before: 0.0)
+    monkeypatch.setattr("gridsweep.train.peak.Peak.resident", lambda self: None)
     small = assigned("small", parts=THREE, memory_gb=0.045)
     assert found_in([small], together(small)) == each_alone(assigned, alone)
     facts = small.result().facts
@@ -305,6 +308,19 @@ def test_a_small_device_gets_a_smaller_plan_from_the_first_step_on_and_the_same_
     tiny = assigned("tiny", parts=THREE, memory_gb=0.001)
     assert program.main([str(tiny.path)]) == 1
     assert "need about 0.03 GB, of which 10% stays free, and the device has 0.00 GB" in tiny.result().error
+
+
+def test_the_process_itself_counts(assigned: Assigned) -> None:
+    """What Python, torch and this process's data take is more than the base and one adapter."""
+    small = assigned("small", memory_gb=0.1)
+    assert program.main([str(small.path)]) == 1
+    told = small.result().error
+    assert "and the device has 0.10 GB" in told and "Python and its libraries 0." in told
+    roomy = assigned("roomy")
+    work(roomy)
+    facts = roomy.result().facts
+    assert int(facts["memory_predicted_mb"]) > 200
+    assert int(facts["memory_peak_mb"]) <= psutil.Process().memory_info().rss / 2**20 + 200
 
 
 @pytest.mark.parametrize("recipe", [{"layers": "upper-half"}, {"rslora": True, "lora_plus": 4.0}])

@@ -70,8 +70,9 @@ def best(folder: Path | None, trainer: str | None, as_json: bool) -> None:
     help="New or empty folder to write, or a URL such as s3://bucket/path (extra: remote).",
 )
 @click.option("--ollama", is_flag=True, help="Also write a Modelfile for Ollama.")
+@click.option("--merge", is_flag=True, help="Also write base and adapter merged into one model (extra: train).")
 @json_option
-def export(experiment: str, folder: Path | None, to: Path | str, ollama: bool, as_json: bool) -> None:
+def export(experiment: str, folder: Path | None, to: Path | str, ollama: bool, merge: bool, as_json: bool) -> None:
     """Copy an adapter, its model card and metrics to a folder or a URL.
 
     EXPERIMENT is an experiment id or its first characters.
@@ -79,7 +80,7 @@ def export(experiment: str, folder: Path | None, to: Path | str, ollama: bool, a
     from gridsweep.render import export as exports
 
     place = folder_of(folder).path
-    path = exports.export(place, experiment, to, ollama=ollama)
+    path = exports.export(place, experiment, to, ollama=ollama, merge=merge)
     following = f"gridsweep serve {word(place)} {experiment}"
     if as_json:
         from gridsweep.render.answers import Written
@@ -87,6 +88,8 @@ def export(experiment: str, folder: Path | None, to: Path | str, ollama: bool, a
         print_json(Written(str(path), next=following))
     else:
         click.echo(f"wrote {path}: adapter, model card (how to load it) and metrics; try it with: {following}")
+        if merge:
+            click.echo("merged/ is the whole model; merged.json says how near it is to base and adapter")
         if ollama:
             click.echo(
                 "its Modelfile says what Ollama needs: the base as safetensors or GGUF in ./base and, for most models, "

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -122,7 +123,7 @@ class Local:
     def _start(self, state: State, attempt: Attempt, folder: AttemptFolder) -> None:
         environment = self._environment(state, attempt)
         try:
-            folder.prepare(assignment(state, attempt))
+            folder.prepare(replace(assignment(state, attempt), beside=self._beside(state, attempt)))
             lock = folder.lock()
             if lock is None:
                 return  # a worker already runs there
@@ -149,6 +150,12 @@ class Local:
                 "put that right and run again: nothing is lost"
             ) from None
         self._say(folder, withheld(os.environ, state.sweep))
+
+    def _beside(self, state: State, attempt: Attempt) -> tuple[float | None, ...]:
+        """Return the stated memory of the devices whose workers share main memory with this one; of GPUs none."""
+        if self.gpus:
+            return ()
+        return tuple(device.memory_gb for device in state.sweep.devices if device.name != attempt.device)
 
     @staticmethod
     def _say(folder: AttemptFolder, names: Sequence[str]) -> None:

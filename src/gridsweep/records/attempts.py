@@ -85,7 +85,8 @@ class Assignment:
     """The work of an attempt, as given to the worker; `recipe` and `total_steps` are of its members.
 
     `encoding` is the version of how rows become tokens, `constants` are the digests that the worker compares with its
-    own, and `submitted` is the date for chat templates that write one.
+    own, and `submitted` is the date for chat templates that write one. `beside` holds the stated memory (gigabytes;
+    None if not stated) of the other devices whose workers share this one's main memory.
     """
 
     attempt: str
@@ -99,6 +100,7 @@ class Assignment:
     encoding: int = 1
     constants: dict[str, str] = field(default_factory=dict)
     submitted: datetime | None = None
+    beside: tuple[float | None, ...] = ()
     judging: Judging | None = None
     schema_version: int = 1
 

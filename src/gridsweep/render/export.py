@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -16,28 +17,38 @@ from gridsweep.render import remote
 from gridsweep.runs.folder import RunFolder
 from gridsweep.runs.run import summarize
 from gridsweep.serving.adapters import Adapter, _listed, one, sealed
+from gridsweep.serving.merged import check_base
+from gridsweep.serving.merged import merge as merge_into
 from gridsweep.state.state import State
-from gridsweep.sweep.experiments import BUNDLED_MODELS, is_local
+from gridsweep.sweep.experiments import BUNDLED_MODELS, Model, is_local
 
 
-def export(folder: str | Path, experiment: str, to: str | Path, *, ollama: bool = False) -> Path | str:
+def export(
+    folder: str | Path, experiment: str, to: str | Path, *, ollama: bool = False, merge: bool = False
+) -> Path | str:
     """Copy an adapter, its model card and its metrics to `to`: a folder, or a URL that fsspec knows.
 
         adapter/   the files of the manifest; digests are checked before and after copying
         README.md  the model card            metrics.json  losses, hyperparameters, energy, carbon, versions
         Modelfile  with `ollama`
+        merged/    with `merge`: base and adapter as one model; merged.json says how exactly
 
     A folder appears complete or not at all; files at a URL are read back and compared, and removed if one fails. Return
     the folder, or the URL without its password. Raise `AdapterError` if the adapter is damaged or not a plain adapter,
-    or if `to` exists and is not empty.
+    or if `to` exists and is not empty, or if base and adapter cannot be merged.
     """
     place = RunFolder(Path(folder))
     state = place.read()
     report = summarize(state)
     adapter = one(_listed(place, report), experiment, report.rows)
+    whole = None
+    if merge:
+        check_base(adapter.experiment, state.standings[adapter.experiment].experiment.base)
+        whole = state.constants.pinned(state.sweep).model
     if isinstance(to, str) and remote.is_url(to):
         with remote.place(to) as elsewhere, TemporaryDirectory() as temporary:
-            _fill(Path(temporary) / "export", adapter, _texts(state, report, adapter.experiment, ollama=ollama))
+            texts = _texts(state, report, adapter.experiment, ollama=ollama)
+            _fill(Path(temporary) / "export", adapter, texts, whole)
             elsewhere.upload(Path(temporary) / "export")
         return remote.public(to)
     target = Path(to)
@@ -45,7 +56,7 @@ def export(folder: str | Path, experiment: str, to: str | Path, *, ollama: bool 
     texts = _texts(state, report, adapter.experiment, ollama=ollama)
     draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}")
     try:
-        _fill(draft, adapter, texts)
+        _fill(draft, adapter, texts, whole)
         draft.rename(target.absolute())
         sync(target.absolute().parent)
     except OSError as error:
@@ -77,13 +88,21 @@ def _texts(state: State, report: Report, experiment: str, *, ollama: bool) -> di
     return texts
 
 
-def _fill(draft: Path, adapter: Adapter, texts: dict[str, str]) -> None:
-    """Write an export into a new folder."""
+def _fill(draft: Path, adapter: Adapter, texts: dict[str, str], whole: Model | None) -> None:
+    """Write an export into a new folder; with the adapter merged into the model `whole` if that is given."""
     sealed(adapter)
     draft.mkdir(parents=True)
     shutil.copytree(adapter.path, draft / "adapter", symlinks=True)
     if not verify(draft / "adapter"):
         raise AdapterError(f"the adapter of {adapter.experiment} changed during the copy; export it again")
+    if whole is not None:
+        made = merge_into(whole, draft / "adapter", draft / "merged")
+        texts = {
+            **texts,
+            "merged.json": json.dumps(made, indent=1) + "\n",
+            "README.md": f"{texts['README.md'].rstrip()}\n\n## Merged\n\n`merged/` is base and adapter as one model: "
+            f"{made['told']}.\n",
+        }
     for name, text in texts.items():
         write_file(draft / name, text)
     sync(draft)

@@ -79,7 +79,8 @@ def _look_at(sweep: Sweep) -> Assignment:
     attempt = HERE if sweep.executor.name == "local" else ELSEWHERE
     made = assigned(sweep, attempt, smallest, chosen, whole, [None] * len(chosen))
     own = tuple(replace(part, recipe=sweep.recipe_of(e)) for part, e in zip(made.members, chosen, strict=True))
-    return replace(made, recipe=sweep.recipe, members=own)
+    others = (device.memory_gb for device in sweep.devices if device.name != smallest.name)
+    return replace(made, recipe=sweep.recipe, members=own, beside=tuple(others) if attempt == HERE else ())
 
 
 def _printable(look: Look) -> Look:

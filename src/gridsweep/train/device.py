@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any  # pynvml has no types, and tests may pass a double
 
@@ -41,20 +42,34 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def memory_at_hand(device: torch.device, stated_gb: float | None) -> float:
+def memory_at_hand(device: torch.device, stated_gb: float | None, beside: Sequence[float | None] = ()) -> float:
     """Return the bytes available for the base and everything beside it: free memory, or `stated_gb` if that is less.
 
-    On a CPU, memory is shared with other processes; there the total counts, which is the same at every start.
+    On a CPU, this worker's part of the memory counts, which is the same at every start: `beside` holds the stated
+    gigabytes of the devices whose workers share the machine with this one, None where none are stated.
     """
     import torch
 
     if device.type == "cuda":
         there = float(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
-    else:
-        import psutil
+        return there if stated_gb is None else min(there, stated_gb * 1e9)
+    from gridsweep.train import machine_memory
 
-        there = float(psutil.virtual_memory().total)
-    return there if stated_gb is None else min(there, stated_gb * 1e9)
+    stated, *others = (None if gb is None else gb * 1e9 for gb in (stated_gb, *beside))
+    return machine_memory.share(machine_memory.there(), stated, others)
+
+
+def taken_beside(device: torch.device, base: int, before: int) -> float:
+    """Return the bytes that this process takes beside a base of `base` bytes: Python, libraries, data; 0 on a GPU.
+
+    `before` is the resident memory before the base was loaded. Pages of weights that are mapped and not yet read do
+    not count as resident; the process takes no less than it took before the base.
+    """
+    if device.type == "cuda":
+        return 0.0
+    from gridsweep.train import machine_memory
+
+    return float(max(before, machine_memory.resident() - base))
 
 
 def described(device: torch.device) -> str:

@@ -31,7 +31,7 @@ class Footprint:
 
     `shapes` holds the adapted modules' (in, out); `config` is the model's, which must be Qwen2- or Llama-shaped.
     `counted` is the share of tokens with a loss, `remembered` says whether dropout masks are kept, `device` is a
-    device type.
+    device type. `beside` is what the process takes beside all this, in bytes, where that is the same memory.
     """
 
     base: int
@@ -41,6 +41,7 @@ class Footprint:
     counted: float = 1.0
     remembered: bool = False
     device: str = "cuda"
+    beside: float = 0.0
 
     def parameters(self, r: int) -> int:
         """Return the number of weights of an adapter of rank `r`."""
@@ -83,7 +84,7 @@ class Footprint:
         return _whole(room, members * self.token(r, members))
 
     def _room(self, memory: float) -> float:
-        return memory * (1 - HEADROOM) - self.base
+        return memory * (1 - HEADROOM) - self.base - self.beside
 
 
 def of_model(

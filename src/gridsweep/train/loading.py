@@ -51,15 +51,17 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     from gridsweep.train.architecture import peculiarities
     from gridsweep.train.checkpoint import pinned_model
     from gridsweep.train.constants import of_model, of_samples, of_tokenizer
-    from gridsweep.train.device import device_and_dtype, memory_at_hand
+    from gridsweep.train.device import device_and_dtype, memory_at_hand, taken_beside
+    from gridsweep.train.footprint import weights_of
     from gridsweep.train.kinds import engine_for, kind_of
+    from gridsweep.train.machine_memory import resident
     from gridsweep.train.model import load_base
     from gridsweep.train.room import room_for  # imports torch, which takes seconds
 
-    breathe()
     device, dtype = device_and_dtype()
     found["dtype"] = str(dtype).removeprefix("torch.")
     model = pinned_model(assignment.model)
+    before = resident()
     tokenizer, base = load_base(model, device, dtype, assignment.base)
     breathe()
     recipe = assignment.recipe
@@ -68,16 +70,18 @@ def load(assignment: Assignment, store: Path, breathe: Callable[[], None]) -> Re
     check_constant(known, found)
     breathe()
     assignment = replace(assignment, model=model, dataset=dataset)  # adapters name the commit
-    memory = memory_at_hand(device, assignment.device.memory_gb)
+    memory = memory_at_hand(device, assignment.device.memory_gb, assignment.beside)
     kind = kind_of(base.config, recipe.target_modules, recipe.layers)
     breathe()
-    room = room_for(base, assignment.members, recipe, train.samples, memory) if kind.trainer == "lean" else None
+    room = None
+    if kind.trainer == "lean":
+        beside = taken_beside(device, weights_of(base), before)
+        room = room_for(base, assignment.members, recipe, train.samples, memory, beside=beside)
     kind, engine = engine_for(kind, base, recipe.target_modules, recipe.layers)
     group = _group(assignment, base, train.samples, room if kind.trainer == "lean" else None, engine)
-    for experiment, folder in checkpoints.items():
-        if folder is not None:
-            group.load(experiment, folder)
-            breathe()
+    for experiment, folder in ((name, saved) for name, saved in checkpoints.items() if saved is not None):
+        group.load(experiment, folder)
+        breathe()
     facts = {
         **_machine(device, dtype),
         **pairs.facts,

@@ -154,14 +154,16 @@ class _Seen:
 
     def _room(self, shape: CausalLM, samples: Mapping[int, list[Sample]]) -> None:
         """Check that each member would fit the device alone, if that is of this machine; samples by where they end."""
-        from gridsweep.train.device import device_and_dtype, memory_at_hand
+        from gridsweep.train.device import device_and_dtype, memory_at_hand, taken_beside
+        from gridsweep.train.machine_memory import resident
         from gridsweep.train.room import room_for
 
         if self.assignment.attempt == HERE and self.assignment.base == "full":
             device, dtype = device_and_dtype()
-            memory = memory_at_hand(device, self.assignment.device.memory_gb)
+            memory = memory_at_hand(device, self.assignment.device.memory_gb, self.assignment.beside)
+            beside = taken_beside(device, 0, resident())  # this process has all but the weights
             for part, own in zip(self.assignment.members, self._recipes(), strict=True):
-                room_for(shape.to(dtype), (part,), own, samples[own.max_length], memory)
+                room_for(shape.to(dtype), (part,), own, samples[own.max_length], memory, beside=beside)
             self.facts["memory"] = f"the largest experiment fits {memory / 1e9:.1f} GB"
 
 

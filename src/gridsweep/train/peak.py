@@ -28,8 +28,12 @@ class Peak:
         """Return torch's peak on a GPU; for a process, `held` (present before) plus the rise since construction."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
+        highest = self.resident()
+        return None if highest is None else held + highest - self.before
+
+    def resident(self) -> int | None:
+        """Return the process's largest resident memory since construction; None on a GPU, or if it is not known."""
         if not self.before:
             return None
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        highest = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-        return held + highest - self.before
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
-import psutil
 import torch
 
 from gridsweep.energy.meters import Meter
@@ -32,6 +31,7 @@ from gridsweep.train.footprint import HEADROOM, SHORT_LIVED, Footprint, of_model
 from gridsweep.train.lean.group import Group, Plan
 from gridsweep.train.lean.measure import Choice, measure
 from gridsweep.train.lean.packing import pack, runs
+from gridsweep.train.machine_memory import resident, there
 from gridsweep.train.model import load_base
 from gridsweep.train.peak import Peak
 from gridsweep.train.samples import Sample
@@ -312,13 +312,13 @@ def _footprint(group: Group, remember: bool) -> Footprint:
 
 def _memory(group: Group, subject: Subject, device: torch.device) -> Memory:
     """Return the memory model's figures for recomputed masks, and how many adapters of the largest rank fit."""
-    if subject.memory is not None:
-        memory = subject.memory
-    elif device.type == "cuda":
-        memory = float(torch.cuda.get_device_properties(device).total_memory)
-    else:
-        memory = float(psutil.virtual_memory().total)
+    on_gpu = device.type == "cuda"
+    whole = float(torch.cuda.get_device_properties(device).total_memory) if on_gpu else there()
+    memory = whole if subject.memory is None else subject.memory
     footprint = _footprint(group, False)
+    if not on_gpu:  # the process takes of the same memory
+        adapters = sum(footprint.adapter(part.params.r) for part in group.roster.parts.values())
+        footprint = replace(footprint, beside=max(0.0, resident() - footprint.base - adapters))
     ranks = sorted({part.params.r for part in group.roster.parts.values()})
     lengths = [len(sample.ids) for sample in group.batch(0)]
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,8 +46,8 @@ class Room:
     def counting(self, group: Group) -> Iterator[Callable[[], float]]:
         """Count memory inside the context; the yielded function returns the peak bytes.
 
-        On a GPU that is torch's peak. On a CPU it is the base, the adapters and what autograd kept, which is the same
-        every time; temporaries of single operations are estimated as in the memory model.
+        On a GPU that is torch's peak. On a CPU it is the process, the base, the adapters and what autograd kept;
+        temporaries of single operations are estimated as in the memory model.
         """
         before = held(self.footprint, self.work, group.plan, away=self.fit.away)
         if group.device.type == "cuda":
@@ -67,11 +68,15 @@ class Room:
         finally:
             group.before_pass = told
 
-    def corrected(self, plan: Plan, taken: float) -> Plan:
+    def corrected(self, plan: Plan, taken: float, resident: float | None = None) -> Plan:
         """Return the plan to continue with, after a step with `plan` took `taken` bytes.
 
-        A plan that was not found by timing is chosen again; a timed plan stays as long as it fits.
+        A plan that was not found by timing is chosen again; a timed plan stays as long as it fits. `resident` is the
+        process's peak in that step, if it is the same memory: what the count does not explain is the process's own.
         """
+        if resident is not None and resident > taken:
+            self.footprint = replace(self.footprint, beside=self.footprint.beside + resident - taken)
+            taken = resident
         away, chosen = self.fit.away, plan == self.fit.plan
         rest = taken - held(self.footprint, self.work, plan, away=away) - self.footprint.logits(plan.members)
         self.factor = max(0.0, rest) / kept(self.footprint, self.work, plan)
@@ -85,9 +90,13 @@ class Room:
 
 
 def room_for(
-    base: CausalLM, members: Sequence[Part], recipe: Recipe, train: Sequence[Sample], memory: float
-) -> Room | None:
-    """Return the group's room; None for model shapes without a memory model. Raise `SpecError` if nothing fits."""
+    base: CausalLM, members: Sequence[Part], recipe: Recipe, train: Sequence[Sample], memory: float, *,
+    beside: float = 0.0,
+) -> Room | None:  # fmt: skip
+    """Return the group's room; None for model shapes without a memory model. Raise `SpecError` if nothing fits.
+
+    `beside` is what the process takes of `memory` beside base and group, in bytes.
+    """
     lengths = [len(sample.ids) for sample in train]
     work = Work(
         tuple(part.params.r for part in members),
@@ -99,6 +108,7 @@ def room_for(
     footprint = Footprint(
         weights_of(base), base.dtype.itemsize, {name: sizes(module) for name, module in modules.items()},
         text_config(base.config), sum(sample.counted for sample in train) / sum(lengths), device=base.device.type,
+        beside=beside,
     )  # fmt: skip
     try:
         footprint.token(1)

@@ -252,16 +252,27 @@ class Worker:
 
     def _first_step(self, ready: Ready, facts: dict[str, str]) -> dict[str, float]:
         """Make the first step, record predicted and measured memory, and correct the plan for the following steps."""
+        from gridsweep.train.peak import Peak
+
         group, room, breathe = ready.group, ready.room, self._breathing("training")
         if room is None:
             return group.step(self.step, breathe)
         plan = replace(group.plan)
         facts["memory_predicted_mb"] = f"{room.predicted(plan) / MEBIBYTE:.0f}"
+        peak = Peak(group.device)
         with room.counting(group) as taken:
             losses = group.step(self.step, breathe)
-        facts["memory_peak_mb"] = f"{taken() / MEBIBYTE:.0f}"
+        resident = peak.resident()  # None on a GPU, where torch's own peak is what was taken
+        most = taken() if resident is None else resident
+        facts["memory_peak_mb"] = f"{most / MEBIBYTE:.0f}"
+        if most > room.memory:
+            print(
+                f"the first step took {most / 1e9:.2f} GB, and this worker has {room.memory / 1e9:.2f} GB; lower "
+                "recipe.max_length or pack",
+                flush=True,
+            )
         if group.plan == plan:  # otherwise the plan did not fit and was made smaller
-            group.plan = replace(room.corrected(plan, taken()))
+            group.plan = replace(room.corrected(plan, taken(), resident))
         return losses
 
     def _breathing(self, phase: Literal["loading", "training", "evaluating"]) -> Callable[[], None]:

@@ -63,10 +63,11 @@ def fitting(footprint: Footprint, work: Work, memory: float, *, factor: float = 
     assert least is not None
     adapters = sum(map(footprint.adapter, work.ranks))
     several = "1 adapter" if len(work.ranks) == 1 else f"{len(work.ranks)} adapters"
+    process = f", Python and its libraries {footprint.beside / GB:.2f} GB" if footprint.beside else ""
     raise SpecError(
         f"one member and one sample of {work.longest} tokens need about {least.bytes / (1 - HEADROOM) / GB:.2f} GB, "
         f"of which {HEADROOM:.0%} stays free, and the device has {memory / GB:.2f} GB: the base takes "
-        f"{footprint.base / GB:.2f} GB, {several} {adapters / GB:.2f} GB; lower recipe.max_length or "
+        f"{footprint.base / GB:.2f} GB, {several} {adapters / GB:.2f} GB{process}; lower recipe.max_length or "
         "pack, or take a smaller model or a larger device"
     )
 
@@ -92,10 +93,11 @@ def needed(footprint: Footprint, work: Work, plan: Plan, *, away: bool = False, 
 
 def held(footprint: Footprint, work: Work, plan: Plan, *, away: bool = False) -> float:
     """Return the bytes in use before a pass begins."""
+    there = footprint.base + footprint.beside
     if not away:
-        return footprint.base + sum(map(footprint.adapter, work.ranks))
+        return there + sum(map(footprint.adapter, work.ranks))
     lent = sum(footprint.parameters(r) for r in _largest_pass(work, plan))
-    return footprint.base + 4 * LENT * lent
+    return there + 4 * LENT * lent
 
 
 LENT = 2  # rows of a stack (weights and gradients) are on the device in a pass when adapters are in host memory

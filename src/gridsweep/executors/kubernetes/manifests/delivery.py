@@ -106,6 +106,7 @@ WORKER_SOURCES = (
     "train/lean/variants.py",
     "train/learning_rate.py",
     "train/loading.py",
+    "train/machine_memory.py",
     "train/miniature.py",
     "train/model.py",
     "train/overlap.py",
