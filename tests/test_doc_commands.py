@@ -46,6 +46,7 @@ NOT_RUN = {
     "gridsweep report runs/published": CLUSTER,
     "gridsweep doctor --kubernetes sweep.yaml": CLUSTER,
     "gridsweep doctor --train": TRAINS,
+    "gridsweep doctor --train sweep.yaml": TRAINS,
     "gridsweep doctor --train examples/profiles/24gb.yaml": TRAINS,
     "gridsweep doctor --train examples/profiles/80gb.yaml": TRAINS,
     "gridsweep doctor --train examples/profiles/141gb.yaml": TRAINS,

@@ -41,6 +41,7 @@ SOLAR = ("--trace", "solar-valley", "--from", "2025-06-01", "--to", "2025-06-02"
 VERBS = [
     ("init", ["init", "new.yaml"]),
     ("check", ["check", "small.yaml"]),
+    ("recommend", ["recommend", "tiny-qwen2", "stdlib", "--to", "new.yaml", "--hours", "2"]),
     ("plan", ["plan", "small.yaml", "--out", "plan.json"]),
     ("run", ["run", "small.yaml"]),
     ("status", ["status", "done"]),

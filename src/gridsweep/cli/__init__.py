@@ -14,7 +14,7 @@ from typing import Any, NoReturn  # Any: what the library hands on
 
 import click
 
-from gridsweep.cli import asking, collecting, grid, mending, studies, sweeps, winners
+from gridsweep.cli import asking, collecting, grid, mending, recommending, studies, sweeps, winners
 from gridsweep.cli.group import cli, print_json
 from gridsweep.errors import (
     FAULT,
@@ -28,7 +28,7 @@ from gridsweep.errors import (
 )
 from gridsweep.records.disk import AGAIN, DISK
 
-__all__ = ["asking", "cli", "collecting", "grid", "main", "mending", "studies", "sweeps", "winners"]
+__all__ = ["asking", "cli", "collecting", "grid", "main", "mending", "recommending", "studies", "sweeps", "winners"]
 
 
 def main() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gridsweep.cli.arguments import Moment, Span
 from gridsweep.cli.group import cli, json_option, load, naming, print_json
 from gridsweep.errors import SignalError, SpecError
+
+if TYPE_CHECKING:
+    from gridsweep.sweep.sweep import CarbonSource
 
 
 @cli.command()
@@ -41,22 +45,14 @@ def forecast(
     from gridsweep.carbon.outlook import outlook
     from gridsweep.grid.registry import plugin, provider_for
     from gridsweep.render import outlook as pictures
-    from gridsweep.sweep.sweep import CarbonSource
 
     if spec is not None and (provider or zone or trace):
         raise click.UsageError("SPEC excludes --provider, --zone and --trace; give one or the other")
     if spec is not None:
         sweep = load(spec)
         carbon, at = sweep.carbon, at or (sweep.replay.start if sweep.replay else None)
-    elif provider and provider != "trace":
-        with naming("--provider"):
-            plugin(provider)
-        if not zone:
-            listed = f"name one with --zone; `gridsweep zones --provider {provider}` lists them"
-            raise SpecError(f"{provider} needs a zone", where="--provider", remedy=listed)
-        carbon = CarbonSource(provider, zone, None)
     else:
-        carbon = CarbonSource(file=trace or "solar-valley", zone=zone or "")
+        carbon = source_of(provider, zone, trace)
     if at is not None and plugin(carbon.provider).live:
         raise click.UsageError(f"{carbon.provider} reads live data only; --at needs a trace")
     now = at or datetime.now(UTC)
@@ -71,6 +67,21 @@ def forecast(
         pictures.text(made)
         if png is not None:
             click.echo(f"wrote {png}")
+
+
+def source_of(provider: str | None, zone: str | None, trace: str | None) -> CarbonSource:
+    """Return the carbon source that the options name. Raise `SpecError` for a provider without a zone."""
+    from gridsweep.grid.registry import plugin
+    from gridsweep.sweep.sweep import CarbonSource
+
+    if not provider or provider == "trace":
+        return CarbonSource(file=trace or "solar-valley", zone=zone or "")
+    with naming("--provider"):
+        plugin(provider)
+    if not zone:
+        listed = f"name one with --zone; `gridsweep zones --provider {provider}` lists them"
+        raise SpecError(f"{provider} needs a zone", where="--provider", remedy=listed)
+    return CarbonSource(provider, zone, None)
 
 
 @cli.command()

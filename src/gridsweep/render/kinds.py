@@ -9,6 +9,7 @@ from gridsweep.render.examination import Examination
 from gridsweep.render.failures import Failure
 from gridsweep.runs import mending
 from gridsweep.runs.collecting import Collection
+from gridsweep.runs.recommending import Recommended
 from gridsweep.serving.launch import Served
 from gridsweep.simulation.backtest import Simulation
 from gridsweep.simulation.plan import Plan
@@ -27,6 +28,7 @@ KINDS: dict[str, type] = {
     "logs --follow": answers.LogLine,
     "models": answers.Adapters,
     "plan": Plan,
+    "recommend": Recommended,
     "render": answers.Rendered,
     "repair": mending.Repaired,
     "report": Report,
