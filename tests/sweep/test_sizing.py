@@ -20,7 +20,7 @@ SURVEY = Survey(MODEL, DATA, CARD, MEMORY)
 def test_without_a_budget_twelve_experiments_are_tried():
     made = sized(SURVEY, Budget())
     assert (made.extent.experiments, made.extent.epochs, made.total_steps) == (12, 3, 1500)
-    assert made.rungs is not None and made.rungs.keep == (6, 3)
+    assert made.rungs is not None and made.rungs.keep == (9, 6, 3, 2)
     assert made.pack == 12 and made.fits > 12 and not made.guess and made.tokens_per_s == 9000.0
     assert made.validation == 256, "more validation samples would cost time at every rung"
     assert made.rates[0] < 4.8e-4 < made.rates[-1]

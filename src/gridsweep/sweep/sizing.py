@@ -12,7 +12,8 @@ from fractions import Fraction
 from math import ceil
 
 from gridsweep.errors import SpecError
-from gridsweep.sweep.rungs import Rungs, scaled, steps
+from gridsweep.sweep.experiments import Recipe
+from gridsweep.sweep.rungs import DEFAULT, Rungs, adapted, steps
 from gridsweep.sweep.stints import RESTART
 from gridsweep.sweep.surveys import DataFacts, DeviceFacts, MemoryFacts, ModelFacts, Survey
 
@@ -208,7 +209,7 @@ class _Sizer:
         fits = self.fits(max(ranks))
         if fits is not None:
             pack = max(1, min(fits, ceil(extent.experiments / self.device.count)))
-        rungs: Rungs | None = scaled(Rungs(), extent.experiments)
+        rungs: Rungs | None = adapted(DEFAULT, extent.experiments, total, round(Recipe().warmup * total))
         if rungs is not None and (not rungs.at or total <= len(rungs.at)):
             rungs = None
         cost = self.cost(extent, total, validation, rungs, pack)
