@@ -134,7 +134,13 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
     (folder.path / "log.txt").touch()
     moments = [{"at": at(60 * n), "phase": "training", "step": first + n, "losses": {"e00": 3.0}} for n in range(3)]
     drawn = [
-        {"start": at(60 * n), "seconds": 60.0, "kwh": 1e-4, "source": "measured", "step": first + 2 * n}
+        {
+            "start": at(60 * n),
+            "seconds": 80.0 if n == 2 else 60.0,
+            "kwh": 1e-4,
+            "source": "measured",
+            "step": first + 2 * n,
+        }
         for n in range(3)
     ]
     (folder.path / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in moments))

@@ -260,7 +260,8 @@ def test_one_killed_at_work_is_lost_at_the_last_step_it_is_known_to_have_made(fo
     save(following.folder, 2, *IDS)  # and died before it could say so
     (*_, told) = following.look(START, ended=True)
     assert told.over_at == following.table.at(2)
-    assert kinds(following.look(LATER, ended=True)) == ["Lost"]
+    charged, lost = following.look(LATER, ended=True)
+    assert isinstance(lost, Lost) and [(s.source, s.step) for s in charged.energy] == [(UNTOLD, 2)]
 
 
 def test_where_all_diverge_the_attempt_ends_at_that_step(following: Following) -> None:

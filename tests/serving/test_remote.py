@@ -49,6 +49,7 @@ def test_an_export_reaches_a_store_whole(run, memory, tmp_path, gridsweep):
     code, out, err = gridsweep("export", "e00", run, "--to", "memory://bucket/winner", "--json")
     assert code == 0, err
     assert json.loads(out)["path"] == "memory://bucket/winner"
+    assert err == "warning: memory://bucket/winner lay in this process's memory and is gone with it; name a folder\n"
     assert below(memory, "/bucket/winner") == FILES
     memory.get("/bucket/winner", str(tmp_path / "back"), recursive=True)
     assert verify(next((tmp_path / "back").rglob("adapter")))

@@ -129,7 +129,7 @@ def _of_energy(book: Ledger) -> list[str]:
     if untold:
         notes.append(
             f"{untold / total:.0%} of the energy is the devices' stated power: the workers' files do not tell the "
-            "energy of all steps (energy.jsonl is gone, cut or all zero)."
+            "energy of all steps (energy.jsonl is gone, cut, refused or reads zero)."
         )
     return notes
 

@@ -82,6 +82,8 @@ def export(experiment: str, folder: Path | None, to: Path | str, ollama: bool, m
     place = folder_of(folder).path
     path = exports.export(place, experiment, to, ollama=ollama, merge=merge)
     following = f"gridsweep serve {word(place)} {experiment}"
+    if str(to).lower().startswith("memory://"):
+        click.echo(f"warning: {path} lay in this process's memory and is gone with it; name a folder", err=True)
     if as_json:
         from gridsweep.render.answers import Written
 

@@ -63,12 +63,8 @@ def told(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -
         Progress, path, attempt.cursor[0], lambda line: of_progress(line, work)
     )
 
-    drawn = [attempt.drawn_kwh]
-
-    def of_next(line: EnergyLine) -> str:
-        wrong = of_energy(line, replace(work, drawn_kwh=drawn[0]))
-        drawn[0] += line.kwh
-        return wrong
+    known = replace(work, drawn_kwh=attempt.drawn_kwh, drawn_to=max((s.step for s in attempt.energy), default=0))
+    of_next = _in_order(known)
 
     path = folder.path / "energy.jsonl"
     energy, energy_at, all_energy, faulty = _lines(EnergyLine, path, attempt.cursor[1], of_next)
@@ -78,10 +74,29 @@ def told(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime) -
     within = Within(state, attempt, folder, now, clock)
     if not (wrong := too_far or wrong or faulty):
         wrong = _outside("progress.jsonl", (within.outside("at", line.at) for line, _ in lines))
-        wrong = wrong or _outside("energy.jsonl", (within.outside("start", line.start) for line, _ in energy))
-        lines, energy = ([], []) if wrong else (lines, energy)
+        lines, progress_at = ([], attempt.cursor[0]) if wrong else (lines, progress_at)
+        faulty = wrong or _outside("energy.jsonl", (within.outside("start", line.start) for line, _ in energy))
+        energy, energy_at = ([], attempt.cursor[1]) if faulty else (energy, energy_at)
+        wrong = faulty
     whole = all_lines and all_energy
     return Told([line for line, _ in lines], energy, progress_at, energy_at, clock, within, whole, wrong)
+
+
+def _in_order(known: Work) -> Callable[[EnergyLine], str]:
+    """Return a judge of lines of energy, one after another: each knows what those before it have told."""
+    work, starts = known, set[datetime]()
+
+    def judge(line: EnergyLine) -> str:
+        nonlocal work
+        if wrong := of_energy(line, work):
+            return wrong
+        if line.seconds and line.start in starts:
+            return f"start is {line.start.isoformat()} once more; lines are repeated"
+        starts.add(line.start)
+        work = replace(work, drawn_kwh=work.drawn_kwh + line.kwh, drawn_to=line.step)
+        return ""
+
+    return judge
 
 
 def _outside(file: str, found: Iterator[str]) -> str:

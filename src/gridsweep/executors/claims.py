@@ -37,8 +37,9 @@ class Work:
     """What an attempt was asked for, by which its worker's claims are judged.
 
     `given` are the checkpoints that the members began with; `lasted` is the wall time since the attempt was requested,
-    `drawn_kwh` the energy told so far, `asked` says whether it was asked to pause. `samples` are the token counts of
-    the samples that earlier outcomes were judged on, by status and field: all experiments share them.
+    `drawn_kwh` the energy told so far, up to the step `drawn_to`; `asked` says whether it was asked to pause. `samples`
+    are the token counts of the samples that earlier outcomes were judged on, by status and field: all experiments share
+    them.
     """
 
     attempt: str
@@ -47,6 +48,7 @@ class Work:
     given: Mapping[str, Checkpoint]
     lasted: timedelta
     drawn_kwh: float = 0.0
+    drawn_to: int = 0
     asked: bool = False
     samples: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
 
@@ -78,7 +80,7 @@ def of_progress(line: Progress, work: Work) -> str:
 
 
 def of_energy(line: EnergyLine, work: Work) -> str:
-    """Return what is wrong with a line of energy; `work.drawn_kwh` is the energy of the lines before it."""
+    """Return what is wrong with a line of energy; `work` knows what the lines before it told."""
     if wrong := _time("start", line.start) or _step(line.step, work) or _texts("source", [line.source]):
         return wrong
     if not 0 <= line.seconds <= work.longest_s:
@@ -86,6 +88,8 @@ def of_energy(line: EnergyLine, work: Work) -> str:
     most = min(PLAUSIBLE_KW * (line.seconds + SAMPLED_S), PLAUSIBLE_KW * work.longest_s - work.drawn_kwh * 3600) / 3600
     if not 0 <= line.kwh <= most:
         return f"kwh is {line.kwh:g} in {line.seconds:g} s; at most {PLAUSIBLE_KW:g} kW are plausible"
+    if line.step < work.drawn_to:
+        return f"step is {line.step} after step {work.drawn_to}; lines are repeated or out of order"
     return ""
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gridsweep.executors.border import Told, Within, last_words, result_of, starved, told
-from gridsweep.executors.unmetered import completed
+from gridsweep.executors.unmetered import APART, completed, reads_nothing
 from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Judging, Part, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
@@ -164,8 +164,12 @@ def _news_by_clock(state: State, attempt: Attempt, folder: AttemptFolder, now: d
     if not look.ended:
         return events
     result, wrong = result_of(state, attempt, folder, now, said.within, look.before)
-    at = when(result.ended_at) if result and not wrong else min(now, when(touched(folder.path)))
-    return events + _end(state, attempt, folder, result, max(at, attempt.requested_at), look.why, said.wrong or wrong)
+    if result and not wrong:  # it ended no earlier than its last line, whatever its result says
+        at = max(when(moment) for moment in (result.ended_at, *(line.at for line in said.lines[-1:])))
+    else:
+        at = min(now, when(touched(folder.path)))
+    at = max(at, attempt.requested_at)
+    return events + _end(state, attempt, folder, result, at, look.why, said.wrong or wrong)
 
 
 def _news_by_step(state: State, attempt: Attempt, folder: AttemptFolder, now: datetime, look: _Look) -> list[Event]:
@@ -318,11 +322,19 @@ def merged(attempt: Attempt, lines: Sequence[EnergyLine], when: Within) -> list[
 
     Energy used before the first new step stays separate: for every attempt but the first it is the cost of a reload.
     """
-    segments = []
+    groups: list[list[Segment]] = []
+    was_silent = False
     for line in lines:
         start = when(line.start, line.seconds)
-        segments.append(Segment(start, start + when.long(line.seconds), line.kwh, line.source, line.step))
-    return joined_up(segments, min(member.from_step for member in attempt.stint.members))
+        segment = Segment(start, start + when.long(line.seconds), line.kwh, line.source, line.step)
+        silent = reads_nothing(line.kwh, line.seconds)
+        # What covers nothing, or lies behind a hole, stays apart: `completed` finds missing energy by the segments.
+        apart = groups and segment.start - groups[-1][-1].end > when.long(APART.total_seconds())
+        if not groups or apart or silent != was_silent:
+            groups.append([])
+        groups[-1].append(segment)
+        was_silent = silent
+    return [segment for group in groups for segment in joined_up(group, attempt.first_step)]
 
 
 def joined_up(segments: Sequence[Segment], first: int) -> list[Segment]:

@@ -17,7 +17,7 @@ from gridsweep.executors.kubernetes.manifests.serving import KEY, SERVER, browse
 from gridsweep.executors.kubernetes.manifests.yaml_text import document
 from gridsweep.serving.servable import Servable
 from gridsweep.spec import load
-from gridsweep.spec.delivered import delivered
+from gridsweep.spec.delivered import DELIVERED, delivered, renamed
 from gridsweep.spec.yaml_lines import Document
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import Gate, KubernetesCluster
@@ -41,11 +41,13 @@ def render(
     sweep = load(spec)
     cluster = replace(cluster_of(sweep, gate, queue), context=None)  # of this machine, not of the cluster
     loop = cluster.gate == "none"
+    files, elsewhere = _named_files(sweep, spec) if loop else (None, "")
+    text = delivered(spec.read_text(encoding="utf-8-sig"), spec, sweep, cluster) if loop else ""
     made = bundle(
         sweep,
         cluster,
-        spec=delivered(spec.read_text(encoding="utf-8-sig"), spec, sweep, cluster) if loop else "",
-        spec_files=_named_files(sweep, spec) if loop else None,
+        spec=renamed(text, spec, ("estimates", "results"), elsewhere) if elsewhere else text,
+        spec_files=files,
         worker_sources=worker_sources() if cluster.worker == "configmap" else None,
         tier=tier,
         namespace=namespace,
@@ -150,18 +152,25 @@ def _ours(folder: Path) -> bool:
     return not any(folder.iterdir())
 
 
-def _named_files(sweep: Sweep, spec: Path) -> dict[str, str]:
-    """Return the files that a spec names, which must lie beside it: the cluster has one folder for all files."""
-    found = {}
+def _named_files(sweep: Sweep, spec: Path) -> tuple[dict[str, str], str]:
+    """Return the files that a spec names, and the name there of a results file that lies elsewhere, "" if none does.
+
+    The cluster has one folder for all files. Others than a results file, of which nothing but the estimates come, must
+    lie beside the spec.
+    """
+    found: dict[str, str] = {}
+    elsewhere = ""
     given = Document(spec.read_text(encoding="utf-8-sig"), str(spec)).plain
-    for section, key in (("model", "chat_template"), ("estimates", "results"), ("carbon", "file")):
+    for section, key in (("model", "chat_template"), ("carbon", "file"), ("estimates", "results"), ("design", "points")):
         part = given.get(section)
         named = part.get(key) if isinstance(part, dict) else None
         if not isinstance(named, str) or (section == "carbon" and not Path(sweep.carbon.file or "").is_file()):
             continue  # a trace that comes with the package lies in no folder of the user's
         path = spec.absolute().parent / named
         if path.parent != spec.absolute().parent:
-            what = f"{named} must be in the folder of {spec.name} to reach the cluster; copy it there"
-            raise SpecError(what, where=f"{section}.{key}")
+            if key != "results" or path.name in found or path.name == DELIVERED:
+                what = f"{named} must be in the folder of {spec.name} to reach the cluster; copy it there"
+                raise SpecError(what, where=f"{section}.{key}")
+            elsewhere = path.name
         found[path.name] = path.read_text(encoding="utf-8")
-    return found
+    return found, elsewhere

@@ -6,7 +6,7 @@ up to date when it is called again. What the journal holds already is not read a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,8 @@ from gridsweep.accounting.compute_gardener import FACT
 from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.traces import HOUR, ceil_to, floor_to
 from gridsweep.errors import ExecutorError, GridsweepError, SpecError, word
-from gridsweep.executors.kubernetes.gathering import SETTLE, Cluster, Gathering, Volume, on_volume, work_of
+from gridsweep.executors.kubernetes.beginnings import Volume, on_volume, work_of
+from gridsweep.executors.kubernetes.gathering import SETTLE, Cluster, Gathering
 from gridsweep.executors.kubernetes.manifests.rayjob import COMPUTE_GARDENER
 from gridsweep.executors.kubernetes.shelves import Shelf
 from gridsweep.executors.publisher import Publisher
@@ -122,11 +123,12 @@ def collect(
                 opened = _opened(sweep, found, volume, now)
                 mark(place.state, origin)  # before the first fact: an unmarked folder is one that may be driven
                 record(state, journal, opened)
-            for events in Gathering(
+            gathering = Gathering(
                 state, found.shelf, found.cluster, now, found.gate, ended=found.ended, settle=found.settle
-            ).events(volume):
+            )
+            for events in gathering.events(volume):
                 record(state, journal, events)
-            unread = _grid(state, journal, provider, now)
+            unread = (_left(gathering.left), _grid(state, journal, provider, now))
             _end(state, journal, found, unread, now)
             keep_spec(place, state.sweep)
         finally:
@@ -134,7 +136,8 @@ def collect(
             place.discard_empty()
             if state.folded > before:
                 keeper.rested(state, journal.end, last=True)
-        warnings = [*_strangers(volume), *_published(state, found.shelf, place)]
+        warnings = _of_attempts(volume, gathering.left)
+        warnings += [*_strangers(volume), *_published(state, found.shelf, place)]
     return told(place, state, "collected", found.source, state.folded - before, warnings)
 
 
@@ -187,6 +190,12 @@ def _opened(sweep: Sweep, found: Place, volume: Volume, now: datetime) -> list[E
     starts = [begun.at for begun in volume.begun]
     moments = [*starts, *(found.cluster.submitted if found.cluster is not None else ())]
     if not moments:
+        if volume.left:
+            name, why = next(iter(volume.left.items()))
+            raise SpecError(
+                f"no attempt of the sweep {sweep.name} in {found.source} can be read: stints/{name}: {why}",
+                remedy="restore its files",
+            )
         raise SpecError(
             f"nothing of the sweep {sweep.name} was found in {found.source}: no attempt on the volume, no RayJob",
             remedy="apply its manifests first, or name the spec that they were rendered from",
@@ -229,15 +238,25 @@ def _grid(state: State, journal: Journal, provider: Source | Resolver | None, no
     )
 
 
-def _end(state: State, journal: Journal, found: Place, unread: str, now: datetime) -> None:
+def _end(state: State, journal: Journal, found: Place, unread: Sequence[str], now: datetime) -> None:
     """Journal what the cluster's objects say, and what could not be had, if that is new."""
     assert state.collected is not None, "a collected journal says so at its beginning"
     fresh = found.cluster.facts(work_of(state.sweep)) if found.cluster is not None else {}
     fresh = {name: text for name, text in fresh.items() if state.facts.get(name) != text}
-    unknown = tuple(filter(None, (_unknown_submission(state, found), unread, _ungardened(state, found, fresh))))
+    unknown = tuple(filter(None, (_unknown_submission(state, found), *unread, _ungardened(state, found, fresh))))
     before = state.collected
     if fresh or (before.unknown, before.gate, before.source) != (unknown, found.gate, found.source):
         record(state, journal, [Collected(now, found.gate, found.source, fresh, unknown)])
+
+
+def _left(left: Mapping[str, str]) -> str:
+    """Return of which attempts neither the work nor the energy is known."""
+    if not left:
+        return ""
+    name, why = next(iter(left.items()))
+    if len(left) == 1:
+        return f"the work and the energy of 1 attempt that was left out (stints/{name}: {why})"
+    return f"the work and the energy of {len(left)} attempts that were left out (stints/{name}: {why}; and more)"
 
 
 def _unknown_submission(state: State, found: Place) -> str:
@@ -270,6 +289,18 @@ def _check_strangers(volume: Volume, source: str) -> None:
             f"{source} holds stints/{names[0]}{more}, of no experiment of this spec; is it the one that was rendered?",
             remedy="give that spec, or move those folders away",
         )
+
+
+def _of_attempts(volume: Volume, left: Mapping[str, str]) -> list[str]:
+    """Return the warnings on attempts that were left out, and on those whose beginning is known by other files."""
+    warnings = [f"stints/{name} on the volume was left out: {why}" for name, why in left.items()]
+    warnings += [f"stints/{one.name}: {one.note}" for one in volume.begun if one.note]
+    if undated := sum(one.undated for one in volume.begun):
+        warnings.append(
+            f"{undated} of {len(volume.begun)} attempts began before their files were written: the files' times are "
+            "those of a copy, and when attempts began is known by their lines alone"
+        )
+    return warnings
 
 
 def _strangers(volume: Volume) -> list[str]:

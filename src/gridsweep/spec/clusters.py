@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gridsweep.spec.axes import Section
 from gridsweep.spec.pod import PodPatch
+from gridsweep.spec.pod_fields import Quantity
 from gridsweep.spec.study import Choice
 from gridsweep.spec.values import Number, OneOf, Span, Word, choice_of
 from gridsweep.sweep.clusters import GATES, ExecutorChoice, KubernetesCluster, Limits, RayCluster
@@ -26,9 +27,9 @@ Name = Annotated[
     str, Word(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "a name of lower-case letters, digits, '-' and '.'")
 ]
 Image = Annotated[str, Word(r"[\w][\w.:/@-]{0,510}", "an image such as registry/name:tag or registry/name@sha256:...")]
-Quantity = Annotated[
-    str, Word(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?", "a quantity such as 4, 500m or 24Gi", numbers=True)
-]
+Amount = Annotated[str, Quantity()]
+MEMORY = "64Mi"
+"""A worker's interpreter does not start in less."""
 Text = Annotated[str, Word(r"[^\x00-\x1f]{1,1000}", "one line of text")]
 
 
@@ -70,7 +71,7 @@ class KubernetesSection(Section):
     queue: Name | None = Field(default=None, description="Kueue's local queue, with gate: kueue.")
     context: Text | None = Field(default=None, description="The kubeconfig context; default: the current one.")
     volume: Name = Field(default=_KUBERNETES.volume, description="The volume claim for models, attempts and adapters.")
-    volume_size: Quantity | None = Field(default=None, description="The volume's size; default: computed.")
+    volume_size: Amount | None = Field(default=None, description="The volume's size; default: computed.")
     storage_class: Name | None = Field(default=None, description="The volume's storage class; default: the cluster's.")
     access_mode: Annotated[str, OneOf(("ReadWriteMany", "ReadWriteOnce"))] = Field(
         default=_KUBERNETES.access_mode, description="Whether several nodes may mount the volume at once."
@@ -79,8 +80,10 @@ class KubernetesSection(Section):
     node_selector: dict[str, str] = Field(
         default=_KUBERNETES.node_selector, description="Labels of the nodes that may run workers."
     )
-    cpu: Quantity = Field(default=_KUBERNETES.cpu, description="CPUs a worker requests.")
-    memory: Quantity = Field(default=_KUBERNETES.memory, description="Memory a worker requests, and its limit.")
+    cpu: Amount = Field(default=_KUBERNETES.cpu, description="CPUs a worker requests.")
+    memory: Annotated[str, Quantity(MEMORY)] = Field(
+        default=_KUBERNETES.memory, description="Memory a worker requests, and its limit."
+    )
     hugging_face_secret: Name | None = Field(
         default=None, description="A Secret with the key HF_TOKEN, for gated models."
     )
@@ -97,7 +100,7 @@ class KubernetesSection(Section):
     ttl: Annotated[timedelta, Span(timedelta(0))] = Field(
         default=_KUBERNETES.ttl, description="How long the pod of a finished attempt stays; it keeps its GPU so long."
     )
-    ephemeral_storage: Quantity | None = Field(
+    ephemeral_storage: Amount | None = Field(
         default=None, description="Ephemeral storage that a worker requests; default: none is requested."
     )
     pod: Annotated[dict[str, Any], PodPatch()] = Field(

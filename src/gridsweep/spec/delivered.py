@@ -17,6 +17,9 @@ from gridsweep.sweep.sweep import Sweep
 
 MARK = "# Written by `gridsweep render`, for the cluster:"
 
+DELIVERED = "sweep.yaml"
+"""The name of the spec there."""
+
 
 def delivered(text: str, path: PurePath, sweep: Sweep, cluster: KubernetesCluster) -> str:
     """Return the text of the spec `path` so that whatever reads it there runs `sweep` on `cluster`.
@@ -24,7 +27,7 @@ def delivered(text: str, path: PurePath, sweep: Sweep, cluster: KubernetesCluste
     The rest of the text stays as it is, with its comments. Raise `SpecError` if that cannot be done.
     """
     text = text.removeprefix("\ufeff")
-    there = PurePath(path).with_name("sweep.yaml")  # the name of a spec without one is the file's
+    there = PurePath(path).with_name(DELIVERED)  # the name of a spec without one is the file's
     wanted = ExecutorChoice("kubernetes", kubernetes=cluster)
     if sweep.executor == wanted and loads(text, there).name == sweep.name:
         return text
@@ -41,6 +44,32 @@ def delivered(text: str, path: PurePath, sweep: Sweep, cluster: KubernetesCluste
         if read is not None and replace(read, executor=sweep.executor) == sweep and read.executor == wanted:
             return made
     raise _unfit(path, last)
+
+
+def renamed(text: str, path: PurePath, keys: tuple[str, str], name: str) -> str:
+    """Return a delivered text in which the value of `section.key` is the name of a file that lies beside it there.
+
+    Raise `SpecError` if the text has a form in which that value cannot be replaced.
+    """
+    wanted = Document(text, str(path)).plain
+    section, key = keys
+    wanted[section] = {**wanted[section], key: name}
+    try:
+        node = _child(_child(yaml.compose(text, Loader=yaml.SafeLoader), section), key)
+    except yaml.YAMLError:  # what our own reader takes, PyYAML's may not
+        node = None
+    if node is not None and node.start_mark.index < node.end_mark.index:
+        made = text[: node.start_mark.index] + json.dumps(name) + text[node.end_mark.index :]
+        if Document(made, str(path)).plain == wanted:
+            return made
+    raise SpecError(
+        f"{name} must be in the folder of {path.name} to reach the cluster; copy it there", where=".".join(keys)
+    )
+
+
+def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next((value for name, value in pairs if name.value == key), None)
 
 
 def _amended(text: str, keys: dict[str, str], executor: dict[str, object]) -> str:

@@ -158,7 +158,9 @@ def test_the_published_table_comes_from_its_own_set_up(published):
         published.pass_time()
     assert len(published.server.all("rayjobs")) == 1, "all but the job that never began have expired"
     made = published.collect()
-    assert made.counts == {"done": 19, "waiting": 2} and not made.warnings
+    assert made.counts == {"done": 19, "waiting": 2}
+    (warning,) = made.warnings  # of the virtual clock, which the files' times do not follow
+    assert "21 of 21 attempts began before their files were written" in warning
 
     found, state = report(published.tmp / "run"), RunFolder(published.tmp / "run").read()
     assert state.submitted_at == BEGIN and found.policy == "gate compute-gardener"

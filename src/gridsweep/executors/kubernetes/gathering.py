@@ -8,28 +8,25 @@ where there are some, say only what no file says: why work waits, whether a work
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from os.path import lexists
 from typing import Any  # a Kubernetes object
 
 from gridsweep.accounting.compute_gardener import facts, gardened
-from gridsweep.errors import SpecError
-from gridsweep.executors.handover import news, touched, written_at
+from gridsweep.executors.handover import news, touched
 from gridsweep.executors.kubernetes.api import JOBS, PODS, Api, NotFound
+from gridsweep.executors.kubernetes.beginnings import Begun, Volume, moment, work_of
 from gridsweep.executors.kubernetes.conditions import Condition, condition
-from gridsweep.executors.kubernetes.manifests.delivery import assignment_of
 from gridsweep.executors.kubernetes.manifests.names import ATTEMPT, COMPONENT, SWEEP, label_value
 from gridsweep.executors.kubernetes.shelves import Shelf
-from gridsweep.records import codec
-from gridsweep.records.attempts import Assignment, AttemptFolder
+from gridsweep.records.attempts import AttemptFolder
 from gridsweep.records.attempts import now as wall_clock
-from gridsweep.records.bounded import MEBIBYTE, said, whole
 from gridsweep.state.events import Decided, Event, Held, Pausing, Requested, Resumed, Reverted
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
-from gridsweep.sweep.stints import Checkpoint, Member, Stint
+from gridsweep.sweep.stints import Member, Stint
 from gridsweep.sweep.sweep import Sweep
 
 Object = dict[str, Any]
@@ -38,8 +35,6 @@ SETTLE = timedelta(minutes=1)
 """After a worker is gone, its last files may take this long to become visible through a network share."""
 UNASKED = "no cluster was asked whether its pod is alive"
 STOPPED = "its pod was asked to stop: its job was suspended, preempted or deleted, or its node drained"
-SAME = ("model", "dataset", "recipe", "total_steps", "base", "judging")
-"""What the assignment of a folder and the spec must agree on, besides the experiment itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +47,8 @@ class Cluster:
     @property
     def submitted(self) -> list[datetime]:
         """When the RayJobs were created."""
-        stamps = (str(job["metadata"].get("creationTimestamp", "")) for job in self.jobs.values())
-        return [moment for text in stamps if (moment := _moment(text)) is not None]
+        stamps = (moment(str(job["metadata"].get("creationTimestamp", ""))) for job in self.jobs.values())
+        return [stamp for stamp in stamps if stamp is not None]
 
     def facts(self, work: Mapping[str, str]) -> dict[str, str]:
         """Return Compute Gardener's figures on the pods, as a journal's facts; `work` is the experiment by stint."""
@@ -63,31 +58,6 @@ class Cluster:
                 if stint in work and (figures := gardened(pod["metadata"].get("annotations") or {})):
                     found |= facts(work[stint], figures)
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """An attempt whose worker has begun, by its folder: when, over which steps, and from which checkpoint."""
-
-    name: str
-    experiment: str
-    at: datetime
-    from_step: int
-    checkpoint: Checkpoint | None
-    encoding: int
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """The attempts on a volume, in the order in which they began; `strangers` are of no experiment of the sweep."""
-
-    begun: Sequence[Begun]
-    strangers: Sequence[str] = field(default=())
-
-
-def work_of(sweep: Sweep) -> dict[str, str]:
-    """Return the experiments by the stint that a rendering gives each: all its steps."""
-    return {Stint((Member(e.id, 0, sweep.total_of(e)),)).id: e.id for e in sweep.experiments}
 
 
 def seen_in(api: Api, sweep: Sweep) -> Cluster:
@@ -104,74 +74,12 @@ def seen_in(api: Api, sweep: Sweep) -> Cluster:
     return Cluster({_stint(job): job for job in jobs}, dict(pods))
 
 
-def on_volume(shelf: Shelf, sweep: Sweep, closed: Collection[str] = ()) -> Volume:
-    """Return the attempts on a volume, mirrored; those in `closed` are known to have ended, and not read again.
-
-    Raise `SpecError` for an attempt that was made from another spec.
-    """
-    work, begun, strangers = work_of(sweep), list[Begun](), list[str]()
-    last: dict[str, datetime] = {}
-    names = shelf.attempts()
-    for name in sorted(names, key=lambda name: (name.rpartition("/")[0], int(name.rpartition("/")[2]))):
-        stint = name.rpartition("/")[0]
-        if stint not in work:
-            strangers.append(name)
-            continue
-        if name not in closed:
-            shelf.refresh(name)
-        found = _begun(shelf.folder(name), name, sweep, work[stint])
-        if found is not None:
-            # The next attempt begins after the last one, whatever the clocks of their nodes say.
-            found = replace(found, at=max(found.at, last.get(stint, found.at)))
-            last[stint] = found.at
-            begun.append(found)
-    return Volume(sorted(begun, key=lambda one: one.at), strangers)
-
-
-def _begun(folder: AttemptFolder, name: str, sweep: Sweep, id: str) -> Begun | None:
-    """Return an attempt by its folder; None before its worker has signed in. Raise `SpecError` for another spec's."""
-    if not lexists(folder.path / "worker.json"):
-        return None
-    try:
-        task = codec.loads(Assignment, whole(folder.path / "stint.json", MEBIBYTE))
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            f"the assignment stints/{name}/stint.json on the volume cannot be read: {str(error).splitlines()[0]}",
-            remedy="restore the file, or move that folder away",
-        ) from None
-    wanted = assignment_of(sweep, id)
-    differs = [part for part in SAME if getattr(task, part) != getattr(wanted, part)]
-    members = [(part.experiment, part.params, part.seed, part.to_step) for part in task.members]
-    differs += (
-        [] if members == [(p.experiment, p.params, p.seed, p.to_step) for p in wanted.members] else ["experiment"]
-    )
-    if differs:
-        raise SpecError(
-            f"stints/{name} on the volume was made from another spec: {', '.join(differs)} differ",
-            remedy="collect with the spec that was rendered",
-        )
-    (part,) = task.members
-    checkpoint = part.checkpoint if 0 < part.from_step < wanted.total_steps else None
-    first = part.from_step if checkpoint is not None and checkpoint.step == part.from_step else 0
-    at = min(_signed_in(folder), wall_clock())
-    return Begun(name, id, at, first, checkpoint if first else None, task.encoding)
-
-
-def _signed_in(folder: AttemptFolder) -> datetime:
-    """Return when a worker began, as it says itself; else when its file was written."""
-    try:
-        told = _moment(str(said(folder.path / "worker.json").get("started_at", "")))
-    except (OSError, ValueError):
-        told = None
-    plausible = told is not None and 1971 <= told.year <= 9000
-    return told if told is not None and plausible else written_at(folder.path / "worker.json")
-
-
 class Gathering:
     """Turns attempts and objects into events. Each list that is yielded must be folded before the next is taken.
 
     `cluster` is None if none was asked; with `ended` all workers are known to be gone. `settle` is how long after its
-    last write a worker that is gone is taken at its files' word.
+    last write a worker that is gone is taken at its files' word. `left` names the attempts that were left out, with the
+    reason: those that the volume has told, and those that began after their experiment was done.
     """
 
     def __init__(
@@ -187,15 +95,21 @@ class Gathering:
     ):
         self.state, self.shelf, self.cluster, self.now = state, shelf, cluster, now
         self.gate, self.ended, self.settle = gate, ended, settle
+        self.left: dict[str, str] = {}
 
     def events(self, volume: Volume) -> Iterator[list[Event]]:
         """Yield what is new: of the attempts in the order in which they began, then why experiments wait."""
+        self.left = dict(volume.left)
         newest = {name.rpartition("/")[0]: int(name.rpartition("/")[2]) for name in self.state.attempts}
         for one in volume.begun:
             stint, _, number = one.name.rpartition("/")
             newest[stint] = max(newest.get(stint, 0), int(number))
         for one in volume.begun:
             if one.name not in self.state.attempts:
+                if self.state.standings[one.experiment].status == "done":  # with files that were verified
+                    done = self.state.standings[one.experiment].attempts[-1]
+                    self.left[one.name] = f"its experiment was done before, by stints/{done}, whose result stands"
+                    continue
                 yield self._requested(one)
             stint, _, number = one.name.rpartition("/")
             if one.name in self.state.active:
@@ -220,9 +134,10 @@ class Gathering:
             changes = (f"devices: {len(devices)} before, {len(more)} now: so many jobs ran at once",)
             events.append(Resumed(at, state.epoch, replace(state.sweep, devices=more), changes))
         stint = Stint((Member(one.experiment, one.from_step, state.sweep.total_of(standing.experiment)),))
+        note = f"; {one.note}" if one.note else ""
         return [
             *events,
-            Requested(at, one.name, stint, device, f"its job was started in the cluster (gate {self.gate})"),
+            Requested(at, one.name, stint, device, f"its job was started in the cluster (gate {self.gate}){note}"),
         ]
 
     def _followed(self, attempt: Attempt, *, followed: bool) -> Iterator[list[Event]]:
@@ -290,8 +205,10 @@ class Gathering:
     def _reason(self, stint: str, lost: str, *, begun: bool) -> str:
         """Return why an experiment waits; `lost` is the reason for the loss of its last attempt, if it has one."""
         before = f"{lost}; " if lost else ""
+        before += "".join(f"stints/{name}: {why}; " for name, why in self.left.items() if name.startswith(f"{stint}/"))
         if self.cluster is None:
-            return f"{before}{'no later attempt' if begun else 'no attempt'} is on the volume; no cluster was asked"
+            which = "no later attempt" if begun or before else "no attempt"
+            return f"{before}{which} is on the volume; no cluster was asked"
         job, pods = self.cluster.jobs.get(stint), self.cluster.pods.get(stint, ())
         if job is None and not pods:
             return f"{before}it has no RayJob: {'deleted, or expired' if begun else 'not applied, or deleted'}"
@@ -305,12 +222,3 @@ class Gathering:
 
 def _stint(made: Object) -> str:
     return str((made["metadata"].get("annotations") or {}).get(ATTEMPT, "")).rpartition("/")[0]
-
-
-def _moment(text: str) -> datetime | None:
-    """Return an instant; None for other text, and for a time without a zone."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else None

@@ -28,7 +28,7 @@ from gridsweep.executors.kubernetes.manifests.names import (
     object_name,
 )
 from gridsweep.executors.kubernetes.reader import Reader, sealed, unsealed
-from gridsweep.executors.kubernetes.volume import APPENDED, WHOLE, Files, Mirrored
+from gridsweep.executors.kubernetes.volume import APPENDED, WHOLE, Files, Mirrored, unlike
 from gridsweep.records.attempts import AttemptFolder, is_step
 from gridsweep.records.bounded import UnfitError, inside, regular
 from gridsweep.records.files import copied, verify
@@ -182,7 +182,7 @@ class Folder:
             str(path.relative_to(stints))
             for stint in (stints.iterdir() if stints.is_dir() else ())
             if stint.is_dir()
-            for path in stint.glob("*/stint.json")
+            for path in stint.glob("*/*")
         )
 
     def holds(self, path: str) -> bool:
@@ -206,7 +206,11 @@ class Folder:
                 try:
                     self.fetch(f"stints/{attempt}/{name}", draft)
                 except UnfitError:
-                    continue  # a link, or a special file: as if it were not there
+                    draft.unlink(missing_ok=True)
+                    unlike(here / name)
+                    continue
+                if (here / name).is_dir():
+                    (here / name).rmdir()
                 os.utime(draft, (seen.st_atime, seen.st_mtime))
                 draft.rename(here / name)
         seen = there.stat()

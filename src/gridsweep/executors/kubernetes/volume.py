@@ -31,6 +31,15 @@ FETCHED = ".fetched"
 WHOLE = ("stint.json", "worker.json", "result.json")  # the result last, so that it is the last file in the mirror too
 
 
+def unlike(mirrored: Path) -> None:
+    """Note in the mirror that a file is no regular one on the volume: a folder in its place is refused alike.
+
+    Of appended files nothing is noted, as if they were not there: what they do not tell is counted as missing.
+    """
+    if mirrored.name in WHOLE and not mirrored.exists():
+        mirrored.mkdir()
+
+
 class Files(Protocol):
     """Access to attempts' files. All methods but `folder` raise `Unreachable` while the volume cannot be reached."""
 
@@ -147,7 +156,11 @@ class Mirrored:
             return
         folder.mkdir(parents=True, exist_ok=True)
         for name in [*APPENDED, *WHOLE]:
-            if name in tree:
+            if name in tree and tree[name][0] < 0:
+                unlike(folder / name)
+            elif name in tree:
+                if (folder / name).is_dir():
+                    (folder / name).rmdir()
                 self._follow(f"stints/{attempt}/{name}", *tree[name], whole=name in WHOLE)
         os.utime(folder, (tree[""][1], tree[""][1]))
 

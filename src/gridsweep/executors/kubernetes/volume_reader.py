@@ -3,7 +3,8 @@
 The server is reached through the API server's proxy, runs from its source alone (standard library only), and exits
 after an hour without requests. Every request carries a key; the pod has only the key's digest.
 
-    GET    /tree?path=P       {name: [bytes, written at]} of all files below a folder, and of the folder itself as ""
+    GET    /tree?path=P       {name: [bytes, written at]} of all files below a folder, and of the folder itself as "";
+                               -1 bytes for what is no regular file
     GET    /file?path=P&at=N  the file from byte N on, at most 4 MiB; X-Digest covers the bytes sent, X-Size is the
                               size of the whole file
     GET    /sums?path=P       {name: SHA-256} of the files below a folder
@@ -84,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
                 continue  # a draft that was just renamed
             if file.is_file() and not file.is_symlink():
                 found[str(file.relative_to(path))] = [seen.st_size, seen.st_mtime]
+            elif not file.is_dir() or file.is_symlink() or file.suffix == ".json":
+                found[str(file.relative_to(path))] = [-1, seen.st_mtime]
         self._send(200, json.dumps(found).encode())
 
     def _file(self, path: Path, at: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from gridsweep.executors.kubernetes.manifests.bundle import MARK
 from gridsweep.render.manifest_files import render, write
 from gridsweep.spec import load, loads
 from gridsweep.sweep.clusters import KubernetesCluster
+from gridsweep.sweep.experiments import is_local
 
 EXAMPLE = PROJECT / "examples" / "published.yaml"
 
@@ -193,6 +195,54 @@ def test_a_trace_elsewhere_is_refused(tmp_path):
     with pytest.raises(SpecError, match="in the folder of"):
         render(spec, tmp_path / "out", gate="none")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("gate", ["none", "suspend"])
+@pytest.mark.parametrize("example", sorted(EXAMPLE.parent.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_renders_and_is_read_back_there_as_here(tmp_path, example, gate):
+    sweep = load(example)
+    if (
+        sweep.replay is not None
+        or is_local(sweep.model.id)
+        or is_local(sweep.dataset.id)
+        or sweep.model.id == "tiny-qwen2"
+    ):
+        pytest.skip("of this machine alone")
+    render(example, tmp_path / "out", gate=gate)
+    if gate != "none":
+        return
+    loop = list(yaml.safe_load_all((tmp_path / "out" / "controller.yaml").read_text()))
+    (held,) = (m["data"] for m in loop if m["kind"] == "ConfigMap")
+    for name, text in held.items():
+        (tmp_path / name).write_text(text)
+    there = load(tmp_path / "sweep.yaml")
+    assert there.experiments == sweep.experiments
+    assert there.estimates == sweep.estimates
+
+
+@pytest.mark.parametrize("form", ["block", "flow", "anchor", "json"])
+def test_a_results_file_elsewhere_travels_under_its_base_name(tmp_path, form):
+    results = EXAMPLE.parent.parent / "docs" / "results" / "lean-cpu.json"
+    (tmp_path / "measured").mkdir()
+    shutil.copy(results, tmp_path / "measured" / "lean.json")
+    spec = tmp_path / "specs" / "one.yaml"
+    spec.parent.mkdir()
+    plain = yaml.safe_load(EXAMPLE.read_text())
+    plain["estimates"]["results"] = "../measured/lean.json"
+    if form == "json":
+        spec.write_text(json.dumps(plain))
+    else:
+        text = yaml.safe_dump(plain, default_flow_style=form == "flow", sort_keys=False)
+        spec.write_text(text.replace("results: ", "results: &a ") if form == "anchor" else text)
+    sweep = load(spec)
+    render(spec, tmp_path / "out", gate="none")
+    loop = list(yaml.safe_load_all((tmp_path / "out" / "controller.yaml").read_text()))
+    (held,) = (m["data"] for m in loop if m["kind"] == "ConfigMap")
+    assert held["lean.json"] == results.read_text()
+    (tmp_path / "there").mkdir()
+    for name, text in held.items():
+        (tmp_path / "there" / name).write_text(text)
+    assert load(tmp_path / "there" / "sweep.yaml").estimates == sweep.estimates
 
 
 def test_another_rendering_replaces_the_last_one_whole(tmp_path):

@@ -128,7 +128,7 @@ def test_without_a_patch_nothing_changes(pods):
         ("{spec: {containers: [{name: ray-head, image: x}]}}", "set executor.kubernetes.image instead"),
         ("{spec: {containers: [{name: mine}]}}", "must be one of ray-head, controller, reader, not 'mine'"),
         ("{spec: {containers: [{env: []}]}}", "must be one of ray-head"),
-        ("{spec: {containers: 3}}", "spec.containers must be a list, not 3"),
+        ("{spec: {containers: 3}}", "spec.containers must be a list of mappings, not 3"),
         ("{spec: {containers: [3]}}", "spec.containers must be a list of mappings"),
         ("{spec: {priority: high}}", "spec.priority must be a whole number, not 'high'"),
         ("{sepc: {}}", "sepc is unknown"),
@@ -153,7 +153,7 @@ def test_without_a_patch_nothing_changes(pods):
         ("{spec: {containers: [{name: controller, resources: {limits: {cpu: lots}}}]}}", "must be a quantity"),
         ("{spec: {containers: null}}", "spec.containers must be a list, not nothing"),
         ("{spec: {volumes: [{name: store, emptyDir: {}}]}}", "store cannot be changed"),
-        ("{spec: {volumes: [{name: x, emptyDir: {}, hostPath: {path: /}}]}}", "needs a name and one source"),
+        ("{spec: {volumes: [{name: x, emptyDir: {}, hostPath: {path: /}}]}}", r"volumes\[0\] needs exactly one of"),
         ("{spec: {volumes: [null]}}", "spec.volumes must be a list of mappings"),
         ("{spec: {topologySpreadConstraints: [null]}}", "must be a list of mappings"),
         ("{spec: {initContainers: [{name: ray-head, image: x}]}}", "needs a name of its own and an image"),
@@ -205,7 +205,7 @@ def test_without_a_patch_nothing_changes(pods):
             )
             for one in ("{}", "{prefix: A}", "{configMapRef: {name: a}, secretRef: {name: a}}", "{secretRef: a}")
         ),
-        ("{spec: {volumes: [{name: A, emptyDir: {}}]}}", "needs a name and one source"),
+        ("{spec: {volumes: [{name: A, emptyDir: {}}]}}", "must be a name of lower-case letters"),
     ],
 )
 def test_what_no_pod_has_is_refused_by_its_place(pod, told):

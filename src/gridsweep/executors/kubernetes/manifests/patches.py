@@ -12,13 +12,8 @@ from typing import Any  # a Kubernetes object
 
 from gridsweep.executors.kubernetes.manifests.names import Manifest
 from gridsweep.executors.kubernetes.manifests.pods import container_security
+from gridsweep.spec.pod_fields import KEYS
 
-KEYS = {
-    "containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "imagePullSecrets": "name",
-    "volumeMounts": "mountPath", "volumeDevices": "devicePath", "hostAliases": "ip", "resourceClaims": "name",
-    "topologySpreadConstraints": "topologyKey", "schedulingGates": "name",
-}  # fmt: skip
-"""Lists that are merged, with the field that names an element: the patch merge keys of core/v1."""
 ADDED = ("tolerations", "envFrom")
 EVERYWHERE = ("imagePullSecrets", "priorityClassName", "tolerations", "dnsConfig", "dnsPolicy", "hostAliases")
 """Fields of a pod that hold for all pods; the others are for workers."""
@@ -71,10 +66,24 @@ def _merged(old: Any, new: Any, name: str = "") -> Any:
         had = list(old or ())
         if name in ADDED:
             return [*had, *(deepcopy(each) for each in new if each not in had)]
-        if key := KEYS.get(name):
-            told = {each[key]: each for each in new}
-            kept = [_merged(each, told.pop(each[key]), "") if each.get(key) in told else each for each in had]
-            return [*kept, *(_merged({}, each) for each in told.values())]
+        if fields := KEYS.get(name):
+            return _joined(had, new, fields)
     if isinstance(new, Mapping):
         return _merged({}, new)
     return deepcopy(new)
+
+
+def _joined(had: Sequence[Manifest], new: Sequence[Manifest], fields: Sequence[str]) -> list[Manifest]:
+    """Return a list with the new elements, each merged into the one with the same fields, if that is there."""
+
+    def key(element: Manifest) -> tuple[Any, ...]:
+        return tuple(element.get(field) for field in fields)
+
+    there = {key(each) for each in had}
+    joined = []
+    for each in had:
+        for one in new:
+            if key(one) == key(each):
+                each = _merged(each, one)
+        joined.append(each)
+    return [*joined, *(_merged({}, one) for one in new if key(one) not in there)]
