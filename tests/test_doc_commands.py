@@ -27,6 +27,7 @@ COMMAND = r"(?:gridsweep|make) .+|python (?:benchmarks|scripts)/.+"
 
 LIVE = "asks carbon providers over the network"
 TRAINS = "measures real training, a minute a spec"
+STANDS_IN = "the adapter of this folder stands in for a trained one, and fits no base: tests/train/test_merging.py"
 CLUSTER = "reads a cluster in which the rendered jobs are"
 ENDED = "is refused where nothing is left; tests/cli/test_asking_verbs.py asks it of a sweep on its way"
 LARGE = "trains a model of 7 billion parameters"
@@ -41,6 +42,7 @@ NOT_RUN = {
     "gridsweep collect examples/published.yaml --gate suspend --store /mnt/store": CLUSTER,
     "gridsweep collect examples/published.yaml --store /mnt/store --journal /mnt/journal": CLUSTER,
     "gridsweep collect sweep.yaml": CLUSTER,
+    "gridsweep export r16-a128-lr1e-4-d0p1-70736214 runs/demo --to winner --merge": STANDS_IN,
     "gridsweep hold --for 6h": ENDED,
     "gridsweep pause": ENDED,
     "gridsweep report runs/published": CLUSTER,

@@ -22,8 +22,9 @@ import pytest
 from builders import HOUR, make_sweep
 from gridsweep.carbon.readings import Provenance
 from gridsweep.executors import border
+from gridsweep.executors.assigning import assignment
 from gridsweep.executors.claims import ALLOWED, PLAUSIBLE_KW
-from gridsweep.executors.handover import assignment, news
+from gridsweep.executors.handover import news
 from gridsweep.executors.publisher import Publisher
 from gridsweep.records import codec
 from gridsweep.records.attempts import AttemptFolder

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from builders import START, after, make_sweep
-from gridsweep.executors.handover import assignment, news
+from gridsweep.executors.assigning import assignment
+from gridsweep.executors.handover import news
 from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, Result
 from gridsweep.records.attempts import now as wall

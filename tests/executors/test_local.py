@@ -14,7 +14,7 @@ import pytest
 from builders import FORK, START, URGENT, attempts, grid, lines, make_sweep, until
 from gridsweep.energy.nvml import visible_gpus
 from gridsweep.errors import ExecutorError
-from gridsweep.executors.handover import assignment
+from gridsweep.executors.assigning import assignment
 from gridsweep.executors.local import Local
 from gridsweep.loop import drive
 from gridsweep.policy.gates import Immediate

@@ -14,7 +14,8 @@ from builders import HOUR, make_sweep
 from gridsweep.accounting.caveats import caveats
 from gridsweep.accounting.ledger import ledger
 from gridsweep.carbon.readings import Provenance
-from gridsweep.executors.handover import assignment, news
+from gridsweep.executors.assigning import assignment
+from gridsweep.executors.handover import news
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.state.events import UNTOLD, Ended, Event, Held, Lost, Observed, Requested, Submitted
 from gridsweep.state.state import State

@@ -16,11 +16,21 @@ from gridsweep.policy.gates import Immediate, Threshold
 from gridsweep.policy.planner.planned import Planned
 from gridsweep.schedule.pace import GUESSED, STATED
 from gridsweep.schedule.step import EARLY
-from gridsweep.schedule.worklist import PROBES, ahead, deadline_for, makespan_of, remaining, submitted, waiting
+from gridsweep.schedule.worklist import (
+    PROBES,
+    ahead,
+    deadline_for,
+    makespan_of,
+    remaining,
+    stages_at_once,
+    submitted,
+    waiting,
+)
 from gridsweep.selection.rung_decisions import ranked
 from gridsweep.simulation.baseline import baseline
 from gridsweep.simulation.rehearsal import rehearse
 from gridsweep.simulation.simulated import Simulated
+from gridsweep.spec import loads
 from gridsweep.state.events import Added, Ended, Ranked, Requested, Running, Submitted
 from gridsweep.state.state import State
 from gridsweep.sweep.losses import Losses
@@ -296,3 +306,15 @@ def test_while_a_stint_runs_as_estimated_none_is_started_to_show_anything():
 def test_no_stint_is_tried_that_is_much_of_the_work():
     sweep = make_sweep(4, devices=2, tiers=(PATIENT,), finish_by=5 * HOUR)
     assert first_latest(fresh(sweep)) == pytest.approx(4)
+
+
+def test_experiments_that_a_stint_cannot_hold_together_are_packed_among_themselves():
+    sweep = loads(
+        "model: org/model\ndataset: {id: org/data, train_samples: 1000}\nestimates: {duration: 90m, power_w: 425}\n"
+        "tiers: [{name: only, threshold: p40, max_delay: 24h}]\ndevices: 2\nrungs: default\n"
+        "space: {lr: [1e-5, 3e-5, 1e-4, 3e-4], weight_decay: [0, 0.1], batch_size: [2, 4]}\n"
+    )
+    works = [work.members for work in stages_at_once(sweep, START)[0]]
+    sizes = {id: sweep.experiment(id).params.value("batch_size") for members in works for id in members}
+    assert sorted(map(len, works)) == [8, 8]  # one stint a device, with both decays in each
+    assert [{sizes[id] for id in members} for members in works] in ([{2}, {4}], [{4}, {2}])

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gridsweep.executors.border import Told, Within, last_words, result_of, starved, told
 from gridsweep.executors.unmetered import APART, completed, reads_nothing
-from gridsweep.records.attempts import Assignment, AttemptFolder, EnergyLine, Judging, Part, Progress, Result
+from gridsweep.records.attempts import AttemptFolder, EnergyLine, Progress, Result
 from gridsweep.records.attempts import now as wall_clock
 from gridsweep.schedule.timetable import Timetable, timetable
 from gridsweep.state.events import (
@@ -31,73 +31,11 @@ from gridsweep.state.events import (
 )
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
-from gridsweep.sweep.experiments import Experiment
-from gridsweep.sweep.stints import Checkpoint, Device, Member, device_named
-from gridsweep.sweep.sweep import Sweep
+from gridsweep.sweep.stints import Checkpoint
 
 PROGRESS_EVERY = timedelta(minutes=1)
 LATEST_S = 4e9
 """A file may bear any time; none after the year 2096 is believed, seconds since 1970."""
-
-
-def assignment(state: State, attempt: Attempt) -> Assignment:
-    """Return the assignment for an attempt's worker."""
-    standings = [state.standings[member.experiment] for member in attempt.stint.members]
-    made = assigned(
-        state.constants.pinned(state.sweep),
-        attempt.id,
-        device_named(state.sweep.devices, attempt.device),
-        [s.experiment for s in standings],
-        attempt.stint.members,
-        [s.checkpoint if m.from_step else None for s, m in zip(standings, attempt.stint.members, strict=True)],
-    )
-    return replace(
-        made,
-        encoding=state.constants.encoding,
-        constants=state.constants.things,
-        submitted=state.submitted_at,
-    )
-
-
-def assigned(
-    sweep: Sweep,
-    attempt: str,
-    device: Device,
-    experiments: Sequence[Experiment],
-    members: Sequence[Member],
-    saved: Sequence[Checkpoint | None],
-) -> Assignment:
-    """Return an attempt's assignment without what is only known once the sweep has begun.
-
-    Members share their first one's base, number of steps, and what a stint has once; each has the rest of its recipe.
-    """
-    first = experiments[0]
-    recipe = sweep.recipe_of(first)
-    parts = []
-    for experiment, member, checkpoint in zip(experiments, members, saved, strict=True):
-        own = sweep.recipe_of(experiment)
-        parts.append(
-            Part(
-                experiment.id,
-                experiment.params,
-                experiment.seed,
-                member.from_step,
-                member.to_step,
-                checkpoint,
-                None if own == recipe else own,
-            )
-        )
-    return Assignment(
-        attempt,
-        sweep.model,
-        sweep.dataset,
-        recipe,
-        sweep.total_of(first),
-        device,
-        tuple(parts),
-        first.base,
-        judging=Judging(sweep.decides, sweep.recipe.max_length) if sweep.varied else None,
-    )
 
 
 def news(

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from gridsweep.energy.nvml import visible_gpus
 from gridsweep.errors import ExecutorError, printable
+from gridsweep.executors.assigning import assignment
 from gridsweep.executors.border import WITHHELD, printed
 from gridsweep.executors.environment import passed, withheld
-from gridsweep.executors.handover import assignment, news, touched
+from gridsweep.executors.handover import news, touched
 from gridsweep.executors.publisher import Publisher
 from gridsweep.records.attempts import AttemptFolder
 from gridsweep.records.process import holding, holds, tell

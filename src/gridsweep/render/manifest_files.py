@@ -161,7 +161,12 @@ def _named_files(sweep: Sweep, spec: Path) -> tuple[dict[str, str], str]:
     found: dict[str, str] = {}
     elsewhere = ""
     given = Document(spec.read_text(encoding="utf-8-sig"), str(spec)).plain
-    for section, key in (("model", "chat_template"), ("carbon", "file"), ("estimates", "results"), ("design", "points")):
+    for section, key in (
+        ("model", "chat_template"),
+        ("carbon", "file"),
+        ("estimates", "results"),
+        ("design", "points"),
+    ):
         part = given.get(section)
         named = part.get(key) if isinstance(part, dict) else None
         if not isinstance(named, str) or (section == "carbon" and not Path(sweep.carbon.file or "").is_file()):

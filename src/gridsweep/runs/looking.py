@@ -14,8 +14,8 @@ from math import inf
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError, HubError, SpecError, printable
+from gridsweep.executors.assigning import assigned
 from gridsweep.executors.environment import passed
-from gridsweep.executors.handover import assigned
 from gridsweep.executors.local import WORKER
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment

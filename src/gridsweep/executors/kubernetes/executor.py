@@ -19,8 +19,9 @@ from typing import Any  # a Kubernetes object
 
 from gridsweep.accounting.compute_gardener import Gardened, facts, gardened
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.assigning import assignment
 from gridsweep.executors.border import printed
-from gridsweep.executors.handover import assignment, news, touched
+from gridsweep.executors.handover import news, touched
 from gridsweep.executors.kubernetes.api import JOBS, Api, Conflict, NotFound, QuotaExceeded, Unreachable, Watch
 from gridsweep.executors.kubernetes.conditions import NOT_CREATED, Condition, evicted, never_began, phase
 from gridsweep.executors.kubernetes.endings import Timers, age, held, not_begun, unreadable, unstartable

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any  # a Kubernetes object
 
-from gridsweep.executors.handover import assignment
+from gridsweep.executors.assigning import assignment
 from gridsweep.executors.kubernetes.manifests.names import ATTEMPT, PREFIX, SWEEP, digest, label_value
 from gridsweep.records import codec
 from gridsweep.records.attempts import Assignment

@@ -19,8 +19,9 @@ from datetime import datetime
 from pathlib import Path
 
 from gridsweep.errors import ExecutorError
+from gridsweep.executors.assigning import assignment
 from gridsweep.executors.border import printed
-from gridsweep.executors.handover import assignment, news, touched
+from gridsweep.executors.handover import news, touched
 from gridsweep.executors.publisher import Publisher
 from gridsweep.executors.ray.jobs_api import Job, JobsApi, Missing, Unreachable
 from gridsweep.executors.ray.packages import packages

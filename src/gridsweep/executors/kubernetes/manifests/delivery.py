@@ -11,7 +11,7 @@ from datetime import datetime
 from importlib import resources
 
 from gridsweep.errors import SpecError
-from gridsweep.executors.handover import assigned
+from gridsweep.executors.assigning import assigned
 from gridsweep.executors.kubernetes.manifests.names import Manifest, labels, metadata, object_name
 from gridsweep.records.attempts import Assignment
 from gridsweep.sweep.clusters import KubernetesCluster
@@ -110,6 +110,7 @@ WORKER_SOURCES = (
     "train/miniature.py",
     "train/model.py",
     "train/overlap.py",
+    "train/peak.py",
     "train/plain.py",
     "train/plain_format.py",
     "train/pretrained.py",
