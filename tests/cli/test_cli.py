@@ -82,7 +82,7 @@ def test_check_as_json_names_every_experiment_with_its_tier(gridsweep):
     assert code == 0
     assert len({e["id"] for e in experiments}) == 21
     assert [sum(e["tier"] == f"tier{n}" for e in experiments) for n in (1, 2, 3)] == [8, 4, 9]
-    assert set(experiments[0]) == {"id", "r", "alpha", "lr", "dropout", "tier", "tier_reason"}
+    assert set(experiments[0]) == {"id", "r", "alpha", "lr", "dropout", "tier", "tier_reason", "more"}
 
 
 @pytest.mark.parametrize("verb", ["check", "plan"])

@@ -331,14 +331,13 @@ class Kubernetes:
 
     def _look(self, state: State, *, anew: bool = False) -> Seen:
         """Return the contents of the cluster, listed again if they may have changed. Raise as `listed` does."""
-        seen = self._seen
-        if seen and not anew and not self._woken.is_set() and self._clock() - seen.at < self.relist:
+        if (seen := self._seen) and not anew and not self._woken.is_set() and self._clock() - seen.at < self.relist:
             return seen
         if self._watch is None and self._watched:
             self._watch = Watch(self.api, JOBS, selector(state), self._woken.set)
         self._woken.clear()
         self.api.patience = BRIEF_SECONDS if self._down_since is not None else self._patience
-        self._seen = None
+        self._seen = None  # a list that fails leaves no old one behind
         self._seen = listed(self.api, self.cluster, selector(state), self._clock())
         return self._seen
 
