@@ -151,6 +151,12 @@ def test_added_experiments_are_the_users_and_run_at_once_from_when_they_were_add
     assert rerun is not None and [a.requested_at for a in rerun[0].attempts.values()] == [START, after(3.0)]
 
 
+def varied(**axes):
+    """An experiment with further axes."""
+    one = make_sweep(9).experiments[8]
+    return replace(one, params=one.params.having(**axes))
+
+
 def test_changed_keys_take_effect_and_are_told():
     sweep = make_sweep(4)
     four = replace(make_sweep(4, devices=4), experiments=(), finish_by=24 * HOUR)
@@ -202,6 +208,9 @@ def test_changed_keys_take_effect_and_are_told():
             Request("add", START, sweep=make_sweep(0), added=make_sweep(9).experiments[8:]),
             "e08 is not an experiment of",
         ),
+        (Request("add", START, sweep=make_sweep(0), added=(varied(evil=1),)), "e08 varies evil, which is no axis"),
+        (Request("add", START, sweep=make_sweep(0), added=(varied(steps=0),)), "e08 is no experiment: steps must be"),
+        (Request("add", START, sweep=make_sweep(0), added=(varied(clip="a"),)), "e08 is no experiment: clip must be"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(request_, told):

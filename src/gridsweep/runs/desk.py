@@ -23,6 +23,7 @@ from gridsweep.schedule.capacity import check_remaining
 from gridsweep.schedule.worklist import staged_makespan
 from gridsweep.selection.proposers import Proposers
 from gridsweep.selection.registry import proposers_for
+from gridsweep.spec.axes import KINDS
 from gridsweep.spec.file import DeviceSection, PolicySection
 from gridsweep.spec.rungs import MOST_PACKED
 from gridsweep.spec.values import LONGEST, Limit
@@ -31,6 +32,7 @@ from gridsweep.state.events import Added, Event
 from gridsweep.state.standings import ALIVE
 from gridsweep.state.state import State
 from gridsweep.state.wishes import Asked
+from gridsweep.sweep.axes import AXES
 from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.identity import MOST_NAMED, experiment_id, some
 from gridsweep.sweep.sweep import PolicyChoice, Sweep
@@ -130,6 +132,7 @@ def added(state: State, request: Request) -> tuple[Sweep, tuple[Experiment, ...]
         ):
             raise SpecError(f"{_plain(experiment.id)} is another experiment in the sweep")
     for experiment in new:
+        _axes_known(sweep, experiment)
         same = experiment_id(
             experiment.params, experiment.seed, sweep.model, sweep.dataset, sweep.recipe, experiment.base
         )
@@ -137,9 +140,22 @@ def added(state: State, request: Request) -> tuple[Sweep, tuple[Experiment, ...]
             raise SpecError(f"{_plain(experiment.id)} is not an experiment of this model, data and recipe")
     if len({e.id for e in new}) < len(new):
         raise SpecError("it adds an experiment twice")
+    if replace(sweep, experiments=(*sweep.experiments, *new)).decides != sweep.decides:
+        raise SpecError("it adds a learning-rate schedule by which rungs would be decided by another loss than so far")
     if unknown := [_plain(id) for id in moved if id not in state.standings]:
         raise SpecError(f"the sweep has no experiment {some(unknown)}")
     return replace(request.sweep, experiments=tuple(moved.get(e.id, e) for e in sweep.experiments)), new
+
+
+def _axes_known(sweep: Sweep, experiment: Experiment) -> None:
+    """Raise `SpecError` if what an experiment varies is no key of a recipe, or no value of one."""
+    for key, value in experiment.params.more:
+        if key not in AXES:
+            raise SpecError(f"{_plain(experiment.id)} varies {_plain(key)}, which is no axis")
+        try:
+            KINDS[key].read(list(value) if isinstance(value, tuple) else value)
+        except ValueError as error:
+            raise SpecError(f"{_plain(experiment.id)} is no experiment: {key} {error}") from None
 
 
 def _unfit(state: State, request: Request, now: datetime, began: datetime) -> str:

@@ -109,7 +109,8 @@ def serve(
         else:
             command = own_command(adapters, host, port, key, template, taught)
         tell(f"starting: {' '.join(map(shlex.quote, command.argv))}")
-        trained = sweep.sweep.recipe.max_length
+        own = [sweep.sweep.recipe_of(sweep.standings[adapter.name].experiment) for adapter in adapters]
+        trained = max(recipe.max_length for recipe in own)
         for note in (*command.notes, _taught(trained, sweep.facts.get("truncated", ""))):
             tell(f"note: {note}")
         with running(command.argv, command.variables, state / "serve.log") as child:

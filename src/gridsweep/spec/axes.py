@@ -110,7 +110,9 @@ class Element(Value):
         if match is None:
             allowed = KINDS[self.key].allowed  # type: ignore[attr-defined]  # a Number's
             raise ValueError(f"must be {allowed}, or follow from another axis as in 2*r, not {shown(value)}")
-        if match[2] not in numbers or match[2] == self.key:
+        if match[2] == self.key:
+            raise ValueError(f"{shown(value)} follows its own axis; name another")
+        if match[2] not in numbers:
             raise ValueError(f"{match[2]} is no axis to follow; {nearest(match[2], numbers)}")
         factor = float(match[1] or 1) / float(match[3] or 1) if float(match[3] or 1) else 0.0
         if factor <= 0:

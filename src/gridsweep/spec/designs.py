@@ -38,6 +38,8 @@ def _design(file: SpecFile) -> Iterator[Fault]:
         yield Fault(("space",), what)
         return
     space = space_of(file.space)
+    for key in sorted({key for conditions in space.exclude for key in (c.param for c in conditions)} - {*space.keys}):
+        yield Fault(("space", "exclude"), f"{key} is no axis of the space, so it excludes nothing; remove it")
     if not any(getattr(file.space, key) is not None for key in KINDS):
         yield Fault(("space",), "names no axis; give the values of one, such as lr: [5e-5, 1e-4, 2e-4]")
     elif space.ranges and (design.sample is None or design.sample.method == "tiers"):
@@ -93,9 +95,6 @@ def _points(data: dict[str, Any], file: SpecFile, folder: Path) -> Iterator[Faul
                 yield Fault(
                     ("rules", n, "when", key), f"{key} is no axis of this sweep, so it decides nothing; remove it"
                 )
-    for each in file.space.exclude if file.space else ():
-        for key in each.keys() - set(keys):
-            yield Fault(("space", "exclude"), f"{key} is no axis of the space, so it excludes nothing; remove it")
 
 
 def _unfit(where: tuple[str, ...], points: Sequence[LoraParams]) -> Iterator[Fault]:
