@@ -12,6 +12,7 @@ from pydantic import Field
 from builders import START, make_sweep
 from gridsweep.records import codec
 from gridsweep.state.events import Event, Progressed, Submitted
+from gridsweep.sweep.experiments import LoraParams, Setting
 from gridsweep.sweep.losses import Losses
 from gridsweep.sweep.rungs import EARLIER, Proposals, Repeats, Rungs
 
@@ -51,7 +52,12 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     if kind is Repeats or kind is Proposals:
         return st.sampled_from([Repeats(), Repeats(2, 1)] if kind is Repeats else [Proposals(), Proposals("optuna", 1)])
     assert is_dataclass(kind)
-    return st.builds(kind, **{name: values(hint) for name, hint in get_type_hints(kind).items()})
+    fields = {name: values(hint) for name, hint in get_type_hints(kind).items()}
+    if kind is LoraParams:  # further axes are sorted, and each is there once
+        fields["more"] = st.dictionaries(values(str).map(lambda key: f"x{key}"), values(Setting), max_size=3).map(
+            lambda more: tuple(sorted(more.items()))
+        )
+    return st.builds(kind, **fields)
 
 
 @pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
