@@ -11,6 +11,7 @@ from gridsweep.sweep.rungs import DEFAULT, steps
 CONFIGURATIONS, OF_RANK_16, SAMPLES, JUDGED, BATCH, QUARTER = 21, 8, 12_000, 1_000, 8, 0.25
 STEPS = SAMPLES // BATCH
 RUNGS = DEFAULT
+CHAIN = "-".join(map(str, (CONFIGURATIONS, *RUNGS.keep)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def projected(rates: Rates, length: float) -> dict[str, Any]:
         "naive, one after another": _alone(rates.mixed(rates.naive), rates.judging_naive, train, judged),
         "tuned, one after another": _alone(rates.mixed(rates.tuned), rates.judging_tuned, train, judged),
         "lean, all to the end": _full(rates, train, judged),
-        "lean, rungs 21-11-6-3": _with_rungs(rates, train, judged),
+        f"lean, rungs {CHAIN}": _with_rungs(rates, train, judged),
     }
     naive = found["naive, one after another"]
     return {

@@ -41,14 +41,14 @@ def test_the_projection_is_tokens_times_rates() -> None:
 
 
 def test_rungs_make_a_share_of_the_steps() -> None:
-    """1/8 of the steps by 21, 1/8 by 11 and the baseline's half, and so on; few members are slower."""
-    found = projected(rates(), 100.0)
-    alive = [21, 11 + 10 / 21, 6 + 15 / 21, 3 + 18 / 21]
-    of_full = sum(a * s for a, s in zip(alive, (1 / 8, 1 / 8, 1 / 4, 1 / 2), strict=True)) / 21
-    assert of_full == pytest.approx(0.365, abs=1e-3)
-    energy = found["lean, rungs 21-11-6-3"]["kwh"] / found["lean, all to the end"]["kwh"]
+    """1/16 of the steps by 21, 1/16 by 16 and the baseline's part, and so on; few members are slower."""
+    found, chain = projected(rates(), 100.0), "lean, rungs 21-16-10-6-4-2"
+    alive = [21, 16 + 5 / 21, 10 + 11 / 21, 6 + 15 / 21, 4 + 17 / 21, 2 + 19 / 21]
+    of_full = sum(a * s for a, s in zip(alive, (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 4, 1 / 4), strict=True)) / 21
+    assert of_full == pytest.approx(0.345, abs=1e-3)
+    energy = found[chain]["kwh"] / found["lean, all to the end"]["kwh"]
     assert energy == pytest.approx(of_full, rel=2e-3)
-    assert found["lean, rungs 21-11-6-3"]["hours"] > of_full * found["lean, all to the end"]["hours"]
+    assert found[chain]["hours"] > of_full * found["lean, all to the end"]["hours"]
 
 
 def test_what_was_not_counted_stays_unknown() -> None:

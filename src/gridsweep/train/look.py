@@ -162,7 +162,8 @@ class _Seen:
             device, dtype = device_and_dtype()
             memory = memory_at_hand(device, self.assignment.device.memory_gb, self.assignment.beside)
             beside = taken_beside(device, 0, resident())  # this process has all but the weights
-            for part, own in zip(self.assignment.members, self._recipes(), strict=True):
+            for part in self.assignment.members:
+                own = self.assignment.recipe_of(part)
                 room_for(shape.to(dtype), (part,), own, samples[own.max_length], memory, beside=beside)
             self.facts["memory"] = f"the largest experiment fits {memory / 1e9:.1f} GB"
 
