@@ -187,7 +187,9 @@ class Quantity(Value):
         return text
 
     def schema(self) -> dict[str, Any]:
-        return Word(QUANTITY, AMOUNT.what, numbers=True).schema()
+        bound = float(amount_of(self.least))
+        own = {"minimum": bound} if bound else {"exclusiveMinimum": 0}
+        return {**Word(QUANTITY, AMOUNT.what, numbers=True).schema(), **own}
 
 
 def check(value: object, kind: Any, where: str) -> None:
