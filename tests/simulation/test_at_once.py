@@ -22,6 +22,9 @@ from gridsweep.sweep.experiments import Experiment, LoraParams
 from gridsweep.sweep.rungs import Rungs
 from gridsweep.sweep.stints import Device
 
+AXES = st.tuples(
+    st.tuples(st.just("batch_size"), st.sampled_from([8, 16])), st.tuples(st.just("steps"), st.sampled_from([8, 12]))
+)
 DEVICES = (Device("a", idle_power_w=10), Device("b", speed=2.0), Device("c"))
 
 
@@ -54,6 +57,8 @@ def cases(draw: st.DrawFn) -> tuple[Any, Simulated, dict[int, tuple[Experiment, 
     names = [device.name for device in devices]
     pins = draw(st.lists(st.sampled_from([None, *names]), min_size=n, max_size=n))
     pinned = tuple(replace(e, device=pin) for e, pin in zip(sweep.experiments, pins, strict=True))
+    if draw(st.booleans()):  # further axes: members of a stint share both
+        pinned = tuple(replace(e, params=replace(e.params, more=draw(AXES))) for e in pinned)
     sweep = replace(sweep, experiments=pinned)
     later: tuple[Added, ...] = ()
     if staged and draw(st.booleans()):
@@ -64,13 +69,14 @@ def cases(draw: st.DrawFn) -> tuple[Any, Simulated, dict[int, tuple[Experiment, 
         )
         later = (Added(START, step, joined, "added"),)
     minutes = st.sampled_from([0, 30, 60, 61, 90])
-    ids = [e.id for e in sweep.experiments] + [e.id for event in later for e in event.experiments]
+    every = [*sweep.experiments, *(e for event in later for e in event.experiments)]
     profiles = {}
-    for id in ids:
-        for stage in sweep.stages:
+    for experiment in every:
+        for stage in sweep.stages_of(experiment):
             span = timedelta(minutes=draw(minutes))
-            profiles[id, stage] = Profile(span, ((timedelta(0), span, draw(st.floats(0, 2))),))
-    stopped = {id: sweep.stages[0] for id in ids if len(sweep.stages) > 1 and draw(st.integers(0, 4)) == 0}
+            profiles[experiment.id, stage] = Profile(span, ((timedelta(0), span, draw(st.floats(0, 2))),))
+    early = [e for e in every if len(sweep.stages) > 1 and draw(st.integers(0, 4)) == 0]
+    stopped = {e.id: sweep.stages_of(e)[0] for e in early}
     return sweep, Simulated(profiles, stopped=stopped), later
 
 

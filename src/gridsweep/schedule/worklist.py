@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heapreplace
 from itertools import pairwise
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from gridsweep.carbon.traces import HOUR
 from gridsweep.policy.situation import Work
@@ -29,9 +29,17 @@ from gridsweep.sweep.tiers import Percentile, Tier
 
 T = TypeVar("T")
 
-PackKey: TypeAlias = tuple[int, str | None, int, str, tuple[tuple[str, Setting], ...]]
-"""What all members of a stint share: the step where it ends, the device if fixed, the seed (and so the order of the
-samples), the base, and the values of further axes that a stint has once, such as the batch size."""
+
+class PackKey(NamedTuple):
+    """What all members of a stint share: the step where it ends, the device if fixed, the seed (and so the order of the
+    samples), the base, and the values of further axes that a stint has once, such as the batch size."""
+
+    stage: int
+    device: str | None
+    seed: int
+    base: str
+    shared: tuple[tuple[str, Setting], ...]
+
 
 NO_TIME = timedelta(0)
 PROBES = 6
@@ -58,11 +66,10 @@ def waiting(state: State, now: datetime | None = None) -> list[Work]:
             groups.setdefault((standing.step, kind, standing.experiment.id in soon), []).append(standing)
     works = []
     for (step, kind, asked), standings in groups.items():
-        stage, device, *_ = kind
-        size = _size(sweep, alive[kind], device, _rivals(alive, kind))
+        size = size_of(sweep, alive, kind)
         standings.sort(key=lambda s: _order(sweep, s))
         for members in _dealt(standings, size):
-            work = _work(sweep, members, step, stage, factor)
+            work = _work(sweep, members, step, kind.stage, factor)
             if asked:
                 by = min(work.latest_start, *(soon[id].at for id in work.members))
                 work = replace(work, latest_start=by, soon=True)
@@ -78,14 +85,18 @@ def _pack_key(sweep: Sweep, standing: Standing) -> PackKey:
         stage = sweep.total_of(experiment)
     else:
         stage = standing.step if standing.status == "reached" else sweep.next_stage(experiment, standing.step)
-    return stage, experiment.device, experiment.seed, experiment.base, shared_of(experiment.params)
+    return PackKey(stage, experiment.device, experiment.seed, experiment.base, shared_of(experiment.params))
 
 
-def _rivals(alive: Mapping[PackKey, int], kind: PackKey) -> int:
-    """Return how many experiments want the devices beside those of one kind, from which they differ in an axis."""
-    if not kind[4]:
-        return 0
-    return sum(count for other, count in alive.items() if other != kind and other[1] == kind[1])
+def size_of(sweep: Sweep, alive: Mapping[PackKey, int], kind: PackKey) -> int:
+    """Return the number of members per stint of a kind, given how many are `alive` of each.
+
+    Those that differ from it in an axis want the same devices, and get their share of them.
+    """
+    rivals = 0
+    if kind.shared:
+        rivals = sum(count for other, count in alive.items() if other != kind and other.device == kind.device)
+    return _size(sweep, alive[kind], kind.device, rivals)
 
 
 @kept_until("work", "pace")

@@ -18,7 +18,7 @@ from itertools import pairwise
 from gridsweep.carbon.spans import hours
 from gridsweep.loop import Provider
 from gridsweep.policy.situation import Work
-from gridsweep.schedule.worklist import PackKey, _dealt, _order, _pack_key, _size, _work
+from gridsweep.schedule.worklist import PackKey, _dealt, _order, _pack_key, _work, size_of
 from gridsweep.selection.joining import added
 from gridsweep.selection.rung_decisions import ranked
 from gridsweep.simulation.simulated import Simulated
@@ -189,13 +189,13 @@ class _Queue:
         state, sweep = self.state, self.state.sweep
         found = []
         for group in self.groups.values():
-            stage, device, *_ = group.kind
-            if device is not None and device not in free:
+            kind = group.kind
+            if kind.device is not None and kind.device not in free:
                 continue
-            most = len(free) if device is None else 1
-            for pack in group.packs(_size(sweep, self.alive[group.kind], device), most):
+            most = len(free) if kind.device is None else 1
+            for pack in group.packs(size_of(sweep, self.alive, kind), most):
                 standings = [state.standings[id] for _, id in pack]
-                found.append((_work(sweep, standings, group.step, stage, 1.0), group, standings))
+                found.append((_work(sweep, standings, group.step, kind.stage, 1.0), group, standings))
         return sorted(found, key=lambda one: one[0].order)
 
 
