@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -30,6 +29,7 @@ from transformers import (
 
 from gridsweep.train import stdlib
 from gridsweep.train.samples import Sample
+from gridsweep.train.tiny_base import train_tokenizer
 
 MOST = 40_000  # characters of a document that are used
 
@@ -111,20 +111,6 @@ def _digest(name: str) -> bytes:
 # -- tokens
 
 
-def tokenizer_of(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE; with 258 tokens or fewer it has no merges, which makes tokens of bytes."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|pad|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator((line for text in texts for line in text.splitlines(keepends=True)), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], pad_token=special[1])
-
-
 def samples(tokenizer: Any, texts: list[tuple[str, str]], seed: int, length: int, count: int) -> list[Sample]:
     """Return pieces of `length` tokens, at most six of a document, drawn by the seed."""
     chance, found = random.Random(f"pieces by {seed}"), []
@@ -182,7 +168,7 @@ def _pretrain(folder: Path, source: str, shape: Shape) -> None:
     start = time.process_time()
     torch.manual_seed(42)
     texts = [text for _, text in split(source)[0]]
-    tokenizer = tokenizer_of(texts[:200], shape.vocabulary)
+    tokenizer = train_tokenizer(texts[:200], shape.vocabulary)
     model = model_of(shape, tokenizer)
     ids: list[int] = []
     for text in texts:

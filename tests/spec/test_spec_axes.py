@@ -8,6 +8,10 @@ import pytest
 
 from gridsweep.errors import SpecError
 from gridsweep.spec import load, loads
+from gridsweep.spec.axes import KINDS
+from gridsweep.spec.values import Number
+from gridsweep.sweep.axes import AXES, whole
+from gridsweep.sweep.experiments import PARAMS
 
 SPEC = """\
 model: org/model
@@ -125,3 +129,8 @@ PINNED = [
     "r16-a32-lr9p33e-5-d0p1-w0-9212f778",
     "r16-a32-lr2p95e-4-d0p1-w0-19509ecd",
 ]
+
+
+def test_spec_and_sweep_agree_on_the_axes_of_whole_numbers() -> None:
+    assert {key for key, kind in KINDS.items() if isinstance(kind, Number) and kind.whole} == {*filter(whole, KINDS)}
+    assert {*AXES, *PARAMS} == {*KINDS}

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from gridsweep.records.attempts import Assignment, Judging, Part
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
-from gridsweep.sweep.experiments import Experiment
 from gridsweep.sweep.stints import Checkpoint, Device, Member, device_named
 from gridsweep.sweep.sweep import Sweep
 
 
 def assignment(state: State, attempt: Attempt) -> Assignment:
     """Return the assignment for an attempt's worker."""
-    standings = [state.standings[member.experiment] for member in attempt.stint.members]
-    made = assigned(
-        state.constants.pinned(state.sweep),
-        attempt.id,
-        device_named(state.sweep.devices, attempt.device),
-        [s.experiment for s in standings],
-        attempt.stint.members,
-        [s.checkpoint if m.from_step else None for s, m in zip(standings, attempt.stint.members, strict=True)],
-    )
+    members = attempt.stint.members
+    saved = {m.experiment: state.standings[m.experiment].checkpoint for m in members if m.from_step}
+    device = device_named(state.sweep.devices, attempt.device)
+    made = assigned(state.constants.pinned(state.sweep), attempt.id, device, members, saved)
     return replace(
         made,
         encoding=state.constants.encoding,
@@ -36,18 +31,19 @@ def assigned(
     sweep: Sweep,
     attempt: str,
     device: Device,
-    experiments: Sequence[Experiment],
     members: Sequence[Member],
-    saved: Sequence[Checkpoint | None],
+    saved: Mapping[str, Checkpoint | None] = MappingProxyType({}),
 ) -> Assignment:
     """Return an attempt's assignment without what is only known once the sweep has begun.
 
     Members share their first one's base, number of steps, and what a stint has once; each has the rest of its recipe.
+    `saved` holds the checkpoints that members go on from, by experiment.
     """
-    first = experiments[0]
+    first = sweep.experiment(members[0].experiment)
     recipe = sweep.recipe_of(first)
     parts = []
-    for experiment, member, checkpoint in zip(experiments, members, saved, strict=True):
+    for member in members:
+        experiment = sweep.experiment(member.experiment)
         own = sweep.recipe_of(experiment)
         parts.append(
             Part(
@@ -56,7 +52,7 @@ def assigned(
                 experiment.seed,
                 member.from_step,
                 member.to_step,
-                checkpoint,
+                saved.get(experiment.id),
                 None if own == recipe else own,
             )
         )

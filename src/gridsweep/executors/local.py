@@ -30,6 +30,7 @@ from gridsweep.state.events import Event
 from gridsweep.state.standings import Attempt
 from gridsweep.state.state import State
 from gridsweep.sweep.clusters import Limits
+from gridsweep.sweep.stints import memory_beside
 
 WORKER = (sys.executable, "-P", "-m", "gridsweep.train")
 EXIT_GRACE = timedelta(seconds=30)
@@ -124,7 +125,8 @@ class Local:
     def _start(self, state: State, attempt: Attempt, folder: AttemptFolder) -> None:
         environment = self._environment(state, attempt)
         try:
-            folder.prepare(replace(assignment(state, attempt), beside=self._beside(state, attempt)))
+            beside = () if self.gpus else memory_beside(state.sweep.devices, attempt.device)
+            folder.prepare(replace(assignment(state, attempt), beside=beside))
             lock = folder.lock()
             if lock is None:
                 return  # a worker already runs there
@@ -151,12 +153,6 @@ class Local:
                 "put that right and run again: nothing is lost"
             ) from None
         self._say(folder, withheld(os.environ, state.sweep))
-
-    def _beside(self, state: State, attempt: Attempt) -> tuple[float | None, ...]:
-        """Return the stated memory of the devices whose workers share main memory with this one; of GPUs none."""
-        if self.gpus:
-            return ()
-        return tuple(device.memory_gb for device in state.sweep.devices if device.name != attempt.device)
 
     @staticmethod
     def _say(folder: AttemptFolder, names: Sequence[str]) -> None:

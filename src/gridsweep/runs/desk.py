@@ -153,7 +153,7 @@ def _axes_known(sweep: Sweep, experiment: Experiment) -> None:
         if key not in AXES:
             raise SpecError(f"{_plain(experiment.id)} varies {_plain(key)}, which is no axis")
         try:
-            KINDS[key].read(list(value) if isinstance(value, tuple) else value)
+            KINDS[key].read(value)
         except ValueError as error:
             raise SpecError(f"{_plain(experiment.id)} is no experiment: {key} {error}") from None
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from typing import TypeVar
 
 from gridsweep.errors import ExecutorError, HubError, SpecError, printable
 from gridsweep.executors.assigning import assigned
@@ -25,11 +26,12 @@ from gridsweep.state.state import State
 from gridsweep.sweep.axes import shared_of
 from gridsweep.sweep.constants import ENCODING, check_constant
 from gridsweep.sweep.experiments import Experiment, is_local
-from gridsweep.sweep.stints import Member
+from gridsweep.sweep.stints import Member, memory_beside
 from gridsweep.sweep.sweep import Sweep
 
 LOOK_SECONDS = 1800.0
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+T = TypeVar("T")
 NEEDED = ("torch", "transformers", "datasets")
 
 
@@ -46,9 +48,17 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
         why = f"{missing[0]} is not installed here (pip install 'gridsweep[train]')"
         return Look(unseen=dict.fromkeys(TOLD_BY_THE_FIRST, why))
     asked = replace(_look_at(sweep), encoding=encoding, submitted=at.replace(hour=0, minute=0, second=0, microsecond=0))
+    return _printable(answer(Look, "gridsweep.train.look", asked, sweep))
+
+
+def answer(kind: type[T], program: str, asked: Assignment, sweep: Sweep) -> T:
+    """Return what a program of ours answers to an assignment, in a process of its own without what workers do not get.
+
+    Raise `ExecutorError` if it fails, takes too long, or a signal ends it.
+    """
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "gridsweep.train.look"],
+            [sys.executable, "-P", "-m", program],
             input=codec.dumps(asked),
             env=passed(os.environ, sweep),
             capture_output=True,
@@ -56,7 +66,7 @@ def looked(sweep: Sweep, at: datetime, command: Sequence[str] = WORKER, *, encod
             timeout=LOOK_SECONDS,
             check=False,
         )
-        return _printable(codec.loads(Look, done.stdout))
+        return codec.loads(kind, done.stdout)
     except subprocess.TimeoutExpired:
         raise ExecutorError(f"looking at {sweep.model.id} and {sweep.dataset.id} took half an hour") from None
     except ValueError:
@@ -77,10 +87,10 @@ def _look_at(sweep: Sweep) -> Assignment:
     whole = [Member(e.id, 0, sweep.total_of(e)) for e in chosen]
     smallest = min(sweep.devices, key=lambda device: device.memory_gb or inf)
     attempt = HERE if sweep.executor.name == "local" else ELSEWHERE
-    made = assigned(sweep, attempt, smallest, chosen, whole, [None] * len(chosen))
+    made = assigned(sweep, attempt, smallest, whole)
     own = tuple(replace(part, recipe=sweep.recipe_of(e)) for part, e in zip(made.members, chosen, strict=True))
-    others = (device.memory_gb for device in sweep.devices if device.name != smallest.name)
-    return replace(made, recipe=sweep.recipe, members=own, beside=tuple(others) if attempt == HERE else ())
+    beside = memory_beside(sweep.devices, smallest.name) if attempt == HERE else ()
+    return replace(made, recipe=sweep.recipe, members=own, beside=beside)
 
 
 def _printable(look: Look) -> Look:

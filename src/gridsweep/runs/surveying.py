@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 
-from gridsweep.errors import ExecutorError, GridsweepError, HubError, SpecError, printable
-from gridsweep.executors.environment import passed
-from gridsweep.records import codec
+from gridsweep.errors import GridsweepError, HubError, SpecError, printable
 from gridsweep.records.attempts import Assignment
-from gridsweep.runs.looking import LOOK_SECONDS, NEEDED
+from gridsweep.runs.looking import NEEDED, answer
 from gridsweep.sweep.constants import ENCODING
 from gridsweep.sweep.experiments import Dataset, Model, Recipe
 from gridsweep.sweep.stints import Device
@@ -34,19 +29,7 @@ def surveyed(model: Model, dataset: Dataset, carbon: CarbonSource, at: datetime)
     asked = Assignment("survey", model, dataset, recipe, 1, Device("device0"), (), "full", ENCODING, {}, day)
     estimates = Estimates(timedelta(hours=1), 1.0)
     nothing = Sweep("survey", model, dataset, recipe, (), (), estimates, (), 1, carbon)  # keeps the provider's secrets
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "gridsweep.train.survey"],
-            input=codec.dumps(asked), env=passed(os.environ, nothing), capture_output=True, text=True,
-            timeout=LOOK_SECONDS, check=False,
-        )  # fmt: skip
-        found = codec.loads(Survey, done.stdout)
-    except subprocess.TimeoutExpired:
-        raise ExecutorError(f"looking at {model.id} and {dataset.id} took half an hour") from None
-    except ValueError:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        what = f"data and model could not be looked at: {words[-1][:500]}"
-        raise ExecutorError(what, remedy="run `gridsweep doctor`") from None
+    found = answer(Survey, "gridsweep.train.survey", asked, nothing)
     if found.unreachable:
         raise HubError(found.unreachable)
     if found.error:

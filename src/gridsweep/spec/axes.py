@@ -1,4 +1,4 @@
-"""The axes in `sweep.yaml`: what each may hold, the space, conditions on it, and points of it."""
+"""The axes in `sweep.yaml`: what each may hold, as one value, as a value of a space, or as a range."""
 
 from __future__ import annotations
 
@@ -114,7 +114,8 @@ class Element(Value):
             raise ValueError(f"{shown(value)} follows its own axis; name another")
         if match[2] not in numbers:
             raise ValueError(f"{match[2]} is no axis to follow; {nearest(match[2], numbers)}")
-        factor = float(match[1] or 1) / float(match[3] or 1) if float(match[3] or 1) else 0.0
+        times, over = float(match[1] or 1), float(match[3] or 1)
+        factor = times / over if over else 0.0
         if factor <= 0:
             raise ValueError(f"{shown(value)} is not above 0")
         return Relation(factor, match[2])

@@ -20,10 +20,20 @@ SHOWN = 3
 
 def design_faults(data: dict[str, Any], file: SpecFile, folder: Path, *, ruled: bool) -> Iterator[Fault]:
     """Yield each inconsistency of design and space; points without a tier if the rules are `ruled` sound."""
-    faults = list(_design(file)) or list(_points(data, file, folder))
+    faults = list(_design(file))
+    points: tuple[LoraParams, ...] = ()
+    design = design_of(file.design, file.space)
+    where = ("design", "points") if design.points is not None else ("space",)
+    if not faults:
+        try:
+            points = candidates_of(design, file.space, folder)
+        except ValueError as error:
+            faults = [Fault(where, str(error))]
+        else:
+            faults = list(_points(data, file, where, points))
     yield from faults
     if not faults and ruled:
-        yield from _untiered(file, folder)
+        yield from _untiered(file, points)
 
 
 def _design(file: SpecFile) -> Iterator[Fault]:
@@ -38,7 +48,7 @@ def _design(file: SpecFile) -> Iterator[Fault]:
         yield Fault(("space",), what)
         return
     space = space_of(file.space)
-    for key in sorted({key for conditions in space.exclude for key in (c.param for c in conditions)} - {*space.keys}):
+    for key in sorted({each.param for conditions in space.exclude for each in conditions} - {*space.keys}):
         yield Fault(("space", "exclude"), f"{key} is no axis of the space, so it excludes nothing; remove it")
     if not any(getattr(file.space, key) is not None for key in KINDS):
         yield Fault(("space",), "names no axis; give the values of one, such as lr: [5e-5, 1e-4, 2e-4]")
@@ -68,17 +78,13 @@ def _baseline(design: DesignSection, space: Space) -> Iterator[Fault]:
             yield Fault(where, f"must be a value of space.{param} ({allowed}), not {text(value)}")
 
 
-def _points(data: dict[str, Any], file: SpecFile, folder: Path) -> Iterator[Fault]:
-    """Yield why a design has no points, or points that no recipe can have."""
-    design = design_of(file.design, file.space)
-    where = ("design", "points") if design.points is not None else ("space",)
-    try:
-        points = candidates_of(design, file.space, folder)
-    except ValueError as error:
-        yield Fault(where, str(error))
-        return
-    if design.sample is not None and design.sample.n > len(points):
-        what = f"must be at most {len(points)}, the size of the grid, not {design.sample.n}"
+def _points(
+    data: dict[str, Any], file: SpecFile, where: tuple[str, ...], points: Sequence[LoraParams]
+) -> Iterator[Fault]:
+    """Yield why the points of a design, which are given at `where`, are too few, or such that no recipe can have."""
+    sample = file.design.sample if file.design else None
+    if sample is not None and sample.n > len(points):
+        what = f"must be at most {len(points)}, the size of the grid, not {sample.n}"
         yield Fault(("design", "sample", "n"), what)
     if not points:
         yield Fault((*where, "exclude"), "excludes every point; loosen a condition")
@@ -102,15 +108,14 @@ def _unfit(where: tuple[str, ...], points: Sequence[LoraParams]) -> Iterator[Fau
     for params in points:
         for key, value in params.values.items():
             try:
-                KINDS[key].read(list(value) if isinstance(value, tuple) else value)
+                KINDS[key].read(value)
             except ValueError as error:
                 yield Fault((*where, key), f"{error} (at {_point(params)})")
                 return
 
 
-def _untiered(file: SpecFile, folder: Path) -> Iterator[Fault]:
+def _untiered(file: SpecFile, points: Sequence[LoraParams]) -> Iterator[Fault]:
     rules = rules_of(file.rules, file.tiers)
-    points = candidates_of(design_of(file.design, file.space), file.space, folder)
     lost = [params for params in points if designs.assign(params, rules) is None]
     if lost:
         names = [_point(params) for params in lost[:SHOWN]]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gridsweep.spec.expansion import BUNDLED_TRACES
+from gridsweep.spec.expansion import BUNDLED_TRACES, absolute
 from gridsweep.sweep.experiments import is_local, number
 from gridsweep.sweep.rungs import steps
 from gridsweep.sweep.sizing import CORE_W, FLOPS, STARTING_S, Budget, Sizing, width_power
@@ -34,7 +35,7 @@ def local(id: str) -> Path | None:
     """Return the absolute path that an id of a model, a dataset or a trace names; None for other ids."""
     path = Path(id).expanduser()
     there = is_local(id) or path.is_dir()
-    return Path(os.path.normpath(path.absolute())) if there else None
+    return absolute(id, Path.cwd()) if there else None
 
 
 def beside(id: str, file: Path) -> str:
@@ -193,8 +194,6 @@ def text(made: list[Choice], head: list[str]) -> str:
 
 
 def _wrapped(said: str) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(" ".join(said.split()), WIDTH - 4, break_long_words=False, break_on_hyphens=False)
 
 

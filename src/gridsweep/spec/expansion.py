@@ -25,6 +25,7 @@ from gridsweep.spec.point_files import point_rows
 from gridsweep.spec.rungs import rungs_of
 from gridsweep.spec.space import SpaceSection
 from gridsweep.spec.study import DatasetSection, DesignSection, ModelSection, Plain, SampleSection
+from gridsweep.spec.text_files import file_text
 from gridsweep.sweep import designs
 from gridsweep.sweep.axes import AXES, recipe_of, total_steps
 from gridsweep.sweep.experiments import PARAMS, Base, Columns, Dataset, Experiment, LoraParams, Model, Recipe, is_local
@@ -54,7 +55,7 @@ def sweep_of(file: SpecFile, name: str, folder: Path) -> Sweep:
         seed = int(dict(params.more).get("seed", recipe.seed))  # type: ignore[arg-type]  # an axis of whole numbers
         id = experiment_id(params, seed, model, dataset, recipe, base)
         experiments.append(Experiment(id, params, seed, rule.tier, rule.reason, base=base))
-    recipes = [recipe, *(recipe_of(recipe, e.params) for e in experiments)]
+    recipes = {recipe, *(recipe_of(recipe, e.params) for e in experiments)}
     fewest = min(total_steps(dataset, own) for own in recipes)
     warmup = round(max(own.warmup for own in recipes) * fewest)
     rungs = rungs_of(file.rungs, len(experiments), experiments[0].id, fewest, warmup)
@@ -157,11 +158,12 @@ def candidates_of(design: DesignSection, space: SpaceSection | None, folder: Pat
         return points_given(design.points, folder)
     if design.published is not None or space is None:
         return designs.published()
+    found = space_of(space)
     if design.one_factor is not None:
-        return designs.one_factor(space_of(space), baseline_of(design, space_of(space)))
-    if design.sample is not None and (method := method_of(design.sample, space_of(space))) != "tiers":
-        return designs.drawn(space_of(space), design.sample.n, design.sample.seed, method)
-    return designs.grid(space_of(space))
+        return designs.one_factor(found, baseline_of(design, found))
+    if design.sample is not None and (method := method_of(design.sample, found)) != "tiers":
+        return designs.drawn(found, design.sample.n, design.sample.seed, method)
+    return designs.grid(found)
 
 
 def method_of(section: SampleSection, space: Space) -> Literal["tiers", "sobol", "random"]:
@@ -191,12 +193,14 @@ def points_given(given: tuple[dict[str, Any], ...] | str, folder: Path) -> tuple
     """
     rows = point_rows(absolute(given, folder)) if isinstance(given, str) else given
     usual = {key: designs.published()[0].value(key) for key in PARAMS}
-    found = [point({**usual, **row}) for row in rows]
-    for n, params in enumerate(found):
-        if params in found[:n]:
-            raise ValueError(f"[{n}] is the same point as [{found.index(params)}]; delete one")
-        if params.keys != found[0].keys:
-            raise ValueError(f"[{n}] has the axes {', '.join(params.keys)}, the first {', '.join(found[0].keys)}")
+    points = [point({**usual, **row}) for row in rows]
+    found: dict[LoraParams, int] = {}
+    for n, params in enumerate(points):
+        if params in found:
+            raise ValueError(f"[{n}] is the same point as [{found[params]}]; delete one")
+        if params.keys != points[0].keys:
+            raise ValueError(f"[{n}] has the axes {', '.join(params.keys)}, the first {', '.join(points[0].keys)}")
+        found[params] = n
     return tuple(found)
 
 
@@ -234,13 +238,9 @@ def _model(section: ModelSection, folder: Path) -> Model:
 def template_text(path: Path) -> str:
     """Return the text of a chat template's file. Raise `SpecError` if it cannot be read or is empty."""
     try:
-        text = whole(path, TEMPLATE, follow=True).decode("utf-8-sig")
-    except OSError as error:
-        raise SpecError(f"model.chat_template: cannot read {path}: {error.strerror}; correct the path") from None
-    except UnfitError as error:
-        raise SpecError(f"model.chat_template: cannot read {path}: {error}; correct the path") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"model.chat_template: {path} is not UTF-8; save it as UTF-8") from None
+        text = file_text(path, TEMPLATE)
+    except ValueError as error:
+        raise SpecError(f"model.chat_template: {error}") from None
     if not text.strip():
         raise SpecError(f"model.chat_template: {path} is empty; remove the key to use the tokenizer's template")
     return text

@@ -14,7 +14,6 @@ from typing import Any  # YAML values, and kinds, which are nested
 from gridsweep.spec.values import Value, Word, nearest, shown
 
 TEXT, FLAG, WHOLE, MAP, TEXTS, LIST = "text", "true or false", "a whole number", "a mapping", "texts", "a list"
-ANY = "anything"
 
 DNS_LABEL = re.compile(r"(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = r"(?=[^/]{1,253}(/|$))[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -249,7 +248,6 @@ def _fault(value: object, kind: Any) -> str:
         WHOLE: isinstance(value, int) and whole and abs(value) < 2**31,
         LIST: isinstance(value, list | tuple),
         MAP: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
-        ANY: True,
         TEXTS: isinstance(value, Mapping)
         and all(isinstance(key, str) and isinstance(text, str | None) for key, text in value.items()),
     }[kind]

@@ -7,8 +7,9 @@ import io
 from pathlib import Path
 from typing import Any  # values of axes
 
-from gridsweep.records.bounded import MEBIBYTE, UnfitError, whole
+from gridsweep.records.bounded import MEBIBYTE
 from gridsweep.spec.axes import KINDS, TargetModules
+from gridsweep.spec.text_files import file_text
 from gridsweep.spec.values import Flag, nearest
 
 
@@ -17,15 +18,7 @@ def point_rows(path: Path) -> list[dict[str, Any]]:
 
     Raise `ValueError` that says which line is wrong and why.
     """
-    try:
-        text = whole(path, MEBIBYTE, follow=True).decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}; correct the path") from None
-    except UnfitError as error:
-        raise ValueError(f"cannot read {path}: {error}; correct the path") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8; save it as UTF-8") from None
-    table = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    table = csv.DictReader(io.StringIO(file_text(path, MEBIBYTE), newline=""), skipinitialspace=True)
     names = [name.strip() for name in table.fieldnames or ()]
     table.fieldnames = names
     for name in names:
@@ -50,7 +43,7 @@ def _cell(path: Path, line: int, key: str, cell: str) -> object:
     if isinstance(kind, Flag):
         given = {"true": True, "false": False}.get(value.lower(), value)
     elif isinstance(kind, TargetModules):
-        given = value.split("+") if value != "all-linear" else value
+        given = value.split("+")
     try:
         return kind.read(given)
     except ValueError as error:

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, create_model
 
 from gridsweep.spec.axes import KINDS, Section, TargetModules, axis
 from gridsweep.spec.values import Compared, Comparison, Flag, Number, Value, Word, nearest, shown
-from gridsweep.sweep.experiments import ALL_LINEAR, text
+from gridsweep.sweep.experiments import text
 
 NAMES = {
     "r": "LoRA rank.",
@@ -115,7 +115,7 @@ def condition(key: str, value: object) -> Comparison:
     if isinstance(value, str) and (match := re.fullmatch(r"(==|!=)\s*(.*)", value.strip())):
         op, given = match[1], match[2]
         given = {"true": True, "false": False}.get(match[2], match[2]) if isinstance(kind, Flag) else match[2]
-    if isinstance(kind, TargetModules) and isinstance(given, str) and given != ALL_LINEAR:
+    if isinstance(kind, TargetModules) and isinstance(given, str):
         given = given.split("+")
     return Comparison(op, text(kind.read(given)))
 

@@ -198,7 +198,9 @@ class DesignSection(Choice):
     )
     grid: Plain | None = Field(default=None, description="Every combination of the values.")
     one_factor: OneFactorSection | None = Field(default=None, description="The baseline, then each axis varied alone.")
-    sample: SampleSection | None = Field(default=None, description="A sample of the grid, proportional to the tiers.")
+    sample: SampleSection | None = Field(
+        default=None, description="A sample: of a grid proportional to the tiers, or of ranges."
+    )
     points: Annotated[tuple[dict[str, Any], ...] | str, Points()] | None = Field(
         default=None, description="The points themselves: a list of mappings, or the path of a CSV file with a header."
     )

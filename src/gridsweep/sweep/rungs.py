@@ -52,7 +52,7 @@ class Rungs:
 
 DEFAULT = Rungs((1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4), (16, 10, 6, 4, 2))
 """What `rungs: default` means for 21 experiments."""
-EACH = Rungs((1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4), (16, 10, 6, 4, 2))
+EACH = DEFAULT
 """The rule by fixed places, where experiments do not wait for one another."""
 EARLIER = Rungs((1 / 8, 1 / 4, 1 / 2), (11, 6, 3))
 """What it meant up to version 0.1.0; journals hold the numbers, so that sweeps submitted then keep it."""

@@ -28,7 +28,7 @@ STARTING_S = 10.0
 CORE_W, GPU_W = 15.0, 350.0
 """Power that is stated where none is known: of one busy core, and of a GPU."""
 PROCESS = 1e9
-"""Bytes on a CPU for Python, torch and loading, which the memory model does not count."""
+"""Bytes on a CPU for Python, torch and data, an assumption: what a worker takes beside the base is measured there."""
 ALPHA = 32.0
 RANKS = (16, 32, 64, 128)
 RATES = 5e-4

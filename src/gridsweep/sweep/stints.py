@@ -39,6 +39,11 @@ def device_named(devices: Iterable[Device], name: str) -> Device:
     return Device(name)
 
 
+def memory_beside(devices: Iterable[Device], name: str) -> tuple[float | None, ...]:
+    """Return the stated memory (GB) of the devices beside one, whose workers share a machine's memory with its."""
+    return tuple(device.memory_gb for device in devices if device.name != name)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Member:
     """One experiment's part in a stint: optimizer steps `[from_step, to_step)`."""

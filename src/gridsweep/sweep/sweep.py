@@ -179,8 +179,7 @@ class Sweep:
     @cached_property
     def decides(self) -> ScoreName:
         """The score that decides at rungs: of the averaged weights, unless no schedule of the sweep decays."""
-        names = {recipe_of(self.recipe, e.params).learning_rate_schedule for e in self.experiments if e.params.more}
-        names |= {self.recipe.learning_rate_schedule} if not all(e.params.more for e in self.experiments) else set()
+        names = {self.recipe_of(e).learning_rate_schedule for e in self.experiments}
         return "averaged" if any(which_score(name) == "averaged" for name in names) else "raw"
 
     # -- an experiment's own
@@ -236,9 +235,6 @@ class Sweep:
         Evaluation at a rung is added unless it is left out; that at the end is part of `estimates.duration`, which is
         of the recipe: an experiment with other steps, or other samples in one, takes as long as it sees samples.
         """
-        if not self.uneven:
-            ends = sum(member.to_step in self.stages[:-1] for member in members)
-            return self._taken([(m.to_step - m.from_step) / self.total_steps for m in members], ends * evaluated)
         shares, ends = [], 0
         for member in members:
             experiment = self.experiment(member.experiment)

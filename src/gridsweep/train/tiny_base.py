@@ -55,15 +55,18 @@ token.
 """
 
 
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer; its first two tokens are end-of-text and padding."""
+def train_tokenizer(texts: list[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer; its first two tokens are end-of-text and padding.
+
+    With 258 tokens or fewer it has no merges, which makes tokens of bytes.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|pad|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator((line for text in texts for line in text.splitlines(keepends=True)), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], pad_token=special[1])

@@ -146,7 +146,7 @@ def assignment_of(sweep: Sweep, id: str, at: datetime | None = None) -> Assignme
     whole = Member(id, 0, sweep.total_of(experiment))
     named = {device.name: device for device in sweep.devices}
     device: Device = named.get(experiment.device or "", sweep.devices[0])
-    made = assigned(sweep, f"{Stint((whole,)).id}/1", device, [experiment], [whole], [None])
+    made = assigned(sweep, f"{Stint((whole,)).id}/1", device, [whole])
     return replace(made, encoding=ENCODING, submitted=at)
 
 
