@@ -110,6 +110,7 @@ def test_points_of_a_file_are_those_of_a_list(tmp_path: Path) -> None:
         ("r,rslora\n8,yes\n", ":2: rslora must be true or false, not 'yes'"),
         ("r,lr\n", "has no points"),
         ("", "has no points"),
+        ("r,lr\n" + "".join(f"8,{n}e-6\n" for n in range(1, 10_002)), "has 10,001 points, at most 10,000 are allowed"),
     ],
 )
 def test_what_is_no_file_of_points_says_where(text: str, told: str, tmp_path: Path) -> None:

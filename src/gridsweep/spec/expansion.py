@@ -11,6 +11,7 @@ from typing import Any, Literal  # values of axes
 
 from gridsweep.errors import SpecError
 from gridsweep.records.bounded import MEBIBYTE, UnfitError, whole
+from gridsweep.spec.axes import MOST_POINTS
 from gridsweep.spec.clusters import executor_of
 from gridsweep.spec.file import (
     CarbonSection,
@@ -189,9 +190,12 @@ def points_of(
 def points_given(given: tuple[dict[str, Any], ...] | str, folder: Path) -> tuple[LoraParams, ...]:
     """Return the points of a list or a CSV file; an axis of LoRA that is not named has the published baseline's value.
 
-    Raise `ValueError` for a file that cannot be read, points that are there twice, or that have different axes.
+    Raise `ValueError` for a file that cannot be read, for too many points, points that are there twice, or different
+    axes.
     """
     rows = point_rows(absolute(given, folder)) if isinstance(given, str) else given
+    if len(rows) > MOST_POINTS:
+        raise ValueError(f"has {len(rows):,} points, at most {MOST_POINTS:,} are allowed; give fewer")
     usual = {key: designs.published()[0].value(key) for key in PARAMS}
     points = [point({**usual, **row}) for row in rows]
     found: dict[LoraParams, int] = {}

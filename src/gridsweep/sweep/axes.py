@@ -38,7 +38,7 @@ AXES = {
     "lora_plus": Axis("lp", scale="factor"),
     "max_length": Axis("len", shared=True, scale="factor", whole=True),
     "rslora": Axis("rs"),
-    "seed": Axis("seed", shared=True),
+    "seed": Axis("seed", shared=True, whole=True),
     "steps": Axis("s", shared=True, scale="factor", whole=True),
     "target_modules": Axis("to", shared=True),
     "warmup": Axis("w", scale="difference"),
